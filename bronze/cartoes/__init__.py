@@ -1,0 +1,1 @@
+"""Bronze of the card domain: what the source tables are."""

@@ -1,0 +1,151 @@
+"""What a table promises, said once: columns, types, keys, references, rules, personal data.
+
+Frozen data only. The contract knows no Spark session, no PostgreSQL and no disk; it drives the source's DDL, the fake
+data, the Delta schema and its comments, the checks and the tests.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+DECIMAL = re.compile(r"decimal\((\d+),(\d+)\)")
+
+
+class Pii(StrEnum):
+    """How a column touches a person."""
+
+    NONE = "none"
+    INDIRECT = "indirect"  # says something about a person, names nobody: age
+    DIRECT = "direct"  # names or reaches a person: name, e-mail
+    CARD = "card"  # a card number: masked from silver on
+
+
+class Severity(StrEnum):
+    """What happens to a row that fails a rule: it passes and is counted, or it is set aside."""
+
+    WARN = "warn"
+    QUARANTINE = "quarantine"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A condition in Spark SQL that a row should meet. A condition that is null counts as met."""
+
+    condition: str
+    severity: Severity
+    name: str
+
+
+def warn(condition: str, name: str = "") -> Rule:
+    """A rule whose failures are odd but harmless. Named by its condition unless `name` says better."""
+    return Rule(condition, Severity.WARN, name or condition)
+
+
+def quarantine(condition: str, name: str = "") -> Rule:
+    """A rule whose failures would make gold wrong."""
+    return Rule(condition, Severity.QUARANTINE, name or condition)
+
+
+@dataclass(frozen=True)
+class Fake:
+    """How the seed makes a value up: a maker of `pipelines/fake.py`, its arguments, the share of nulls (0 to 1)."""
+
+    maker: str
+    args: tuple[str | int, ...] = ()
+    nulls: float = 0.0
+
+
+def fake(maker: str, *args: str | int, nulls: float = 0.0) -> Fake:
+    return Fake(maker, args, nulls)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A column points at the key of `table`; the named columns of the parent may be used by rules as `parent.column`."""
+
+    table: "Table"
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: Spark SQL type name, comment, and what is promised of it.
+
+    A key is never null. `optional`: the source may lack the column, which is then null. `source`: the column of the
+    input table that it is made from, its own name unless said. `labels`: the known values; others pass with a warning.
+    """
+
+    name: str
+    type: str
+    comment: str
+    key: bool = False
+    nullable: bool = False
+    optional: bool = False
+    pii: Pii = Pii.NONE
+    labels: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    reference: Reference | None = None
+    source: str = ""
+    fake: Fake | None = None
+
+    @property
+    def made_from(self) -> str:
+        return self.source or self.name
+
+    @property
+    def decimal(self) -> tuple[int, int] | None:
+        """(precision, scale) of a decimal column."""
+        match = DECIMAL.fullmatch(self.type)
+        return (int(match[1]), int(match[2])) if match else None
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table. `module` is the declaring module's `__name__`, `doc` its docstring.
+
+    `source`: the source's name for it, where that is no module name. `one_row_per`: the input of which each row gives
+    exactly one row here; the run proves it. `csv`: exported, without the columns that start with `_`, in key order.
+    `fake_rows`: rows the seed makes per movement.
+    """
+
+    module: str
+    doc: str
+    columns: tuple[Column, ...]
+    inputs: tuple["Table", ...] = ()
+    rules: tuple[Rule, ...] = ()
+    source: str = ""
+    one_row_per: "Table | None" = None
+    csv: bool = False
+    fake_rows: float = 0.0
+
+    @property
+    def layer(self) -> str:
+        return self.module.split(".")[0]
+
+    @property
+    def domain(self) -> str:
+        return self.module.split(".")[1]
+
+    @property
+    def name(self) -> str:
+        return self.module.split(".")[2]
+
+    @property
+    def source_name(self) -> str:
+        return self.source or self.name
+
+    @property
+    def comment(self) -> str:
+        """The docstring as one line."""
+        return " ".join(self.doc.split())
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns if column.key)
+
+    @property
+    def references(self) -> tuple[tuple[Column, Reference], ...]:
+        return tuple((column, column.reference) for column in self.columns if column.reference)
+
+    def __getitem__(self, name: str) -> Column:
+        return next(column for column in self.columns if column.name == name)

@@ -1,0 +1,263 @@
+"""Settings: where the data lies, which PostgreSQL is read. Built once, in `pipelines/__main__.py`, frozen after.
+
+A name is looked for on the command line, then in the environment, in `.env`, in `/run/secrets`. An empty value counts as
+not set. The connection comes from the first family of names found anywhere: LAKEHOUSE_POSTGRES__*, DATABASE_URL,
+POSTGRES_*, PG*; without any, the source is the embedded server.
+"""
+
+import difflib
+import re
+from collections import ChainMap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from psycopg2 import ProgrammingError
+from psycopg2.extensions import parse_dsn
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+PROJECT = Path(__file__).resolve().parents[1]
+PREFIX = "LAKEHOUSE_"
+SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+
+# What each family calls the parts of a connection. The first five found an address; the others go with any family.
+PARTS = ("HOST", "PORT", "DATABASE", "USER", "PASSWORD")
+FAMILIES = {
+    "LAKEHOUSE_POSTGRES__": {part: f"LAKEHOUSE_POSTGRES__{part}" for part in PARTS},
+    "DATABASE_URL": {},
+    "POSTGRES_": dict(zip(PARTS, ("POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASSWORD"), strict=True)),
+    "PG": dict(zip(PARTS, ("PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD"), strict=True)),
+}
+SSL_NAMES = {"POSTGRES_": ("POSTGRES_SSLMODE", "POSTGRES_SSLROOTCERT"), "PG": ("PGSSLMODE", "PGSSLROOTCERT")}
+
+
+class SettingsError(Exception):
+    """Every problem found, one sentence each; never a secret's value."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Postgres(Frozen):
+    """One PostgreSQL server, named by the user. `host` may be the folder of a Unix socket."""
+
+    host: str
+    port: int = Field(5432, ge=1, le=65535)
+    database: str
+    user: str
+    password: SecretStr | None = None
+    sslmode: SslMode | None = None
+    sslrootcert: str | None = None
+
+    @property
+    def address(self) -> str:
+        """The server's name for messages and for `_runs`."""
+        return f"{self.host}:{self.port}/{self.database}"
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The connection's libpq parameters, the password in clear."""
+        secret = self.password.get_secret_value() if self.password else None
+        named = {"host": self.host, "port": str(self.port), "dbname": self.database, "user": self.user, "password": secret}
+        named |= {"sslmode": self.sslmode, "sslrootcert": self.sslrootcert}
+        return {name: value for name, value in named.items() if value is not None}
+
+
+class Spark(Frozen):
+    master: str = "local[*]"
+    driver_memory: str = Field("2g", pattern=r"^[1-9][0-9]*[mg]$")
+    conf: dict[str, str] = {}
+
+    @field_validator("master")
+    @classmethod
+    def _is_local(cls, master: str) -> str:
+        if not re.fullmatch(r"local(\[(\*|[1-9][0-9]*)\])?", master):
+            raise ValueError("is not supported; use local, local[2] or local[*]")
+        return master
+
+
+class Seed(Frozen):
+    movimentos: int = Field(10_000, ge=1)
+    seed: int = 42
+
+
+class Settings(Frozen):
+    """All settings. Paths are absolute. `postgres` is None where the source is the embedded server."""
+
+    bronze_path: Path
+    silver_path: Path
+    gold_path: Path
+    export_path: Path
+    postgres: Postgres | None = None
+    schema_name: str = "public"
+    spark: Spark = Spark()
+    seed: Seed = Seed()
+    card_numbers: Literal["masked", "plain"] = "masked"
+    log: Literal["quiet", "debug"] = "quiet"
+
+    def layer_path(self, layer: str) -> Path:
+        return {"bronze": self.bronze_path, "silver": self.silver_path, "gold": self.gold_path}[layer]
+
+
+# Every name that is read, and the field it fills; what a message calls a field is looked up here, too.
+PATHS = ("BRONZE_PATH", "SILVER_PATH", "GOLD_PATH", "EXPORT_PATH")
+NAMES: dict[str, tuple[str, ...]] = {
+    f"{PREFIX}ROOT": ("root",),
+    **{f"{PREFIX}{path}": (path.lower(),) for path in PATHS},
+    **{f"{PREFIX}POSTGRES__{part}": ("postgres", part.lower()) for part in (*PARTS, "SSLMODE", "SSLROOTCERT")},
+    f"{PREFIX}POSTGRES__SCHEMA": ("schema_name",),
+    f"{PREFIX}SPARK__MASTER": ("spark", "master"),
+    f"{PREFIX}SPARK__DRIVER_MEMORY": ("spark", "driver_memory"),
+    f"{PREFIX}SPARK__CONF": ("spark", "conf"),
+    f"{PREFIX}SEED__MOVIMENTOS": ("seed", "movimentos"),
+    f"{PREFIX}SEED__SEED": ("seed", "seed"),
+    f"{PREFIX}CARD_NUMBERS": ("card_numbers",),
+    f"{PREFIX}LOG": ("log",),
+}
+
+
+def load(*sources: Mapping[str, str], base: Path) -> tuple[Settings, list[str]]:
+    """The settings that the sources give, the first source first, and the warnings.
+
+    Relative paths start at `base`. Raises SettingsError naming every missing or malformed value at once.
+    """
+    named = {name: value for name, value in ChainMap(*map(_filled, sources)).items() if value}
+    problems: list[str] = []
+    fields: dict[str, Any] = {"spark": {}, "seed": {}}
+    titles = {field: name for name, field in NAMES.items()}
+    for name, value in named.items():
+        field = NAMES.get(name)
+        if field and field[0] not in ("postgres", "root") and name[len(PREFIX) :] not in PATHS:
+            (fields[field[0]] if len(field) == 2 else fields)[field[-1]] = value
+    if "conf" in fields["spark"]:
+        fields["spark"]["conf"] = _json_object(fields["spark"]["conf"], problems)
+    paths = _paths(named, base, problems)
+    postgres, family = _connection(named, problems)
+    titles |= {("postgres", part.lower()): FAMILIES.get(family, {}).get(part, f"the {part.lower()} in {family}") for part in PARTS}
+    try:
+        settings = Settings(**fields, **paths, postgres=postgres)  # type: ignore[arg-type]
+    except ValidationError as error:
+        problems += _spelled_out(error, titles)
+    if problems:
+        raise SettingsError(problems)
+    return settings, list(_unknown(named))
+
+
+def _filled(source: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in source.items() if value}
+
+
+def read_secrets(folder: Path) -> dict[str, str]:
+    """The secret files of `folder` that are named like a setting, in any case; a newline at their end is dropped."""
+    wanted = {*NAMES, "DATABASE_URL", *(name for names in FAMILIES.values() for name in names.values())}
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    return {file.name.upper(): file.read_text("utf-8").rstrip("\r\n") for file in files if file.name.upper() in wanted and file.is_file()}
+
+
+def _connection(named: Mapping[str, str], problems: list[str]) -> tuple[dict[str, str] | None, str]:
+    """The parts of the connection and the family they come from; None and "" where no family was found."""
+    for family, names in FAMILIES.items():
+        if family in named:
+            parts = _from_url(named[family], problems)
+        else:
+            parts = {part.lower(): named[name] for part, name in names.items() if name in named}
+        if parts is None:
+            return None, family
+        if parts:
+            break
+    else:
+        return None, ""
+    ssl = zip(("sslmode", "sslrootcert"), SSL_NAMES.get(family, ()), strict=False)
+    parts = parts | {part: named[name] for part, name in ssl if name in named}
+    parts |= {part: named[name] for part in ("sslmode", "sslrootcert") if (name := f"{PREFIX}POSTGRES__{part.upper()}") in named}
+    return parts, family
+
+
+def _from_url(url: str, problems: list[str]) -> dict[str, str] | None:
+    """The parts of a PostgreSQL URL; a driver after `postgresql+` is ignored."""
+    try:
+        given = parse_dsn(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url))
+    except (ProgrammingError, UnicodeError):
+        problems.append("DATABASE_URL is not a PostgreSQL URL (postgresql://user:password@host:5432/database, specials percent-encoded)")
+        return None
+    known = {"host": "host", "port": "port", "dbname": "database", "user": "user", "password": "password"}
+    known |= {"sslmode": "sslmode", "sslrootcert": "sslrootcert"}
+    problems += [f"DATABASE_URL has a parameter that is not supported: {name}" for name in given if name not in known]
+    return {known[name]: value for name, value in given.items() if name in known}
+
+
+def _json_object(text: str, problems: list[str]) -> dict[str, str]:
+    import json
+
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if isinstance(value, dict):
+        return {str(name): str(setting) for name, setting in value.items()}
+    problems.append(f'{PREFIX}SPARK__CONF is not a JSON object like {{"spark.sql.shuffle.partitions": "8"}}')
+    return {}
+
+
+def _paths(named: Mapping[str, str], base: Path, problems: list[str]) -> dict[str, Path]:
+    """The four folders, absolute; refused where writing there could hurt something else."""
+    root = named.get(f"{PREFIX}ROOT", "lake")
+    defaults = {"BRONZE_PATH": f"{root}/bronze", "SILVER_PATH": f"{root}/silver", "GOLD_PATH": f"{root}/gold", "EXPORT_PATH": "export"}
+    given = {PREFIX + name: named.get(PREFIX + name, default) for name, default in defaults.items()}
+    paths: dict[str, Path] = {}
+    for name, text in given.items():
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text):
+            problems.append(f"{name} is no local folder: object stores are not supported")
+        elif "\0" in text or "\n" in text:
+            problems.append(f"{name} is not a path")
+        else:
+            path = paths[name] = (base / Path(text).expanduser()).resolve()
+            if trouble := _dangerous(path):
+                problems.append(f"{name} must not be {trouble}")
+    names = list(paths)
+    for index, one in enumerate(names):
+        for other in names[index + 1 :]:
+            if paths[one] == paths[other]:
+                problems.append(f"{one} and {other} are the same folder")
+            elif paths[one] in paths[other].parents or paths[other] in paths[one].parents:
+                problems.append(f"{one} and {other} lie in one another")
+    return {name[len(PREFIX) :].lower(): paths.get(name, base) for name in given}
+
+
+def _dangerous(path: Path) -> str | None:
+    home = Path.home().resolve()
+    if path == Path(path.anchor):
+        return "the root of the file system"
+    if path == home or path in home.parents:
+        return "the home directory or above it"
+    if path == PROJECT or path in PROJECT.parents:
+        return "the project's folder or above it"
+    if PROJECT in path.parents:
+        top = path.relative_to(PROJECT).parts[0]
+        if top.startswith(".") or (PROJECT / top / "__init__.py").exists() or top in ("docs", "requirements"):
+            return "in a folder of the project's own files"
+    return None
+
+
+def _spelled_out(error: ValidationError, titles: Mapping[tuple[str, ...], str]) -> Iterator[str]:
+    """One sentence a problem, naming the setting as the user writes it; the value is not repeated."""
+    for problem in error.errors(include_input=False, include_url=False):
+        location = tuple(str(part) for part in problem["loc"])[:2]
+        name = titles.get(location) or titles.get(location[:1], ".".join(location))
+        if problem["type"] == "missing":
+            yield f"{name} is missing"
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            yield f"{name} {message[:1].lower()}{message[1:]}" if message.startswith("is ") else f"{name}: {message}"
+
+
+def _unknown(named: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted(named):
+        if name.startswith(PREFIX) and name not in NAMES:
+            nearest = difflib.get_close_matches(name, NAMES, n=1)
+            yield f"{name} is not a setting" + (f"; did you mean {nearest[0]}?" if nearest else "")

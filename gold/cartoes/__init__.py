@@ -1,0 +1,1 @@
+"""Gold of the card domain: what analysts ask for."""

@@ -1,0 +1,95 @@
+"""The command line: `python -m pipelines <target>...`, one word for each make target. `make help` lists them."""
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from dotenv import dotenv_values
+
+from conf.settings import Settings, SettingsError, load, read_secrets
+from pipelines.errors import Fault, UsageFault
+
+TARGETS = {
+    "seed": "create the source's tables and fill them with fake data",
+    "bronze": "copy the source's tables",
+    "silver": "clean, type and check them",
+    "gold": "build movimento_flat and its CSV",
+    "export": "write the CSV of gold's last run again",
+    "shell": "open a PySpark shell with bronze.*, silver.*, gold.*",
+    "demo": "fake data through all layers to the CSV, on the embedded PostgreSQL",
+    "reset": "delete lake, CSV and embedded data; asks first",
+}
+# libpq reads these by itself and would mix them into a connection that our settings describe whole.
+LIBPQ_NAMES = (
+    *("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGSSLMODE", "PGSSLROOTCERT", "PGREQUIRESSL"),
+    *("PGSERVICE", "PGSERVICEFILE", "PGOPTIONS", "PGTZ", "PGDATESTYLE", "PGCLIENTENCODING", "PGAPPNAME", "PGTARGETSESSIONATTRS"),
+)
+
+
+def main(words: list[str]) -> int:
+    """Runs the targets; the exit code is the one that the README lists."""
+    arguments = parse(words)
+    signal.signal(signal.SIGTERM, _terminated)
+    debug = False
+    try:
+        settings = read_settings(arguments.set)
+        debug = settings.log == "debug"
+        from pipelines.targets import run_targets
+
+        run_targets(settings, set(arguments.targets))
+        return 0
+    except SettingsError as error:
+        return _fail("settings", str(error), UsageFault.code)
+    except Fault as fault:
+        if debug:
+            raise
+        return _fail(type(fault).__name__.removesuffix("Fault").lower(), str(fault), fault.code)
+    except KeyboardInterrupt:
+        return _fail("stopped", "the last complete run is untouched", 128 + signal.SIGINT)
+    except Exception as error:
+        if debug:
+            raise
+        return _fail("unexpected", f"{type(error).__name__}; LAKEHOUSE_LOG=debug shows where", 1)
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    listed = "\n".join(f"  {name:8} {does}" for name, does in TARGETS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines", epilog=f"targets:\n{listed}", formatter_class=argparse.RawDescriptionHelpFormatter, usage="%(prog)s [--set NAME=VALUE] target ..."
+    )
+    parser.add_argument("targets", nargs="+", choices=TARGETS, metavar="target", help="what to do; layers run in layer order")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, before environment and .env; no passwords here")
+    return parser.parse_args(words)
+
+
+def read_settings(given: list[str]) -> Settings:
+    """Settings from the command line, the environment, .env and /run/secrets; warns of names that are none."""
+    problems = [f"--set {pair.split('=')[0]}: write NAME=VALUE" for pair in given if "=" not in pair]
+    line = dict(pair.split("=", 1) for pair in given if "=" in pair)
+    problems += [f"--set {name}: anybody can read a command line; use the environment or .env" for name in line if "PASSWORD" in name or name == "DATABASE_URL"]
+    if problems:
+        raise SettingsError(problems)
+    here = Path.cwd()
+    file = {name: value for name, value in dotenv_values(here / ".env", interpolate=False).items() if value}
+    settings, warnings = load(line, os.environ, file, read_secrets(Path("/run/secrets")), base=here)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for name in LIBPQ_NAMES:
+        os.environ.pop(name, None)
+    return settings
+
+
+def _fail(kind: str, text: str, code: int) -> int:
+    print(f"{kind}: {' '.join(text.split())}", file=sys.stderr)
+    return code
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

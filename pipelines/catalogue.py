@@ -1,0 +1,53 @@
+"""Finds the tables: one module a table, in `<layer>/<domain>/`, in the order in which they can be built."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from graphlib import TopologicalSorter
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from conf.contract import Table
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A table and how it is made; bronze tables have no transform."""
+
+    table: Table
+    transform: "Callable[..., DataFrame] | None"
+
+
+@cache
+def entries(layer: str) -> tuple[Entry, ...]:
+    """The layer's tables, parents before children, by name otherwise."""
+    modules = {table.module: Entry(table, getattr(module, "transform", None)) for module in _modules(layer) if (table := module.TABLE)}
+    order: TopologicalSorter[str] = TopologicalSorter()
+    for name in sorted(modules):
+        table = modules[name].table
+        parents = [reference.table for _, reference in table.references] + list(table.inputs)
+        order.add(name, *sorted(parent.module for parent in parents if parent.module in modules))
+    return tuple(modules[name] for name in order.static_order())
+
+
+def tables(layer: str) -> tuple[Table, ...]:
+    return tuple(entry.table for entry in entries(layer))
+
+
+def domains(layer: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(table.domain for table in tables(layer)))
+
+
+def _modules(layer: str) -> list[ModuleType]:
+    package = importlib.import_module(layer)
+    folders = [found.name for found in pkgutil.iter_modules(package.__path__) if found.ispkg]
+    return [
+        importlib.import_module(f"{layer}.{folder}.{found.name}")
+        for folder in folders
+        for found in pkgutil.iter_modules(importlib.import_module(f"{layer}.{folder}").__path__)
+    ]

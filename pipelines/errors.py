@@ -1,0 +1,37 @@
+"""What can go wrong in a way that a person can mend; each kind has its exit code."""
+
+
+class Fault(Exception):
+    """One clear sentence that names the thing and the mend. No secret, no row value."""
+
+    code = 1
+
+
+class UsageFault(Fault):
+    """Settings or usage."""
+
+    code = 2
+
+
+class SourceFault(Fault):
+    """The source cannot be read, or is not what the contracts say."""
+
+    code = 3
+
+
+class QualityFault(Fault):
+    """What came out would be wrong, or what is needed was never completed."""
+
+    code = 4
+
+
+class StorageFault(Fault):
+    """The lake or the export folder cannot be read or written."""
+
+    code = 5
+
+
+class LockedFault(Fault):
+    """Another process works on this lake."""
+
+    code = 6

@@ -1,0 +1,84 @@
+"""Gold as one CSV file: RFC 4180, UTF-8, in key order, written beside its place and renamed."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from conf.contract import Table
+from conf.settings import Settings
+from pipelines import lake
+from pipelines.errors import StorageFault
+from pipelines.source import quoted
+
+MEMORY = "1GB"
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A finished CSV that does not have its name yet."""
+
+    temporary: Path
+    final: Path
+    rows: int
+    sha256: str
+
+    def publish(self) -> None:
+        """Gives the file its name, in one step; readers see the old one or the new one."""
+        with lake.storage(f"export {self.final}"):
+            os.replace(self.temporary, self.final)
+
+
+def csv_path(settings: Settings, table: Table) -> Path:
+    return settings.export_path / f"{table.name}.csv"
+
+
+@contextmanager
+def draft(settings: Settings, table: Table, version: int) -> Iterator[Draft]:
+    """Writes the table's version beside its place; what was not published is gone afterwards.
+
+    Header, the columns that do not start with `_`, ordered by key; comma, LF, NULL empty and empty text `""`, timestamps
+    as PostgreSQL's ISO style prints them. Readable by owner and group. Raises StorageFault.
+    """
+    final = csv_path(settings, table)
+    with lake.storage(f"export folder {settings.export_path}"):
+        settings.export_path.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=settings.export_path, prefix=f".{final.name}.", suffix=".half")
+        os.close(handle)
+    temporary = Path(name)
+    try:
+        files = lake.file_paths(lake.table_path(settings.gold_path, table), version)
+        rows = _copy(table, files, temporary, settings.gold_path)
+        with lake.storage(f"export {temporary}"), temporary.open("rb") as file:
+            os.fsync(file.fileno())
+            temporary.chmod(0o640)
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        yield Draft(temporary, final, rows, sha256)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _copy(table: Table, files: list[str], target: Path, gold_path: Path) -> int:
+    shown = ", ".join(quoted(column.name) for column in table.columns if not column.name.startswith("_"))
+    keys = ", ".join(map(quoted, table.keys))
+    if not files:
+        target.write_text(",".join(column.name for column in table.columns if not column.name.startswith("_")) + "\n", "utf-8")
+        return 0
+    with tempfile.TemporaryDirectory(dir=gold_path, prefix=".export-") as scratch:
+        connection = duckdb.connect(config={"memory_limit": MEMORY, "temp_directory": scratch, "autoinstall_known_extensions": "false"})
+        try:
+            copied = connection.execute(
+                f"COPY (SELECT {shown} FROM read_parquet($files, union_by_name = false) ORDER BY {keys}) TO $target "
+                "(FORMAT csv, HEADER true, DELIMITER ',', QUOTE '\"', ESCAPE '\"', NULLSTR '', NEW_LINE '\\n')",
+                {"files": files, "target": str(target)},
+            ).fetchone()
+        except duckdb.Error as error:
+            raise StorageFault(f"export {target.parent}: {type(error).__name__} while writing {table.name}; check the disk's free space") from error
+        finally:
+            connection.close()
+    return int(copied[0]) if copied else 0

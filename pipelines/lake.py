@@ -1,0 +1,188 @@
+"""Delta tables of one layer: where they lie, which version is the good one, and `_runs`, the commit point of a run.
+
+A run is complete when its row is in `_runs`; readers take the versions that the last row names.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+from deltalake import DeltaTable, Schema, write_deltalake
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, create_table_with_add_actions
+from filelock import FileLock, Timeout
+
+from conf.contract import Table
+from conf.settings import Settings
+from pipelines.errors import LockedFault, QualityFault, StorageFault
+
+LAYERS = ("bronze", "silver", "gold")
+RUNS = "_runs"
+# Superseded versions stay readable, and the log that names them, for as long as we keep history.
+PROPERTIES = {
+    "delta.logRetentionDuration": "interval 365 days",
+    "delta.deletedFileRetentionDuration": "interval 365 days",
+    "delta.enableDeletionVectors": "false",
+}
+
+
+@dataclass(frozen=True)
+class TableRun:
+    """What a run did to one table: the Delta version it left, and its rows. rows_in = rows_out + set_aside + copies."""
+
+    name: str
+    version: int
+    rows_in: int
+    rows_out: int
+    set_aside: int = 0
+    copies: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """A complete run of one layer and domain. `source` and `lake` come down from bronze, `snapshot` is the source's."""
+
+    run: int
+    lake: str
+    domain: str
+    upstream_run: int | None
+    source: str
+    snapshot: str
+    started: datetime
+    finished: datetime
+    tables: tuple[TableRun, ...] = field(default=())
+    csv_sha256: str | None = None
+
+    def table(self, name: str) -> TableRun:
+        """What the run did to a table; raises QualityFault where the table is younger than the run."""
+        for table in self.tables:
+            if table.name == name:
+                return table
+        raise QualityFault(f"run {self.run} of the layer before has no table {name}; run that layer again")
+
+
+INSTANT = pa.timestamp("us", tz="UTC")
+TABLE_RUN = pa.struct(
+    [("name", pa.string()), ("version", pa.int64()), ("rows_in", pa.int64()), ("rows_out", pa.int64())]
+    + [("set_aside", pa.int64()), ("copies", pa.int64()), ("seconds", pa.float64())]
+)
+RUN = pa.schema(
+    [("run", pa.int64()), ("lake", pa.string()), ("domain", pa.string()), ("upstream_run", pa.int64()), ("source", pa.string())]
+    + [("snapshot", pa.string()), ("started", INSTANT), ("finished", INSTANT), ("tables", pa.list_(TABLE_RUN)), ("csv_sha256", pa.string())]
+)
+
+
+@contextmanager
+def storage(what: str) -> Iterator[None]:
+    """Turns what the file system or delta-rs says into one StorageFault that names `what`."""
+    try:
+        yield
+    except (OSError, DeltaError) as error:
+        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise StorageFault(f"{what}: {said.splitlines()[0]}") from error
+
+
+def prepare(settings: Settings) -> None:
+    """Creates the layers' folders, bronze for its owner only: it holds plain card numbers."""
+    for layer in LAYERS:
+        path = settings.layer_path(layer)
+        with storage(f"{layer} folder {path}"):
+            path.mkdir(parents=True, exist_ok=True)
+            if layer == "bronze":
+                path.chmod(0o700)
+
+
+@contextmanager
+def locked(settings: Settings) -> Iterator[None]:
+    """Holds the lock of every layer, or raises LockedFault at once."""
+    prepare(settings)
+    with ExitStack() as held:
+        for layer in LAYERS:
+            path = settings.layer_path(layer)
+            try:
+                held.enter_context(FileLock(path / ".lock", timeout=0, mode=0o600))
+            except Timeout as error:
+                raise LockedFault(f"another run works on {path}; wait for it to end") from error
+            except OSError as error:
+                raise StorageFault(f"{layer} folder {path}: {error.strerror}") from error
+        yield
+
+
+def table_path(layer_path: Path, table: Table, suffix: str = "") -> Path:
+    return layer_path / table.domain / (table.name + suffix)
+
+
+def read_runs(layer_path: Path) -> list[Run]:
+    """The complete runs of a layer, oldest first."""
+    path = layer_path / RUNS
+    if not path.exists():
+        return []
+    with storage(f"table {path}"):
+        rows = pa.table(DeltaTable(path).to_pyarrow_dataset().to_table(use_threads=False)).to_pylist()
+    runs = (Run(**{**row, "tables": tuple(TableRun(**table) for table in row["tables"])}) for row in rows)
+    return sorted(runs, key=lambda run: run.run)
+
+
+def last_run(layer_path: Path, domain: str) -> Run | None:
+    """The last complete run of a domain."""
+    return next((run for run in reversed(read_runs(layer_path)) if run.domain == domain), None)
+
+
+def record(layer_path: Path, run: Run) -> None:
+    """The commit point: from here on readers see what `run` names."""
+    path = layer_path / RUNS
+    rows = pa.Table.from_pylist([asdict(run)], schema=RUN)
+    with storage(f"table {path}"):
+        write_deltalake(path, rows, mode="append", configuration=PROPERTIES, description="Complete runs. One row per run and domain.")
+
+
+def version(path: Path) -> int | None:
+    """The head version of the Delta table, or None where there is none yet. A folder that is not ours is refused."""
+    with storage(f"table {path}"):
+        if not path.exists() or not any(path.iterdir()):
+            return None
+        try:
+            return DeltaTable(path, without_files=True).version()
+        except TableNotFoundError as error:
+            if (path / "_delta_log").exists():
+                raise StorageFault(f"table {path}: its _delta_log names no version; restore it from a backup or move the folder away") from error
+            raise StorageFault(f"{path} holds files that are no Delta table; move them away") from error
+
+
+def bring_back(layer_path: Path, run: Run | None) -> None:
+    """Restores each table whose head is not what `run` recorded: a run that did not complete left it so."""
+    for table in run.tables if run else ():
+        path = layer_path / run.domain / table.name if run else layer_path
+        if version(path) != table.version:
+            with storage(f"table {path}"):
+                DeltaTable(path).restore(table.version)
+
+
+def file_paths(path: Path, at: int) -> list[str]:
+    """The data files of a version."""
+    with storage(f"table {path}"):
+        return DeltaTable(path, version=at).file_uris()
+
+
+def commit_files(path: Path, table: Table, schema: pa.Schema, files: list[tuple[str, int]]) -> int:
+    """Makes the Parquet files (name in `path`, rows) the whole content of the table, in one commit. Its version."""
+    with storage(f"table {path}"):
+        actions = [
+            AddAction(name, stat.st_size, {}, int(stat.st_mtime * 1000), True, f'{{"numRecords": {rows}}}')
+            for name, rows in files
+            for stat in (os.stat(path / name),)
+        ]
+        delta_schema = Schema.from_arrow(schema)
+        create_table_with_add_actions(str(path), delta_schema, actions, "overwrite", [], table.name, table.comment, PROPERTIES)
+        return DeltaTable(path, without_files=True).version()
+
+
+def count_rows(path: Path, at: int) -> int:
+    """The rows of a version, from the statistics in its log."""
+    with storage(f"table {path}"):
+        return DeltaTable(path, version=at).count()

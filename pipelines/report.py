@@ -1,0 +1,76 @@
+"""What a person sees: progress on standard error while a run works, the result on standard output at its end."""
+
+import sys
+import threading
+import time
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipelines.lake import Run, TableRun
+
+
+class Report:
+    """Collects what to tell. Safe to call from the readers' threads."""
+
+    def __init__(self) -> None:
+        self._screen = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._result = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self._status = self._screen.status("") if self._screen.is_terminal else None
+        self._rows: dict[str, int] = {}
+        self._shown = 0.0
+        self._lock = threading.Lock()
+        self._warnings: list[str] = []
+
+    def __enter__(self) -> "Report":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status:
+            self._status.stop()
+
+    def progress(self, layer: str, table: str, rows: int) -> None:
+        """`rows` more of a table are done; at a terminal the line moves a few times a second."""
+        with self._lock:
+            name = f"{layer}.{table}"
+            self._rows[name] = self._rows.get(name, 0) + rows
+            now = time.monotonic()
+            if self._status and (not rows or now - self._shown > 0.2):
+                self._shown = now
+                done = f" {self._rows[name]:,} rows" if rows else ""
+                self._status.update(f"{name}{done} …")
+                self._status.start()
+
+    def step(self, text: str) -> None:
+        """One line of progress."""
+        self._screen.print(escape(text))
+
+    def table(self, layer: str, done: TableRun) -> None:
+        aside = f", {done.set_aside:,} set aside" if done.set_aside else ""
+        self.step(f"{layer}.{done.name}: {done.rows_out:,} rows{aside}, {done.seconds:.1f} s")
+
+    def warning(self, text: str) -> None:
+        """Kept for the end, where it is read."""
+        self._warnings.append(text)
+
+    def summary(self, runs: list[tuple[str, Run]]) -> None:
+        """The table of a whole run, then the warnings."""
+        if self._status:
+            self._status.stop()
+        table = Table("layer", "table", box=None, pad_edge=False)
+        for title in ("rows in", "rows out", "set aside", "seconds"):
+            table.add_column(title, justify="right")
+        for layer, run in runs:
+            for done in run.tables:
+                if not done.name.endswith("__quarantine"):
+                    numbers = (f"{done.rows_in:,}", f"{done.rows_out:,}", f"{done.set_aside:,}", f"{done.seconds:.1f}")
+                    table.add_row(layer, done.name, *numbers)
+        self.say("")
+        self._result.print(table)
+        for text in self._warnings:
+            self.say(f"warning: {text}")
+
+    def say(self, text: str) -> None:
+        """A line of the result."""
+        self._result.print(escape(text))

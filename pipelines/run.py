@@ -1,0 +1,154 @@
+"""A run: the locks, each layer's work from the last complete run of the layer before, and its commit point."""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from conf.settings import Postgres, Settings
+from pipelines import catalogue, embedded, lake
+from pipelines.errors import QualityFault, SourceFault, UsageFault
+from pipelines.lake import LAYERS, Run
+from pipelines.report import Report
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+EMBEDDED = "embedded"
+
+
+@contextmanager
+def source_server(settings: Settings) -> Iterator[Postgres]:
+    """The server that the settings name, or the embedded one, running while the context lasts."""
+    if settings.postgres:
+        yield settings.postgres
+    else:
+        with embedded.server() as server:
+            yield server
+
+
+def run_layers(settings: Settings, layers: set[str], report: Report) -> list[tuple[str, Run]]:
+    """Runs the layers, bronze first, in one process and at most one JVM; each layer's run is complete before the next."""
+    done: list[tuple[str, Run]] = []
+    with lake.locked(settings), ExitStack() as stack:
+        spark: SparkSession | None = None
+        for layer in (layer for layer in LAYERS if layer in layers):
+            if layer != "bronze" and spark is None:
+                from pipelines.spark import session
+
+                report.progress("spark", "start", 0)
+                spark = stack.enter_context(session(settings))
+            for domain in catalogue.domains(layer):
+                run = _run_bronze(settings, domain, report) if layer == "bronze" else _run_layer(settings, layer, domain, spark, report)
+                done.append((layer, run))
+    return done
+
+
+def _run_bronze(settings: Settings, domain: str, report: Report) -> Run:
+    from pipelines.bronze import load
+    from pipelines.source import snapshot
+
+    path, source = settings.bronze_path, settings.postgres.address if settings.postgres else EMBEDDED
+    for layer in LAYERS:
+        _same_kind(layer, settings.layer_path(layer), lake.last_run(settings.layer_path(layer), domain), source)
+    previous = lake.last_run(path, domain)
+    run = _next(path, domain, previous.lake if previous else uuid.uuid4().hex, None, source)
+    tables = tuple(table for table in catalogue.tables("bronze") if table.domain == domain)
+    with _undone(path, previous), source_server(settings) as server:
+        try:
+            with snapshot(server) as picture:
+                run = replace(run, snapshot=picture.xid_range)
+                for one in load(settings, server, picture, tables, run.run, report):
+                    report.table("bronze", one)
+                    run = replace(run, tables=(*run.tables, one))
+        except SourceFault as fault:
+            if settings.postgres is None and "missing" in str(fault):
+                raise SourceFault(f"{fault}; the source is the embedded server, `make seed` fills it") from fault
+            raise
+        return _complete(path, run)
+
+
+def _run_layer(settings: Settings, layer: str, domain: str, spark: "SparkSession | None", report: Report) -> Run:
+    path, before = settings.layer_path(layer), LAYERS[LAYERS.index(layer) - 1]
+    upstream = complete_run(settings, before, domain)
+    previous = lake.last_run(path, domain)
+    _same_kind(layer, path, previous, upstream.source)
+    run = replace(_next(path, domain, upstream.lake, upstream.run, upstream.source), snapshot=upstream.snapshot)
+    entries = tuple(entry for entry in catalogue.entries(layer) if entry.table.domain == domain)
+    from pipelines import gold, silver
+
+    job = {"silver": silver, "gold": gold}[layer]
+    assert spark is not None
+    with _undone(path, previous):
+        for one in job.build(settings, spark, upstream, entries, report):
+            run = replace(run, tables=(*run.tables, one))
+            if not one.name.endswith(silver.QUARANTINE):
+                report.table(layer, one)
+        for table in (entry.table for entry in entries if entry.table.csv):
+            from pipelines.export import draft
+
+            report.progress("csv", table.name, 0)
+            with draft(settings, table, run.table(table.name).version) as csv:
+                if csv.rows != run.table(table.name).rows_out:
+                    raise QualityFault(f"{csv.final}: {csv.rows} records for {run.table(table.name).rows_out} rows of gold; the CSV stays as it was")
+                csv.publish()
+            run = replace(run, csv_sha256=csv.sha256)
+        return _complete(path, run)
+
+
+def export(settings: Settings, report: Report) -> None:
+    """Writes the CSVs of gold's last complete run again, without stopping a run; yields to a newer run's CSV."""
+    from pipelines.export import draft
+
+    for table in (table for table in catalogue.tables("gold") if table.csv):
+        run = complete_run(settings, "gold", table.domain)
+        with draft(settings, table, run.table(table.name).version) as csv, lake.locked(settings):
+            if complete_run(settings, "gold", table.domain).run != run.run:
+                report.step(f"{csv.final}: a newer run has written it meanwhile")
+                continue
+            csv.publish()
+        report.step(f"{csv.final}: {csv.rows:,} records of gold's run {run.run}")
+
+
+def complete_run(settings: Settings, layer: str, domain: str) -> Run:
+    """The last complete run of a layer. Raises QualityFault where there is none."""
+    run = lake.last_run(settings.layer_path(layer), domain)
+    if run is None:
+        raise QualityFault(f"{layer} has no complete run in {settings.layer_path(layer)}; run `make {layer}` first")
+    return run
+
+
+def _next(path: Path, domain: str, lake_id: str, upstream: int | None, source: str) -> Run:
+    number = max((run.run for run in lake.read_runs(path)), default=0) + 1
+    now = datetime.now(UTC)
+    return Run(number, lake_id, domain, upstream, source, "", now, now)
+
+
+def _complete(path: Path, run: Run) -> Run:
+    run = replace(run, finished=datetime.now(UTC))
+    lake.record(path, run)
+    return run
+
+
+def _same_kind(layer: str, path: Path, previous: Run | None, source: str) -> None:
+    """Fake members never replace real ones, nor the reverse. Raises UsageFault naming both sources."""
+    if previous and (previous.source == EMBEDDED) != (source == EMBEDDED):
+        named = {EMBEDDED: "the embedded server"}
+        raise UsageFault(
+            f"{layer} in {path} was filled from {named.get(previous.source, previous.source)}, and now the source would be "
+            f"{named.get(source, source)}; name the right PostgreSQL, or another lake with LAKEHOUSE_ROOT"
+        )
+
+
+@contextmanager
+def _undone(path: Path, previous: Run | None) -> Iterator[None]:
+    """Before the work and after its failure the tables are as the last complete run left them."""
+    lake.bring_back(path, previous)
+    try:
+        yield
+    except BaseException:
+        lake.bring_back(path, previous)
+        raise

@@ -1,0 +1,163 @@
+"""The PostgreSQL source: connections that read the same bytes for any role, one snapshot, and what its tables are."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psycopg2
+from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import make_dsn
+
+from conf.settings import Postgres
+from pipelines.errors import SourceFault
+
+# Role and database settings must not change what arrives, nor how long it may take.
+PINNED = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "search_path": "pg_catalog",
+    "row_security": "off",
+    "lock_timeout": "30s",
+    "statement_timeout": "0",
+    "transaction_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "default_transaction_read_only": "on",
+    "jit": "off",
+}
+# Names that this server does not know are left out: transaction_timeout came with PostgreSQL 17.
+PIN = (
+    "SELECT pg_catalog.set_config(v.name, v.value, false) FROM (VALUES "
+    + ", ".join(f"('{name}', '{value}')" for name, value in PINNED.items())
+    + ") v(name, value) WHERE EXISTS (SELECT FROM pg_catalog.pg_settings s WHERE s.name = v.name)"
+)
+BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+
+def quoted(name: str) -> str:
+    """A name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text as an SQL literal, for any setting of the server."""
+    return " E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def dsn(server: Postgres) -> str:
+    """The connection string, the password in clear: for libpq only, never shown."""
+    return make_dsn(
+        **server.parameters,
+        connect_timeout="10",
+        application_name="lakehouse",
+        client_encoding="UTF8",
+        keepalives_idle="30",
+        keepalives_interval="10",
+        keepalives_count="3",
+    )
+
+
+def reason(error: Exception) -> str:
+    """The first line of a database error, which names no row value."""
+    primary = getattr(getattr(error, "diag", None), "message_primary", None)
+    return (primary or str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def connect(server: Postgres) -> Iterator[Connection]:
+    """A connection in autocommit, not pinned. Raises SourceFault where the server cannot be reached or goes away."""
+    try:
+        connection = psycopg2.connect(dsn(server))
+    except psycopg2.Error as error:
+        raise SourceFault(f"PostgreSQL {server.address}, user {server.user}: {reason(error)}") from error
+    try:
+        connection.autocommit = True
+        yield connection
+    except psycopg2.Error as error:
+        raise SourceFault(f"PostgreSQL {server.address}: {reason(error)}") from error
+    finally:
+        connection.close()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One picture of the source that any number of readers share while `connection` lives."""
+
+    connection: Connection
+    exported: str
+    xid_range: str
+
+
+@contextmanager
+def snapshot(server: Postgres) -> Iterator[Snapshot]:
+    """Opens and exports a read-only snapshot."""
+    with connect(server) as connection, connection.cursor() as cursor:
+        cursor.execute(PIN)
+        cursor.execute(BEGIN)
+        cursor.execute("SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_current_snapshot()::text")
+        exported, xid_range = cursor.fetchone()
+        yield Snapshot(connection, exported, xid_range)
+
+
+@dataclass(frozen=True)
+class SourceColumn:
+    """A column as the catalogue has it; `type` is the base type's internal name, of a domain the one below it."""
+
+    name: str
+    type: str
+    precision: int | None
+    scale: int | None
+    readable: bool
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A table or view of the source; `size` in bytes, 0 where it has no pages of its own."""
+
+    schema: str
+    name: str
+    columns: tuple[SourceColumn, ...]
+    size: int
+    pages: int
+
+    @property
+    def sql(self) -> str:
+        return f"{quoted(self.schema)}.{quoted(self.name)}"
+
+
+RELATION = """
+SELECT c.oid, CASE WHEN c.relkind IN ('r', 'm') AND am.amname = 'heap' THEN pg_relation_size(c.oid) ELSE 0 END,
+       current_setting('block_size')::int
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am am ON am.oid = c.relam
+WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+"""
+# typmod of numeric: ((precision << 16) | (scale & 0x7ff)) + 4, the scale a signed 11-bit number.
+COLUMNS = """
+WITH RECURSIVE base AS (
+  SELECT a.attnum, a.attname, a.atttypid AS typid, a.atttypmod AS typmod FROM pg_attribute a
+  WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped
+  UNION ALL
+  SELECT b.attnum, b.attname, t.typbasetype, CASE WHEN b.typmod = -1 THEN t.typtypmod ELSE b.typmod END
+  FROM base b JOIN pg_type t ON t.oid = b.typid WHERE t.typtype = 'd'
+)
+SELECT b.attname, CASE WHEN t.typtype = 'e' THEN 'enum' WHEN n.nspname <> 'pg_catalog' THEN 'other' ELSE t.typname END,
+       CASE WHEN t.typname = 'numeric' AND b.typmod > 0 THEN ((b.typmod - 4) >> 16) & 65535 END,
+       CASE WHEN t.typname = 'numeric' AND b.typmod > 0 THEN (((b.typmod - 4) & 2047) # 1024) - 1024 END,
+       has_column_privilege(%(oid)s::oid, b.attnum, 'SELECT')
+FROM base b JOIN pg_type t ON t.oid = b.typid JOIN pg_namespace n ON n.oid = t.typnamespace
+WHERE t.typtype <> 'd' ORDER BY b.attnum
+"""
+
+
+def describe(connection: Connection, schema: str, name: str) -> Relation | None:
+    """The relation as the catalogue has it, or None where there is none of that name."""
+    with connection.cursor() as cursor:
+        cursor.execute(RELATION, (schema, name))
+        found = cursor.fetchone()
+        if found is None:
+            return None
+        oid, size, block = found
+        cursor.execute(COLUMNS, {"oid": oid})
+        return Relation(schema, name, tuple(SourceColumn(*row) for row in cursor.fetchall()), size, size // block)

@@ -1,0 +1,105 @@
+"""What each target of the command line does, and what it shows at its end."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from conf.settings import Settings
+from pipelines import catalogue, embedded, lake
+from pipelines.errors import UsageFault
+from pipelines.lake import LAYERS, Run
+from pipelines.report import Report
+from pipelines.run import export, run_layers, source_server
+
+
+def run_targets(settings: Settings, targets: set[str]) -> None:
+    """Runs the targets in the order seed, layers, export, shell, whatever the order typed."""
+    alone = targets & {"demo", "reset"}
+    if alone and len(targets) > 1:
+        raise UsageFault(f"{min(alone)} goes alone")
+    with Report() as report:
+        if "reset" in targets:
+            reset(settings, report)
+        if "demo" in targets:
+            demo(settings, report)
+        if "seed" in targets:
+            seed(settings, report)
+        if layers := targets & set(LAYERS):
+            show(settings, run_layers(settings, layers, report), report)
+        if "export" in targets:
+            export(settings, report)
+    if "shell" in targets:
+        from pipelines.shell import shell
+
+        shell(settings)
+
+
+def seed(settings: Settings, report: Report) -> None:
+    """Fills the source; another server than the embedded one only when CONFIRM names its database."""
+    from pipelines.seed import seed as fill
+
+    if settings.postgres and os.environ.get("CONFIRM") != settings.postgres.database:
+        raise UsageFault(
+            f"seed would create fake tables in {settings.postgres.address}; if that is meant, say `make seed CONFIRM={settings.postgres.database}`"
+        )
+    with source_server(settings) as server:
+        fill(settings, server, catalogue.tables("bronze"), settings.postgres is None, report)
+
+
+def demo(settings: Settings, report: Report) -> None:
+    """Fake data through all layers, on the embedded server."""
+    if settings.postgres:
+        raise UsageFault(f"demo works on fake data, but the settings name {settings.postgres.address}; take that out of the environment and .env, or run `make bronze silver gold`")
+    seed(settings, report)
+    runs = run_layers(settings, set(LAYERS), report)
+    show(settings, runs, report)
+    report.say("\nnext: make shell        ask silver and gold in PySpark")
+    report.say("      make help         all commands")
+    report.say("      cp .env.example .env   name your own PostgreSQL, then: make bronze silver gold")
+
+
+def show(settings: Settings, runs: list[tuple[str, Run]], report: Report) -> None:
+    """The table of the runs and, of gold, the CSV: path, size, first lines."""
+    report.summary(runs)
+    if not any(layer == "gold" for layer, _ in runs):
+        return
+    for table in (table for table in catalogue.tables("gold") if table.csv):
+        path = settings.export_path / f"{table.name}.csv"
+        report.say(f"\n{path} ({path.stat().st_size:,} bytes)")
+        with path.open(encoding="utf-8", newline="") as file:
+            for line, _ in zip(file, range(3), strict=False):
+                report.say("  " + line.rstrip("\n"))
+
+
+def reset(settings: Settings, report: Report) -> None:
+    """Deletes what the pipeline made, after asking: each layer, the CSVs, the embedded server's data."""
+    layers = [settings.layer_path(layer) for layer in LAYERS if settings.layer_path(layer).exists()]
+    tables = [path / domain for layer, path in zip(LAYERS, map(settings.layer_path, LAYERS), strict=True) for domain in catalogue.domains(layer)]
+    ours = [path for path in (*tables, *(layer / lake.RUNS for layer in layers)) if path.exists()]
+    files = [path for table in catalogue.tables("gold") if (path := settings.export_path / f"{table.name}.csv").exists()]
+    data = [embedded.home()] if embedded.home().exists() else []
+    if not (ours or files or data):
+        report.say("nothing to delete")
+        return
+    report.say("this deletes:")
+    for path in (*ours, *files, *data):
+        report.say(f"  {path}")
+    print("type yes to go on: ", end="", flush=True)
+    if sys.stdin.readline().strip() != "yes":
+        raise UsageFault("nothing was deleted")
+    with lake.locked(settings):
+        for path in ours:
+            with lake.storage(f"{path}"):
+                shutil.rmtree(path)
+        for path in files:
+            path.unlink()
+        embedded.remove()
+    _remove_empty([*layers, settings.export_path])
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Folders in which only our lock is left go, too."""
+    for folder in folders:
+        if folder.exists() and {path.name for path in folder.iterdir()} <= {".lock"}:
+            shutil.rmtree(folder)

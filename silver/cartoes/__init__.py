@@ -1,0 +1,1 @@
+"""Silver of the card domain: the source tables cleaned, typed and checked."""
