@@ -23,9 +23,10 @@ import pyarrow.parquet as pq
 from conf.contract import Table
 from conf.settings import Postgres, Settings
 from pipelines import lake
+from pipelines.arrow import arrow_type
 from pipelines.errors import SourceFault
 from pipelines.lake import TableRun
-from pipelines.reading import Reading, arrow_type, natural_type, read_as, select_list
+from pipelines.reading import Reading, natural_type, read_as, select_list
 from pipelines.report import Report
 from pipelines.source import BEGIN, PIN, Relation, Snapshot, describe, dsn, literal, reason
 

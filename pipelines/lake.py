@@ -4,7 +4,7 @@ A run is complete when its row is in `_runs`; readers take the versions that the
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from conf.contract import Table
 from conf.settings import Settings
+from pipelines.arrow import arrow_type
 from pipelines.errors import LockedFault, QualityFault, StorageFault
 
 LAYERS = ("bronze", "silver", "gold")
@@ -180,6 +181,18 @@ def commit_files(path: Path, table: Table, schema: pa.Schema, files: list[tuple[
         delta_schema = Schema.from_arrow(schema)
         create_table_with_add_actions(str(path), delta_schema, actions, "overwrite", [], table.name, table.comment, PROPERTIES)
         return DeltaTable(path, without_files=True).version()
+
+
+def empty(path: Path, table: Table, more: Mapping[str, str]) -> int:
+    """Leaves the table without rows, with the contract's columns and then `more` (name to Spark SQL type). Its version;
+    a table that is so already gets no commit."""
+    fields = [pa.field(column.name, arrow_type(column.type), metadata={"comment": column.comment}) for column in table.columns]
+    schema = pa.schema(fields + [pa.field(name, arrow_type(kind)) for name, kind in more.items()])
+    if (head := version(path)) is not None and not file_paths(path, head):
+        with storage(f"table {path}"):
+            if DeltaTable(path).schema() == Schema.from_arrow(schema):
+                return head
+    return commit_files(path, table, schema, [])
 
 
 def count_rows(path: Path, at: int) -> int:

@@ -13,6 +13,7 @@ from conf.contract import Column, Pii, Rule, Severity, Table, warn
 from silver.columns import masked
 
 # Columns that live only between the transform and the write.
+QUARANTINE_COLUMNS = {"_rescued": "string", "_reasons": "array<string>", "_batch": "bigint"}
 REASONS, WARNINGS, COPIES, CONFLICT, KNOWN = "_reasons", "_warnings", "_copies", "_conflict", "_accepted"
 
 

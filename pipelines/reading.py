@@ -2,24 +2,9 @@
 
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from conf.contract import DECIMAL
 from pipelines.source import SourceColumn, literal, quoted
 
-ARROW = {
-    "boolean": pa.bool_(),
-    "smallint": pa.int16(),
-    "integer": pa.int32(),
-    "bigint": pa.int64(),
-    "float": pa.float32(),
-    "double": pa.float64(),
-    "string": pa.string(),
-    "binary": pa.binary(),
-    "date": pa.date32(),
-    "timestamp_ntz": pa.timestamp("us"),
-    "timestamp": pa.timestamp("us", tz="UTC"),
-}
 # What a column that no contract names becomes; every other type becomes text.
 NATIVE = {
     "bool": "boolean",
@@ -45,12 +30,6 @@ class Reading:
 
     expression: str
     fits: str | None = None
-
-
-def arrow_type(name: str) -> pa.DataType:
-    """The Arrow type of a Spark SQL type name."""
-    match = DECIMAL.fullmatch(name)
-    return pa.decimal128(int(match[1]), int(match[2])) if match else ARROW[name]
 
 
 def natural_type(column: SourceColumn) -> str:

@@ -56,8 +56,10 @@ def _build_table(
     found = {name: count or 0 for name, count in observed.get.items()}  # a sum over no rows is null
 
     path = lake.table_path(settings.silver_path, table, QUARANTINE)
-    aside = quality.quarantined(judged, table, upstream.run)
-    aside_version = overwrite(aside if found["set_aside"] else aside.limit(0), path, table)
+    if found["set_aside"]:
+        aside_version = overwrite(quality.quarantined(judged, table, upstream.run), path, table)
+    else:
+        aside_version = lake.empty(path, table, quality.QUARANTINE_COLUMNS)
 
     _conserve(table, upstream, found, lake.count_rows(path, aside_version))
     rows = {name: found[name] for name in ("rows_in", "rows_out", "set_aside", "copies")}
