@@ -61,7 +61,7 @@ def fake(maker: str, *args: str | int, nulls: float = 0.0) -> Fake:
 
 @dataclass(frozen=True)
 class Reference:
-    """A column points at the key of `table`; the named columns of the parent may be used by rules as `parent.column`."""
+    """A column points at the key of `table`; rules may use the parent's named columns as `parent.column`."""
 
     table: "Table"
     columns: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """Settings: where the data lies, which PostgreSQL is read. Built once, in `pipelines/__main__.py`, frozen after.
 
-A name is looked for on the command line, then in the environment, in `.env`, in `/run/secrets`. An empty value counts as
-not set. The connection comes from the first family of names found anywhere: LAKEHOUSE_POSTGRES__*, DATABASE_URL,
+A name is looked for on the command line, then in the environment, in `.env`, in `/run/secrets`. An empty value counts
+as not set. The connection comes from the first family of names found anywhere: LAKEHOUSE_POSTGRES__*, DATABASE_URL,
 POSTGRES_*, PG*; without any, the source is the embedded server.
 """
 
@@ -25,7 +25,9 @@ PARTS = ("HOST", "PORT", "DATABASE", "USER", "PASSWORD")
 FAMILIES = {
     "LAKEHOUSE_POSTGRES__": {part: f"LAKEHOUSE_POSTGRES__{part}" for part in PARTS},
     "DATABASE_URL": {},
-    "POSTGRES_": dict(zip(PARTS, ("POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASSWORD"), strict=True)),
+    "POSTGRES_": dict(
+        zip(PARTS, ("POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASSWORD"), strict=True)
+    ),
     "PG": dict(zip(PARTS, ("PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD"), strict=True)),
 }
 SSL_NAMES = {"POSTGRES_": ("POSTGRES_SSLMODE", "POSTGRES_SSLROOTCERT"), "PG": ("PGSSLMODE", "PGSSLROOTCERT")}
@@ -47,7 +49,7 @@ class Postgres(Frozen):
     """One PostgreSQL server, named by the user. `host` may be the folder of a Unix socket."""
 
     host: str
-    port: int = Field(5432, ge=1, le=65535)
+    port: int = Field(default=5432, ge=1, le=65535)
     database: str
     user: str
     password: SecretStr | None = None
@@ -63,14 +65,20 @@ class Postgres(Frozen):
     def parameters(self) -> dict[str, str]:
         """The connection's libpq parameters, the password in clear."""
         secret = self.password.get_secret_value() if self.password else None
-        named = {"host": self.host, "port": str(self.port), "dbname": self.database, "user": self.user, "password": secret}
+        named = {
+            "host": self.host,
+            "port": str(self.port),
+            "dbname": self.database,
+            "user": self.user,
+            "password": secret,
+        }
         named |= {"sslmode": self.sslmode, "sslrootcert": self.sslrootcert}
         return {name: value for name, value in named.items() if value is not None}
 
 
 class Spark(Frozen):
     master: str = "local[*]"
-    driver_memory: str = Field("2g", pattern=r"^[1-9][0-9]*[mg]$")
+    driver_memory: str = Field(default="2g", pattern=r"^[1-9][0-9]*[mg]$")
     conf: dict[str, str] = {}
 
     @field_validator("master")
@@ -82,7 +90,7 @@ class Spark(Frozen):
 
 
 class Seed(Frozen):
-    movimentos: int = Field(10_000, ge=1)
+    movimentos: int = Field(default=10_000, ge=1)
     seed: int = 42
 
 
@@ -138,7 +146,10 @@ def load(*sources: Mapping[str, str], base: Path) -> tuple[Settings, list[str]]:
         fields["spark"]["conf"] = _json_object(fields["spark"]["conf"], problems)
     paths = _paths(named, base, problems)
     postgres, family = _connection(named, problems)
-    titles |= {("postgres", part.lower()): FAMILIES.get(family, {}).get(part, f"the {part.lower()} in {family}") for part in PARTS}
+    titles |= {
+        ("postgres", part.lower()): FAMILIES.get(family, {}).get(part, f"the {part.lower()} in {family}")
+        for part in PARTS
+    }
     try:
         settings = Settings(**fields, **paths, postgres=postgres)  # type: ignore[arg-type]
     except ValidationError as error:
@@ -156,7 +167,11 @@ def read_secrets(folder: Path) -> dict[str, str]:
     """The secret files of `folder` that are named like a setting, in any case; a newline at their end is dropped."""
     wanted = {*NAMES, "DATABASE_URL", *(name for names in FAMILIES.values() for name in names.values())}
     files = sorted(folder.iterdir()) if folder.is_dir() else []
-    return {file.name.upper(): file.read_text("utf-8").rstrip("\r\n") for file in files if file.name.upper() in wanted and file.is_file()}
+    return {
+        file.name.upper(): file.read_text("utf-8").rstrip("\r\n")
+        for file in files
+        if file.name.upper() in wanted and file.is_file()
+    }
 
 
 def _connection(named: Mapping[str, str], problems: list[str]) -> tuple[dict[str, str] | None, str]:
@@ -174,7 +189,11 @@ def _connection(named: Mapping[str, str], problems: list[str]) -> tuple[dict[str
         return None, ""
     ssl = zip(("sslmode", "sslrootcert"), SSL_NAMES.get(family, ()), strict=False)
     parts = parts | {part: named[name] for part, name in ssl if name in named}
-    parts |= {part: named[name] for part in ("sslmode", "sslrootcert") if (name := f"{PREFIX}POSTGRES__{part.upper()}") in named}
+    parts |= {
+        part: named[name]
+        for part in ("sslmode", "sslrootcert")
+        if (name := f"{PREFIX}POSTGRES__{part.upper()}") in named
+    }
     return parts, family
 
 
@@ -183,7 +202,10 @@ def _from_url(url: str, problems: list[str]) -> dict[str, str] | None:
     try:
         given = parse_dsn(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url))
     except (ProgrammingError, UnicodeError):
-        problems.append("DATABASE_URL is not a PostgreSQL URL (postgresql://user:password@host:5432/database, specials percent-encoded)")
+        problems.append(
+            "DATABASE_URL is not a PostgreSQL URL: write postgresql://user:password@host:5432/database, "
+            "in user and password percent-encode what is no letter or digit"
+        )
         return None
     known = {"host": "host", "port": "port", "dbname": "database", "user": "user", "password": "password"}
     known |= {"sslmode": "sslmode", "sslrootcert": "sslrootcert"}
@@ -207,7 +229,12 @@ def _json_object(text: str, problems: list[str]) -> dict[str, str]:
 def _paths(named: Mapping[str, str], base: Path, problems: list[str]) -> dict[str, Path]:
     """The four folders, absolute; refused where writing there could hurt something else."""
     root = named.get(f"{PREFIX}ROOT", "lake")
-    defaults = {"BRONZE_PATH": f"{root}/bronze", "SILVER_PATH": f"{root}/silver", "GOLD_PATH": f"{root}/gold", "EXPORT_PATH": "export"}
+    defaults = {
+        "BRONZE_PATH": f"{root}/bronze",
+        "SILVER_PATH": f"{root}/silver",
+        "GOLD_PATH": f"{root}/gold",
+        "EXPORT_PATH": "export",
+    }
     given = {PREFIX + name: named.get(PREFIX + name, default) for name, default in defaults.items()}
     paths: dict[str, Path] = {}
     for name, text in given.items():

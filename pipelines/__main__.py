@@ -24,8 +24,27 @@ TARGETS = {
 }
 # libpq reads these by itself and would mix them into a connection that our settings describe whole.
 LIBPQ_NAMES = (
-    *("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGSSLMODE", "PGSSLROOTCERT", "PGREQUIRESSL"),
-    *("PGSERVICE", "PGSERVICEFILE", "PGOPTIONS", "PGTZ", "PGDATESTYLE", "PGCLIENTENCODING", "PGAPPNAME", "PGTARGETSESSIONATTRS"),
+    *(
+        "PGHOST",
+        "PGHOSTADDR",
+        "PGPORT",
+        "PGDATABASE",
+        "PGUSER",
+        "PGPASSWORD",
+        "PGSSLMODE",
+        "PGSSLROOTCERT",
+        "PGREQUIRESSL",
+    ),
+    *(
+        "PGSERVICE",
+        "PGSERVICEFILE",
+        "PGOPTIONS",
+        "PGTZ",
+        "PGDATESTYLE",
+        "PGCLIENTENCODING",
+        "PGAPPNAME",
+        "PGTARGETSESSIONATTRS",
+    ),
 )
 
 
@@ -58,10 +77,21 @@ def main(words: list[str]) -> int:
 def parse(words: list[str]) -> argparse.Namespace:
     listed = "\n".join(f"  {name:8} {does}" for name, does in TARGETS.items())
     parser = argparse.ArgumentParser(
-        prog="python -m pipelines", epilog=f"targets:\n{listed}", formatter_class=argparse.RawDescriptionHelpFormatter, usage="%(prog)s [--set NAME=VALUE] target ..."
+        prog="python -m pipelines",
+        epilog=f"targets:\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [--set NAME=VALUE] target ...",
     )
-    parser.add_argument("targets", nargs="+", choices=TARGETS, metavar="target", help="what to do; layers run in layer order")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting, before environment and .env; no passwords here")
+    parser.add_argument(
+        "targets", nargs="+", choices=TARGETS, metavar="target", help="what to do; layers run in layer order"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting, before environment and .env; no passwords here",
+    )
     return parser.parse_args(words)
 
 
@@ -69,7 +99,11 @@ def read_settings(given: list[str]) -> Settings:
     """Settings from the command line, the environment, .env and /run/secrets; warns of names that are none."""
     problems = [f"--set {pair.split('=')[0]}: write NAME=VALUE" for pair in given if "=" not in pair]
     line = dict(pair.split("=", 1) for pair in given if "=" in pair)
-    problems += [f"--set {name}: anybody can read a command line; use the environment or .env" for name in line if "PASSWORD" in name or name == "DATABASE_URL"]
+    problems += [
+        f"--set {name}: anybody can read a command line; use the environment or .env"
+        for name in line
+        if "PASSWORD" in name or name == "DATABASE_URL"
+    ]
     if problems:
         raise SettingsError(problems)
     here = Path.cwd()
@@ -87,7 +121,7 @@ def _fail(kind: str, text: str, code: int) -> int:
     return code
 
 
-def _terminated(number: int, frame: FrameType | None) -> None:
+def _terminated(number: int, _: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 

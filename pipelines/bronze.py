@@ -1,7 +1,7 @@
 """Bronze's job: copies the source's tables under one snapshot, as Parquet files and one Delta commit per table.
 
-Readers are threads of this process: ADBC and pyarrow leave the interpreter free while they work. Each reads one range of
-a table's pages with the snapshot that the control connection exported.
+Readers are threads of this process: ADBC and pyarrow leave the interpreter free while they work. Each reads one range
+of a table's pages in the snapshot that the control connection exported.
 """
 
 import os
@@ -30,7 +30,10 @@ from pipelines.reading import Reading, natural_type, read_as, select_list
 from pipelines.report import Report
 from pipelines.source import BEGIN, PIN, Relation, Snapshot, describe, dsn, literal, reason
 
-AUDIT = {"_rescued": ("string", "What a column could not hold: JSON, column to the source's text"), "_batch": ("bigint", "Bronze run")}
+AUDIT = {
+    "_rescued": ("string", "What a column could not hold: JSON, column to the source's text"),
+    "_batch": ("bigint", "Bronze run"),
+}
 RANGE_BYTES = 64 * 2**20
 READERS = min(4, os.cpu_count() or 1)
 
@@ -72,12 +75,18 @@ def plan(table: Table, relation: Relation) -> Plan:
             readings[column.name] = reading
     for extra in relation.columns:
         if extra.name in AUDIT:
-            problems.append(f"column {relation.schema}.{relation.name}.{extra.name} has a name that bronze needs; rename it")
+            problems.append(
+                f"column {relation.schema}.{relation.name}.{extra.name} has a name that bronze needs; rename it"
+            )
         elif extra.name not in {column.name for column in table.columns}:
             target = natural_type(extra)
             fields.append(_field(extra.name, target, ""))
             readings[extra.name] = read_as(extra, target) or Reading("NULL")
-    problems += [f"column {relation.schema}.{relation.name}.{column.name}: no right to read it" for column in relation.columns if not column.readable]
+    problems += [
+        f"column {relation.schema}.{relation.name}.{column.name}: no right to read it"
+        for column in relation.columns
+        if not column.readable
+    ]
     if problems:
         raise SourceFault("; ".join(problems))
     fields += [_field(name, kind, comment) for name, (kind, comment) in AUDIT.items()]
@@ -112,8 +121,10 @@ def ranges(relation: Relation) -> list[str]:
     return [" AND ".join(filter(None, both)) for both in zip(lower, upper, strict=True)]
 
 
-def load(settings: Settings, server: Postgres, snapshot: Snapshot, tables: tuple[Table, ...], run: int, report: Report) -> Iterator[TableRun]:
-    """Reads all tables and commits each when its last range is in. Nothing is written before all of them are checked."""
+def load(
+    settings: Settings, server: Postgres, snapshot: Snapshot, tables: tuple[Table, ...], run: int, report: Report
+) -> Iterator[TableRun]:
+    """Reads all tables, commits each when its last range is in. Nothing is written before all of them are checked."""
     todo = plans(snapshot, settings.schema_name, tables)
     stop = threading.Event()
     reader = _Reader(server, snapshot.exported, run, stop, report)
@@ -173,7 +184,10 @@ class _Reader:
         sql = one.sql + (f" WHERE {condition}" if condition else "")
         rows = 0
         try:
-            with self._query(sql) as batches, pq.ParquetWriter(path / name, one.schema, compression="zstd", compression_level=1) as writer:
+            with (
+                self._query(sql) as batches,
+                pq.ParquetWriter(path / name, one.schema, compression="zstd", compression_level=1) as writer,
+            ):
                 for batch in batches:
                     if self._stop.is_set():
                         break
@@ -181,11 +195,15 @@ class _Reader:
                     rows += batch.num_rows
                     self._report.progress("bronze", one.table.name, batch.num_rows)
         except adbc.Error as error:
-            raise SourceFault(f"reading {one.relation.schema}.{one.relation.name} from {self._server.address}: {reason(error)}") from error
+            raise SourceFault(
+                f"reading {one.relation.schema}.{one.relation.name} from {self._server.address}: {reason(error)}"
+            ) from error
         except OSError as error:
             # Arrow says what ADBC says while it streams as an OSError, too.
             if "[libpq]" in str(error):
-                raise SourceFault(f"reading {one.relation.schema}.{one.relation.name} from {self._server.address}: {reason(error)}") from error
+                raise SourceFault(
+                    f"reading {one.relation.schema}.{one.relation.name} from {self._server.address}: {reason(error)}"
+                ) from error
             with lake.storage(f"table {path}"):
                 raise
         if not rows:
@@ -231,5 +249,3 @@ def shaped(batch: pa.RecordBatch, schema: pa.Schema, run: int) -> pa.RecordBatch
             storage = column.storage if isinstance(column, pa.ExtensionArray) else column
             columns.append(storage if storage.type == field.type else pc.cast(storage, field.type))
     return pa.record_batch(columns, schema=schema)
-
-

@@ -26,7 +26,11 @@ class Entry:
 @cache
 def entries(layer: str) -> tuple[Entry, ...]:
     """The layer's tables, parents before children, by name otherwise."""
-    modules = {table.module: Entry(table, getattr(module, "transform", None)) for module in _modules(layer) if (table := module.TABLE)}
+    modules = {
+        table.module: Entry(table, getattr(module, "transform", None))
+        for module in _modules(layer)
+        if (table := module.TABLE)
+    }
     order: TopologicalSorter[str] = TopologicalSorter()
     for name in sorted(modules):
         table = modules[name].table

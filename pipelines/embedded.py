@@ -74,7 +74,12 @@ def _programs(folder: Path) -> Path:
     if not target.exists():
         half = folder / "postgresql.half"
         shutil.rmtree(half, ignore_errors=True)
-        shutil.copytree(package / "pginstall18", half / package.name / "pginstall18", ignore=shutil.ignore_patterns("include", "*.a"), symlinks=True)
+        shutil.copytree(
+            package / "pginstall18",
+            half / package.name / "pginstall18",
+            ignore=shutil.ignore_patterns("include", "*.a"),
+            symlinks=True,
+        )
         # The programs find their shared libraries beside the package.
         libraries = package.with_name(f"{package.name}.libs")
         if libraries.exists():
@@ -86,7 +91,8 @@ def _programs(folder: Path) -> Path:
 def _run(command: list[str | Path]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd="/", env={"LC_ALL": "C"}, **_server_user())  # type: ignore[call-overload]
     if done.returncode:
-        raise SourceFault(f"embedded PostgreSQL: {Path(command[0]).name} failed: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
+        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+        raise SourceFault(f"embedded PostgreSQL: {Path(command[0]).name} failed: {' '.join(last)}")
 
 
 def _stop_left_over(data: Path) -> None:
@@ -122,7 +128,22 @@ def _started(folder: Path) -> Iterator[Postgres]:
     if not (data / "PG_VERSION").exists():
         half = folder / "data.half"
         shutil.rmtree(half, ignore_errors=True)
-        _run([programs / "initdb", "-D", half, "-U", USER, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions"])
+        _run(
+            [
+                programs / "initdb",
+                "-D",
+                half,
+                "-U",
+                USER,
+                "-A",
+                "trust",
+                "-E",
+                "UTF8",
+                "--no-locale",
+                "--no-sync",
+                "--no-instructions",
+            ]
+        )
         half.rename(data)
     _stop_left_over(data)
     options = [word for name, value in OPTIONS.items() for word in ("-c", f"{name}={value}")]

@@ -31,7 +31,7 @@ class Draft:
     def publish(self) -> None:
         """Gives the file its name, in one step; readers see the old one or the new one."""
         with lake.storage(f"export {self.final}"):
-            os.replace(self.temporary, self.final)
+            self.temporary.replace(self.final)
 
 
 def csv_path(settings: Settings, table: Table) -> Path:
@@ -42,8 +42,8 @@ def csv_path(settings: Settings, table: Table) -> Path:
 def draft(settings: Settings, table: Table, version: int) -> Iterator[Draft]:
     """Writes the table's version beside its place; what was not published is gone afterwards.
 
-    Header, the columns that do not start with `_`, ordered by key; comma, LF, NULL empty and empty text `""`, timestamps
-    as PostgreSQL's ISO style prints them. Readable by owner and group. Raises StorageFault.
+    Header, the columns that do not start with `_`, ordered by key; comma, LF, NULL empty and empty text `""`,
+    timestamps as PostgreSQL's ISO style prints them. Readable by owner and group. Raises StorageFault.
     """
     final = csv_path(settings, table)
     with lake.storage(f"export folder {settings.export_path}"):
@@ -67,18 +67,21 @@ def _copy(table: Table, files: list[str], target: Path, gold_path: Path) -> int:
     shown = ", ".join(quoted(column.name) for column in table.columns if not column.name.startswith("_"))
     keys = ", ".join(map(quoted, table.keys))
     if not files:
-        target.write_text(",".join(column.name for column in table.columns if not column.name.startswith("_")) + "\n", "utf-8")
+        target.write_text(
+            ",".join(column.name for column in table.columns if not column.name.startswith("_")) + "\n", "utf-8"
+        )
         return 0
+    dialect = "FORMAT csv, HEADER true, DELIMITER ',', QUOTE '\"', ESCAPE '\"', NULLSTR '', NEW_LINE '\\n'"
     with tempfile.TemporaryDirectory(dir=gold_path, prefix=".export-") as scratch:
-        connection = duckdb.connect(config={"memory_limit": MEMORY, "temp_directory": scratch, "autoinstall_known_extensions": "false"})
+        connection = duckdb.connect(config={"memory_limit": MEMORY, "temp_directory": scratch})
         try:
             copied = connection.execute(
-                f"COPY (SELECT {shown} FROM read_parquet($files, union_by_name = false) ORDER BY {keys}) TO $target "
-                "(FORMAT csv, HEADER true, DELIMITER ',', QUOTE '\"', ESCAPE '\"', NULLSTR '', NEW_LINE '\\n')",
+                f"COPY (SELECT {shown} FROM read_parquet($files) ORDER BY {keys}) TO $target ({dialect})",
                 {"files": files, "target": str(target)},
             ).fetchone()
         except duckdb.Error as error:
-            raise StorageFault(f"export {target.parent}: {type(error).__name__} while writing {table.name}; check the disk's free space") from error
+            said = f"{type(error).__name__} while writing {table.name}; check the disk's free space"
+            raise StorageFault(f"export {target.parent}: {said}") from error
         finally:
             connection.close()
     return int(copied[0]) if copied else 0

@@ -21,18 +21,27 @@ REFERENCE_DATE = datetime(2024, 12, 31, tzinfo=UTC)
 # The last share of a parent's rows is never pointed at: members without accounts, cards without movements.
 IDLE_PARENTS = 0.05
 # Issuers' test ranges and the length of their numbers.
-CARD_RANGES = (("422222", 13), ("305693", 14), ("378282", 15), ("411111", 16), ("555555", 16), ("675964", 18), ("400000", 19))
-EPOCH = datetime(1970, 1, 1)
+CARD_RANGES = (
+    ("422222", 13),
+    ("305693", 14),
+    ("378282", 15),
+    ("411111", 16),
+    ("555555", 16),
+    ("675964", 18),
+    ("400000", 19),
+)
+EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - moments of the source have no zone
 
 
 @dataclass
 class Batch:
-    """Rows in the making: ids `first` to `first + rows - 1`, the columns made so far, what is kept of the parents.
+    """Rows in the making: ids `first` to `first + rows - 1`, `column` by column; what is kept of the parents.
 
     Moments are seconds since 1970; `pointed` has for each reference the parent's row, counted from 0.
     """
 
     table: Table
+    column: Column
     first: int
     rows: int
     dice: random.Random
@@ -71,22 +80,22 @@ def plain(text: str) -> str:
     return "".join(letter for letter in unicodedata.normalize("NFD", text) if letter.isalnum() and letter.isascii())
 
 
-def words(batch: Batch, column: Column, provider: str) -> list[str]:
+def words(batch: Batch, provider: str) -> list[str]:
     return batch.one_of(vocabulary(provider, batch.seed))
 
 
-def surname(batch: Batch, column: Column) -> list[str]:
+def surname(batch: Batch) -> list[str]:
     single = vocabulary("last_name", batch.seed)
     known = (*single, *("d'Ávila", "Sant'Anna", "D'Oliveira", "McDonald", "Conceição"))
     pairs = zip(batch.one_of(known), batch.one_of(known), batch.below(3), strict=True)
     return [f"{one} {other}" if kind == 0 else one for one, other, kind in pairs]
 
 
-def between(batch: Batch, column: Column, low: int, high: int) -> list[int]:
+def between(batch: Batch, low: int, high: int) -> list[int]:
     return [low + step for step in batch.below(high - low + 1)]
 
 
-def email(batch: Batch, column: Column, *names: str) -> list[str]:
+def email(batch: Batch, *names: str) -> list[str]:
     hosts = ("example.com", "example.org", "Example.NET")
     people = zip(*(batch.columns[name] for name in names), batch.below(len(hosts)), strict=True)
     return [
@@ -95,34 +104,37 @@ def email(batch: Batch, column: Column, *names: str) -> list[str]:
     ]
 
 
-def label(batch: Batch, column: Column) -> list[str]:
-    return batch.one_of(column.labels)
+def label(batch: Batch) -> list[str]:
+    return batch.one_of(batch.column.labels)
 
 
-def moment(batch: Batch, column: Column, earliest: str) -> list[int]:
+def moment(batch: Batch, earliest: str) -> list[int]:
     """Up to a quarter of a year before the reference date."""
     start = int(datetime.fromisoformat(earliest).replace(tzinfo=UTC).timestamp())
     end = int((REFERENCE_DATE - timedelta(days=90)).timestamp())
     return [start + step for step in batch.below(end - start)]
 
 
-def after(batch: Batch, column: Column, reference: str, parent_column: str) -> list[int]:
+def after(batch: Batch, reference: str, parent_column: str) -> list[int]:
     """Between the parent's moment and the reference date."""
     end, roll = int(REFERENCE_DATE.timestamp()), batch.dice.random
     return [start + int(roll() * (end - start)) for start in batch.parent(reference, parent_column)]
 
 
-def mostly_same(batch: Batch, column: Column, reference: str, parent_column: str) -> list[int]:
+def mostly_same(batch: Batch, reference: str, parent_column: str) -> list[int]:
     """What the parent points at; for 3 rows of 100 another row of that table."""
-    target = column.reference
+    target = batch.column.reference
     assert target is not None
     others = batch.below(len(batch.kept[target.table.name]["id"]))
-    ids = [other + 1 if chance < 3 else same for same, other, chance in zip(batch.parent(reference, parent_column), others, batch.below(100), strict=True)]
-    batch.pointed[column.name] = [number - 1 for number in ids]
+    ids = [
+        other + 1 if chance < 3 else same
+        for same, other, chance in zip(batch.parent(reference, parent_column), others, batch.below(100), strict=True)
+    ]
+    batch.pointed[batch.column.name] = [number - 1 for number in ids]
     return ids
 
 
-def card_number(batch: Batch, column: Column) -> list[str]:
+def card_number(batch: Batch) -> list[str]:
     return [_card_number(number) for number in range(batch.first, batch.first + batch.rows)]
 
 
@@ -134,34 +146,60 @@ def _card_number(number: int) -> str:
     return payload + str(-sum(digit - 9 if digit > 9 else digit for digit in doubled) % 10)
 
 
-def printed_name(batch: Batch, column: Column, reference: str, *names: str) -> list[str]:
+def printed_name(batch: Batch, reference: str, *names: str) -> list[str]:
     parts = zip(*(batch.parent(reference, name) for name in names), strict=True)
     return [" ".join(plain(word) for part in person for word in part.split(" ")).upper()[:26] for person in parts]
 
 
-def amount(batch: Batch, column: Column) -> list[str]:
+def amount(batch: Batch) -> list[str]:
     """Mostly small; 3 of 100 negative, 1 of 200 zero."""
     roll = batch.dice.random
     cents = (int(10 ** (2 + 3.8 * roll() ** 2)) for _ in range(batch.rows))
     kinds = batch.below(200)
-    return [f"{'-' if kind < 6 else ''}{cent // 100}.{cent % 100:02d}" if kind != 6 else "0.00" for cent, kind in zip(cents, kinds, strict=True)]
+    return [
+        f"{'-' if kind < 6 else ''}{cent // 100}.{cent % 100:02d}" if kind != 6 else "0.00"
+        for cent, kind in zip(cents, kinds, strict=True)
+    ]
 
 
 @cache
 def _descriptions(seed: int) -> tuple[str, ...]:
     shops, cities = vocabulary("company", seed), vocabulary("city", seed)
-    forms = ("{shop}", "{shop}, {city}", "Compra em {shop}; parcela 1/3", 'Pagamento "{shop}"', "{shop}\n{city}", "Café à vista – {shop}", "PIX d'{city}")
-    return tuple(form.format(shop=shop, city=cities[index % len(cities)]) for index, shop in enumerate(shops) for form in forms)
+    forms = (
+        "{shop}",
+        "{shop}, {city}",
+        "Compra em {shop}; parcela 1/3",
+        'Pagamento "{shop}"',
+        "{shop}\n{city}",
+        "Café à vista - {shop}",
+        "PIX d'{city}",
+    )
+    return tuple(
+        form.format(shop=shop, city=cities[index % len(cities)]) for index, shop in enumerate(shops) for form in forms
+    )
 
 
-def description(batch: Batch, column: Column) -> list[str]:
+def description(batch: Batch) -> list[str]:
     return batch.one_of(_descriptions(batch.seed))
 
 
 Maker = Callable[..., list[Any]]
 MAKERS: dict[str, Maker] = {
     maker.__name__: maker
-    for maker in (words, surname, between, email, label, moment, after, mostly_same, card_number, printed_name, amount, description)
+    for maker in (
+        words,
+        surname,
+        between,
+        email,
+        label,
+        moment,
+        after,
+        mostly_same,
+        card_number,
+        printed_name,
+        amount,
+        description,
+    )
 }
 # Makers whose arguments are a reference and columns of the parent that it points at.
 OF_PARENT = (after, mostly_same, printed_name)
@@ -195,7 +233,9 @@ def batches(tables: tuple[Table, ...], movements: int, seed: int) -> Iterator[tu
     for table in tables:
         dice = random.Random(f"{seed}/{table.name}")
         for first in range(1, rows[table.name] + 1, BATCH_ROWS):
-            batch = Batch(table, first, min(BATCH_ROWS, rows[table.name] + 1 - first), dice, seed, kept)
+            batch = Batch(
+                table, table.columns[0], first, min(BATCH_ROWS, rows[table.name] + 1 - first), dice, seed, kept
+            )
             _fill(batch)
             for name, values in kept[table.name].items():
                 values.extend(batch.columns[name])
@@ -205,8 +245,9 @@ def batches(tables: tuple[Table, ...], movements: int, seed: int) -> Iterator[tu
 def _fill(batch: Batch) -> None:
     """Key and references first: other columns are made from what they point at."""
     for column in sorted(batch.table.columns, key=lambda column: (not column.key, column.reference is None)):
+        batch.column = column
         if column.fake:
-            values = MAKERS[column.fake.maker](batch, column, *column.fake.args)
+            values = MAKERS[column.fake.maker](batch, *column.fake.args)
         elif column.key:
             values = list(range(batch.first, batch.first + batch.rows))
         elif column.reference:

@@ -24,7 +24,9 @@ def fingerprint(key: str) -> list[Column]:
     return [F.count(F.lit(1)).alias("rows"), F.sum(F.xxhash64(key).cast("decimal(38,0)")).alias("keys")]
 
 
-def build(settings: Settings, spark: "SparkSession", upstream: Run, entries: tuple[Entry, ...], report: Report) -> Iterator[TableRun]:
+def build(
+    settings: Settings, spark: "SparkSession", upstream: Run, entries: tuple[Entry, ...], report: Report
+) -> Iterator[TableRun]:
     """Builds the tables. Raises QualityFault where a join lost or multiplied a row."""
     for entry in entries:
         started, table = time.monotonic(), entry.table

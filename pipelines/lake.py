@@ -3,7 +3,7 @@
 A run is complete when its row is in `_runs`; readers take the versions that the last row names.
 """
 
-import os
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -69,12 +69,29 @@ class Run:
 
 INSTANT = pa.timestamp("us", tz="UTC")
 TABLE_RUN = pa.struct(
-    [("name", pa.string()), ("version", pa.int64()), ("rows_in", pa.int64()), ("rows_out", pa.int64())]
-    + [("set_aside", pa.int64()), ("copies", pa.int64()), ("seconds", pa.float64())]
+    {
+        "name": pa.string(),
+        "version": pa.int64(),
+        "rows_in": pa.int64(),
+        "rows_out": pa.int64(),
+        "set_aside": pa.int64(),
+        "copies": pa.int64(),
+        "seconds": pa.float64(),
+    }.items()
 )
 RUN = pa.schema(
-    [("run", pa.int64()), ("lake", pa.string()), ("domain", pa.string()), ("upstream_run", pa.int64()), ("source", pa.string())]
-    + [("snapshot", pa.string()), ("started", INSTANT), ("finished", INSTANT), ("tables", pa.list_(TABLE_RUN)), ("csv_sha256", pa.string())]
+    {
+        "run": pa.int64(),
+        "lake": pa.string(),
+        "domain": pa.string(),
+        "upstream_run": pa.int64(),
+        "source": pa.string(),
+        "snapshot": pa.string(),
+        "started": INSTANT,
+        "finished": INSTANT,
+        "tables": pa.list_(TABLE_RUN),
+        "csv_sha256": pa.string(),
+    }
 )
 
 
@@ -139,7 +156,13 @@ def record(layer_path: Path, run: Run) -> None:
     path = layer_path / RUNS
     rows = pa.Table.from_pylist([asdict(run)], schema=RUN)
     with storage(f"table {path}"):
-        write_deltalake(path, rows, mode="append", configuration=PROPERTIES, description="Complete runs. One row per run and domain.")
+        write_deltalake(
+            path,
+            rows,
+            mode="append",
+            configuration=PROPERTIES,
+            description="Complete runs. One row per run and domain.",
+        )
 
 
 def version(path: Path) -> int | None:
@@ -151,7 +174,9 @@ def version(path: Path) -> int | None:
             return DeltaTable(path, without_files=True).version()
         except TableNotFoundError as error:
             if (path / "_delta_log").exists():
-                raise StorageFault(f"table {path}: its _delta_log names no version; restore it from a backup or move the folder away") from error
+                raise StorageFault(
+                    f"table {path}: its _delta_log names no version; restore it from a backup or move the folder away"
+                ) from error
             raise StorageFault(f"{path} holds files that are no Delta table; move them away") from error
 
 
@@ -173,20 +198,24 @@ def file_paths(path: Path, at: int) -> list[str]:
 def commit_files(path: Path, table: Table, schema: pa.Schema, files: list[tuple[str, int]]) -> int:
     """Makes the Parquet files (name in `path`, rows) the whole content of the table, in one commit. Its version."""
     with storage(f"table {path}"):
-        actions = [
-            AddAction(name, stat.st_size, {}, int(stat.st_mtime * 1000), True, f'{{"numRecords": {rows}}}')
-            for name, rows in files
-            for stat in (os.stat(path / name),)
-        ]
+        actions = []
+        for name, rows in files:
+            stat = (path / name).stat()
+            stats = json.dumps({"numRecords": rows})
+            actions.append(AddAction(name, stat.st_size, {}, int(stat.st_mtime * 1000), True, stats))
         delta_schema = Schema.from_arrow(schema)
-        create_table_with_add_actions(str(path), delta_schema, actions, "overwrite", [], table.name, table.comment, PROPERTIES)
+        create_table_with_add_actions(
+            str(path), delta_schema, actions, "overwrite", [], table.name, table.comment, PROPERTIES
+        )
         return DeltaTable(path, without_files=True).version()
 
 
 def empty(path: Path, table: Table, more: Mapping[str, str]) -> int:
     """Leaves the table without rows, with the contract's columns and then `more` (name to Spark SQL type). Its version;
     a table that is so already gets no commit."""
-    fields = [pa.field(column.name, arrow_type(column.type), metadata={"comment": column.comment}) for column in table.columns]
+    fields = [
+        pa.field(column.name, arrow_type(column.type), metadata={"comment": column.comment}) for column in table.columns
+    ]
     schema = pa.schema(fields + [pa.field(name, arrow_type(kind)) for name, kind in more.items()])
     if (head := version(path)) is not None and not file_paths(path, head):
         with storage(f"table {path}"):

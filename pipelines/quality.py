@@ -19,7 +19,11 @@ REASONS, WARNINGS, COPIES, CONFLICT, KNOWN = "_reasons", "_warnings", "_copies",
 
 def all_rules(table: Table) -> tuple[Rule, ...]:
     """The rules of the columns, then those of the table; known labels are a rule, too."""
-    labels = tuple(warn(f"{column.name} IN ({_texts(column)})", f"{column.name} is a known label") for column in table.columns if column.labels)
+    labels = tuple(
+        warn(f"{column.name} IN ({_texts(column)})", f"{column.name} is a known label")
+        for column in table.columns
+        if column.labels
+    )
     return (*(rule for column in table.columns for rule in column.rules), *labels, *table.rules)
 
 
@@ -43,7 +47,9 @@ def without_copies(frame: DataFrame) -> DataFrame:
 def parents(accepted: DataFrame, quarantined: DataFrame, key: str, carried: tuple[str, ...]) -> DataFrame:
     """What a child needs of its parent table: the key, whether it was accepted, the columns that rules use."""
     taken = F.struct(F.lit(True).alias(KNOWN), *carried)
-    refused = F.struct(F.lit(False).alias(KNOWN), *(F.lit(None).cast(accepted.schema[name].dataType).alias(name) for name in carried))
+    refused = F.struct(
+        F.lit(False).alias(KNOWN), *(F.lit(None).cast(accepted.schema[name].dataType).alias(name) for name in carried)
+    )
     good = accepted.select(F.col(key).alias("_key"), taken.alias("_parent"))
     bad = quarantined.where(F.col(key).isNotNull()).select(F.col(key).alias("_key")).distinct()
     return good.unionByName(bad.select("_key", refused.alias("_parent")))
@@ -52,13 +58,20 @@ def parents(accepted: DataFrame, quarantined: DataFrame, key: str, carried: tupl
 def judge(frame: DataFrame, table: Table, parent_frames: Mapping[str, DataFrame]) -> DataFrame:
     """Adds `_reasons`, why the row is set aside, and `_warnings`, which rules it fails harmlessly; both may be empty.
 
-    `frame` has the table's columns, `_rescued`, `_copies` and `_conflict`; `parent_frames` has one frame of `parents` for
-    each reference, by column. Rules see a parent's columns as `<parent table>.<column>`.
+    `frame` has the table's columns, `_rescued`, `_copies` and `_conflict`; `parent_frames` has one frame of `parents`
+    for each reference, by column. Rules see a parent's columns as `<parent table>.<column>`.
     """
     for column, reference in table.references:
-        parent = parent_frames[column.name].select(F.col("_key").alias("_key"), F.col("_parent").alias(reference.table.name))
+        parent = parent_frames[column.name].select(
+            F.col("_key").alias("_key"), F.col("_parent").alias(reference.table.name)
+        )
         frame = frame.join(parent, on=frame[column.name] == parent["_key"], how="left").drop("_key")
-    reasons = [*_key_reasons(table), *_value_reasons(table), *_reference_reasons(table), *_rule_reasons(table, Severity.QUARANTINE)]
+    reasons = [
+        *_key_reasons(table),
+        *_value_reasons(table),
+        *_reference_reasons(table),
+        *_rule_reasons(table, Severity.QUARANTINE),
+    ]
     warnings = [*_rescue_warnings(table), *_rule_reasons(table, Severity.WARN)]
     judged = frame.withColumns({REASONS: _list(reasons), WARNINGS: _list(warnings)})
     return judged.drop(*(reference.table.name for _, reference in table.references))
@@ -79,7 +92,11 @@ def _value_reasons(table: Table) -> list[SparkColumn]:
     """Columns that must not be null: unreadable where bronze rescued the value, else null."""
     needed = [column for column in table.columns if not column.nullable]
     unreadable = [F.when(_rescued(column), f"unreadable:{column.name}") for column in needed]
-    null = [F.when(F.col(column.name).isNull() & ~_rescued(column), f"{column.name}:null") for column in needed if not column.key]
+    null = [
+        F.when(F.col(column.name).isNull() & ~_rescued(column), f"{column.name}:null")
+        for column in needed
+        if not column.key
+    ]
     return unreadable + null
 
 
@@ -120,7 +137,10 @@ def counts(table: Table) -> list[SparkColumn]:
         F.sum(F.col(COPIES) - 1).alias("copies"),
     ]
     names = warning_names(table)
-    return totals + [F.count_if(accepted & F.array_contains(WARNINGS, name)).alias(f"warning_{index}") for index, name in enumerate(names)]
+    return totals + [
+        F.count_if(accepted & F.array_contains(WARNINGS, name)).alias(f"warning_{index}")
+        for index, name in enumerate(names)
+    ]
 
 
 def mask_cards(frame: DataFrame, table: Table) -> DataFrame:
@@ -137,5 +157,7 @@ def accepted(judged: DataFrame, table: Table) -> DataFrame:
 def quarantined(judged: DataFrame, table: Table, batch: int) -> DataFrame:
     """The rows with a reason: their values, card numbers masked, the reasons and the bronze run."""
     aside = judged.where(F.size(REASONS) > 0)
-    kept = aside.select(*(column.name for column in table.columns), "_rescued", REASONS, F.lit(batch).cast("bigint").alias("_batch"))
+    kept = aside.select(
+        *(column.name for column in table.columns), "_rescued", REASONS, F.lit(batch).cast("bigint").alias("_batch")
+    )
     return mask_cards(kept, table)

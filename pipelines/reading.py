@@ -35,7 +35,9 @@ class Reading:
 def natural_type(column: SourceColumn) -> str:
     """The Spark SQL type that a column gets when no contract names it."""
     if column.type == "numeric" and column.precision is not None and column.scale is not None:
-        return f"decimal({column.precision},{column.scale})" if 0 <= column.scale <= column.precision <= 38 else "string"
+        return (
+            f"decimal({column.precision},{column.scale})" if 0 <= column.scale <= column.precision <= 38 else "string"
+        )
     return NATIVE.get(column.type, "string")
 
 
@@ -44,12 +46,18 @@ def read_as(column: SourceColumn, target: str) -> Reading | None:
     name, source = quoted(column.name), column.type
     if target == "string":
         # A float has no exact text; as a column that no contract names it stays a float.
-        return None if source in ("float4", "float8") else Reading(name if source in ("text", "varchar") else f"{name}::text")
+        return (
+            None
+            if source in ("float4", "float8")
+            else Reading(name if source in ("text", "varchar") else f"{name}::text")
+        )
     if target in ("smallint", "integer", "bigint"):
         return _as_integer(column, INTEGER_BITS[target])
     if match := DECIMAL.fullmatch(target):
         return _as_decimal(column, int(match[1]), int(match[2]))
-    if target in ("date", "timestamp_ntz", "timestamp") and (NATIVE.get(source) == target or (source, target) == ("date", "timestamp_ntz")):
+    if target in ("date", "timestamp_ntz", "timestamp") and (
+        NATIVE.get(source) == target or (source, target) == ("date", "timestamp_ntz")
+    ):
         zone = "+00" if target == "timestamp" else ""
         expression = f"{name}::timestamp" if source == "date" and target == "timestamp_ntz" else name
         return Reading(expression, f"{name} >= '{FROM}{zone}' AND {name} < '{BEFORE}{zone}'")
@@ -74,7 +82,12 @@ def _as_decimal(column: SourceColumn, precision: int, scale: int) -> Reading | N
         return Reading(cast, None if INTEGER_DIGITS[column.type] <= whole else f"abs({name}::numeric) < 1e{whole}")
     if column.type != "numeric":
         return None
-    if column.precision is not None and column.scale is not None and column.scale <= scale and column.precision - column.scale <= whole:
+    if (
+        column.precision is not None
+        and column.scale is not None
+        and column.scale <= scale
+        and column.precision - column.scale <= whole
+    ):
         return Reading(name if column.scale == scale else cast, f"{name} <> 'NaN'")
     return Reading(cast, f"{name} = round({name}, {scale}) AND abs({name}) < 1e{whole}")
 
@@ -95,5 +108,6 @@ def select_list(readings: dict[str, Reading]) -> str:
         all_fit = " AND ".join(f"({fits}) IS NOT FALSE" for fits in checked.values())
         names = ", ".join(literal(column) for column in checked)
         texts = ", ".join(f"CASE WHEN NOT ({fits}) THEN {quoted(column)}::text END" for column, fits in checked.items())
-        rescued = f"CASE WHEN {all_fit} THEN NULL ELSE jsonb_strip_nulls(json_object(ARRAY[{names}]::text[], ARRAY[{texts}])::jsonb)::text END"
+        misfits = f"jsonb_strip_nulls(json_object(ARRAY[{names}]::text[], ARRAY[{texts}])::jsonb)::text"
+        rescued = f"CASE WHEN {all_fit} THEN NULL ELSE {misfits} END"
     return ", ".join([*items, f'{rescued} AS "_rescued"'])

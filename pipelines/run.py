@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from conf.contract import Table
 from conf.settings import Postgres, Settings
 from pipelines import catalogue, embedded, lake
 from pipelines.errors import QualityFault, SourceFault, UsageFault
-from pipelines.lake import LAYERS, Run
+from pipelines.lake import LAYERS, Run, TableRun
 from pipelines.report import Report
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def source_server(settings: Settings) -> Iterator[Postgres]:
 
 
 def run_layers(settings: Settings, layers: set[str], report: Report) -> list[tuple[str, Run]]:
-    """Runs the layers, bronze first, in one process and at most one JVM; each layer's run is complete before the next."""
+    """Runs the layers, bronze first, in one process and at most one JVM; each is complete before the next begins."""
     done: list[tuple[str, Run]] = []
     with lake.locked(settings), ExitStack() as stack:
         spark: SparkSession | None = None
@@ -42,7 +43,11 @@ def run_layers(settings: Settings, layers: set[str], report: Report) -> list[tup
                 report.progress("spark", "start", 0)
                 spark = stack.enter_context(session(settings))
             for domain in catalogue.domains(layer):
-                run = _run_bronze(settings, domain, report) if layer == "bronze" else _run_layer(settings, layer, domain, spark, report)
+                run = (
+                    _run_bronze(settings, domain, report)
+                    if layer == "bronze"
+                    else _run_layer(settings, layer, domain, spark, report)
+                )
                 done.append((layer, run))
     return done
 
@@ -64,6 +69,8 @@ def _run_bronze(settings: Settings, domain: str, report: Report) -> Run:
                 for one in load(settings, server, picture, tables, run.run, report):
                     report.table("bronze", one)
                     run = replace(run, tables=(*run.tables, one))
+            order = [table.name for table in tables]
+            run = replace(run, tables=tuple(sorted(run.tables, key=lambda one: order.index(one.name))))
         except SourceFault as fault:
             if settings.postgres is None and "missing" in str(fault):
                 raise SourceFault(f"{fault}; the source is the embedded server, `make seed` fills it") from fault
@@ -88,15 +95,21 @@ def _run_layer(settings: Settings, layer: str, domain: str, spark: "SparkSession
             if not one.name.endswith(silver.QUARANTINE):
                 report.table(layer, one)
         for table in (entry.table for entry in entries if entry.table.csv):
-            from pipelines.export import draft
-
-            report.progress("csv", table.name, 0)
-            with draft(settings, table, run.table(table.name).version) as csv:
-                if csv.rows != run.table(table.name).rows_out:
-                    raise QualityFault(f"{csv.final}: {csv.rows} records for {run.table(table.name).rows_out} rows of gold; the CSV stays as it was")
-                csv.publish()
-            run = replace(run, csv_sha256=csv.sha256)
+            run = replace(run, csv_sha256=_publish_csv(settings, table, run.table(table.name), report))
         return _complete(path, run)
+
+
+def _publish_csv(settings: Settings, table: Table, built: TableRun, report: Report) -> str:
+    """Exports the version that the run has just built; the CSV's SHA-256."""
+    from pipelines.export import draft
+
+    report.progress("csv", table.name, 0)
+    with draft(settings, table, built.version) as csv:
+        if csv.rows != built.rows_out:
+            said = f"{csv.rows:,} records for {built.rows_out:,} rows of gold"
+            raise QualityFault(f"{csv.final}: {said}; the CSV stays as it was")
+        csv.publish()
+    return csv.sha256
 
 
 def export(settings: Settings, report: Report) -> None:
@@ -136,10 +149,10 @@ def _complete(path: Path, run: Run) -> Run:
 def _same_kind(layer: str, path: Path, previous: Run | None, source: str) -> None:
     """Fake members never replace real ones, nor the reverse. Raises UsageFault naming both sources."""
     if previous and (previous.source == EMBEDDED) != (source == EMBEDDED):
-        named = {EMBEDDED: "the embedded server"}
+        was, now = (f"the {name} server" if name == EMBEDDED else name for name in (previous.source, source))
         raise UsageFault(
-            f"{layer} in {path} was filled from {named.get(previous.source, previous.source)}, and now the source would be "
-            f"{named.get(source, source)}; name the right PostgreSQL, or another lake with LAKEHOUSE_ROOT"
+            f"{layer} in {path} was filled from {was}, and would now be filled from {now}; "
+            "name the right PostgreSQL, or another lake with LAKEHOUSE_ROOT"
         )
 
 

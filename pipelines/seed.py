@@ -43,7 +43,9 @@ def ddl(tables: tuple[Table, ...], schema: str, mark: str) -> list[str]:
         parts.append(f"PRIMARY KEY ({', '.join(map(quoted, table.keys))})")
         statements.append(f"CREATE TABLE {name} ({', '.join(parts)})")
         statements.append(f"COMMENT ON TABLE {name} IS{literal(f'{table.comment} {mark}')}")
-        statements += [f"COMMENT ON COLUMN {name}.{quoted(column.name)} IS{literal(column.comment)}" for column in table.columns]
+        statements += [
+            f"COMMENT ON COLUMN {name}.{quoted(column.name)} IS{literal(column.comment)}" for column in table.columns
+        ]
     return statements
 
 
@@ -51,11 +53,14 @@ def drops(tables: tuple[Table, ...], schema: str) -> list[str]:
     """Statements that remove what `ddl` created."""
     dropped = [f"DROP TABLE IF EXISTS {quoted(schema)}.{quoted(table.source_name)}" for table in reversed(tables)]
     labelled = [(table, column) for table in tables for column in table.columns if column.labels]
-    return dropped + [f"DROP TYPE IF EXISTS {quoted(schema)}.{quoted(f'{column.name}_{table.name}')}" for table, column in labelled]
+    return dropped + [
+        f"DROP TYPE IF EXISTS {quoted(schema)}.{quoted(f'{column.name}_{table.name}')}" for table, column in labelled
+    ]
 
 
 FOUND = """
-SELECT c.relname, coalesce(obj_description(c.oid, 'pg_class'), '') FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+SELECT c.relname, coalesce(obj_description(c.oid, 'pg_class'), '')
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = ANY(%s)
 """
 
@@ -63,10 +68,11 @@ WHERE n.nspname = %s AND c.relname = ANY(%s)
 def seed(settings: Settings, server: Postgres, tables: tuple[Table, ...], embedded: bool, report: Report) -> None:
     """Creates and fills the tables; does nothing where they are there already with the same seed and size.
 
-    Tables that the seed made with another seed or size are replaced in the embedded server only. Raises SourceFault where
-    a table is there that the seed did not make.
+    Tables that the seed made with another seed or size are replaced in the embedded server only. Raises SourceFault
+    where a table is there that the seed did not make.
     """
     size, schema = settings.seed, settings.schema_name
+    place = f"{server.address}, schema {schema}"
     ours = "(fake data by lakehouse "
     mark = f"{ours}{conf.__version__}: {size.movimentos} movements, seed {size.seed})"
     with connect(server) as connection, connection.cursor() as cursor:
@@ -74,12 +80,14 @@ def seed(settings: Settings, server: Postgres, tables: tuple[Table, ...], embedd
         found: dict[str, str] = dict(cursor.fetchall())
         foreign = sorted(name for name, comment in found.items() if ours not in comment)
         if foreign:
-            raise SourceFault(f"{server.address}, schema {schema}: {', '.join(foreign)} was not made by `make seed`; choose another schema or database")
+            raise SourceFault(
+                f"{place}: {', '.join(foreign)} was not made by `make seed`; choose another schema or database"
+            )
         if len(found) == len(tables) and all(comment.endswith(mark) for comment in found.values()):
             report.step(f"source: {size.movimentos:,} movements of seed {size.seed} are there already")
             return
         if found and not embedded:
-            raise SourceFault(f"{server.address}, schema {schema}: fake tables of another size or seed are there; drop them first")
+            raise SourceFault(f"{place}: fake tables of another size or seed are there; drop them first")
         cursor.execute("BEGIN")
         cursor.execute("SELECT FROM pg_namespace WHERE nspname = %s", (schema,))
         if cursor.fetchone() is None:

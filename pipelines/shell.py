@@ -24,7 +24,8 @@ def create_views(settings: Settings, spark: "SparkSession") -> list[str]:
         for run in runs.values():
             for table in run.tables:
                 location = str(path / run.domain / table.name).replace("`", "``")
-                spark.sql(f"CREATE OR REPLACE VIEW {layer}.`{table.name}` AS SELECT * FROM delta.`{location}` VERSION AS OF {table.version}")
+                rows = f"SELECT * FROM delta.`{location}` VERSION AS OF {table.version}"
+                spark.sql(f"CREATE OR REPLACE VIEW {layer}.`{table.name}` AS {rows}")
                 names.append(f"{layer}.{table.name}")
             lines.append(f"{layer}, run {run.run} of {run.finished:%Y-%m-%d %H:%M} UTC: {', '.join(names)}")
     return lines
@@ -33,14 +34,16 @@ def create_views(settings: Settings, spark: "SparkSession") -> list[str]:
 def shell(settings: Settings) -> None:
     """Reads commands from standard input until it ends. Raises QualityFault where no layer has a complete run."""
     if not any(lake.read_runs(settings.layer_path(layer)) for layer in LAYERS):
-        raise QualityFault(f"no layer has a complete run below {settings.gold_path.parent}; run `make demo` or `make bronze silver gold` first")
+        raise QualityFault("no layer has a complete run; run `make demo` or `make bronze silver gold` first")
     from pyspark.sql import functions
 
     from pipelines.spark import session
 
     with session(settings) as spark:
         lines = create_views(settings, spark)
-        banner = "\n".join([*lines, 'try: spark.sql("SELECT * FROM gold.movimento_flat LIMIT 5").show()', "leave with Ctrl-D"])
+        banner = "\n".join(
+            [*lines, 'try: spark.sql("SELECT * FROM gold.movimento_flat LIMIT 5").show()', "leave with Ctrl-D"]
+        )
         names = {"spark": spark, "F": functions}
         if sys.stdin.isatty():
             import readline

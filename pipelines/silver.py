@@ -28,7 +28,9 @@ def current(spark: "SparkSession", bronze_path: Path, table: Table, run: Run) ->
     return read(spark, lake.table_path(bronze_path, table), run.table(table.name).version)
 
 
-def build(settings: Settings, spark: "SparkSession", upstream: Run, entries: tuple[Entry, ...], report: Report) -> Iterator[TableRun]:
+def build(
+    settings: Settings, spark: "SparkSession", upstream: Run, entries: tuple[Entry, ...], report: Report
+) -> Iterator[TableRun]:
     """Builds the tables, parents first; of each, what became of it and of its quarantine."""
     done: dict[str, TableRun] = {}
     for entry in entries:
@@ -45,7 +47,10 @@ def _build_table(
     report.progress("silver", table.name, 0)
     typed = entry.transform(*(current(spark, settings.bronze_path, one, upstream) for one in table.inputs))
     folded = quality.fold_copies(typed, table.keys) if _has_double_keys(typed, table) else quality.without_copies(typed)
-    parents = {column.name: _parents(settings, spark, reference.table, reference.columns, done) for column, reference in table.references}
+    parents = {
+        column.name: _parents(settings, spark, reference.table, reference.columns, done)
+        for column, reference in table.references
+    }
     judged = quality.judge(folded, table, parents)
 
     observed = Observation(table.name)
@@ -75,7 +80,9 @@ def _has_double_keys(typed: DataFrame, table: Table) -> bool:
     return bool(given != different)
 
 
-def _parents(settings: Settings, spark: "SparkSession", parent: Table, carried: tuple[str, ...], done: dict[str, TableRun]) -> DataFrame:
+def _parents(
+    settings: Settings, spark: "SparkSession", parent: Table, carried: tuple[str, ...], done: dict[str, TableRun]
+) -> DataFrame:
     def written(suffix: str) -> DataFrame:
         return read(spark, lake.table_path(settings.silver_path, parent, suffix), done[parent.name + suffix].version)
 
@@ -96,9 +103,17 @@ def _conserve(table: Table, upstream: Run, found: dict[str, int], quarantined: i
 def _say(spark: "SparkSession", table: Table, found: dict[str, int], path: Path, version: int, report: Report) -> None:
     """What a person should know of the table: set aside, by reason; copies; warnings."""
     if found["set_aside"]:
-        reasons = read(spark, path, version).select(F.explode("_reasons").alias("reason")).groupBy("reason").count().orderBy("reason")
+        reasons = (
+            read(spark, path, version)
+            .select(F.explode("_reasons").alias("reason"))
+            .groupBy("reason")
+            .count()
+            .orderBy("reason")
+        )
         listed = ", ".join(f"{row['reason']} {row['count']:,}" for row in reasons.collect())
-        report.warning(f"silver.{table.name}: {found['set_aside']:,} rows set aside in silver.{table.name}{QUARANTINE}: {listed}")
+        report.warning(
+            f"silver.{table.name}: {found['set_aside']:,} rows set aside in silver.{table.name}{QUARANTINE}: {listed}"
+        )
     if found["copies"]:
         report.warning(f"silver.{table.name}: {found['copies']:,} identical copies counted once")
     for index, name in enumerate(quality.warning_names(table)):

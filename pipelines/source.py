@@ -48,7 +48,7 @@ def literal(text: str) -> str:
 
 def dsn(server: Postgres) -> str:
     """The connection string, the password in clear: for libpq only, never shown."""
-    return make_dsn(
+    made: str = make_dsn(
         **server.parameters,
         connect_timeout="10",
         application_name="lakehouse",
@@ -57,6 +57,7 @@ def dsn(server: Postgres) -> str:
         keepalives_interval="10",
         keepalives_count="3",
     )
+    return made
 
 
 def reason(error: Exception) -> str:

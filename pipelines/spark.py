@@ -33,7 +33,7 @@ def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.extraClassPath": os.pathsep.join(jars),
-        "spark.driver.extraJavaOptions": f'-Duser.timezone=UTC -Dfile.encoding=UTF-8 "-Dlog4j2.configurationFile={log4j.as_uri()}"',
+        "spark.driver.extraJavaOptions": f"-Duser.timezone=UTC -Dlog4j2.configurationFile={log4j.as_uri()}",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.local.dir": str(scratch),
@@ -67,7 +67,8 @@ def session(settings: Settings) -> Iterator["SparkSession"]:
                 spark = builder.getOrCreate()
             except (PySparkException, Py4JError, OSError) as error:
                 raise UsageFault(
-                    "Spark does not start; check Java (17 or 21), LAKEHOUSE_SPARK__* and free memory, LAKEHOUSE_LOG=debug shows its log"
+                    "Spark does not start; check Java (17 or 21), LAKEHOUSE_SPARK__* and free memory; "
+                    "LAKEHOUSE_LOG=debug shows its log"
                 ) from error
         try:
             yield spark
@@ -100,7 +101,9 @@ def overwrite(frame: "DataFrame", path: Path, table: Table) -> int:
     comments = {column.name: column.comment for column in table.columns}
     indexed = [column.name for column in table.columns if column.pii is Pii.NONE and column.type != "string"]
     options = {**lake.PROPERTIES, "delta.dataSkippingStatsColumns": ",".join(f"`{name}`" for name in indexed)}
-    commented = frame.select(*(F.col(name).alias(name, metadata={"comment": comments.get(name, "")}) for name in frame.columns))
+    commented = frame.select(
+        *(F.col(name).alias(name, metadata={"comment": comments.get(name, "")}) for name in frame.columns)
+    )
     lake.version(path)  # refuses a folder that is not ours
     commented.write.format("delta").mode("overwrite").option("overwriteSchema", True).options(**options).save(str(path))
     version = lake.version(path)

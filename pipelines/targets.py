@@ -41,7 +41,8 @@ def seed(settings: Settings, report: Report) -> None:
 
     if settings.postgres and os.environ.get("CONFIRM") != settings.postgres.database:
         raise UsageFault(
-            f"seed would create fake tables in {settings.postgres.address}; if that is meant, say `make seed CONFIRM={settings.postgres.database}`"
+            f"seed would create fake tables in {settings.postgres.address}; "
+            f"if that is meant, say `make seed CONFIRM={settings.postgres.database}`"
         )
     with source_server(settings) as server:
         fill(settings, server, catalogue.tables("bronze"), settings.postgres is None, report)
@@ -50,7 +51,10 @@ def seed(settings: Settings, report: Report) -> None:
 def demo(settings: Settings, report: Report) -> None:
     """Fake data through all layers, on the embedded server."""
     if settings.postgres:
-        raise UsageFault(f"demo works on fake data, but the settings name {settings.postgres.address}; take that out of the environment and .env, or run `make bronze silver gold`")
+        raise UsageFault(
+            f"demo works on fake data, but the settings name {settings.postgres.address}; "
+            "take that out of the environment and .env, or run `make bronze silver gold`"
+        )
     seed(settings, report)
     runs = run_layers(settings, set(LAYERS), report)
     show(settings, runs, report)
@@ -75,9 +79,15 @@ def show(settings: Settings, runs: list[tuple[str, Run]], report: Report) -> Non
 def reset(settings: Settings, report: Report) -> None:
     """Deletes what the pipeline made, after asking: each layer, the CSVs, the embedded server's data."""
     layers = [settings.layer_path(layer) for layer in LAYERS if settings.layer_path(layer).exists()]
-    tables = [path / domain for layer, path in zip(LAYERS, map(settings.layer_path, LAYERS), strict=True) for domain in catalogue.domains(layer)]
+    tables = [
+        path / domain
+        for layer, path in zip(LAYERS, map(settings.layer_path, LAYERS), strict=True)
+        for domain in catalogue.domains(layer)
+    ]
     ours = [path for path in (*tables, *(layer / lake.RUNS for layer in layers)) if path.exists()]
-    files = [path for table in catalogue.tables("gold") if (path := settings.export_path / f"{table.name}.csv").exists()]
+    files = [
+        path for table in catalogue.tables("gold") if (path := settings.export_path / f"{table.name}.csv").exists()
+    ]
     data = [embedded.home()] if embedded.home().exists() else []
     if not (ours or files or data):
         report.say("nothing to delete")

@@ -18,7 +18,7 @@ def tidy(text: str | Column) -> Column:
 
 
 def card_digits(number: str | Column) -> Column:
-    """A card number without blanks and hyphens; leading zeros stay, and so does what is no digit, for the checks to see."""
+    """A card number without blanks and hyphens. Leading zeros stay; so does what is no digit, for the checks to see."""
     return F.nullif(F.regexp_replace(number, f"[{BLANKS}-]+", ""), F.lit(""))
 
 

@@ -19,7 +19,9 @@ TABLE = Table(
         Column("vlr_transacao_movimento", "decimal(10,2)", "Amount in reais; a refund is negative"),
         Column("des_transacao_movimento", "string", "Description", nullable=True),
         Column("data_movimento", "timestamp_ntz", "When the card moved"),
-        Column("numero_cartao", "string", "Card number, masked unless the settings say plain", nullable=True, pii=Pii.CARD),
+        Column(
+            "numero_cartao", "string", "Card number, masked unless the settings say plain", nullable=True, pii=Pii.CARD
+        ),
         Column("nome_impresso_cartao", "string", "Name printed on the card", nullable=True, pii=Pii.DIRECT),
         Column("data_criacao_cartao", "timestamp_ntz", "When the card was issued", nullable=True),
         Column("tipo_conta", "string", "Type of the card's account", nullable=True),
@@ -33,7 +35,11 @@ def transform(movimento: DataFrame, cartao: DataFrame, conta: DataFrame, associa
     # The small tables meet first, so that the movements are joined once.
     cards = (
         cartao.withColumnRenamed("data_criacao", "data_criacao_cartao")
-        .join(conta.select("id_conta", "tipo", F.col("data_criacao").alias("data_criacao_conta")), on="id_conta", how="inner")
+        .join(
+            conta.select("id_conta", "tipo", F.col("data_criacao").alias("data_criacao_conta")),
+            on="id_conta",
+            how="inner",
+        )
         .join(associado, on="id_associado", how="inner")
     )
     return movimento.join(cards, on="id_cartao", how="inner").select(

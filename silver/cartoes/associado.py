@@ -15,8 +15,22 @@ TABLE = Table(
         Column("id_associado", "bigint", "Member id", key=True, source="id"),
         Column("nome", "string", "First name", nullable=True, pii=Pii.DIRECT),
         Column("sobrenome", "string", "Last name", nullable=True, pii=Pii.DIRECT),
-        Column("idade", "integer", "Age in years", nullable=True, pii=Pii.INDIRECT, rules=(warn("idade BETWEEN 0 AND 130"),)),
-        Column("email", "string", "E-mail address, lower case", nullable=True, pii=Pii.DIRECT, rules=(warn("email LIKE '_%@_%'", "email has an @"),)),
+        Column(
+            "idade",
+            "integer",
+            "Age in years",
+            nullable=True,
+            pii=Pii.INDIRECT,
+            rules=(warn("idade BETWEEN 0 AND 130"),),
+        ),
+        Column(
+            "email",
+            "string",
+            "E-mail address, lower case",
+            nullable=True,
+            pii=Pii.DIRECT,
+            rules=(warn("email LIKE '_%@_%'", "email has an @"),),
+        ),
     ),
 )
 

@@ -1,0 +1,52 @@
+# One line a target; what it does is in pipelines/. `make help` lists the targets.
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help setup demo seed bronze silver gold export shell test lint clean reset
+
+PYTHON ?= python3
+RUN := @.venv/bin/python -m pipelines
+# The layers of one make call run in one process, in layer order, at the place of the first.
+LAYERS := $(filter bronze silver gold,$(MAKECMDGOALS))
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z ]+:.*## /{printf "make %-22s %s\n", $$1, $$2}' Makefile
+
+setup: .venv/run.stamp ## virtual environment, pinned packages, Delta jars
+
+demo: .venv/run.stamp ## fake data through all layers to one CSV, on an embedded PostgreSQL
+	$(RUN) demo
+
+seed: .venv/run.stamp ## create the source tables and fill them with fake data
+	$(RUN) seed
+
+bronze silver gold: .venv/run.stamp ## any of them, in any combination
+	$(if $(filter $@,$(firstword $(LAYERS))),$(RUN) $(LAYERS),@:)
+
+export: .venv/run.stamp ## write the CSV of gold's last run again
+	$(RUN) export
+
+shell: .venv/run.stamp ## PySpark with bronze.*, silver.*, gold.* as of the last run
+	$(RUN) shell
+
+test: .venv/dev.stamp ## the test suite
+	@.venv/bin/python -m pytest
+
+lint: .venv/dev.stamp ## format, style, types, direction of imports, purity of transforms
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+	@.venv/bin/python tools/check_transforms.py
+
+clean: ## remove caches
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+reset: .venv/run.stamp ## delete lake, CSV and embedded data; asks first
+	$(RUN) reset
+
+.venv/run.stamp: requirements/build.txt requirements/run.txt requirements/jars.sha256 tools/bootstrap.py
+	@$(PYTHON) tools/bootstrap.py run && touch $@
+
+.venv/dev.stamp: .venv/run.stamp requirements/dev.txt
+	@$(PYTHON) tools/bootstrap.py dev && touch $@

@@ -1,0 +1,137 @@
+"""Sets up what is missing: the virtual environment, its pinned packages, the Delta jars. Needs only Python and Java.
+
+Run by make with the system's Python, which may be an old one: plain syntax, standard library.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+REQUIREMENTS = os.path.join(PROJECT, "requirements")
+VENV = os.path.join(PROJECT, ".venv")
+PYTHON = os.path.join(VENV, "bin", "python")
+JARS = os.path.join(PROJECT, ".jars")
+DELTA = "4.4.0"
+PACKAGES = ("delta-spark_4.2_2.13", "delta-storage", "delta-kernel-api", "delta-kernel-defaults")
+# Spark has its own Hadoop, log4j and the rest; a second one on the class path clashes.
+NOT_WANTED = ("org.*:*", "com.*:*", "commons-*:*", "javax.*:*", "io.unitycatalog:*", "io.airlift:*", "io.delta:delta-kernel-unitycatalog")
+
+
+def main(what):
+    check_python()
+    check_java()
+    make_venv()
+    install("build")
+    install("run", "--no-build-isolation")
+    if what == "dev":
+        install("dev")
+    fetch_jars()
+
+
+def fail(text):
+    sys.stderr.write("setup: %s\n" % text)
+    sys.exit(2)
+
+
+def say(text):
+    sys.stderr.write("setup: %s\n" % text)
+    sys.stderr.flush()
+
+
+def check_python():
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        fail("Python 3.11, 3.12 or 3.13 is needed, this is %d.%d; install one and say `make setup PYTHON=python3.12`" % sys.version_info[:2])
+    try:
+        import ensurepip  # noqa: F401
+        import venv  # noqa: F401
+    except ImportError:
+        fail("Python's venv is missing; install it (Debian, Ubuntu: apt install python%d.%d-venv)" % sys.version_info[:2])
+
+
+def check_java():
+    home = os.environ.get("JAVA_HOME")
+    java = os.path.join(home, "bin", "java") if home else shutil.which("java")
+    mend = "install one (Debian, Ubuntu: apt install openjdk-17-jre-headless) or point JAVA_HOME at it"
+    try:
+        said = subprocess.run([java or "java", "-version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout.decode("utf-8", "replace")
+    except OSError:
+        fail("Java 17 or 21 is needed, none was found; %s" % mend)
+    found = re.search(r'version "(\d+)', said)
+    if not found or found.group(1) not in ("17", "21"):
+        fail("Java 17 or 21 is needed, %s is %s; %s" % (java, found.group(1) if found else "none", mend))
+
+
+def make_venv():
+    wanted = "%d.%d" % sys.version_info[:2]
+    if os.path.exists(PYTHON):
+        ask = "import sys; print('%d.%d' % sys.version_info[:2])"
+        try:
+            made = subprocess.run([PYTHON, "-c", ask], stdout=subprocess.PIPE).stdout.decode().strip()
+        except OSError:
+            made = ""
+        if made == wanted:
+            return
+    say("making .venv with Python %s" % wanted)
+    shutil.rmtree(VENV, ignore_errors=True)
+    done = subprocess.run([sys.executable, "-m", "venv", VENV], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode:
+        shutil.rmtree(VENV, ignore_errors=True)
+        fail("Python cannot make a virtual environment; install venv (Debian, Ubuntu: apt install python%s-venv)" % wanted)
+
+
+def install(name, *options):
+    say("installing packages of requirements/%s.txt%s" % (name, " (some minutes the first time)" if name == "run" else ""))
+    command = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
+    done = subprocess.run(command + list(options) + ["-r", os.path.join(REQUIREMENTS, name + ".txt")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode:
+        lines = [line for line in done.stdout.decode("utf-8", "replace").splitlines() if line.startswith("ERROR")] or ["pip failed"]
+        fail("%s; check the network and the package index, then run it again" % lines[0][:300])
+
+
+def checksums():
+    with open(os.path.join(REQUIREMENTS, "jars.sha256")) as file:
+        return dict(reversed(line.split()) for line in file if line.strip())
+
+
+def right(path, checksum):
+    if not os.path.exists(path):
+        return False
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest() == checksum
+
+
+def fetch_jars():
+    """Lets Spark's own resolver fetch the jars, then takes those whose checksum is right."""
+    wanted = checksums()
+    if all(right(os.path.join(JARS, name), checksum) for name, checksum in wanted.items()):
+        return
+    say("fetching the Delta jars")
+    with tempfile.TemporaryDirectory() as scratch:
+        empty = os.path.join(scratch, "empty.py")
+        open(empty, "w").close()
+        command = [os.path.join(VENV, "bin", "spark-submit"), "--packages", ",".join("io.delta:%s:%s" % (name, DELTA) for name in PACKAGES)]
+        command += ["--exclude-packages", ",".join(NOT_WANTED), "--conf", "spark.jars.ivy=%s" % scratch, empty]
+        environment = dict(os.environ, PYSPARK_PYTHON=PYTHON, PYSPARK_DRIVER_PYTHON=PYTHON, SPARK_LOCAL_IP="127.0.0.1")
+        environment.pop("SPARK_HOME", None)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+        got = os.path.join(scratch, "jars")
+        for name, checksum in wanted.items():
+            if not os.path.exists(os.path.join(got, name)):
+                fail("the jar %s could not be fetched; check the network, then run it again" % name)
+            if not right(os.path.join(got, name), checksum):
+                fail("the jar %s has another SHA-256 than requirements/jars.sha256; nothing of it was kept" % name)
+        if done.returncode:
+            fail("Spark's resolver failed; check Java and the network, then run it again")
+        if not os.path.isdir(JARS):
+            os.makedirs(JARS)
+        for name in wanted:
+            shutil.copyfile(os.path.join(got, name), os.path.join(JARS, name))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
