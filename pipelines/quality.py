@@ -44,13 +44,18 @@ def without_copies(frame: DataFrame) -> DataFrame:
     return frame.withColumns({COPIES: F.lit(1).cast("bigint"), CONFLICT: F.lit(False)})
 
 
-def parents(accepted: DataFrame, quarantined: DataFrame, key: str, carried: tuple[str, ...]) -> DataFrame:
-    """What a child needs of its parent table: the key, whether it was accepted, the columns that rules use."""
+def parents(accepted: DataFrame, quarantined: DataFrame | None, key: str, carried: tuple[str, ...]) -> DataFrame:
+    """What a child needs of its parent table: the key, whether it was accepted, the columns that rules use.
+
+    One row per key, also where many rows of that key are in quarantine; None where none is there.
+    """
     taken = F.struct(F.lit(True).alias(KNOWN), *carried)
+    good = accepted.select(F.col(key).alias("_key"), taken.alias("_parent"))
+    if quarantined is None:
+        return good
     refused = F.struct(
         F.lit(False).alias(KNOWN), *(F.lit(None).cast(accepted.schema[name].dataType).alias(name) for name in carried)
     )
-    good = accepted.select(F.col(key).alias("_key"), taken.alias("_parent"))
     bad = quarantined.where(F.col(key).isNotNull()).select(F.col(key).alias("_key")).distinct()
     return good.unionByName(bad.select("_key", refused.alias("_parent")))
 

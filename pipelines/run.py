@@ -31,11 +31,15 @@ def source_server(settings: Settings) -> Iterator[Postgres]:
             yield server
 
 
-def run_layers(settings: Settings, layers: set[str], report: Report) -> list[tuple[str, Run]]:
-    """Runs the layers, bronze first, in one process and at most one JVM; each is complete before the next begins."""
+def run_layers(
+    settings: Settings, layers: set[str], report: Report, spark: "SparkSession | None" = None
+) -> list[tuple[str, Run]]:
+    """Runs the layers, bronze first, in one process and at most one JVM; each is complete before the next begins.
+
+    Without `spark` a session is started when the first layer needs one, and ends with the call.
+    """
     done: list[tuple[str, Run]] = []
     with lake.locked(settings), ExitStack() as stack:
-        spark: SparkSession | None = None
         for layer in (layer for layer in LAYERS if layer in layers):
             if layer != "bronze" and spark is None:
                 from pipelines.spark import session

@@ -83,10 +83,13 @@ def _has_double_keys(typed: DataFrame, table: Table) -> bool:
 def _parents(
     settings: Settings, spark: "SparkSession", parent: Table, carried: tuple[str, ...], done: dict[str, TableRun]
 ) -> DataFrame:
-    def written(suffix: str) -> DataFrame:
-        return read(spark, lake.table_path(settings.silver_path, parent, suffix), done[parent.name + suffix].version)
+    def written(name: str) -> DataFrame:
+        return read(spark, settings.silver_path / parent.domain / name, done[name].version)
 
-    return quality.parents(written(""), written(QUARANTINE), parent.keys[0], carried)
+    aside = parent.name + QUARANTINE
+    return quality.parents(
+        written(parent.name), written(aside) if done[aside].rows_out else None, parent.keys[0], carried
+    )
 
 
 def _conserve(table: Table, upstream: Run, found: dict[str, int], quarantined: int) -> None:

@@ -1,0 +1,195 @@
+"""Settings: good and bad, from every source, in the order that the README promises."""
+
+from pathlib import Path
+
+import pytest
+
+from conf.settings import NAMES, PROJECT, Settings, SettingsError, load, read_secrets
+from tests.conftest import Cli
+
+NASTY = "@:/?#%&' \"çé\\${HOME}"
+SERVER = {
+    "LAKEHOUSE_POSTGRES__HOST": "db1",
+    "LAKEHOUSE_POSTGRES__DATABASE": "coop",
+    "LAKEHOUSE_POSTGRES__USER": "leitor",
+}
+
+
+def settings(tmp_path: Path, *sources: dict[str, str]) -> Settings:
+    return load(*sources, base=tmp_path)[0]
+
+
+def problems(tmp_path: Path, *sources: dict[str, str]) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load(*sources, base=tmp_path)
+    return caught.value.problems
+
+
+def test_without_settings_the_source_is_embedded_and_the_paths_are_below_lake(tmp_path: Path) -> None:
+    found = settings(tmp_path)
+    assert found.postgres is None
+    assert found.layer_path("silver") == tmp_path / "lake/silver"
+    assert found.export_path == tmp_path / "export"
+    assert (found.seed.movimentos, found.seed.seed, found.card_numbers) == (10_000, 42, "masked")
+
+
+def test_each_source_goes_before_the_next(tmp_path: Path) -> None:
+    name = "LAKEHOUSE_SEED__MOVIMENTOS"
+    sources = [{name: "1"}, {name: "2"}, {name: "3"}, {name: "4"}]
+    assert [settings(tmp_path, *sources[start:]).seed.movimentos for start in range(4)] == [1, 2, 3, 4]
+
+
+def test_an_empty_value_counts_as_not_set(tmp_path: Path) -> None:
+    assert settings(tmp_path, {"LAKEHOUSE_ROOT": ""}, {"LAKEHOUSE_ROOT": "other"}).gold_path == tmp_path / "other/gold"
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        {**SERVER, "LAKEHOUSE_POSTGRES__PASSWORD": NASTY, "LAKEHOUSE_POSTGRES__PORT": "6000"},
+        {
+            "DATABASE_URL": "postgresql+psycopg2://leitor:%40%3A%2F%3F%23%25%26%27%20%22%C3%A7%C3%A9%5C$%7BHOME%7D@db1:6000/coop"
+        },
+        {
+            "POSTGRES_HOST": "db1",
+            "POSTGRES_PORT": "6000",
+            "POSTGRES_DB": "coop",
+            "POSTGRES_USER": "leitor",
+            "POSTGRES_PASSWORD": NASTY,
+        },
+        {"PGHOST": "db1", "PGPORT": "6000", "PGDATABASE": "coop", "PGUSER": "leitor", "PGPASSWORD": NASTY},
+    ],
+    ids=["LAKEHOUSE", "URL", "POSTGRES", "PG"],
+)
+def test_every_family_of_names_gives_the_same_connection(tmp_path: Path, family: dict[str, str]) -> None:
+    found = settings(tmp_path, family).postgres
+    assert found is not None and found.password is not None
+    assert (found.host, found.port, found.database, found.user) == ("db1", 6000, "coop", "leitor")
+    assert found.password.get_secret_value() == NASTY
+
+
+def test_the_first_family_found_anywhere_wins_over_a_nearer_source(tmp_path: Path) -> None:
+    found = settings(tmp_path, {"PGHOST": "pg", "PGDATABASE": "x", "PGUSER": "y"}, SERVER).postgres
+    assert found is not None and found.host == "db1"
+
+
+def test_schema_and_tls_settings_go_with_any_family(tmp_path: Path) -> None:
+    named = {"LAKEHOUSE_POSTGRES__SCHEMA": "Minha Base", "LAKEHOUSE_POSTGRES__SSLMODE": "verify-full"}
+    found = settings(tmp_path, {"DATABASE_URL": "postgresql://u@h/d", **named})
+    assert found.schema_name == "Minha Base"
+    assert found.postgres is not None and found.postgres.sslmode == "verify-full"
+
+
+def test_every_missing_or_malformed_value_is_named_at_once(tmp_path: Path) -> None:
+    found = problems(
+        tmp_path,
+        {
+            "LAKEHOUSE_POSTGRES__HOST": "db1",
+            "LAKEHOUSE_POSTGRES__PORT": "many",
+            "LAKEHOUSE_SEED__MOVIMENTOS": "-1",
+            "LAKEHOUSE_CARD_NUMBERS": "shown",
+            "LAKEHOUSE_SPARK__CONF": "[]",
+        },
+    )
+    text = " | ".join(found)
+    names = (
+        "POSTGRES__PORT",
+        "POSTGRES__DATABASE is missing",
+        "POSTGRES__USER is missing",
+        "SEED__MOVIMENTOS",
+        "CARD_NUMBERS",
+        "SPARK__CONF",
+    )
+    for name in names:
+        assert f"LAKEHOUSE_{name}" in text
+    assert len(found) == len(names)
+    assert "many" not in text
+
+
+def test_a_missing_part_is_named_in_the_words_of_its_family(tmp_path: Path) -> None:
+    assert problems(tmp_path, {"POSTGRES_PASSWORD": "x"}) == [
+        "POSTGRES_HOST is missing",
+        "POSTGRES_DB is missing",
+        "POSTGRES_USER is missing",
+    ]
+    assert problems(tmp_path, {"DATABASE_URL": "postgresql://h/d"}) == ["the user in DATABASE_URL is missing"]
+
+
+def test_a_broken_url_is_refused_without_showing_its_password(tmp_path: Path) -> None:
+    (found,) = problems(tmp_path, {"DATABASE_URL": "postgresql://u:s3cr%zzet@h/d"})
+    assert "DATABASE_URL is not a PostgreSQL URL" in found and "s3cr" not in found
+
+
+def test_a_password_never_shows(tmp_path: Path) -> None:
+    found = settings(tmp_path, {**SERVER, "LAKEHOUSE_POSTGRES__PASSWORD": "s3cret"})
+    assert "s3cret" not in repr(found) + str(found) + found.model_dump_json()
+
+
+def test_settings_cannot_be_changed(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        settings(tmp_path).card_numbers = "plain"
+
+
+@pytest.mark.parametrize(
+    ("given", "trouble"),
+    [
+        ({"LAKEHOUSE_SILVER_PATH": "lake/bronze"}, "are the same folder"),
+        ({"LAKEHOUSE_SILVER_PATH": "lake/x/../bronze"}, "are the same folder"),
+        ({"LAKEHOUSE_GOLD_PATH": "lake/bronze/gold"}, "lie in one another"),
+        ({"LAKEHOUSE_EXPORT_PATH": "lake/gold/csv"}, "lie in one another"),
+        ({"LAKEHOUSE_EXPORT_PATH": "/"}, "the root of the file system"),
+        ({"LAKEHOUSE_EXPORT_PATH": "~"}, "the home directory"),
+        ({"LAKEHOUSE_EXPORT_PATH": str(PROJECT)}, "the project's folder"),
+        ({"LAKEHOUSE_EXPORT_PATH": str(PROJECT.parent)}, "the project's folder or above it"),
+        ({"LAKEHOUSE_BRONZE_PATH": str(PROJECT / "bronze")}, "a folder of the project's own files"),
+        ({"LAKEHOUSE_EXPORT_PATH": str(PROJECT / ".git/x")}, "a folder of the project's own files"),
+        ({"LAKEHOUSE_ROOT": "s3://bucket/lake"}, "object stores are not supported"),
+    ],
+)
+def test_a_path_that_could_hurt_something_else_is_refused(tmp_path: Path, given: dict[str, str], trouble: str) -> None:
+    found = " | ".join(problems(tmp_path, given))
+    assert trouble in found and next(iter(given)).removesuffix("ROOT") in found
+
+
+def test_a_symbolic_link_does_not_hide_that_two_paths_are_one(tmp_path: Path) -> None:
+    (tmp_path / "lake/bronze").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "lake/bronze")
+    assert "are the same folder" in problems(tmp_path, {"LAKEHOUSE_SILVER_PATH": "link"})[0]
+
+
+@pytest.mark.parametrize("master", ["spark://host:7077", "yarn", "k8s://x", "local[0]", "local-cluster[1,1,1]"])
+def test_a_remote_master_is_refused(tmp_path: Path, master: str) -> None:
+    assert "LAKEHOUSE_SPARK__MASTER is not supported" in problems(tmp_path, {"LAKEHOUSE_SPARK__MASTER": master})[0]
+
+
+def test_an_unknown_name_is_reported_with_the_nearest_known_one(tmp_path: Path) -> None:
+    _, warnings = load({"LAKEHOUSE_POSTGRES__PASWORD": "s3cret"}, base=tmp_path)
+    assert warnings == ["LAKEHOUSE_POSTGRES__PASWORD is not a setting; did you mean LAKEHOUSE_POSTGRES__PASSWORD?"]
+
+
+def test_secret_files_are_read_by_name_without_their_last_newline(tmp_path: Path) -> None:
+    (tmp_path / "postgres_password").write_text(f"{NASTY}\n", "utf-8")
+    (tmp_path / "LAKEHOUSE_POSTGRES__USER").write_text("leitor\r\n")
+    (tmp_path / "other").write_bytes(b"\xff\xfe")
+    assert read_secrets(tmp_path) == {"POSTGRES_PASSWORD": NASTY, "LAKEHOUSE_POSTGRES__USER": "leitor"}
+    assert read_secrets(tmp_path / "nowhere") == {}
+
+
+def test_the_documented_example_names_only_settings_that_exist() -> None:
+    lines = (PROJECT / ".env.example").read_text("utf-8").splitlines()
+    names = {line.lstrip("# ").split("=")[0] for line in lines if "LAKEHOUSE_" in line and "=" in line}
+    assert names and names <= set(NAMES)
+
+
+def test_the_command_line_names_every_problem_in_one_line_before_it_needs_java(cli: Cli) -> None:
+    (cli.folder / ".env").write_text("LAKEHOUSE_POSTGRES__PORT=x\nLAKEHOUSE_POSTGRES__PASSWORD='a\"${b}c'\n")
+    done = cli("bronze", "silver", "--set", "LAKEHOUSE_EXPORT_PATH=/", env={"PATH": "", "JAVA_HOME": ""})
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    for name in ("LAKEHOUSE_EXPORT_PATH must not be", "POSTGRES__PORT", "POSTGRES__HOST is missing"):
+        assert name in done.stderr
+    assert 'a"$' not in done.stderr
+
+
+def test_a_password_on_the_command_line_is_refused(cli: Cli) -> None:
+    done = cli("bronze", "--set", "LAKEHOUSE_POSTGRES__PASSWORD=s3cret")
+    assert done.returncode == 2 and "s3cret" not in done.stderr and "command line" in done.stderr

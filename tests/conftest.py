@@ -1,0 +1,177 @@
+"""What the tests share: one embedded PostgreSQL, one Spark session, fresh databases and lakes."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+from psycopg2.extensions import connection as Connection
+from pyspark.sql import DataFrame, SparkSession
+
+from conf.settings import PROJECT, Postgres, Settings, load
+from pipelines import embedded
+from pipelines.report import Report
+from pipelines.run import run_layers
+from pipelines.source import dsn
+from pipelines.spark import session
+
+
+@pytest.fixture(scope="session")
+def server_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="lakehouse-test-", dir="/var/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def server(server_folder: Path) -> Iterator[Postgres]:
+    """A real PostgreSQL that all tests share."""
+    with embedded.server(server_folder) as address:
+        yield address
+
+
+@pytest.fixture
+def database(server: Postgres) -> Iterator[Postgres]:
+    """An empty database."""
+    name = f"teste_{uuid.uuid4().hex[:8]}"
+    with connected(server) as admin:
+        admin.cursor().execute(f"CREATE DATABASE {name}")
+    yield server.model_copy(update={"database": name})
+    with connected(server) as admin:
+        admin.cursor().execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+class connected:
+    """A connection in autocommit for a `with` block."""
+
+    def __init__(self, address: Postgres) -> None:
+        self.address = address
+
+    def __enter__(self) -> Connection:
+        self.connection = psycopg2.connect(dsn(self.address))
+        self.connection.autocommit = True
+        return self.connection
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
+
+
+def execute(address: Postgres, *statements: str) -> None:
+    with connected(address) as connection, connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+
+
+def query(address: Postgres, sql: str) -> list[tuple[Any, ...]]:
+    with connected(address) as connection, connection.cursor() as cursor:
+        cursor.execute(sql)
+        return list(cursor.fetchall())
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkSession]:
+    """The one session of all tests that run in this process."""
+    settings, _ = load({"LAKEHOUSE_SPARK__DRIVER_MEMORY": "1g"}, base=PROJECT)
+    with session(settings) as spark:
+        yield spark
+
+
+Rows = Callable[..., DataFrame]
+
+
+@pytest.fixture
+def rows(spark: SparkSession) -> Rows:
+    """A small frame: a schema in Spark's words, then rows."""
+
+    def make(schema: str, *values: tuple[Any, ...]) -> DataFrame:
+        return spark.createDataFrame(list(values), schema)
+
+    return make
+
+
+@dataclass
+class Lake:
+    """A fresh lake, filled from `address` in this process."""
+
+    folder: Path
+    address: Postgres
+    spark: SparkSession
+
+    def settings(self, **given: str) -> Settings:
+        """Settings that read this database and write below this folder; given ones by the end of their name."""
+        named = {"ROOT": "lake", "EXPORT_PATH": "export"} | given
+        settings, _ = load({f"LAKEHOUSE_{name}": value for name, value in named.items()}, base=self.folder)
+        return settings.model_copy(update={"postgres": self.address})
+
+    def run(self, *layers: str, **given: str) -> Settings:
+        settings = self.settings(**given)
+        with Report() as report:
+            run_layers(settings, set(layers or ("bronze", "silver", "gold")), report, self.spark)
+        return settings
+
+    def table(self, layer: str, name: str) -> list[dict[str, Any]]:
+        """A table of the last complete run, its rows as dicts, in order of their first column."""
+        from pipelines import lake
+
+        settings = self.settings()
+        run = lake.last_run(settings.layer_path(layer), "cartoes")
+        assert run is not None
+        path = settings.layer_path(layer) / "cartoes" / name
+        frame = self.spark.read.format("delta").option("versionAsOf", run.table(name).version).load(str(path))
+        return [row.asDict() for row in frame.orderBy(frame.columns[0]).collect()]
+
+    @property
+    def csv(self) -> bytes:
+        return (self.folder / "export" / "movimento_flat.csv").read_bytes()
+
+
+@pytest.fixture
+def lakehouse(tmp_path: Path, database: Postgres, spark: SparkSession) -> Lake:
+    return Lake(tmp_path, database, spark)
+
+
+def clean_environment(home: Path) -> dict[str, str]:
+    """The environment of a child process: nothing of the developer's own settings."""
+    kept = {name: os.environ[name] for name in ("PATH", "JAVA_HOME", "LANG", "TMPDIR") if name in os.environ}
+    return kept | {"HOME": str(home), "PYTHONPATH": str(PROJECT)}
+
+
+@dataclass
+class Cli:
+    """The real command line in child processes, in an empty folder."""
+
+    folder: Path
+
+    def __call__(
+        self, *words: str, env: dict[str, str] | None = None, stdin: str = ""
+    ) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "pipelines", *words],
+            cwd=self.folder,
+            env=clean_environment(self.folder) | (env or {}),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    return Cli(tmp_path)
+
+
+def connection_settings(address: Postgres) -> dict[str, str]:
+    return {
+        "LAKEHOUSE_POSTGRES__HOST": address.host,
+        "LAKEHOUSE_POSTGRES__DATABASE": address.database,
+        "LAKEHOUSE_POSTGRES__USER": address.user,
+    }

@@ -1,0 +1,273 @@
+"""Bronze on a real PostgreSQL: exact values, one snapshot, clear refusals before anything is read."""
+
+import json
+from datetime import datetime
+from decimal import Decimal
+
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+
+from conf.settings import Postgres, load
+from pipelines import bronze, lake
+from pipelines.errors import SourceFault
+from pipelines.reading import read_as
+from pipelines.source import Relation, SourceColumn
+from tests.conftest import Lake, execute, query
+
+# The source as the statement's ER diagram draws it, types as loose as they come, no constraint.
+LOOSE = (
+    "CREATE TABLE associado (id int, nome text, sobrenome text, idade int, email text)",
+    "CREATE TABLE conta (id int, tipo text, data_criacao timestamp, id_associado int)",
+    "CREATE TABLE cartao (id int, num_cartao text, nom_impresso text, data_criacao timestamp, id_conta int, id_associado int)",
+    "CREATE TABLE movimento (id int, vlr_transacao numeric, des_transacao text, data_movimento timestamp, id_cartao int)",
+)
+
+
+def test_values_arrive_exactly_and_what_does_not_fit_is_rescued_as_text(lakehouse: Lake) -> None:
+    execute(
+        lakehouse.address,
+        *LOOSE,
+        """INSERT INTO movimento VALUES
+        (1, 12345678.90, E' a\\n"b" ', '2018-11-04 00:30:00.123456', 1),
+        (2, 123456789.00, '', 'infinity', 2147483647),
+        (3, 1.005, NULL, '0044-03-15 00:00:00 BC', NULL),
+        (4, 'NaN', 'emoji 😀', '10000-01-01', 1),
+        (5, 1.5000, 'x', '0001-01-01', 1),
+        (6, '-Infinity', 'x', '9999-12-31 23:59:59.999999', 1)""",
+    )
+    lakehouse.run("bronze")
+    found = {row["id"]: row for row in lakehouse.table("bronze", "movimento")}
+    assert found[1]["vlr_transacao"] == Decimal("12345678.90") and found[1]["des_transacao"] == ' a\n"b" '
+    assert found[1]["data_movimento"] == datetime(2018, 11, 4, 0, 30, 0, 123456) and found[1]["_rescued"] is None
+    assert found[5]["vlr_transacao"] == Decimal("1.50") and found[5]["data_movimento"] == datetime(1, 1, 1)
+    assert found[6]["data_movimento"] == datetime(9999, 12, 31, 23, 59, 59, 999999)
+    rescued = {key: json.loads(row["_rescued"]) for key, row in found.items() if row["_rescued"]}
+    assert rescued == {
+        2: {"vlr_transacao": "123456789.00", "data_movimento": "infinity"},
+        3: {"vlr_transacao": "1.005", "data_movimento": "0044-03-15 00:00:00 BC"},
+        4: {"vlr_transacao": "NaN", "data_movimento": "10000-01-01 00:00:00"},
+        6: {"vlr_transacao": "-Infinity"},
+    }
+    assert found[2]["vlr_transacao"] is None and found[2]["data_movimento"] is None
+    assert (found[2]["des_transacao"], found[3]["des_transacao"], found[4]["des_transacao"]) == ("", None, "emoji 😀")
+    assert {row["_batch"] for row in found.values()} == {1}
+
+
+def test_columns_that_no_contract_names_come_along(lakehouse: Lake) -> None:
+    execute(
+        lakehouse.address,
+        *LOOSE,
+        """ALTER TABLE associado ADD "Último Login" timestamptz, ADD pontos numeric(6,3), ADD perfil jsonb, ADD taxa real,
+        ADD tags text[], ADD valor_livre numeric""",
+        """INSERT INTO associado (id, "Último Login", pontos, perfil, taxa, tags, valor_livre)
+        VALUES (1, '2024-01-01 12:00-03', 1.250, '{"a": 1}', 0.5, '{x,"y z"}', 1.10)""",
+    )
+    lakehouse.run("bronze")
+    (row,) = lakehouse.table("bronze", "associado")
+    assert str(row["Último Login"]) == "2024-01-01 15:00:00" and row["pontos"] == Decimal("1.250")
+    assert (row["perfil"], row["taxa"], row["tags"], row["valor_livre"]) == ('{"a": 1}', 0.5, '{x,"y z"}', "1.10")
+
+
+def test_everything_that_is_wrong_with_the_source_is_named_before_anything_is_written(lakehouse: Lake) -> None:
+    execute(
+        lakehouse.address,
+        *LOOSE[:3],
+        "ALTER TABLE cartao DROP id_conta, DROP data_criacao",
+        "ALTER TABLE conta ALTER data_criacao TYPE text",
+        "ALTER TABLE associado ALTER nome TYPE real USING 0, ADD _batch int",
+    )
+    with pytest.raises(SourceFault) as caught:
+        lakehouse.run("bronze")
+    for expected in (
+        "table public.movimento is missing",
+        "column public.cartao.id_conta is missing",
+        "column public.conta.data_criacao is text, which cannot become timestamp_ntz exactly",
+        "column public.associado.nome is float4, which cannot become string exactly",
+        "column public.associado._batch has a name that bronze needs",
+    ):
+        assert expected in str(caught.value)
+    assert "cartao.data_criacao" not in str(caught.value)  # optional
+    assert not (lakehouse.folder / "lake/bronze/cartoes").exists()
+
+
+def test_a_table_larger_than_one_range_arrives_whole(lakehouse: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bronze, "RANGE_BYTES", 8192)
+    execute(
+        lakehouse.address,
+        *LOOSE,
+        "INSERT INTO movimento SELECT i, i, repeat('x', 50), '2024-01-01', 1 FROM generate_series(1, 5000) i",
+        "DELETE FROM movimento WHERE id % 7 = 0",
+        "CREATE TABLE movimento_2023 () INHERITS (movimento)",
+        "INSERT INTO movimento_2023 SELECT i, i, repeat('y', 300), '2023-01-01', 1 FROM generate_series(10001, 19000) i",
+    )
+    settings = lakehouse.run("bronze")
+    path = settings.bronze_path / "cartoes/movimento"
+    assert len(DeltaTable(path).file_uris()) > 10
+    assert [row["id"] for row in lakehouse.table("bronze", "movimento")] == [
+        number for (number,) in query(lakehouse.address, "SELECT id FROM movimento ORDER BY id")
+    ]
+
+
+def test_views_and_partitioned_tables_are_read_too(lakehouse: Lake) -> None:
+    execute(
+        lakehouse.address,
+        *LOOSE[:3],
+        """CREATE TABLE m (id int, vlr_transacao numeric(10,2), des_transacao text, data_movimento timestamp, id_cartao int)
+        PARTITION BY RANGE (id)""",
+        "CREATE TABLE m1 PARTITION OF m FOR VALUES FROM (0) TO (10)",
+        "CREATE TABLE m2 PARTITION OF m FOR VALUES FROM (10) TO (20)",
+        "INSERT INTO m SELECT i, i, 'x', '2024-01-01', 1 FROM generate_series(0, 19) i",
+        "CREATE VIEW movimento AS SELECT * FROM m",
+    )
+    lakehouse.run("bronze")
+    assert len(lakehouse.table("bronze", "movimento")) == 20
+    execute(lakehouse.address, "DROP VIEW movimento", "ALTER TABLE m RENAME TO movimento")
+    lakehouse.run("bronze")
+    assert len(lakehouse.table("bronze", "movimento")) == 20
+
+
+def test_all_tables_are_of_one_moment(lakehouse: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer adds a card and its movement in one transaction after the snapshot was taken: neither arrives."""
+    execute(lakehouse.address, *LOOSE)
+    plans = bronze.plans
+
+    def plans_then_write(*arguments):  # type: ignore[no-untyped-def]
+        made = plans(*arguments)
+        execute(
+            lakehouse.address,
+            "BEGIN; INSERT INTO cartao (id) VALUES (1); INSERT INTO movimento (id, id_cartao) VALUES (1, 1); COMMIT",
+        )
+        return made
+
+    monkeypatch.setattr(bronze, "plans", plans_then_write)
+    lakehouse.run("bronze")
+    assert lakehouse.table("bronze", "cartao") == lakehouse.table("bronze", "movimento") == []
+    monkeypatch.undo()
+    lakehouse.run("bronze")
+    assert len(lakehouse.table("bronze", "cartao")) == len(lakehouse.table("bronze", "movimento")) == 1
+
+
+def test_row_level_security_is_an_error_not_fewer_rows(lakehouse: Lake, server: Postgres) -> None:
+    role = f"leitor_{server.host[-6:]}"
+    execute(
+        lakehouse.address,
+        *LOOSE,
+        f"CREATE ROLE {role} LOGIN",
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
+        "ALTER TABLE conta ENABLE ROW LEVEL SECURITY",
+    )
+    try:
+        reader = Lake(lakehouse.folder, lakehouse.address.model_copy(update={"user": role}), lakehouse.spark)
+        with pytest.raises(SourceFault, match=r"public.conta .*row-level security"):
+            reader.run("bronze")
+        execute(lakehouse.address, "ALTER TABLE conta DISABLE ROW LEVEL SECURITY")
+        reader.run("bronze")  # read-only rights suffice
+        execute(lakehouse.address, f"REVOKE SELECT ON conta FROM {role}")
+        with pytest.raises(SourceFault, match=r"column public.conta.id: no right to read it"):
+            reader.run("bronze")
+    finally:
+        execute(lakehouse.address, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+def test_role_settings_do_not_change_what_arrives(lakehouse: Lake) -> None:
+    name = lakehouse.address.database
+    execute(
+        lakehouse.address,
+        *LOOSE,
+        "ALTER TABLE conta RENAME TO lenta",
+        "CREATE VIEW conta AS SELECT lenta.* FROM pg_sleep(0.5) LEFT JOIN lenta ON true",
+        "ALTER TABLE associado ADD quando timestamptz, ADD quanto interval, ADD bytes bytea",
+        "INSERT INTO associado VALUES (1, 'a', 'b', 1, 'c', '2018-11-04 02:30+00', '1 day 02:03', '\\xff')",
+    )
+    lakehouse.run("bronze")
+    before = lakehouse.table("bronze", "associado")
+    for setting in (
+        "TimeZone = 'America/Sao_Paulo'",
+        "DateStyle = 'SQL, DMY'",
+        "IntervalStyle = 'iso_8601'",
+        "bytea_output = 'escape'",
+        "statement_timeout = '300ms'",
+        "default_transaction_isolation = 'serializable'",
+    ):
+        execute(lakehouse.address, f"ALTER DATABASE {name} SET {setting}")
+    lakehouse.run("bronze")
+    after = lakehouse.table("bronze", "associado")
+    assert [row | {"_batch": 0} for row in after] == [row | {"_batch": 0} for row in before]
+    assert (before[0]["quanto"], str(before[0]["quando"])) == ("1 day 02:03:00", "2018-11-04 02:30:00")
+
+
+def test_comments_of_the_contract_are_in_the_table_and_bronze_is_private(lakehouse: Lake) -> None:
+    execute(lakehouse.address, *LOOSE)
+    settings = lakehouse.run("bronze")
+    assert settings.bronze_path.stat().st_mode & 0o777 == 0o700
+    schema = json.loads(DeltaTable(settings.bronze_path / "cartoes/cartao").schema().to_json())
+    assert schema["fields"][1]["metadata"] == {"comment": "Card number, 13 to 19 digits"}
+
+
+@pytest.mark.parametrize("size", [0, 1, 8192, 70 * 2**20, 500 * 2**20])
+def test_ranges_cover_every_page_once(size: int) -> None:
+    relation = Relation("s", "t", (), size, size // 8192)
+    conditions = bronze.ranges(relation)
+    for page in {0, 1, relation.pages // 2, relation.pages, relation.pages + 5}:
+        assert sum(inside(condition, page) for condition in conditions) == 1
+
+
+def inside(condition: str, page: int) -> bool:
+    python = condition.replace("ctid", str(page)).replace("'(", "").replace(",0)'", "").replace("AND", "and")
+    return bool(eval(python)) if python else True
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "reads"),
+    [
+        (("int4",), "bigint", True),
+        (("int8",), "integer", True),
+        (("numeric",), "decimal(10,2)", True),
+        (("int8",), "decimal(10,2)", True),
+        (("numeric",), "bigint", True),
+        (("enum",), "string", True),
+        (("uuid",), "string", True),
+        (("date",), "timestamp_ntz", True),
+        (("float8",), "decimal(10,2)", False),
+        (("float8",), "string", False),
+        (("text",), "bigint", False),
+        (("text",), "timestamp_ntz", False),
+        (("timestamptz",), "timestamp_ntz", False),
+        (("timestamp",), "date", False),
+        (("bool",), "integer", False),
+    ],
+)
+def test_conversions_stay_within_a_family(source: tuple[str], target: str, reads: bool) -> None:
+    assert (read_as(SourceColumn("x", source[0], None, None, True), target) is not None) == reads
+
+
+def test_a_name_with_quotes_is_quoted_not_pasted() -> None:
+    reading = read_as(SourceColumn('a"; DROP TABLE x; --', "timestamp", None, None, True), "timestamp_ntz")
+    assert reading is not None and reading.expression == '"a""; DROP TABLE x; --"'
+
+
+def test_parquet_holds_timestamps_without_zone(lakehouse: Lake) -> None:
+    execute(lakehouse.address, *LOOSE, "INSERT INTO conta VALUES (1, 'x', '2018-11-04 00:30', 1)")
+    settings = lakehouse.run("bronze")
+    (file,) = DeltaTable(settings.bronze_path / "cartoes/conta").file_uris()
+    assert "isAdjustedToUTC=false" in str(pq.ParquetFile(file).schema.column(2))
+
+
+def test_a_folder_that_is_not_ours_is_refused(lakehouse: Lake) -> None:
+    execute(lakehouse.address, *LOOSE)
+    foreign = lakehouse.settings().bronze_path / "cartoes/conta"
+    foreign.mkdir(parents=True)
+    (foreign / "notes.txt").write_text("mine")
+    with pytest.raises(lake.StorageFault, match="files that are no Delta table"):
+        lakehouse.run("bronze")
+    assert [path.name for path in foreign.iterdir()] == ["notes.txt"]
+
+
+def test_a_server_that_cannot_be_reached_is_named_without_its_password(lakehouse: Lake) -> None:
+    settings, _ = load({"DATABASE_URL": "postgresql://u:s3cret@127.0.0.1:1/d"}, base=lakehouse.folder)
+    assert settings.postgres is not None
+    nowhere = Lake(lakehouse.folder, settings.postgres, lakehouse.spark)
+    with pytest.raises(SourceFault, match=r"127.0.0.1:1/d, user u") as caught:
+        nowhere.run("bronze")
+    assert "s3cret" not in str(caught.value)

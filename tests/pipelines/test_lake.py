@@ -1,0 +1,89 @@
+"""The lake's bookkeeping: the commit point, recovery, locks."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from conf.contract import Column, Table
+from conf.settings import PROJECT, Settings, load
+from pipelines import lake
+from pipelines.errors import LockedFault, QualityFault, StorageFault
+from pipelines.lake import Run, TableRun
+
+NOW = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
+RUN = Run(1, "lake", "teste", None, "embedded", "1:2:", NOW, NOW, (TableRun("coisa", 0, 3, 2, 1),))
+TABLE = Table("silver.teste.coisa", "Things. One row per thing.", (Column("id", "bigint", "Id", key=True),))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load({"LAKEHOUSE_ROOT": "a lake"}, base=tmp_path)[0]
+
+
+def test_a_recorded_run_reads_back_as_it_was_and_the_last_one_counts(tmp_path: Path) -> None:
+    assert lake.read_runs(tmp_path) == [] and lake.last_run(tmp_path, "teste") is None
+    other = replace(RUN, run=3, domain="outro")
+    for run in (RUN, replace(RUN, run=2, csv_sha256="x"), other):
+        lake.record(tmp_path, run)
+    assert lake.read_runs(tmp_path) == [RUN, replace(RUN, run=2, csv_sha256="x"), other]
+    assert lake.last_run(tmp_path, "teste") == replace(RUN, run=2, csv_sha256="x")
+
+
+def test_a_table_younger_than_the_run_is_named() -> None:
+    with pytest.raises(QualityFault, match="no table nova; run that layer again"):
+        RUN.table("nova")
+
+
+def test_a_table_that_a_crash_left_ahead_is_brought_back(tmp_path: Path) -> None:
+    path = tmp_path / "teste/coisa"
+    for value in (1, 2):
+        write_deltalake(path, pa.table({"id": [value]}), mode="overwrite")
+    lake.record(tmp_path, RUN)  # names version 0
+    lake.bring_back(tmp_path, lake.last_run(tmp_path, "teste"))
+    assert DeltaTable(path).to_pyarrow_dataset().to_table(use_threads=False)["id"].to_pylist() == [1]
+    before = lake.version(path)
+    lake.bring_back(tmp_path, replace(RUN, tables=(replace(RUN.tables[0], version=before or 0),)))
+    assert lake.version(path) == before
+
+
+def test_an_empty_table_is_written_once(tmp_path: Path) -> None:
+    path = tmp_path / "teste/coisa"
+    path.mkdir(parents=True)
+    assert [lake.empty(path, TABLE, {"_reasons": "array<string>"}) for _ in range(3)] == [0, 0, 0]
+    assert lake.empty(path, TABLE, {}) == 1
+    assert lake.count_rows(path, 1) == 0
+
+
+def test_a_lake_is_one_process_at_a_time_and_a_killed_one_does_not_block(settings: Settings, tmp_path: Path) -> None:
+    holder = (
+        "import sys, time; from pathlib import Path; from conf.settings import load; from pipelines import lake\n"
+        "with lake.locked(load({'LAKEHOUSE_ROOT': 'a lake'}, base=Path(sys.argv[1]))[0]):\n"
+        "    print('held', flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", holder, str(tmp_path)]
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        with pytest.raises(LockedFault, match="another run works on"), lake.locked(settings):
+            pass
+        process.kill()
+    with lake.locked(settings):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_a_storage_fault_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "lake").write_text("a file")
+    settings, _ = load({}, base=tmp_path)
+    with pytest.raises(StorageFault, match=r"bronze folder .*/lake/bronze: Not a directory"), lake.locked(settings):
+        pass
+
+
+def test_a_log_without_versions_is_named_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "x/_delta_log").mkdir(parents=True)
+    with pytest.raises(StorageFault, match="its _delta_log names no version"):
+        lake.version(tmp_path / "x")

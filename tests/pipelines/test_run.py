@@ -1,0 +1,300 @@
+"""Whole runs against a real PostgreSQL, compared cell by cell with one SQL query over the same source."""
+
+import csv
+import hashlib
+import io
+from pathlib import Path
+
+import pytest
+
+from conf.settings import Settings
+from gold.cartoes import movimento_flat
+from pipelines import catalogue, lake
+from pipelines.errors import QualityFault, UsageFault
+from pipelines.report import Report
+from pipelines.run import export
+from pipelines.seed import seed
+from silver.columns import BLANKS
+from tests.conftest import Lake, execute, query
+
+HEADER = [column.name for column in movimento_flat.TABLE.columns if not column.name.startswith("_")]
+ORACLE = (Path(__file__).parent / "oracle.sql").read_text("utf-8")
+
+# Tables without a constraint, as an old source has them.
+TABLES = (
+    "CREATE TABLE associado (id bigint, nome text, sobrenome text, idade int, email text)",
+    "CREATE TABLE conta (id bigint, tipo text, data_criacao timestamp, id_associado bigint)",
+    "CREATE TABLE cartao (id bigint, num_cartao text, nom_impresso text, data_criacao timestamp, id_conta bigint, id_associado bigint)",
+    "CREATE TABLE movimento (id bigint, vlr_transacao numeric, des_transacao text, data_movimento timestamp, id_cartao bigint)",
+)
+NASTY = (
+    r"""INSERT INTO associado VALUES
+    (1, E' José \t Carlos\u00a0', 'd''Ávila', 40, 'JOSE@x.org'), (2, '', '   ', NULL, NULL), (3, 'McDonald "o 3º"', E'Quebra\nLinha', 0, ''),
+    (4, 'Sem', 'Conta', 22, 'x'), (-5, 'Négative; Id', '😀', 140, 'a@b'), (6, 'NULL', 'null', 1, '\N')""",
+    """INSERT INTO conta VALUES (1, 'corrente', '2018-11-04 00:30:00', 1), (2, NULL, NULL, 3), (3, '  ', '0001-01-01', -5),
+    (4, 'outra, coisa', '9999-12-31 23:59:59.999999', 1)""",
+    """INSERT INTO cartao VALUES (1, '0000 1234-5678 9012', 'JOSE C', '2018-11-04 00:30:00.5', 1, 1), (2, '4111111111111111', '', NULL, 2, 1),
+    (3, NULL, NULL, '2020-02-29', 3, -5), (4, '123', '"QUOTED"', '2020-01-01', 4, 3), (5, 'não é número', 'x', NULL, 1, 6)""",
+    r"""INSERT INTO movimento VALUES
+    (1, 10.00, 'a,b', '2018-11-04 00:30:00', 1), (2, -0.05, 'diz "oi"', '2018-11-04 00:00:00.000001', 1),
+    (3, 0, E'linha 1\nlinha 2', '2024-02-29 12:00', 2), (4, 99999999.99, 'a;b', '0001-01-01', 3), (5, -99999999.99, '😀 çãé', '9999-12-31', 4),
+    (6, 0.10, '', '2024-01-01', 5), (7, 1, NULL, '2024-01-01', 5), (8, 1.5, E' \t pontas \u3000', '2024-01-01', 1), (9, 1, E'cr\rcr\r\n.', '2024-01-01', 1),
+    (10, 2, '#=1+1', '2024-01-01', 1), (11, 3, E'\\barra\\', '2024-01-01', 1), (12, 4, '"', '2024-01-01', 1), (-1, 5, 'negative id', '2024-01-01', 1),
+    (9007199254740993, 6, 'large id', '2024-01-01', 1), (13, 7, 'NULL', '2024-01-01', 1), (14, 8, ',', '2024-01-01', 2)""",
+)
+
+
+def expected(lakehouse: Lake, plain: bool = False) -> list[list[str]]:
+    """The oracle's rows, NULL as an empty cell."""
+    sql = ORACLE.replace(":blanks", "E'" + BLANKS.replace("\\", "\\\\") + "'").replace(":plain", str(plain))
+    return [[cell or "" for cell in row] for row in query(lakehouse.address, sql)]
+
+
+def cells(text: bytes) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(text.decode("utf-8"), newline="")))
+
+
+def agree(lakehouse: Lake, plain: bool = False) -> int:
+    """Asserts that the CSV says what the oracle says; the number of movements."""
+    found, wanted = cells(lakehouse.csv), expected(lakehouse, plain)
+    assert found[0] == HEADER
+    for one, other in zip(found[1:], wanted, strict=True):
+        assert one == other
+    return len(wanted)
+
+
+def fill(lakehouse: Lake, *more: str) -> None:
+    execute(lakehouse.address, *TABLES, *NASTY, *more)
+
+
+def reasons(lakehouse: Lake, table: str) -> dict[int | None, list[str]]:
+    return {row[f"id_{table}"]: row["_reasons"] for row in lakehouse.table("silver", f"{table}__quarantine")}
+
+
+def test_seeded_data_agree_with_the_oracle_and_a_second_run_gives_the_same_bytes(lakehouse: Lake) -> None:
+    with Report() as report:
+        seed(lakehouse.settings(SEED__MOVIMENTOS="3000"), lakehouse.address, catalogue.tables("bronze"), False, report)
+    settings = lakehouse.run()
+    assert agree(lakehouse) == 3000
+    first = lakehouse.csv
+    lakehouse.run()
+    assert lakehouse.csv == first
+    run = lake.last_run(settings.gold_path, "cartoes")
+    assert run is not None and (run.run, run.upstream_run, run.snapshot != "") == (2, 2, True)
+    assert run.csv_sha256 == hashlib.sha256(first).hexdigest()
+    assert [path.name for path in settings.export_path.iterdir()] == ["movimento_flat.csv"]
+
+
+def test_nasty_data_agree_with_the_oracle(lakehouse: Lake) -> None:
+    fill(lakehouse)
+    lakehouse.run()
+    assert agree(lakehouse) == 16
+    assert b"\r\n" not in lakehouse.csv.replace(b"cr\rcr\r\n.", b"") and b"4111111111111111" not in lakehouse.csv
+    assert lakehouse.csv.count(b'"linha 1\nlinha 2"') == 1
+    assert not any(
+        lakehouse.table("silver", f"{name}__quarantine") for name in ("associado", "conta", "cartao", "movimento")
+    )
+
+
+def test_plain_card_numbers_show_from_silver_on_but_never_in_quarantine(lakehouse: Lake) -> None:
+    fill(lakehouse, "INSERT INTO cartao VALUES (70, '5555555555554444', 'x', NULL, 999, 1)")
+    lakehouse.run(CARD_NUMBERS="plain")
+    agree(lakehouse, plain=True)
+    assert b"4111111111111111" in lakehouse.csv
+    assert [row["num_cartao"] for row in lakehouse.table("silver", "cartao__quarantine")] == ["************4444"]
+
+
+def test_orphans_double_keys_and_unreadable_values_are_set_aside_with_their_reason(lakehouse: Lake) -> None:
+    fill(
+        lakehouse,
+        "INSERT INTO associado VALUES (7, 'duas', 'vezes', 1, 'x@y'), (7, 'DUAS', 'vezes', 1, 'x@y'), (NULL, 'sem', 'id', 1, 'x@y')",
+        "INSERT INTO associado SELECT * FROM associado WHERE id = 4",
+        "INSERT INTO conta VALUES (20, 'corrente', NULL, 7), (21, 'corrente', NULL, 999)",
+        "INSERT INTO cartao VALUES (30, '1', 'x', NULL, 20, 1), (31, '2', 'x', NULL, 1, NULL), (32, '3', 'x', NULL, 888, 7)",
+        """INSERT INTO movimento VALUES (100, 1, 'x', '2024-01-01', 30), (101, 1, 'x', '2024-01-01', 12345), (102, NULL, 'x', '2024-01-01', 1),
+        (103, 'NaN', 'x', NULL, 1), (104, 1.005, 'x', 'infinity', NULL), (105, 1, 'x', '2024-01-01', 1), (105, 1, ' x', '2024-01-01', 1),
+        (106, 1, 'x', '2024-01-01', 1), (106, 2, 'x', '2024-01-01', 1), (NULL, 1, 'x', '2024-01-01', 1)""",
+    )
+    lakehouse.run()
+    assert agree(lakehouse) == 17  # 16 good ones and movement 105, whose two copies are alike once trimmed
+    assert reasons(lakehouse, "associado") == {7: ["key:conflict"], None: ["key:missing"]}
+    assert reasons(lakehouse, "conta") == {20: ["associado:quarantined"], 21: ["associado:missing"]}
+    assert reasons(lakehouse, "cartao") == {
+        30: ["conta:quarantined"],
+        31: ["id_associado:null"],
+        32: ["conta:missing", "associado:quarantined"],
+    }
+    assert reasons(lakehouse, "movimento") == {
+        None: ["key:missing"],
+        100: ["cartao:quarantined"],
+        101: ["cartao:missing"],
+        102: ["vlr_transacao:null"],
+        103: ["unreadable:vlr_transacao", "data_movimento:null"],
+        104: ["unreadable:vlr_transacao", "unreadable:data_movimento", "id_cartao:null"],
+        106: ["key:conflict"],
+    }
+    run = lake.last_run(lakehouse.settings().silver_path, "cartoes")
+    assert run is not None
+    for name, numbers in {"associado": (10, 6, 3, 1), "movimento": (26, 17, 8, 1)}.items():
+        one = run.table(name)
+        assert (one.rows_in, one.rows_out, one.set_aside, one.copies) == numbers
+        assert one.rows_in == one.rows_out + one.set_aside + one.copies
+
+
+def test_a_row_that_is_repaired_at_the_source_leaves_quarantine(lakehouse: Lake) -> None:
+    fill(lakehouse, "INSERT INTO movimento VALUES (100, 1, 'x', '2024-01-01', 12345)")
+    lakehouse.run()
+    assert list(reasons(lakehouse, "movimento")) == [100]
+    execute(lakehouse.address, "UPDATE movimento SET id_cartao = 1 WHERE id = 100")
+    lakehouse.run()
+    assert reasons(lakehouse, "movimento") == {} and agree(lakehouse) == 17
+
+
+def test_a_source_as_the_er_diagram_draws_it_works(lakehouse: Lake) -> None:
+    """No cartao.data_criacao, the card number an integer, the account type an int code, ids int."""
+    execute(
+        lakehouse.address,
+        "CREATE TABLE associado (id int PRIMARY KEY, nome varchar(50), sobrenome varchar(50), idade int, email varchar(99))",
+        "CREATE TABLE conta (id int PRIMARY KEY, tipo int, data_criacao timestamp, id_associado int REFERENCES associado)",
+        """CREATE TABLE cartao (id int PRIMARY KEY, num_cartao int, nom_impresso varchar(50), id_conta int REFERENCES conta,
+        id_associado int REFERENCES associado)""",
+        """CREATE TABLE movimento (id int PRIMARY KEY, vlr_transacao decimal(10,2), des_transacao varchar(99),
+        data_movimento timestamp, id_cartao int REFERENCES cartao)""",
+        "INSERT INTO associado VALUES (1, 'Ana', 'Lima', 30, 'a@b.c')",
+        "INSERT INTO conta VALUES (1, 2, '2020-01-01', 1)",
+        "INSERT INTO cartao VALUES (1, 12345678, 'ANA', 1, 1)",
+        "INSERT INTO movimento VALUES (1, 10.50, 'x', '2024-01-01', 1)",
+    )
+    lakehouse.run()
+    assert agree(lakehouse) == 1
+    assert cells(lakehouse.csv)[1] == [
+        "Ana",
+        "Lima",
+        "30",
+        "10.50",
+        "x",
+        "2024-01-01 00:00:00",
+        "****5678",
+        "ANA",
+        "",
+        "2",
+        "2020-01-01 00:00:00",
+    ]
+
+
+def test_an_empty_source_gives_a_csv_with_only_its_header(lakehouse: Lake) -> None:
+    execute(lakehouse.address, *TABLES)
+    lakehouse.run()
+    assert lakehouse.csv == (",".join(HEADER) + "\n").encode()
+
+
+def test_the_oracle_notices_a_changed_cell(lakehouse: Lake) -> None:
+    fill(lakehouse)
+    lakehouse.run()
+    path = lakehouse.folder / "export/movimento_flat.csv"
+    path.write_bytes(lakehouse.csv.replace(b"-0.05", b"-0.06"))
+    with pytest.raises(AssertionError):
+        agree(lakehouse)
+
+
+def test_a_layer_without_a_complete_run_before_it_is_refused(lakehouse: Lake) -> None:
+    fill(lakehouse)
+    with pytest.raises(QualityFault, match="bronze has no complete run"):
+        lakehouse.run("silver")
+    lakehouse.run("bronze")
+    with pytest.raises(QualityFault, match="silver has no complete run"):
+        lakehouse.run("gold")
+
+
+@pytest.mark.parametrize("break_by", ["losing", "doubling", "swapping"])
+def test_a_join_that_loses_or_multiplies_a_movement_leaves_the_old_gold(
+    lakehouse: Lake, monkeypatch: pytest.MonkeyPatch, break_by: str
+) -> None:
+    fill(lakehouse)
+    settings = lakehouse.run()
+    csv_before, gold_before = lakehouse.csv, lakehouse.table("gold", "movimento_flat")
+    true = movimento_flat.transform
+
+    def broken(**frames):  # type: ignore[no-untyped-def]
+        flat = true(**frames)
+        one = flat.where("_id_movimento = 5")
+        if break_by == "doubling":
+            return flat.union(one)
+        lost = flat.where("_id_movimento <> 5")
+        return lost if break_by == "losing" else lost.union(flat.where("_id_movimento = 6"))
+
+    entry = catalogue.entries("gold")[0]
+    monkeypatch.setattr(
+        catalogue,
+        "entries",
+        lambda layer: (
+            catalogue.Entry(
+                entry.table, lambda *f: broken(**dict(zip([t.name for t in entry.table.inputs], f, strict=True)))
+            ),
+        ),
+    )
+    with pytest.raises(QualityFault, match="a join lost or multiplied rows"):
+        lakehouse.run("gold")
+    monkeypatch.undo()
+    assert lakehouse.csv == csv_before and lakehouse.table("gold", "movimento_flat") == gold_before
+    head = lake.version(settings.gold_path / "cartoes/movimento_flat")
+    rows = lakehouse.spark.read.format("delta").load(str(settings.gold_path / "cartoes/movimento_flat"))
+    assert head is not None and rows.count() == 16
+
+
+def test_a_lake_of_real_members_is_never_filled_from_the_embedded_server(lakehouse: Lake) -> None:
+    fill(lakehouse)
+    lakehouse.run("bronze")
+    from pipelines.run import run_layers
+
+    lost_env: Settings = lakehouse.settings().model_copy(update={"postgres": None})
+    with Report() as report, pytest.raises(UsageFault) as caught:
+        run_layers(lost_env, {"bronze"}, report)
+    assert lakehouse.address.address in str(caught.value) and "the embedded server" in str(caught.value)
+    assert len(lakehouse.table("bronze", "movimento")) == 16
+
+
+def test_export_writes_the_last_run_again_and_yields_to_a_newer_one(
+    lakehouse: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(lakehouse)
+    settings = lakehouse.run()
+    before = lakehouse.csv
+    (settings.export_path / "movimento_flat.csv").unlink()
+    with Report() as report:
+        export(settings, report)
+        assert lakehouse.csv == before
+        execute(lakehouse.address, "DELETE FROM movimento WHERE id = 1")
+
+        real_locked = lake.locked
+
+        def run_meanwhile(given: Settings):  # type: ignore[no-untyped-def]
+            monkeypatch.setattr(lake, "locked", real_locked)
+            lakehouse.run()
+            return real_locked(given)
+
+        monkeypatch.setattr(lake, "locked", run_meanwhile)
+        export(settings, report)
+    assert agree(lakehouse) == 15
+    assert [path.name for path in settings.export_path.iterdir()] == ["movimento_flat.csv"]
+
+
+def test_personal_data_stay_out_of_the_delta_log(lakehouse: Lake) -> None:
+    fill(lakehouse)
+    settings = lakehouse.run()
+    logs = [path for layer in lake.LAYERS for path in settings.layer_path(layer).rglob("_delta_log/*.json")]
+    text = "".join(path.read_text("utf-8") for path in logs)
+    assert len(logs) > 8 and not any(word in text for word in ("Ávila", "JOSE", "jose@x.org", "McDonald", "1111"))
+    gold = "".join(
+        path.read_text() for path in (settings.gold_path / "cartoes/movimento_flat/_delta_log").glob("*.json")
+    )
+    assert "minValues" in gold and "vlr_transacao_movimento" in gold
+
+
+def test_comments_reach_the_tables_that_spark_writes(lakehouse: Lake) -> None:
+    fill(lakehouse)
+    settings = lakehouse.run()
+    frame = lakehouse.spark.read.format("delta").load(str(settings.gold_path / "cartoes/movimento_flat"))
+    assert {field.name: field.metadata.get("comment") for field in frame.schema} == {
+        column.name: column.comment for column in movimento_flat.TABLE.columns
+    }

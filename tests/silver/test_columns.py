@@ -1,0 +1,40 @@
+"""Column functions on the texts that people really type."""
+
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from silver.columns import BLANKS, card_digits, masked, tidy, trimmed
+
+
+def test_blanks_are_what_unicode_calls_white_space() -> None:
+    assert len(BLANKS) == 25 and set(BLANKS) - {"\x85"} == {chr(i) for i in range(0x3001) if chr(i).isspace()} - set(
+        "\x1c\x1d\x1e\x1f\x85"
+    )
+
+
+@pytest.mark.parametrize(
+    ("function", "given", "expected"),
+    [
+        (trimmed, "  a  b\n", "a  b"),
+        (trimmed, "a\nb", "a\nb"),
+        (trimmed, "\u00a0\u3000a\t", "a"),
+        (trimmed, " \n\u2003", None),
+        (trimmed, "", None),
+        (trimmed, None, None),
+        (tidy, "  Ana \u00a0 Maria\n d'Ávila ", "Ana Maria d'Ávila"),
+        (tidy, "McDonald", "McDonald"),
+        (tidy, "   ", None),
+        (card_digits, "0041 1111-1111\u00a01111", "00411111" + "11111111"),
+        (card_digits, " - ", None),
+        (card_digits, "4111x", "4111x"),
+        (masked, "4111111111111111", "************1111"),
+        (masked, "12345", "*2345"),
+        (masked, "1234", "****"),
+        (masked, "", ""),
+        (masked, None, None),
+    ],
+)
+def test_column_functions(spark: SparkSession, function, given, expected) -> None:  # type: ignore[no-untyped-def]
+    frame = spark.createDataFrame([(given,)], "text string").select(function(F.col("text")).alias("text"))
+    assert frame.first() == (expected,)

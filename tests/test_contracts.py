@@ -1,0 +1,123 @@
+"""What every table of every layer must keep; a new table is tested by being there."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+
+from conf.contract import Pii, Table
+from conf.settings import PROJECT
+from pipelines import catalogue, fake, quality
+from pipelines.arrow import arrow_type
+from pipelines.lake import LAYERS
+from tools.check_transforms import places
+
+ENTRIES = [entry for layer in LAYERS for entry in catalogue.entries(layer)]
+TABLES = [entry.table for entry in ENTRIES]
+BUILT = [entry for entry in ENTRIES if entry.transform]
+every_table = pytest.mark.parametrize("table", TABLES, ids=lambda table: table.module)
+every_built_table = pytest.mark.parametrize("entry", BUILT, ids=lambda entry: entry.table.module)
+
+
+def empty(spark: SparkSession, table: Table) -> DataFrame:
+    columns = [f"`{column.name}` {column.type}" for column in table.columns]
+    return spark.createDataFrame([], ", ".join([*columns, "_rescued string"] if table.layer == "bronze" else columns))
+
+
+def test_every_module_of_a_domain_is_a_table_and_every_layer_has_some() -> None:
+    files = [path for layer in LAYERS for path in (PROJECT / layer).glob("*/*.py") if path.name != "__init__.py"]
+    assert sorted(table.module for table in TABLES) == sorted(f"{p.parts[-3]}.{p.parts[-2]}.{p.stem}" for p in files)
+    assert {table.layer for table in TABLES} == set(LAYERS)
+
+
+@every_table
+def test_a_table_says_what_it_is_and_ends_with_its_grain(table: Table) -> None:
+    assert table.comment.split(". ")[-1].startswith("One row per ")
+    assert all(column.comment for column in table.columns)
+
+
+@every_table
+def test_names_are_unique_types_are_known_and_there_is_a_key(table: Table) -> None:
+    names = [column.name.lower() for column in table.columns]
+    assert len(names) == len(set(names))
+    assert all(arrow_type(column.type) for column in table.columns)
+    assert table.keys and not any(table[key].nullable for key in table.keys)
+    assert sum(other.name == table.name and other.layer == table.layer for other in TABLES) == 1
+
+
+@every_table
+def test_a_reference_points_at_a_table_of_its_layer_with_one_key_of_the_same_type(table: Table) -> None:
+    for column, reference in table.references:
+        assert reference.table.layer == table.layer
+        assert [reference.table[key].type for key in reference.table.keys] == [column.type]
+        assert set(reference.columns) <= {other.name for other in reference.table.columns}
+    parents = [reference.table.name for _, reference in table.references]
+    assert len(parents) == len(set(parents)), "reasons name the parent, so a parent may be referenced once"
+
+
+@every_table
+def test_fake_values_are_made_by_makers_that_exist(table: Table) -> None:
+    assert all(column.fake.maker in fake.MAKERS for column in table.columns if column.fake)
+    assert (table.fake_rows > 0) == (table.layer == "bronze")
+
+
+@every_built_table
+def test_the_last_select_is_the_contract(spark: SparkSession, entry: catalogue.Entry) -> None:
+    assert entry.transform is not None
+    table = entry.table
+    made = entry.transform(*(empty(spark, one) for one in table.inputs))
+    expected = [(column.name, column.type) for column in table.columns]
+    if table.layer == "silver":
+        expected.append(("_rescued", "string"))
+    assert [(field.name, spark_name(field.dataType.simpleString())) for field in made.schema] == expected
+
+
+def spark_name(simple: str) -> str:
+    return {"int": "integer"}.get(simple, simple)
+
+
+@every_built_table
+def test_a_column_that_is_made_from_another_names_it(entry: catalogue.Entry) -> None:
+    if entry.table.layer == "silver":
+        inputs = {column.name for one in entry.table.inputs for column in one.columns}
+        assert {column.made_from for column in entry.table.columns} <= inputs
+
+
+@every_built_table
+def test_a_transform_takes_its_inputs_by_their_names(entry: catalogue.Entry) -> None:
+    assert entry.transform is not None
+    assert list(inspect.signature(entry.transform).parameters) == [one.name for one in entry.table.inputs]
+
+
+@every_built_table
+def test_personal_data_stays_marked_from_layer_to_layer(entry: catalogue.Entry) -> None:
+    marked = {
+        column.name: column.pii for one in entry.table.inputs for column in one.columns if column.pii is not Pii.NONE
+    }
+    for column in entry.table.columns:
+        if column.made_from in marked:
+            assert column.pii is marked[column.made_from]
+
+
+@pytest.mark.parametrize("entry", [one for one in BUILT if one.table.layer == "silver"], ids=lambda one: one.table.name)
+def test_every_rule_can_be_asked_and_no_two_have_one_name(spark: SparkSession, entry: catalogue.Entry) -> None:
+    table = entry.table
+    frame = empty(spark, table).selectExpr("*", "CAST(NULL AS string) AS _rescued")
+    parents = {
+        column.name: quality.parents(empty(spark, ref.table), empty(spark, ref.table), ref.table.keys[0], ref.columns)
+        for column, ref in table.references
+    }
+    judged = quality.judge(quality.without_copies(frame), table, parents)
+    assert judged.select("_reasons", "_warnings").collect() == []
+    names = [rule.name for rule in quality.all_rules(table)]
+    assert len(names) == len(set(names))
+
+
+def test_the_purity_check_finds_what_a_transform_must_not_use(tmp_path: Path) -> None:
+    module = tmp_path / "x.py"
+    module.write_text("def transform(a):\n    a.write.save('x')\n    a.sparkSession.sql('')\n    return a.rdd.toDF()\n")
+    assert [place.rsplit(".", 1)[1] for place in places(module)] == ["write", "sparkSession", "rdd"]
+    module.write_text("def transform(a):\n    return a.agg(F.count('x'))\n")
+    assert ast.parse(module.read_text()) and places(module) == []
