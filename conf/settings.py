@@ -240,8 +240,10 @@ def _paths(named: Mapping[str, str], base: Path, problems: list[str]) -> dict[st
     for name, text in given.items():
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text):
             problems.append(f"{name} is no local folder: object stores are not supported")
-        elif "\0" in text or "\n" in text:
-            problems.append(f"{name} is not a path")
+        elif set(text) & set("%*?[]\n"):
+            problems.append(
+                f"{name} must not have % * ? [ ] or a line break in it: Delta and DuckDB read them otherwise"
+            )
         else:
             path = paths[name] = (base / Path(text).expanduser()).resolve()
             if trouble := _dangerous(path):

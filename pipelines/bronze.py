@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,6 +152,7 @@ def load(
                     yield _commit(settings, one, parts[name], started)
         except BaseException:
             stop.set()
+            reader.cancel()
             pool.shutdown(cancel_futures=True)
             raise
         finally:
@@ -176,7 +177,8 @@ class _Reader:
     def __init__(self, server: Postgres, exported: str, run: int, stop: threading.Event, report: Report) -> None:
         self._server, self._exported, self._run, self._stop, self._report = server, exported, run, stop, report
         self._local = threading.local()
-        self._open: list[adbc.AdbcConnection | adbc.AdbcDatabase] = []
+        self._connections: list[adbc.AdbcConnection] = []
+        self._databases: list[adbc.AdbcDatabase] = []
 
     def read(self, one: Plan, condition: str, path: Path) -> Part:
         """One range of one table as one Parquet file. Raises SourceFault where the source fails."""
@@ -223,7 +225,8 @@ class _Reader:
         if connection is None:
             database = adbc.AdbcDatabase(driver=adbc_driver_postgresql._driver_path(), uri=dsn(self._server))
             connection = adbc.AdbcConnection(database)
-            self._open += [connection, database]
+            self._connections.append(connection)
+            self._databases.append(database)
             for sql in (PIN, BEGIN, f"SET TRANSACTION SNAPSHOT{literal(self._exported)}"):
                 with closing(adbc.AdbcStatement(connection)) as statement:
                     statement.set_sql_query(sql)
@@ -231,9 +234,17 @@ class _Reader:
             self._local.connection = connection
         return connection
 
+    def cancel(self) -> None:
+        """Ends the queries that are under way, so that their readers stop waiting."""
+        for connection in self._connections:
+            with suppress(adbc.Error):
+                connection.cancel()
+
     def close(self) -> None:
-        for handle in self._open:
-            handle.close()
+        for connection in self._connections:
+            connection.close()
+        for database in self._databases:
+            database.close()
 
 
 def shaped(batch: pa.RecordBatch, schema: pa.Schema, run: int) -> pa.RecordBatch:

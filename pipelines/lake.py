@@ -192,7 +192,9 @@ def bring_back(layer_path: Path, run: Run | None) -> None:
 def file_paths(path: Path, at: int) -> list[str]:
     """The data files of a version."""
     with storage(f"table {path}"):
-        return DeltaTable(path, version=at).file_uris()
+        # Not file_uris(): it percent-encodes the table's folder.
+        names = pa.table(DeltaTable(path, version=at).get_add_actions())["path"].to_pylist()
+    return [str(path / name) for name in names]
 
 
 def commit_files(path: Path, table: Table, schema: pa.Schema, files: list[tuple[str, int]]) -> int:

@@ -144,6 +144,8 @@ def test_settings_cannot_be_changed(tmp_path: Path) -> None:
         ({"LAKEHOUSE_BRONZE_PATH": str(PROJECT / "bronze")}, "a folder of the project's own files"),
         ({"LAKEHOUSE_EXPORT_PATH": str(PROJECT / ".git/x")}, "a folder of the project's own files"),
         ({"LAKEHOUSE_ROOT": "s3://bucket/lake"}, "object stores are not supported"),
+        ({"LAKEHOUSE_EXPORT_PATH": "a%20b"}, "must not have %"),
+        ({"LAKEHOUSE_ROOT": "lake[1]"}, "must not have %"),
     ],
 )
 def test_a_path_that_could_hurt_something_else_is_refused(tmp_path: Path, given: dict[str, str], trouble: str) -> None:

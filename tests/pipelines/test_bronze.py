@@ -9,8 +9,8 @@ import pytest
 from deltalake import DeltaTable
 
 from conf.settings import Postgres, load
-from pipelines import bronze, lake
-from pipelines.errors import SourceFault
+from pipelines import bronze
+from pipelines.errors import SourceFault, StorageFault
 from pipelines.reading import read_as
 from pipelines.source import Relation, SourceColumn
 from tests.conftest import Lake, execute, query
@@ -259,7 +259,7 @@ def test_a_folder_that_is_not_ours_is_refused(lakehouse: Lake) -> None:
     foreign = lakehouse.settings().bronze_path / "cartoes/conta"
     foreign.mkdir(parents=True)
     (foreign / "notes.txt").write_text("mine")
-    with pytest.raises(lake.StorageFault, match="files that are no Delta table"):
+    with pytest.raises(StorageFault, match="files that are no Delta table"):
         lakehouse.run("bronze")
     assert [path.name for path in foreign.iterdir()] == ["notes.txt"]
 

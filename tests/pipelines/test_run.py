@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 import pytest
+from pyspark.sql import DataFrame
 
 from conf.settings import Settings
 from gold.cartoes import movimento_flat
@@ -215,24 +216,15 @@ def test_a_join_that_loses_or_multiplies_a_movement_leaves_the_old_gold(
     csv_before, gold_before = lakehouse.csv, lakehouse.table("gold", "movimento_flat")
     true = movimento_flat.transform
 
-    def broken(**frames):  # type: ignore[no-untyped-def]
-        flat = true(**frames)
+    def broken(*frames: DataFrame) -> DataFrame:
+        flat = true(*frames)
         one = flat.where("_id_movimento = 5")
         if break_by == "doubling":
             return flat.union(one)
         lost = flat.where("_id_movimento <> 5")
         return lost if break_by == "losing" else lost.union(flat.where("_id_movimento = 6"))
 
-    entry = catalogue.entries("gold")[0]
-    monkeypatch.setattr(
-        catalogue,
-        "entries",
-        lambda layer: (
-            catalogue.Entry(
-                entry.table, lambda *f: broken(**dict(zip([t.name for t in entry.table.inputs], f, strict=True)))
-            ),
-        ),
-    )
+    monkeypatch.setattr(catalogue, "entries", lambda layer: (catalogue.Entry(movimento_flat.TABLE, broken),))
     with pytest.raises(QualityFault, match="a join lost or multiplied rows"):
         lakehouse.run("gold")
     monkeypatch.undo()

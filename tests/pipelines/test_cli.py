@@ -1,0 +1,147 @@
+"""The command line in child processes: exit codes, messages, signals, another person's PostgreSQL."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conf.settings import Postgres
+from pipelines import catalogue
+from pipelines.report import Report
+from pipelines.seed import seed
+from tests.conftest import Cli, Lake, clean_environment, connected, connection_settings, execute, query
+
+NASTY_PASSWORD = "@:/?#%&' \"çé\\${HOME}"
+SCHEMA = "Minha Base"
+
+
+@pytest.fixture
+def reader(server_folder: Path, database: Postgres) -> Iterator[Postgres]:
+    """A role with a password full of specials and read-only rights on a schema with a blank and capitals."""
+    role = f"leitor_{os.getpid()}"
+    hba = server_folder / "data/pg_hba.conf"
+    before = hba.read_text()
+    with connected(database) as connection, connection.cursor() as cursor:
+        cursor.execute(f"CREATE ROLE {role} LOGIN PASSWORD %s", (NASTY_PASSWORD,))
+        cursor.execute(f'CREATE SCHEMA "{SCHEMA}"; GRANT USAGE ON SCHEMA "{SCHEMA}" TO {role}')
+        cursor.execute(f'ALTER DEFAULT PRIVILEGES IN SCHEMA "{SCHEMA}" GRANT SELECT ON TABLES TO {role}')
+        hba.write_text(f"local all {role} scram-sha-256\n{before}")
+        cursor.execute("SELECT pg_reload_conf()")
+        yield database.model_copy(update={"user": role})
+        hba.write_text(before)
+        cursor.execute(f"SELECT pg_reload_conf(); DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_a_named_server_with_nasty_password_schema_and_paths_from_env_file(
+    cli: Cli, reader: Postgres, server: Postgres
+) -> None:
+    owner = server.model_copy(update={"database": reader.database})
+    lake = Lake(cli.folder, owner, None)  # type: ignore[arg-type]
+    with Report() as report:
+        fake = lake.settings(SEED__MOVIMENTOS="200", POSTGRES__SCHEMA=SCHEMA)
+        seed(fake, owner, catalogue.tables("bronze"), False, report)
+    escaped = NASTY_PASSWORD.replace("\\", "\\\\").replace("'", "\\'")
+    (cli.folder / ".env").write_text(
+        f"LAKEHOUSE_POSTGRES__HOST={reader.host}\nLAKEHOUSE_POSTGRES__DATABASE={reader.database}\n"
+        f"LAKEHOUSE_POSTGRES__USER={reader.user}\nLAKEHOUSE_POSTGRES__PASSWORD='{escaped}'\n"
+        f"LAKEHOUSE_POSTGRES__SCHEMA={SCHEMA}\nLAKEHOUSE_ROOT=o lago\nLAKEHOUSE_EXPORT_PATH=a saída\n",
+        "utf-8",
+    )
+    done = cli("gold", "silver", "bronze")  # layer order, whatever the order typed
+    assert done.returncode == 0, done.stderr
+    assert (cli.folder / "a saída/movimento_flat.csv").read_text("utf-8").count("\n") > 200
+    assert (cli.folder / "o lago/silver/cartoes/conta/_delta_log").is_dir()
+    text = "".join(path.read_text("utf-8", "replace") for path in (cli.folder / "o lago").rglob("*.json"))
+    assert NASTY_PASSWORD not in done.stdout + done.stderr + text
+    for noise in ("WARN", "log4j", "Setting default", "incubator"):
+        assert noise not in done.stdout + done.stderr
+
+    wrong = cli("bronze", env={"LAKEHOUSE_POSTGRES__PASSWORD": "wrong-s3cret"})
+    assert wrong.returncode == 3 and wrong.stderr.count("\n") == 1
+    assert f"user {reader.user}" in wrong.stderr and "password authentication failed" in wrong.stderr
+    assert "s3cret" not in wrong.stderr
+
+
+def test_each_kind_of_failure_has_its_code_and_one_line(cli: Cli, database: Postgres) -> None:
+    named = connection_settings(database)
+    lines = {
+        2: cli("bronze", env=named | {"LAKEHOUSE_ROOT": "s3://x/y"}),
+        3: cli("bronze", env=named),
+        4: cli("silver", env=named),
+        5: cli("bronze", env=named | {"LAKEHOUSE_ROOT": "/dev/null/lake"}),
+    }
+    expected = {
+        2: "object stores",
+        3: "table public.associado is missing",
+        4: "run `make bronze` first",
+        5: "/dev/null/lake",
+    }
+    for code, done in lines.items():
+        assert (done.returncode, done.stderr.count("\n"), done.stdout) == (code, 1, "")
+        assert expected[code] in done.stderr and "Traceback" not in done.stderr
+
+
+def test_usage_mistakes_are_exit_two(cli: Cli, database: Postgres) -> None:
+    named = connection_settings(database)
+    assert cli("brnze").returncode == 2
+    assert cli().returncode == 2
+    assert cli("demo", "gold").returncode == 2
+    demo = cli("demo", env=named)
+    assert demo.returncode == 2 and database.address in demo.stderr
+    seeded = cli("seed", env=named)
+    assert seeded.returncode == 2 and f"CONFIRM={database.database}" in seeded.stderr
+    assert query(database, "SELECT count(*) FROM pg_class WHERE relname = 'movimento'") == [(0,)]
+    confirmed = cli("seed", env=named | {"CONFIRM": database.database, "LAKEHOUSE_SEED__MOVIMENTOS": "50"})
+    assert confirmed.returncode == 0 and query(database, "SELECT count(*) FROM movimento") == [(50,)]
+    assert "did you mean LAKEHOUSE_ROOT" in cli("export", env=named | {"LAKEHOUSE_ROOTS": "x"}).stderr
+
+
+@pytest.fixture
+def slow_run(cli: Cli, database: Postgres) -> Iterator["subprocess.Popen[str]"]:
+    """A bronze run that waits in the source for a minute; its lake is locked when this fixture is ready."""
+    execute(
+        database,
+        "CREATE TABLE associado (id int, nome text, sobrenome text, idade int, email text)",
+        "CREATE TABLE conta (id int, tipo text, data_criacao timestamp, id_associado int)",
+        "CREATE TABLE cartao (id int, num_cartao text, nom_impresso text, id_conta int, id_associado int)",
+        """CREATE VIEW movimento AS SELECT 1 AS id, 1.0 AS vlr_transacao, 'x' AS des_transacao,
+        now()::timestamp AS data_movimento, 1 AS id_cartao FROM pg_sleep(60)""",
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines", "bronze"],
+        cwd=cli.folder,
+        env=clean_environment(cli.folder) | connection_settings(database),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    sleeping = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lakehouse' AND wait_event = 'PgSleep'"
+    deadline = time.monotonic() + 60
+    while query(database, sleeping) == [(0,)]:
+        assert process.poll() is None and time.monotonic() < deadline
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_at_once_and_leaves_no_reader(
+    slow_run: "subprocess.Popen[str]", database: Postgres, number: signal.Signals, code: int
+) -> None:
+    slow_run.send_signal(number)
+    _, said = slow_run.communicate(timeout=20)
+    assert slow_run.returncode == code and "Traceback" not in said
+    ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lakehouse' AND wait_event = 'PgSleep'"
+    assert query(database, ours) == [(0,)]
+
+
+def test_a_second_run_on_the_lake_leaves_at_once_with_exit_six(
+    slow_run: "subprocess.Popen[str]", cli: Cli, database: Postgres
+) -> None:
+    second = cli("silver", env=connection_settings(database))
+    assert second.returncode == 6 and "another run works on" in second.stderr
+    assert slow_run.poll() is None

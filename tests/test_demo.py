@@ -1,0 +1,143 @@
+"""What a newcomer types, in a copy of the project below a folder with a blank, with an empty home."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from conf.settings import PROJECT
+from pipelines import embedded
+from tests.conftest import clean_environment
+
+
+@dataclass
+class Copy:
+    """The project's tracked files, with the set-up of the real one."""
+
+    folder: Path
+    home: Path
+
+    def make(self, *words: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
+        environment = clean_environment(self.home)
+        del environment["PYTHONPATH"]
+        return subprocess.run(
+            ["make", *words], cwd=self.folder, env=environment, input=stdin, capture_output=True, text=True, timeout=400
+        )
+
+    @property
+    def csv(self) -> Path:
+        return self.folder / "export/movimento_flat.csv"
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
+    folder = tmp_path_factory.mktemp("demo") / "meu projeto"
+    listed = subprocess.run(
+        ["git", "ls-files", "-coz", "--exclude-standard"], cwd=PROJECT, capture_output=True, check=True
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (PROJECT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(PROJECT / name, folder / name)
+    for name in (".venv", ".jars"):
+        (folder / name).symlink_to(PROJECT / name)
+    home = folder.parent / "home"
+    home.mkdir()
+    yield Copy(folder, home)
+    embedded.remove(embedded.home(folder))
+
+
+@pytest.fixture(scope="module")
+def demo(copy: Copy) -> "subprocess.CompletedProcess[str]":
+    return copy.make("demo")
+
+
+def processes(folder: Path) -> str:
+    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    wanted = (str(folder), str(embedded.home(folder)))
+    return "\n".join(line for line in listed.splitlines() if any(one in line for one in wanted))
+
+
+def test_make_demo_shows_progress_ends_with_the_result_and_leaves_no_process(
+    copy: Copy, demo: "subprocess.CompletedProcess[str]"
+) -> None:
+    assert demo.returncode == 0, demo.stderr
+    for line in (
+        "source.movimento: 10,000 fake rows",
+        "bronze.movimento: 10,000 rows",
+        "silver.conta: 600 rows",
+        "gold.movimento_flat",
+    ):
+        assert line in demo.stderr
+    assert re.search(r"layer +table +rows in +rows out +set aside +seconds", demo.stdout)
+    assert re.search(r"gold +movimento_flat +10,000 +10,000 +0 ", demo.stdout)
+    assert f"{copy.csv} ({copy.csv.stat().st_size:,} bytes)" in demo.stdout
+    assert "nome_associado,sobrenome_associado" in demo.stdout and "make shell" in demo.stdout
+    assert processes(copy.folder) == ""
+    assert [path.name for path in copy.csv.parent.iterdir()] == ["movimento_flat.csv"]
+
+
+def test_layers_typed_in_any_order_and_parallel_give_the_same_bytes_again(
+    copy: Copy, demo: "subprocess.CompletedProcess[str]"
+) -> None:
+    before = copy.csv.read_bytes()
+    again = copy.make("-j4", "gold", "silver", "bronze")
+    assert again.returncode == 0, again.stderr
+    assert re.search(r"bronze .*silver .*gold ", again.stdout, re.S)
+    assert copy.csv.read_bytes() == before
+
+
+def test_the_shell_has_every_table_pinned_and_export_needs_no_run(
+    copy: Copy, demo: "subprocess.CompletedProcess[str]"
+) -> None:
+    shell = copy.make(
+        "shell",
+        stdin='print(spark.table("gold.movimento_flat").count())\n'
+        'print(spark.sql("select count(distinct tipo) from silver.conta").first()[0])\n'
+        "spark.table('silver.movimento__quarantine').count()\n"
+        "spark.sql('insert into silver.conta select * from silver.conta')\n",
+    )
+    assert shell.stdout.splitlines()[-3:] == ["10000", "4", "0"] or "10000\n" in shell.stdout
+    assert shell.returncode == 0 and "10000" in shell.stdout and "4" in shell.stdout.split()
+    assert "bronze.cartao" in shell.stderr and "gold.movimento_flat" in shell.stderr
+    assert "AnalysisException" in shell.stderr  # a view is not written to
+    before = copy.csv.read_bytes()
+    copy.csv.unlink()
+    exported = copy.make("export")
+    assert exported.returncode == 0 and copy.csv.read_bytes() == before
+
+
+def test_a_table_is_added_as_contributing_says(copy: Copy, demo: "subprocess.CompletedProcess[str]") -> None:
+    text = (copy.folder / "CONTRIBUTING.md").read_text("utf-8")
+    files = re.findall(r"`((?:bronze|silver)/cartoes/\w+\.py)`.*?```python\n(.*?)```", text, re.S)
+    assert [name for name, _ in files] == ["bronze/cartoes/agencia.py", "silver/cartoes/agencia.py"]
+    try:
+        for name, code in files:
+            (copy.folder / name).write_text(re.sub(r"^   ", "", code, flags=re.M), "utf-8")
+        done = copy.make("demo")
+        assert done.returncode == 0, done.stderr
+        assert re.search(r"silver +agencia +10 +10 +0 ", done.stdout)
+    finally:
+        for name, _ in files:
+            (copy.folder / name).unlink()
+
+
+def test_reset_asks_first_and_deletes_only_what_is_ours(copy: Copy, demo: "subprocess.CompletedProcess[str]") -> None:
+    mine = copy.csv.with_name("mine.txt")
+    mine.write_text("x")
+    refused = copy.make("reset", stdin="no\n")
+    assert "nothing was deleted" in refused.stderr and copy.csv.exists() and str(copy.csv) in refused.stdout
+    saved = [(path, copy.folder.parent / path.name) for path in (copy.folder / "lake", copy.folder / "export")]
+    for path, aside in saved:
+        shutil.copytree(path, aside)
+    done = copy.make("reset", stdin="yes\n")
+    assert done.returncode == 0, done.stderr
+    assert not (copy.folder / "lake/gold").exists() and not copy.csv.exists() and mine.exists()
+    assert not embedded.home(copy.folder).exists()
+    for path, aside in saved:
+        shutil.rmtree(path, ignore_errors=True)
+        aside.rename(path)
