@@ -107,8 +107,13 @@ def read_settings(given: list[str]) -> Settings:
     if problems:
         raise SettingsError(problems)
     here = Path.cwd()
-    file = {name: value for name, value in dotenv_values(here / ".env", interpolate=False).items() if value}
-    settings, warnings = load(line, os.environ, file, read_secrets(Path("/run/secrets")), base=here)
+    try:
+        file = {name: value for name, value in dotenv_values(here / ".env", interpolate=False).items() if value}
+        secrets = read_secrets(Path("/run/secrets"))
+    except (OSError, UnicodeDecodeError) as error:
+        named = error.filename if isinstance(error, OSError) else ".env or a file in /run/secrets"
+        raise SettingsError([f"{named} cannot be read as UTF-8 text; mend its rights or its encoding"]) from error
+    settings, warnings = load(line, os.environ, file, secrets, base=here)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     for name in LIBPQ_NAMES:

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, create_table_with_add_actions
@@ -140,8 +141,10 @@ def read_runs(layer_path: Path) -> list[Run]:
     path = layer_path / RUNS
     if not path.exists():
         return []
+    # File by file: pyarrow's threads under delta-rs's dataset can abort the process at its end.
     with storage(f"table {path}"):
-        rows = pa.table(DeltaTable(path).to_pyarrow_dataset().to_table(use_threads=False)).to_pylist()
+        files = file_paths(path, DeltaTable(path).version())
+        rows = [row for file in files for row in pq.ParquetFile(file).read(use_threads=False).to_pylist()]
     runs = (Run(**{**row, "tables": tuple(TableRun(**table) for table in row["tables"])}) for row in rows)
     return sorted(runs, key=lambda run: run.run)
 

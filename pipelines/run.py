@@ -68,7 +68,7 @@ def _run_bronze(settings: Settings, domain: str, report: Report) -> Run:
     tables = tuple(table for table in catalogue.tables("bronze") if table.domain == domain)
     with _undone(path, previous), source_server(settings) as server:
         try:
-            with snapshot(server) as picture:
+            with snapshot(server, settings.schema_name, [table.source_name for table in tables]) as picture:
                 run = replace(run, snapshot=picture.xid_range)
                 for one in load(settings, server, picture, tables, run.run, report):
                     report.table("bronze", one)

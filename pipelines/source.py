@@ -91,12 +91,28 @@ class Snapshot:
     xid_range: str
 
 
+# What LOCK TABLE takes, of what we may read.
+LOCKABLE = """
+SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relname = ANY(%s) AND c.relkind IN ('r', 'p', 'v')
+  AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+"""
+
+
 @contextmanager
-def snapshot(server: Postgres) -> Iterator[Snapshot]:
-    """Opens and exports a read-only snapshot."""
+def snapshot(server: Postgres, schema: str, names: list[str]) -> Iterator[Snapshot]:
+    """Opens and exports a read-only snapshot of the tables named.
+
+    They are locked before it is taken, as a SELECT locks them: a TRUNCATE, VACUUM FULL or ALTER of one of them, which a
+    snapshot does not keep out, waits until all ranges are read. Raises SourceFault.
+    """
     with connect(server) as connection, connection.cursor() as cursor:
         cursor.execute(PIN)
+        cursor.execute(LOCKABLE, (schema, names))
+        tables = ", ".join(f"{quoted(schema)}.{quoted(name)}" for (name,) in cursor.fetchall())
         cursor.execute(BEGIN)
+        if tables:
+            cursor.execute(f"LOCK TABLE {tables} IN ACCESS SHARE MODE")
         cursor.execute("SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_current_snapshot()::text")
         exported, xid_range = cursor.fetchone()
         yield Snapshot(connection, exported, xid_range)

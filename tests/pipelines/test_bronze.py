@@ -4,6 +4,7 @@ import json
 from datetime import datetime
 from decimal import Decimal
 
+import psycopg2.errors
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
@@ -146,6 +147,26 @@ def test_all_tables_are_of_one_moment(lakehouse: Lake, monkeypatch: pytest.Monke
     monkeypatch.undo()
     lakehouse.run("bronze")
     assert len(lakehouse.table("bronze", "cartao")) == len(lakehouse.table("bronze", "movimento")) == 1
+
+
+@pytest.mark.parametrize(
+    "disturbance", ["TRUNCATE movimento", "VACUUM FULL movimento", "ALTER TABLE movimento DROP des_transacao"]
+)
+def test_what_a_snapshot_does_not_keep_out_waits_until_all_is_read(
+    lakehouse: Lake, monkeypatch: pytest.MonkeyPatch, disturbance: str
+) -> None:
+    execute(lakehouse.address, *LOOSE, "INSERT INTO movimento (id) SELECT generate_series(1, 100)")
+    plans = bronze.plans
+
+    def plans_then_disturb(*arguments):  # type: ignore[no-untyped-def]
+        made = plans(*arguments)
+        with pytest.raises(psycopg2.errors.LockNotAvailable):
+            execute(lakehouse.address, "SET lock_timeout = '100ms'", disturbance)
+        return made
+
+    monkeypatch.setattr(bronze, "plans", plans_then_disturb)
+    lakehouse.run("bronze")
+    assert len(lakehouse.table("bronze", "movimento")) == 100
 
 
 def test_row_level_security_is_an_error_not_fewer_rows(lakehouse: Lake, server: Postgres) -> None:

@@ -54,7 +54,7 @@ def test_members_have_any_number_of_accounts_and_cards_and_cards_of_movements(
     ):
         counts = Counter(row[reference] for row in source[child])
         numbers = {counts[row["id"]] for row in source[parent]}
-        assert {0, 1, 2} <= numbers and max(numbers) > 2
+        assert 0 in numbers and max(numbers) > 2 and len(numbers) > 3
     owner = {row["id"]: row["id_associado"] for row in source["conta"]}
     foreign = sum(owner[row["id_conta"]] != row["id_associado"] for row in source["cartao"])
     assert 0 < foreign < len(source["cartao"]) / 10
