@@ -1,5 +1,6 @@
 """What the tests share: one embedded PostgreSQL, one Spark session, fresh databases and lakes."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,15 +40,21 @@ def server(server_folder: Path) -> Iterator[Postgres]:
         yield address
 
 
-@pytest.fixture
-def database(server: Postgres) -> Iterator[Postgres]:
-    """An empty database."""
+@contextmanager
+def fresh_database(server: Postgres) -> Iterator[Postgres]:
     name = f"teste_{uuid.uuid4().hex[:8]}"
     with connected(server) as admin:
         admin.cursor().execute(f"CREATE DATABASE {name}")
     yield server.model_copy(update={"database": name})
     with connected(server) as admin:
         admin.cursor().execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database(server: Postgres) -> Iterator[Postgres]:
+    """An empty database."""
+    with fresh_database(server) as address:
+        yield address
 
 
 class connected:
@@ -79,7 +87,10 @@ def query(address: Postgres, sql: str) -> list[tuple[Any, ...]]:
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     """The one session of all tests that run in this process."""
-    settings, _ = load({"LAKEHOUSE_SPARK__DRIVER_MEMORY": "1g"}, base=PROJECT)
+    small = {"spark.sql.shuffle.partitions": "1", "spark.databricks.delta.snapshotPartitions": "1"}
+    settings, _ = load(
+        {"LAKEHOUSE_SPARK__DRIVER_MEMORY": "1g", "LAKEHOUSE_SPARK__CONF": json.dumps(small)}, base=PROJECT
+    )
     with session(settings) as spark:
         yield spark
 
