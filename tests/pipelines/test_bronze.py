@@ -12,7 +12,7 @@ from deltalake import DeltaTable
 from conf.settings import Postgres, load
 from pipelines import bronze
 from pipelines.errors import SourceFault, StorageFault
-from pipelines.reading import read_as
+from pipelines.pg_types import read_as
 from pipelines.source import Relation, SourceColumn
 from tests.conftest import Lake, execute, query
 

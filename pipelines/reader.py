@@ -1,0 +1,127 @@
+"""Reads ranges of source tables into Parquet files: ADBC in, pyarrow out, any number of threads, one snapshot."""
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import adbc_driver_manager as adbc
+import adbc_driver_postgresql
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from conf.contract import Table
+from conf.settings import Postgres
+from pipelines import lake
+from pipelines.errors import SourceFault
+from pipelines.report import Report
+from pipelines.source import BEGIN, PIN, Relation, dsn, literal, reason
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one table is read: its SQL without a range, and the schema it gives; columns the source lacks are null."""
+
+    table: Table
+    relation: Relation
+    sql: str
+    schema: pa.Schema
+
+
+@dataclass(frozen=True)
+class Part:
+    """One Parquet file that a reader wrote: its name in the table's folder, its rows, and when the reader began."""
+
+    name: str
+    rows: int
+    started: float
+
+
+class Reader:
+    """Reads ranges; holds one connection per thread, each in the exported snapshot."""
+
+    def __init__(self, server: Postgres, exported: str, run: int, stop: threading.Event, report: Report) -> None:
+        self._server, self._exported, self._run, self._stop, self._report = server, exported, run, stop, report
+        self._local = threading.local()
+        self._connections: list[adbc.AdbcConnection] = []
+        self._databases: list[adbc.AdbcDatabase] = []
+
+    def read(self, one: Plan, condition: str, path: Path) -> Part:
+        """One range of one table as one Parquet file. Raises SourceFault where the source fails."""
+        name = f"part-{self._run:05d}-{uuid.uuid4().hex}.parquet"
+        sql = one.sql + (f" WHERE {condition}" if condition else "")
+        rows, started = 0, time.monotonic()
+        try:
+            with (
+                self._query(sql) as batches,
+                pq.ParquetWriter(path / name, one.schema, compression="zstd", compression_level=1) as writer,
+            ):
+                for batch in batches:
+                    if self._stop.is_set():
+                        break
+                    writer.write_batch(shaped(batch, one.schema, self._run))
+                    rows += batch.num_rows
+                    self._report.progress("bronze", one.table.name, batch.num_rows)
+        except (adbc.Error, OSError) as error:
+            # What ADBC says while it streams comes through Arrow, as an OSError.
+            if isinstance(error, adbc.Error) or "[libpq]" in str(error):
+                place = f"{one.relation.schema}.{one.relation.name} from {self._server.address}"
+                raise SourceFault(f"reading {place}: {reason(error)}") from error
+            with lake.storage(f"table {path}"):
+                raise
+        if not rows:
+            (path / name).unlink()
+        return Part(name, rows, started)
+
+    @contextmanager
+    def _query(self, sql: str) -> Iterator[pa.RecordBatchReader]:
+        with closing(adbc.AdbcStatement(self._connection())) as statement:
+            statement.set_sql_query(sql)
+            stream, _ = statement.execute_query()
+            with pa.RecordBatchReader._import_from_c(stream.address) as batches:
+                yield batches
+
+    def _connection(self) -> adbc.AdbcConnection:
+        connection: adbc.AdbcConnection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            database = adbc.AdbcDatabase(driver=adbc_driver_postgresql._driver_path(), uri=dsn(self._server))
+            connection = adbc.AdbcConnection(database)
+            self._connections.append(connection)
+            self._databases.append(database)
+            for sql in (PIN, BEGIN, f"SET TRANSACTION SNAPSHOT{literal(self._exported)}"):
+                with closing(adbc.AdbcStatement(connection)) as statement:
+                    statement.set_sql_query(sql)
+                    statement.execute_update()
+            self._local.connection = connection
+        return connection
+
+    def cancel(self) -> None:
+        """Ends the queries that are under way, so that their readers stop waiting."""
+        for connection in self._connections:
+            with suppress(adbc.Error):
+                connection.cancel()
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
+        for database in self._databases:
+            database.close()
+
+
+def shaped(batch: pa.RecordBatch, schema: pa.Schema, run: int) -> pa.RecordBatch:
+    """The batch as `schema` has it: columns the source lacks are null, `_batch` is the run."""
+    columns: list[pa.Array] = []
+    for field in schema:
+        if field.name == "_batch":
+            columns.append(pa.repeat(pa.scalar(run, field.type), batch.num_rows))
+        elif (index := batch.schema.get_field_index(field.name)) < 0:
+            columns.append(pa.nulls(batch.num_rows, field.type))
+        else:
+            column = batch.column(index)
+            storage = column.storage if isinstance(column, pa.ExtensionArray) else column
+            columns.append(storage if storage.type == field.type else pc.cast(storage, field.type))
+    return pa.record_batch(columns, schema=schema)
