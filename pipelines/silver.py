@@ -66,7 +66,7 @@ def _build_table(
     else:
         aside_version = lake.empty(path, table, quality.QUARANTINE_COLUMNS)
 
-    _conserve(table, upstream, found, lake.count_rows(path, aside_version))
+    conserve(table, upstream, found, lake.count_rows(path, aside_version))
     rows = {name: found[name] for name in ("rows_in", "rows_out", "set_aside", "copies")}
     yield TableRun(table.name, version, **rows, seconds=time.monotonic() - started)
     yield TableRun(table.name + QUARANTINE, aside_version, rows_in=found["set_aside"], rows_out=found["set_aside"])
@@ -92,7 +92,7 @@ def _parents(
     )
 
 
-def _conserve(table: Table, upstream: Run, found: dict[str, int], quarantined: int) -> None:
+def conserve(table: Table, upstream: Run, found: dict[str, int], quarantined: int) -> None:
     """Rows in = accepted + quarantined + identical copies; raises QualityFault otherwise."""
     read_rows = sum(upstream.table(one.name).rows_out for one in table.inputs)
     accounted = found["rows_out"] + found["set_aside"] + found["copies"]

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ from pyspark.sql import DataFrame, SparkSession
 
 from conf.settings import Postgres, Settings
 from gold.cartoes import movimento_flat
-from pipelines import catalogue, lake
+from pipelines import catalogue, export, lake, silver
 from pipelines.errors import QualityFault, UsageFault
+from pipelines.lake import Run, TableRun
 from pipelines.report import Report
-from pipelines.run import export
+from pipelines.run import export as export_again
 from pipelines.seed import seed
 from silver.columns import BLANKS
 from tests.conftest import Lake, execute, fresh_database, query
@@ -282,7 +284,7 @@ def test_export_writes_the_last_run_again_and_yields_to_a_newer_one(
     before = lakehouse.csv
     (settings.export_path / "movimento_flat.csv").unlink()
     with Report() as report:
-        export(settings, report)
+        export_again(settings, report)
         assert lakehouse.csv == before
         execute(lakehouse.address, "DELETE FROM movimento WHERE id = 1")
 
@@ -294,6 +296,35 @@ def test_export_writes_the_last_run_again_and_yields_to_a_newer_one(
             return real_locked(given)
 
         monkeypatch.setattr(lake, "locked", run_meanwhile)
-        export(settings, report)
+        export_again(settings, report)
     assert agree(lakehouse) == 15
     assert [path.name for path in settings.export_path.iterdir()] == ["movimento_flat.csv"]
+
+
+@pytest.mark.parametrize(
+    ("found", "quarantined"),
+    [
+        ({"rows_in": 9, "rows_out": 9, "set_aside": 0, "copies": 0}, 0),
+        ({"rows_in": 10, "rows_out": 8, "set_aside": 1, "copies": 0}, 1),
+        ({"rows_in": 10, "rows_out": 8, "set_aside": 1, "copies": 1}, 0),
+    ],
+    ids=["a row not read", "a row not accounted for", "a row not in quarantine"],
+)
+def test_a_row_that_silver_cannot_account_for_ends_the_run(found: dict[str, int], quarantined: int) -> None:
+    table = catalogue.tables("silver")[0]
+    now = datetime.now(UTC)
+    upstream = Run(1, "", "cartoes", None, "", "", now, now, (TableRun(table.inputs[0].name, 0, 10, 10),))
+    with pytest.raises(QualityFault, match="10 rows in bronze"):
+        silver.conserve(table, upstream, found, quarantined)
+    silver.conserve(table, upstream, {"rows_in": 10, "rows_out": 8, "set_aside": 1, "copies": 1}, 1)
+
+
+def test_a_csv_that_lacks_a_record_is_not_published(lakehouse: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(lakehouse)
+    lakehouse.run()
+    before = lakehouse.csv
+    copy = export._copy
+    monkeypatch.setattr(export, "_copy", lambda *arguments: copy(*arguments) - 1)
+    with pytest.raises(QualityFault, match="15 records for 16 rows of gold"):
+        lakehouse.run("gold")
+    assert lakehouse.csv == before and len(lakehouse.table("gold", "movimento_flat")) == 16
