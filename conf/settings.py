@@ -20,17 +20,15 @@ PROJECT = Path(__file__).resolve().parents[1]
 PREFIX = "LAKEHOUSE_"
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
-# What each family calls the parts of a connection. The first five found an address; the others go with any family.
-PARTS = ("HOST", "PORT", "DATABASE", "USER", "PASSWORD")
-FAMILIES = {
-    "LAKEHOUSE_POSTGRES__": {part: f"LAKEHOUSE_POSTGRES__{part}" for part in PARTS},
-    "DATABASE_URL": {},
-    "POSTGRES_": dict(
-        zip(PARTS, ("POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASSWORD"), strict=True)
-    ),
-    "PG": dict(zip(PARTS, ("PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD"), strict=True)),
-}
-SSL_NAMES = {"POSTGRES_": ("POSTGRES_SSLMODE", "POSTGRES_SSLROOTCERT"), "PG": ("PGSSLMODE", "PGSSLROOTCERT")}
+# What each family of names calls the parts of a connection. Any of the first five founds the connection; the TLS parts
+# of our own family go with every other.
+CONNECTION = ("host", "port", "database", "user", "password", "sslmode", "sslrootcert")
+ADDRESS = set(CONNECTION[:5])
+OURS = {f"{PREFIX}POSTGRES__{part.upper()}": part for part in CONNECTION}
+URL = {"DATABASE_URL": "url"}
+DOCKERS = {f"POSTGRES_{'DB' if part == 'database' else part.upper()}": part for part in CONNECTION}
+LIBPQS = {f"PG{part.upper()}": part for part in CONNECTION}
+FAMILIES = (OURS, URL, DOCKERS, LIBPQS)
 
 
 class SettingsError(Exception):
@@ -117,7 +115,7 @@ PATHS = ("BRONZE_PATH", "SILVER_PATH", "GOLD_PATH", "EXPORT_PATH")
 NAMES: dict[str, tuple[str, ...]] = {
     f"{PREFIX}ROOT": ("root",),
     **{f"{PREFIX}{path}": (path.lower(),) for path in PATHS},
-    **{f"{PREFIX}POSTGRES__{part}": ("postgres", part.lower()) for part in (*PARTS, "SSLMODE", "SSLROOTCERT")},
+    **{name: ("postgres", part) for name, part in OURS.items()},
     f"{PREFIX}POSTGRES__SCHEMA": ("schema_name",),
     f"{PREFIX}SPARK__MASTER": ("spark", "master"),
     f"{PREFIX}SPARK__DRIVER_MEMORY": ("spark", "driver_memory"),
@@ -134,7 +132,7 @@ def load(*sources: Mapping[str, str], base: Path) -> tuple[Settings, list[str]]:
 
     Relative paths start at `base`. Raises SettingsError naming every missing or malformed value at once.
     """
-    named = {name: value for name, value in ChainMap(*map(_filled, sources)).items() if value}
+    named = ChainMap(*({name: value for name, value in source.items() if value} for source in sources))
     problems: list[str] = []
     fields: dict[str, Any] = {"spark": {}, "seed": {}}
     titles = {field: name for name, field in NAMES.items()}
@@ -145,11 +143,8 @@ def load(*sources: Mapping[str, str], base: Path) -> tuple[Settings, list[str]]:
     if "conf" in fields["spark"]:
         fields["spark"]["conf"] = _json_object(fields["spark"]["conf"], problems)
     paths = _paths(named, base, problems)
-    postgres, family = _connection(named, problems)
-    titles |= {
-        ("postgres", part.lower()): FAMILIES.get(family, {}).get(part, f"the {part.lower()} in {family}")
-        for part in PARTS
-    }
+    postgres, names = _connection(named, problems)
+    titles |= {("postgres", part): name for part, name in names.items()}
     try:
         settings = Settings(**fields, **paths, postgres=postgres)  # type: ignore[arg-type]
     except ValidationError as error:
@@ -159,13 +154,9 @@ def load(*sources: Mapping[str, str], base: Path) -> tuple[Settings, list[str]]:
     return settings, list(_unknown(named))
 
 
-def _filled(source: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in source.items() if value}
-
-
 def read_secrets(folder: Path) -> dict[str, str]:
     """The secret files of `folder` that are named like a setting, in any case; a newline at their end is dropped."""
-    wanted = {*NAMES, "DATABASE_URL", *(name for names in FAMILIES.values() for name in names.values())}
+    wanted = {*NAMES, *(name for names in FAMILIES for name in names)}
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     return {
         file.name.upper(): file.read_text("utf-8").rstrip("\r\n")
@@ -174,43 +165,34 @@ def read_secrets(folder: Path) -> dict[str, str]:
     }
 
 
-def _connection(named: Mapping[str, str], problems: list[str]) -> tuple[dict[str, str] | None, str]:
-    """The parts of the connection and the family they come from; None and "" where no family was found."""
-    for family, names in FAMILIES.items():
-        if family in named:
-            parts = _from_url(named[family], problems)
+def _connection(named: Mapping[str, str], problems: list[str]) -> tuple[dict[str, str] | None, dict[str, str]]:
+    """The parts of the connection, and how its family calls each; None where no family was found."""
+    for names in FAMILIES:
+        if names is URL:
+            parts = _from_url(named["DATABASE_URL"], problems) if "DATABASE_URL" in named else {}
+            called = {part: f"the {part} in DATABASE_URL" for part in CONNECTION}
         else:
-            parts = {part.lower(): named[name] for part, name in names.items() if name in named}
-        if parts is None:
-            return None, family
-        if parts:
-            break
-    else:
-        return None, ""
-    ssl = zip(("sslmode", "sslrootcert"), SSL_NAMES.get(family, ()), strict=False)
-    parts = parts | {part: named[name] for part, name in ssl if name in named}
-    parts |= {
-        part: named[name]
-        for part in ("sslmode", "sslrootcert")
-        if (name := f"{PREFIX}POSTGRES__{part.upper()}") in named
-    }
-    return parts, family
+            parts = {part: named[name] for name, part in names.items() if name in named}
+            called = {part: name for name, part in names.items()}
+        if parts.keys() & ADDRESS:
+            tls = {part: named[name] for name, part in OURS.items() if name in named and part not in ADDRESS}
+            return parts | tls, called
+    return None, {}
 
 
-def _from_url(url: str, problems: list[str]) -> dict[str, str] | None:
+def _from_url(url: str, problems: list[str]) -> dict[str, str]:
     """The parts of a PostgreSQL URL; a driver after `postgresql+` is ignored."""
     try:
-        given = parse_dsn(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url))
+        given: dict[str, str] = parse_dsn(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url))
     except (ProgrammingError, UnicodeError):
         problems.append(
             "DATABASE_URL is not a PostgreSQL URL: write postgresql://user:password@host:5432/database, "
             "in user and password percent-encode what is no letter or digit"
         )
-        return None
-    known = {"host": "host", "port": "port", "dbname": "database", "user": "user", "password": "password"}
-    known |= {"sslmode": "sslmode", "sslrootcert": "sslrootcert"}
-    problems += [f"DATABASE_URL has a parameter that is not supported: {name}" for name in given if name not in known]
-    return {known[name]: value for name, value in given.items() if name in known}
+        return {}
+    parts = {("database" if name == "dbname" else name): value for name, value in given.items()}
+    problems += [f"DATABASE_URL has a parameter that is not supported: {name}" for name in parts.keys() - {*CONNECTION}]
+    return {name: value for name, value in parts.items() if name in CONNECTION}
 
 
 def _json_object(text: str, problems: list[str]) -> dict[str, str]:
