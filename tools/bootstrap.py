@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from typing import NoReturn
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 REQUIREMENTS = os.path.join(PROJECT, "requirements")
@@ -22,7 +23,7 @@ PACKAGES = ("delta-spark_4.2_2.13", "delta-storage", "delta-kernel-api", "delta-
 NOT_WANTED = ("org.*:*", "com.*:*", "commons-*:*", "javax.*:*", "io.unitycatalog:*", "io.airlift:*", "io.delta:delta-kernel-unitycatalog")
 
 
-def main(what):
+def main(what: str) -> None:
     check_python()
     check_java()
     make_venv()
@@ -33,17 +34,17 @@ def main(what):
     fetch_jars()
 
 
-def fail(text):
+def fail(text: str) -> NoReturn:
     sys.stderr.write("setup: %s\n" % text)
     sys.exit(2)
 
 
-def say(text):
+def say(text: str) -> None:
     sys.stderr.write("setup: %s\n" % text)
     sys.stderr.flush()
 
 
-def check_python():
+def check_python() -> None:
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         fail("Python 3.11, 3.12 or 3.13 is needed, this is %d.%d; install one and say `make setup PYTHON=python3.12`" % sys.version_info[:2])
     try:
@@ -53,7 +54,7 @@ def check_python():
         fail("Python's venv is missing; install it (Debian, Ubuntu: apt install python%d.%d-venv)" % sys.version_info[:2])
 
 
-def check_java():
+def check_java() -> None:
     home = os.environ.get("JAVA_HOME")
     java = os.path.join(home, "bin", "java") if home else shutil.which("java")
     mend = "install one (Debian, Ubuntu: apt install openjdk-17-jre-headless) or point JAVA_HOME at it"
@@ -66,7 +67,7 @@ def check_java():
         fail("Java 17 or 21 is needed, %s is %s; %s" % (java, found.group(1) if found else "none", mend))
 
 
-def make_venv():
+def make_venv() -> None:
     wanted = "%d.%d" % sys.version_info[:2]
     if os.path.exists(PYTHON):
         ask = "import sys; print('%d.%d' % sys.version_info[:2])"
@@ -84,7 +85,7 @@ def make_venv():
         fail("Python cannot make a virtual environment; install venv (Debian, Ubuntu: apt install python%s-venv)" % wanted)
 
 
-def install(name, *options):
+def install(name: str, *options: str) -> None:
     say("installing packages of requirements/%s.txt%s" % (name, " (some minutes the first time)" if name == "run" else ""))
     command = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
     done = subprocess.run(command + list(options) + ["-r", os.path.join(REQUIREMENTS, name + ".txt")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -93,19 +94,20 @@ def install(name, *options):
         fail("%s; check the network and the package index, then run it again" % lines[0][:300])
 
 
-def checksums():
+def checksums() -> "dict[str, str]":
     with open(os.path.join(REQUIREMENTS, "jars.sha256")) as file:
-        return dict(reversed(line.split()) for line in file if line.strip())
+        pairs = [line.split() for line in file if line.strip()]
+    return {name: checksum for checksum, name in pairs}
 
 
-def right(path, checksum):
+def right(path: str, checksum: str) -> bool:
     if not os.path.exists(path):
         return False
     with open(path, "rb") as file:
         return hashlib.sha256(file.read()).hexdigest() == checksum
 
 
-def fetch_jars():
+def fetch_jars() -> None:
     """Lets Spark's own resolver fetch the jars, then takes those whose checksum is right."""
     wanted = checksums()
     if all(right(os.path.join(JARS, name), checksum) for name, checksum in wanted.items()):

@@ -198,8 +198,8 @@ def test_role_settings_do_not_change_what_arrives(lakehouse: Lake) -> None:
         *LOOSE,
         "ALTER TABLE conta RENAME TO lenta",
         "CREATE VIEW conta AS SELECT lenta.* FROM pg_sleep(0.5) LEFT JOIN lenta ON true",
-        "ALTER TABLE associado ADD quando timestamptz, ADD quanto interval, ADD bytes bytea",
-        "INSERT INTO associado VALUES (1, 'a', 'b', 1, 'c', '2018-11-04 02:30+00', '1 day 02:03', '\\xff')",
+        "ALTER TABLE associado ADD quando timestamptz, ADD momentos timestamptz[], ADD quanto interval, ADD bytes bytea",
+        "INSERT INTO associado VALUES (1, 'a', 'b', 1, 'c', '2018-11-04 02:30+00', '{2018-11-04 02:30+00}', '1 day 02:03', '\\xff')",
     )
     lakehouse.run("bronze")
     before = lakehouse.table("bronze", "associado")

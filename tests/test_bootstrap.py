@@ -1,0 +1,65 @@
+"""Set-up says in one line what a machine lacks."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conf.settings import PROJECT
+from tools import bootstrap
+
+
+def setup(path: Path, java_home: str = "") -> "subprocess.CompletedProcess[str]":
+    """Set-up where only `path` is looked through for Java."""
+    environment = {"PATH": str(path), "HOME": str(path)} | ({"JAVA_HOME": java_home} if java_home else {})
+    command = [sys.executable, str(PROJECT / "tools/bootstrap.py"), "run"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=path)
+
+
+def test_a_machine_without_java_is_told_what_to_install(tmp_path: Path) -> None:
+    done = setup(tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "Java 17 or 21 is needed, none was found; install one" in done.stderr
+
+
+def test_a_wrong_java_is_named_with_its_version(tmp_path: Path) -> None:
+    java = tmp_path / "bin/java"
+    java.parent.mkdir()
+    java.write_text("#!/bin/sh\necho 'openjdk version \"25.0.1\" 2025-10-21' >&2\n")
+    java.chmod(0o755)
+    for done in (setup(java.parent), setup(Path(os.devnull).parent, java_home=str(tmp_path))):
+        assert done.returncode == 2 and f"Java 17 or 21 is needed, {java} is 25; install one" in done.stderr
+
+
+def test_an_old_python_and_one_without_venv_are_told_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ensurepip", None)
+    with pytest.raises(SystemExit):
+        bootstrap.check_python()
+    monkeypatch.setattr(sys, "version_info", (3, 9, 2))
+    with pytest.raises(SystemExit):
+        bootstrap.check_python()
+    first, second = capsys.readouterr().err.splitlines()
+    assert "Python's venv is missing; install it" in first
+    assert "Python 3.11, 3.12 or 3.13 is needed, this is 3.9; install one" in second
+
+
+def test_a_download_that_fails_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "none.txt").write_text("no-such-package-anywhere==1.0 --hash=sha256:" + "0" * 64 + "\n")
+    monkeypatch.setattr(bootstrap, "REQUIREMENTS", str(tmp_path))
+    with pytest.raises(SystemExit):
+        bootstrap.install("none", "--no-index")
+    assert "check the network and the package index" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_jar_with_another_checksum_is_not_right(tmp_path: Path) -> None:
+    for name, checksum in bootstrap.checksums().items():
+        assert bootstrap.right(str(PROJECT / ".jars" / name), checksum)
+        (tmp_path / name).write_bytes((PROJECT / ".jars" / name).read_bytes() + b"x")
+        assert not bootstrap.right(str(tmp_path / name), checksum)
+    assert len(bootstrap.checksums()) == 4
