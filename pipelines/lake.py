@@ -24,6 +24,7 @@ from pipelines.errors import LockedFault, QualityFault, StorageFault
 
 LAYERS = ("bronze", "silver", "gold")
 RUNS = "_runs"
+QUARANTINE = "__quarantine"
 # Superseded versions stay readable, and the log that names them, for as long as we keep history.
 PROPERTIES = {
     "delta.logRetentionDuration": "interval 365 days",
@@ -43,6 +44,10 @@ class TableRun:
     set_aside: int = 0
     copies: int = 0
     seconds: float = 0.0
+
+    @property
+    def is_quarantine(self) -> bool:
+        return self.name.endswith(QUARANTINE)
 
 
 @dataclass(frozen=True)

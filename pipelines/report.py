@@ -47,6 +47,8 @@ class Report:
         self._screen.print(escape(text))
 
     def table(self, layer: str, done: TableRun) -> None:
+        if done.is_quarantine:
+            return
         aside = f", {done.set_aside:,} set aside" if done.set_aside else ""
         self.step(f"{layer}.{done.name}: {done.rows_out:,} rows{aside}, {done.seconds:.1f} s")
 
@@ -63,7 +65,7 @@ class Report:
             table.add_column(title, justify="right")
         for layer, run in runs:
             for done in run.tables:
-                if not done.name.endswith("__quarantine"):
+                if not done.is_quarantine:
                     numbers = (f"{done.rows_in:,}", f"{done.rows_out:,}", f"{done.set_aside:,}", f"{done.seconds:.1f}")
                     table.add_row(layer, done.name, *numbers)
         self.say("")

@@ -1,10 +1,11 @@
 """A run: the locks, each layer's work from the last complete run of the layer before, and its commit point."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,18 +41,20 @@ def run_layers(
     """
     done: list[tuple[str, Run]] = []
     with lake.locked(settings), ExitStack() as stack:
-        for layer in (layer for layer in LAYERS if layer in layers):
-            if layer != "bronze" and spark is None:
-                from pipelines.spark import session
 
-                report.progress("spark", "start", 0)
-                spark = stack.enter_context(session(settings))
+        @cache
+        def started() -> "SparkSession":
+            from pipelines.spark import session
+
+            report.progress("spark", "start", 0)
+            return spark or stack.enter_context(session(settings))
+
+        for layer in (layer for layer in LAYERS if layer in layers):
             for domain in catalogue.domains(layer):
-                run = (
-                    _run_bronze(settings, domain, report)
-                    if layer == "bronze"
-                    else _run_layer(settings, layer, domain, spark, report)
-                )
+                if layer == "bronze":
+                    run = _run_bronze(settings, domain, report)
+                else:
+                    run = _run_layer(settings, layer, domain, started, report)
                 done.append((layer, run))
     return done
 
@@ -82,7 +85,9 @@ def _run_bronze(settings: Settings, domain: str, report: Report) -> Run:
         return _complete(path, run)
 
 
-def _run_layer(settings: Settings, layer: str, domain: str, spark: "SparkSession | None", report: Report) -> Run:
+def _run_layer(
+    settings: Settings, layer: str, domain: str, started: "Callable[[], SparkSession]", report: Report
+) -> Run:
     path, before = settings.layer_path(layer), LAYERS[LAYERS.index(layer) - 1]
     upstream = complete_run(settings, before, domain)
     previous = lake.last_run(path, domain)
@@ -92,12 +97,10 @@ def _run_layer(settings: Settings, layer: str, domain: str, spark: "SparkSession
     from pipelines import gold, silver
 
     job = {"silver": silver, "gold": gold}[layer]
-    assert spark is not None
     with _undone(path, previous):
-        for one in job.build(settings, spark, upstream, entries, report):
+        for one in job.build(settings, started(), upstream, entries, report):
             run = replace(run, tables=(*run.tables, one))
-            if not one.name.endswith(silver.QUARANTINE):
-                report.table(layer, one)
+            report.table(layer, one)
         for table in (entry.table for entry in entries if entry.table.csv):
             run = replace(run, csv_sha256=_publish_csv(settings, table, run.table(table.name), report))
         return _complete(path, run)

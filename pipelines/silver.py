@@ -13,14 +13,12 @@ from conf.settings import Settings
 from pipelines import lake, quality
 from pipelines.catalogue import Entry
 from pipelines.errors import QualityFault
-from pipelines.lake import Run, TableRun
+from pipelines.lake import QUARANTINE, Run, TableRun
 from pipelines.report import Report
 from pipelines.spark import overwrite, read
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-QUARANTINE = "__quarantine"
 
 
 def current(spark: "SparkSession", bronze_path: Path, table: Table, run: Run) -> DataFrame:
