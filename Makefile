@@ -42,10 +42,15 @@ clean: ## remove caches
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
+FORCE:
+
 reset: .venv/run.stamp ## delete lake, CSV and embedded data; asks first
 	$(RUN) reset
 
-.venv/run.stamp: requirements/build.txt requirements/run.txt requirements/jars.sha256 tools/bootstrap.py
+# Again, too, when a jar is gone or another Python is asked for on the command line.
+STALE := $(if $(word 4,$(wildcard .jars/*.jar)),,FORCE) $(if $(filter command,$(firstword $(origin PYTHON))),FORCE)
+
+.venv/run.stamp: requirements/build.txt requirements/run.txt requirements/jars.sha256 tools/bootstrap.py $(STALE)
 	@$(PYTHON) tools/bootstrap.py run && touch $@
 
 .venv/dev.stamp: .venv/run.stamp requirements/dev.txt

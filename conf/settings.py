@@ -79,6 +79,13 @@ class Spark(Frozen):
     driver_memory: str = Field(default="2g", pattern=r"^[1-9][0-9]*[mg]$")
     conf: dict[str, str] = {}
 
+    @field_validator("conf")
+    @classmethod
+    def _leaves_the_master(cls, conf: dict[str, str]) -> dict[str, str]:
+        if "spark.master" in conf:
+            raise ValueError("is not the place for spark.master; use LAKEHOUSE_SPARK__MASTER")
+        return conf
+
     @field_validator("master")
     @classmethod
     def _is_local(cls, master: str) -> str:
@@ -125,6 +132,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     f"{PREFIX}CARD_NUMBERS": ("card_numbers",),
     f"{PREFIX}LOG": ("log",),
 }
+KNOWN = {*NAMES, *(name for names in FAMILIES for name in names)}
 
 
 def load(*sources: Mapping[str, str], base: Path) -> tuple[Settings, list[str]]:
@@ -156,12 +164,11 @@ def load(*sources: Mapping[str, str], base: Path) -> tuple[Settings, list[str]]:
 
 def read_secrets(folder: Path) -> dict[str, str]:
     """The secret files of `folder` that are named like a setting, in any case; a newline at their end is dropped."""
-    wanted = {*NAMES, *(name for names in FAMILIES for name in names)}
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     return {
         file.name.upper(): file.read_text("utf-8").rstrip("\r\n")
         for file in files
-        if file.name.upper() in wanted and file.is_file()
+        if file.name.upper() in KNOWN and file.is_file()
     }
 
 
@@ -222,9 +229,9 @@ def _paths(named: Mapping[str, str], base: Path, problems: list[str]) -> dict[st
     for name, text in given.items():
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text):
             problems.append(f"{name} is no local folder: object stores are not supported")
-        elif set(text) & set("%*?[]\n"):
+        elif set(text) & set("%*?[]\\\n"):
             problems.append(
-                f"{name} must not have % * ? [ ] or a line break in it: Delta and DuckDB read them otherwise"
+                f"{name} must not have % * ? [ ] \\ or a line break in it: Delta and DuckDB read them otherwise"
             )
         else:
             path = paths[name] = (base / Path(text).expanduser()).resolve()

@@ -1,15 +1,17 @@
 """The command line: `python -m pipelines <target>...`, one word for each make target. `make help` lists them."""
 
 import argparse
+import io
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 from types import FrameType
 
 from dotenv import dotenv_values
 
-from conf.settings import Settings, SettingsError, load, read_secrets
+from conf.settings import KNOWN, Settings, SettingsError, load, read_secrets
 from pipelines.errors import Fault, UsageFault
 
 TARGETS = {
@@ -50,8 +52,12 @@ LIBPQ_NAMES = (
 
 def main(words: list[str]) -> int:
     """Runs the targets; the exit code is the one that the README lists."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal of another encoding must not end a run
     arguments = parse(words)
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _terminated)
     debug = False
     try:
         settings = read_settings(arguments.set)
@@ -64,13 +70,13 @@ def main(words: list[str]) -> int:
         return _fail("settings", str(error), UsageFault.code)
     except Fault as fault:
         if debug:
-            raise
-        return _fail(type(fault).__name__.removesuffix("Fault").lower(), str(fault), fault.code)
+            traceback.print_exc()
+        return _fail(fault.kind, str(fault), fault.code)
     except KeyboardInterrupt:
         return _fail("stopped", "the last complete run is untouched", 128 + signal.SIGINT)
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exc()
         return _fail("unexpected", f"{type(error).__name__}; LAKEHOUSE_LOG=debug shows where", 1)
 
 
@@ -104,6 +110,7 @@ def read_settings(given: list[str]) -> Settings:
         for name in line
         if "PASSWORD" in name or name == "DATABASE_URL"
     ]
+    problems += [f"--set {name}: there is no such setting" for name in line if name not in KNOWN]
     if problems:
         raise SettingsError(problems)
     here = Path.cwd()

@@ -17,7 +17,7 @@ from conf.contract import Table
 from conf.settings import Postgres, Settings
 from pipelines import lake
 from pipelines.arrow import arrow_type
-from pipelines.errors import SourceFault
+from pipelines.errors import ContractFault
 from pipelines.lake import TableRun
 from pipelines.pg_types import Reading, natural_type, read_as, select_list
 from pipelines.reader import Part, Plan, Reader
@@ -33,8 +33,8 @@ READERS = min(4, os.cpu_count() or 1)
 
 
 def plan(table: Table, relation: Relation) -> Plan:
-    """Every declared column as its contract's type, then the source's other columns as their own. Raises SourceFault
-    naming each declared column that is missing or of another family."""
+    """Every declared column as its contract's type, then the source's other columns as their own. Raises
+    ContractFault naming each declared column that is missing or of another family."""
     found = {column.name: column for column in relation.columns}
     problems = []
     readings: dict[str, Reading] = {}
@@ -49,28 +49,32 @@ def plan(table: Table, relation: Relation) -> Plan:
             problems.append(f"column {place} is {found[column.name].type}, which cannot become {column.type} exactly")
         else:
             readings[column.name] = reading
-    for extra in relation.columns:
-        if extra.name in AUDIT:
-            problems.append(
-                f"column {relation.schema}.{relation.name}.{extra.name} has a name that bronze needs; rename it"
-            )
-        elif extra.name not in {column.name for column in table.columns}:
-            target = natural_type(extra)
-            fields.append(_field(extra.name, target, ""))
-            readings[extra.name] = read_as(extra, target) or Reading("NULL")
+    declared = {column.name for column in table.columns}
+    taken = {name.lower() for name in (*declared, *AUDIT)}
+    for extra in (column for column in relation.columns if column.name not in declared):
+        if extra.name.lower() in taken:
+            place = f"{relation.schema}.{relation.name}.{extra.name}"
+            problems.append(f"column {place}: another column of bronze has this name, but for case; rename it")
+            continue
+        taken.add(extra.name.lower())
+        target = natural_type(extra)
+        reading = read_as(extra, target)
+        assert reading is not None, "every column can be read as its natural type"
+        readings[extra.name] = reading
+        fields.append(_field(extra.name, target, ""))
     problems += [
         f"column {relation.schema}.{relation.name}.{column.name}: no right to read it"
         for column in relation.columns
         if not column.readable
     ]
     if problems:
-        raise SourceFault("; ".join(problems))
+        raise ContractFault("; ".join(problems))
     fields += [_field(name, kind, comment) for name, (kind, comment) in AUDIT.items()]
     return Plan(table, relation, f"SELECT {select_list(readings)} FROM {relation.sql}", pa.schema(fields))
 
 
 def plans(snapshot: Snapshot, schema: str, tables: tuple[Table, ...]) -> list[Plan]:
-    """The plans of all tables. Raises one SourceFault that names everything that is missing or does not convert."""
+    """The plans of all tables. Raises one ContractFault that names everything that is missing or does not convert."""
     made, problems = [], []
     for table in tables:
         relation = describe(snapshot.connection, schema, table.source_name)
@@ -79,10 +83,10 @@ def plans(snapshot: Snapshot, schema: str, tables: tuple[Table, ...]) -> list[Pl
             continue
         try:
             made.append(plan(table, relation))
-        except SourceFault as fault:
+        except ContractFault as fault:
             problems.append(str(fault))
     if problems:
-        raise SourceFault(f"the source is not what the contracts say: {'; '.join(problems)}")
+        raise ContractFault(f"the source is not what the contracts say: {'; '.join(problems)}")
     return made
 
 
@@ -103,7 +107,7 @@ def load(
     """Reads all tables, commits each when its last range is in. Nothing is written before all of them are checked."""
     todo = plans(snapshot, settings.schema_name, tables)
     for one in todo:
-        _make_folder(settings, one)
+        lake.make_folder(lake.table_path(settings.bronze_path, one.table))
     stop = threading.Event()
     reader = Reader(server, snapshot.exported, run, stop, report)
     parts: dict[str, list[Part]] = {one.table.name: [] for one in todo}
@@ -127,13 +131,6 @@ def load(
             raise
         finally:
             reader.close()
-
-
-def _make_folder(settings: Settings, one: Plan) -> None:
-    path = lake.table_path(settings.bronze_path, one.table)
-    lake.version(path)  # refuses a folder that is not ours
-    with lake.storage(f"table {path}"):
-        path.mkdir(parents=True, exist_ok=True)
 
 
 def _commit(settings: Settings, one: Plan, parts: list[Part]) -> TableRun:

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
 import psycopg2
 from filelock import FileLock, Timeout
 
@@ -84,8 +85,16 @@ def _programs(folder: Path) -> Path:
         libraries = package.with_name(f"{package.name}.libs")
         if libraries.exists():
             shutil.copytree(libraries, half / libraries.name, symlinks=True)
+        _hand_over(half)
         half.rename(target)
     return target / package.name / "pginstall18" / "bin"
+
+
+def _hand_over(folder: Path) -> None:
+    """Gives the copy to the server's user, whatever the umask was."""
+    owner = int(_server_user().get("user", os.getuid()))  # type: ignore[arg-type]
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, owner, -1, follow_symlinks=False)
 
 
 def _run(command: list[str | Path]) -> None:
@@ -97,14 +106,13 @@ def _run(command: list[str | Path]) -> None:
 
 def _stop_left_over(data: Path) -> None:
     """Stops a server whose owner was killed; we hold the lock, so nobody else uses it."""
-    with suppress(OSError, ValueError, IndexError):
-        pid = int((data / "postmaster.pid").read_text().splitlines()[0])
-        if b"postgres" not in Path(f"/proc/{pid}/cmdline").read_bytes():
-            return
-        os.kill(pid, signal.SIGINT)
-        for _ in range(100):
-            os.kill(pid, 0)
-            time.sleep(0.1)
+    note = data / "postmaster.pid"
+    with suppress(OSError, ValueError, IndexError, psutil.Error):
+        process = psutil.Process(int(note.read_text().splitlines()[0]))
+        if str(data) in process.cmdline():
+            process.send_signal(signal.SIGINT)
+            process.wait(10)
+    note.unlink(missing_ok=True)  # else PostgreSQL takes the number's next owner for a server
 
 
 @contextmanager

@@ -5,33 +5,43 @@ class Fault(Exception):
     """One clear sentence that names the thing and the mend. No secret, no row value."""
 
     code = 1
+    kind = "unexpected"
 
 
 class UsageFault(Fault):
     """Settings or usage."""
 
     code = 2
+    kind = "usage"
 
 
 class SourceFault(Fault):
     """The source cannot be read, or is not what the contracts say."""
 
     code = 3
+    kind = "source"
+
+
+class ContractFault(SourceFault):
+    """A table or column that the contracts name is missing or of another family."""
 
 
 class QualityFault(Fault):
     """What came out would be wrong, or what is needed was never completed."""
 
     code = 4
+    kind = "quality"
 
 
 class StorageFault(Fault):
     """The lake or the export folder cannot be read or written."""
 
     code = 5
+    kind = "storage"
 
 
 class LockedFault(Fault):
     """Another process works on this lake."""
 
     code = 6
+    kind = "locked"

@@ -2,13 +2,15 @@
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import psutil
 
 from conf.contract import Table
 from conf.settings import Settings
@@ -28,10 +30,25 @@ class Draft:
     rows: int
     sha256: str
 
-    def publish(self) -> None:
-        """Gives the file its name, in one step; readers see the old one or the new one."""
+    @contextmanager
+    def published(self) -> Iterator[None]:
+        """Gives the file its name in one step: readers see the old one or the new one.
+
+        If the context fails, the old one gets the name back.
+        """
         with lake.storage(f"export {self.final}"):
+            old = self.temporary.with_suffix(".old")
+            with suppress(OSError):  # no file yet, or a file system without links
+                old.hardlink_to(self.final)
             self.temporary.replace(self.final)
+        try:
+            yield
+        except BaseException:
+            with suppress(FileNotFoundError):
+                old.replace(self.final)
+            raise
+        finally:
+            old.unlink(missing_ok=True)
 
 
 def csv_path(settings: Settings, table: Table) -> Path:
@@ -48,7 +65,9 @@ def draft(settings: Settings, table: Table, version: int) -> Iterator[Draft]:
     final = csv_path(settings, table)
     with lake.storage(f"export folder {settings.export_path}"):
         settings.export_path.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=settings.export_path, prefix=f".{final.name}.", suffix=".half")
+        handle, name = tempfile.mkstemp(
+            dir=settings.export_path, prefix=f".{final.name}.{os.getpid()}.", suffix=".half"
+        )
         os.close(handle)
     temporary = Path(name)
     try:
@@ -63,6 +82,15 @@ def draft(settings: Settings, table: Table, version: int) -> Iterator[Draft]:
         temporary.unlink(missing_ok=True)
 
 
+def sweep(settings: Settings, table: Table) -> None:
+    """Removes what killed exports left: half files and spilled rows whose process is gone."""
+    left = [*settings.export_path.glob(f".{table.name}.csv.*"), *settings.gold_path.glob(".export.*")]
+    for path in left:
+        pid = path.name.removeprefix(f".{table.name}.csv.").removeprefix(".export.").split(".")[0]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
 def _copy(table: Table, files: list[str], target: Path, gold_path: Path) -> int:
     shown = ", ".join(quoted(column.name) for column in table.columns if not column.name.startswith("_"))
     keys = ", ".join(map(quoted, table.keys))
@@ -72,7 +100,7 @@ def _copy(table: Table, files: list[str], target: Path, gold_path: Path) -> int:
         )
         return 0
     dialect = "FORMAT csv, HEADER true, DELIMITER ',', QUOTE '\"', ESCAPE '\"', NULLSTR '', NEW_LINE '\\n'"
-    with tempfile.TemporaryDirectory(dir=gold_path, prefix=".export-") as scratch:
+    with tempfile.TemporaryDirectory(dir=gold_path, prefix=f".export.{os.getpid()}.") as scratch:
         connection = duckdb.connect(config={"memory_limit": MEMORY, "temp_directory": scratch})
         try:
             copied = connection.execute(

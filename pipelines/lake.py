@@ -13,17 +13,19 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable, Schema, write_deltalake
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, create_table_with_add_actions
 from filelock import FileLock, Timeout
 
-from conf.contract import Table
+from conf.contract import Pii, Table
 from conf.settings import Settings
 from pipelines.arrow import arrow_type
 from pipelines.errors import LockedFault, QualityFault, StorageFault
 
 LAYERS = ("bronze", "silver", "gold")
 RUNS = "_runs"
+LOCK = ".lock"
+LOG = "_delta_log"
 QUARANTINE = "__quarantine"
 # Superseded versions stay readable, and the log that names them, for as long as we keep history.
 PROPERTIES = {
@@ -112,13 +114,17 @@ def storage(what: str) -> Iterator[None]:
 
 
 def prepare(settings: Settings) -> None:
-    """Creates the layers' folders, bronze for its owner only: it holds plain card numbers."""
+    """Creates the layers' folders, closed to others; those with plain card numbers are their owner's only.
+
+    Raises StorageFault where a folder has files but was not made here.
+    """
     for layer in LAYERS:
         path = settings.layer_path(layer)
         with storage(f"{layer} folder {path}"):
             path.mkdir(parents=True, exist_ok=True)
-            if layer == "bronze":
-                path.chmod(0o700)
+            if any(path.iterdir()) and not (path / LOCK).exists():
+                raise StorageFault(f"{layer} folder {path} holds other files; name an empty one")
+            path.chmod(0o700 if layer == "bronze" or settings.card_numbers == "plain" else 0o750)
 
 
 @contextmanager
@@ -129,12 +135,29 @@ def locked(settings: Settings) -> Iterator[None]:
         for layer in LAYERS:
             path = settings.layer_path(layer)
             try:
-                held.enter_context(FileLock(path / ".lock", timeout=0, mode=0o600))
+                held.enter_context(FileLock(path / LOCK, timeout=0, mode=0o600))
             except Timeout as error:
                 raise LockedFault(f"another run works on {path}; wait for it to end") from error
             except OSError as error:
                 raise StorageFault(f"{layer} folder {path}: {error.strerror}") from error
         yield
+
+
+def properties(table: Table) -> dict[str, str]:
+    """Delta's settings of a table. Its log has the extremes of keys, dates and amounts only: personal data
+    stays out of it."""
+    indexed = [column.name for column in table.columns if column.pii is Pii.NONE and column.type != "string"]
+    return PROPERTIES | {"delta.dataSkippingStatsColumns": ",".join(f"`{name}`" for name in indexed)}
+
+
+def set_properties(path: Path, table: Table) -> None:
+    """Gives a table that is there already the properties it would be made with."""
+    with storage(f"table {path}"):
+        if (
+            version(path) is not None
+            and not properties(table).items() <= DeltaTable(path).metadata().configuration.items()
+        ):
+            DeltaTable(path).alter.set_table_properties(properties(table))
 
 
 def table_path(layer_path: Path, table: Table, suffix: str = "") -> Path:
@@ -144,7 +167,7 @@ def table_path(layer_path: Path, table: Table, suffix: str = "") -> Path:
 def read_runs(layer_path: Path) -> list[Run]:
     """The complete runs of a layer, oldest first."""
     path = layer_path / RUNS
-    if not path.exists():
+    if version(path) is None:
         return []
     # File by file: pyarrow's threads under delta-rs's dataset can abort the process at its end.
     with storage(f"table {path}"):
@@ -162,6 +185,7 @@ def last_run(layer_path: Path, domain: str) -> Run | None:
 def record(layer_path: Path, run: Run) -> None:
     """The commit point: from here on readers see what `run` names."""
     path = layer_path / RUNS
+    make_folder(path)
     rows = pa.Table.from_pylist([asdict(run)], schema=RUN)
     with storage(f"table {path}"):
         write_deltalake(
@@ -174,26 +198,41 @@ def record(layer_path: Path, run: Run) -> None:
 
 
 def version(path: Path) -> int | None:
-    """The head version of the Delta table, or None where there is none yet. A folder that is not ours is refused."""
+    """The head version of the table, None where nothing was committed yet. A folder that is not ours is refused."""
     with storage(f"table {path}"):
         if not path.exists() or not any(path.iterdir()):
             return None
-        try:
-            return DeltaTable(path, without_files=True).version()
-        except TableNotFoundError as error:
-            if (path / "_delta_log").exists():
-                raise StorageFault(
-                    f"table {path}: its _delta_log names no version; restore it from a backup or move the folder away"
-                ) from error
-            raise StorageFault(f"{path} holds files that are no Delta table; move them away") from error
+        if not (path / LOG).is_dir():
+            raise StorageFault(f"{path} holds files that are no Delta table; move them away")
+        if not any(file.suffix == ".json" for file in (path / LOG).iterdir()):
+            return None  # a run was interrupted before its first commit
+        return DeltaTable(path, without_files=True).version()
+
+
+def make_folder(path: Path) -> None:
+    """Creates the folder of a table with its log, which marks it as ours before the first file is in it."""
+    version(path)  # refuses a folder that is not ours
+    with storage(f"table {path}"):
+        (path / LOG).mkdir(parents=True, exist_ok=True)
 
 
 def bring_back(layer_path: Path, run: Run | None) -> None:
-    """Restores each table whose head is not what `run` recorded: a run that did not complete left it so."""
-    for table in run.tables if run else ():
-        path = layer_path / run.domain / table.name if run else layer_path
-        if version(path) != table.version:
-            with storage(f"table {path}"):
+    """Restores each table whose head is not what `run` recorded: a run that did not complete left it so.
+
+    Raises StorageFault where a table that the run recorded is gone.
+    """
+    if run is None:
+        return
+    for table in run.tables:
+        path = layer_path / run.domain / table.name
+        if (head := version(path)) == table.version:
+            continue
+        if head is None:
+            said = f"it is gone, but run {run.run} recorded its version {table.version}"
+            raise StorageFault(f"table {path}: {said}; restore it from a backup, or begin anew with `make reset`")
+        with storage(f"table {path}"):
+            last = DeltaTable(path).history(1)[0]
+            if (last["operation"], last["operationParameters"].get("version")) != ("RESTORE", str(table.version)):
                 DeltaTable(path).restore(table.version)
 
 
@@ -215,7 +254,7 @@ def commit_files(path: Path, table: Table, schema: pa.Schema, files: list[tuple[
             actions.append(AddAction(name, stat.st_size, {}, int(stat.st_mtime * 1000), True, stats))
         delta_schema = Schema.from_arrow(schema)
         create_table_with_add_actions(
-            str(path), delta_schema, actions, "overwrite", [], table.name, table.comment, PROPERTIES
+            str(path), delta_schema, actions, "overwrite", [], table.name, table.comment, properties(table)
         )
         return DeltaTable(path, without_files=True).version()
 
@@ -227,6 +266,7 @@ def empty(path: Path, table: Table, more: Mapping[str, str]) -> int:
         pa.field(column.name, arrow_type(column.type), metadata={"comment": column.comment}) for column in table.columns
     ]
     schema = pa.schema(fields + [pa.field(name, arrow_type(kind)) for name, kind in more.items()])
+    make_folder(path)
     if (head := version(path)) is not None and not file_paths(path, head):
         with storage(f"table {path}"):
             if DeltaTable(path).schema() == Schema.from_arrow(schema):

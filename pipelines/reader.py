@@ -54,7 +54,7 @@ class Reader:
         """One range of one table as one Parquet file. Raises SourceFault where the source fails."""
         name = f"part-{self._run:05d}-{uuid.uuid4().hex}.parquet"
         sql = one.sql + (f" WHERE {condition}" if condition else "")
-        rows, started = 0, time.monotonic()
+        rows, whole, started = 0, False, time.monotonic()
         try:
             with (
                 self._query(sql) as batches,
@@ -66,6 +66,7 @@ class Reader:
                     writer.write_batch(shaped(batch, one.schema, self._run))
                     rows += batch.num_rows
                     self._report.progress("bronze", one.table.name, batch.num_rows)
+                whole = not self._stop.is_set()
         except (adbc.Error, OSError) as error:
             # What ADBC says while it streams comes through Arrow, as an OSError.
             if isinstance(error, adbc.Error) or "[libpq]" in str(error):
@@ -73,8 +74,10 @@ class Reader:
                 raise SourceFault(f"reading {place}: {reason(error)}") from error
             with lake.storage(f"table {path}"):
                 raise
-        if not rows:
-            (path / name).unlink()
+        finally:
+            # Empty, or half: a failed run leaves no card numbers behind.
+            if not rows or not whole:
+                (path / name).unlink(missing_ok=True)
         return Part(name, rows, started)
 
     @contextmanager

@@ -27,8 +27,11 @@ class Report:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """What was not shown with a result is shown now: a run that failed has its warnings, too."""
         if self._status:
             self._status.stop()
+        for text in self._warnings:
+            self.step(f"warning: {text}")
 
     def progress(self, layer: str, table: str, rows: int) -> None:
         """`rows` more of a table are done; at a terminal the line moves a few times a second."""
@@ -72,6 +75,7 @@ class Report:
         self._result.print(table)
         for text in self._warnings:
             self.say(f"warning: {text}")
+        self._warnings.clear()
 
     def say(self, text: str) -> None:
         """A line of the result."""

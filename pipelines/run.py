@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 from conf.contract import Table
 from conf.settings import Postgres, Settings
 from pipelines import catalogue, embedded, lake
-from pipelines.errors import QualityFault, SourceFault, UsageFault
+from pipelines.errors import ContractFault, QualityFault, UsageFault
 from pipelines.lake import LAYERS, Run, TableRun
 from pipelines.report import Report
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+    from pipelines.export import Draft
 
 EMBEDDED = "embedded"
 
@@ -78,10 +80,9 @@ def _run_bronze(settings: Settings, domain: str, report: Report) -> Run:
                     run = replace(run, tables=(*run.tables, one))
             order = [table.name for table in tables]
             run = replace(run, tables=tuple(sorted(run.tables, key=lambda one: order.index(one.name))))
-        except SourceFault as fault:
-            if settings.postgres is None and "missing" in str(fault):
-                raise SourceFault(f"{fault}; the source is the embedded server, `make seed` fills it") from fault
-            raise
+        except ContractFault as fault:
+            hint = "" if settings.postgres else "; the source is the embedded server, `make seed` fills it"
+            raise ContractFault(f"{fault}{hint}") from fault
         return _complete(path, run)
 
 
@@ -95,28 +96,32 @@ def _run_layer(
     run = replace(_next(path, domain, upstream.lake, upstream.run, upstream.source), snapshot=upstream.snapshot)
     entries = tuple(entry for entry in catalogue.entries(layer) if entry.table.domain == domain)
     from pipelines import gold, silver
+    from pipelines.spark import storage_faults
 
     job = {"silver": silver, "gold": gold}[layer]
-    with _undone(path, previous):
+    with _undone(path, previous), storage_faults(), ExitStack() as published:
         for one in job.build(settings, started(), upstream, entries, report):
             run = replace(run, tables=(*run.tables, one))
             report.table(layer, one)
         for table in (entry.table for entry in entries if entry.table.csv):
-            run = replace(run, csv_sha256=_publish_csv(settings, table, run.table(table.name), report))
+            csv = published.enter_context(_published(settings, table, run.table(table.name), report))
+            run = replace(run, csv_sha256=csv.sha256)
         return _complete(path, run)
 
 
-def _publish_csv(settings: Settings, table: Table, built: TableRun, report: Report) -> str:
-    """Exports the version that the run has just built; the CSV's SHA-256."""
-    from pipelines.export import draft
+@contextmanager
+def _published(settings: Settings, table: Table, built: TableRun, report: Report) -> "Iterator[Draft]":
+    """The CSV of the version that the run has just built, in its place; if the run still fails, the old one is back."""
+    from pipelines.export import draft, sweep
 
     report.progress("csv", table.name, 0)
+    sweep(settings, table)
     with draft(settings, table, built.version) as csv:
         if csv.rows != built.rows_out:
             said = f"{csv.rows:,} records for {built.rows_out:,} rows of gold"
             raise QualityFault(f"{csv.final}: {said}; the CSV stays as it was")
-        csv.publish()
-    return csv.sha256
+        with csv.published():
+            yield csv
 
 
 def export(settings: Settings, report: Report) -> None:
@@ -129,7 +134,8 @@ def export(settings: Settings, report: Report) -> None:
             if complete_run(settings, "gold", table.domain).run != run.run:
                 report.step(f"{csv.final}: a newer run has written it meanwhile")
                 continue
-            csv.publish()
+            with csv.published():
+                pass
         report.step(f"{csv.final}: {csv.rows:,} records of gold's run {run.run}")
 
 

@@ -1,5 +1,6 @@
 """The PostgreSQL source: connections that read the same bytes for any role, one snapshot, and what its tables are."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,9 @@ PIN = (
     + ", ".join(f"('{name}', '{value}')" for name, value in PINNED.items())
     + ") v(name, value) WHERE EXISTS (SELECT FROM pg_catalog.pg_settings s WHERE s.name = v.name)"
 )
+# An error in the middle of a stream comes without its code; what it quotes may be a value.
+STREAMED = "[libpq] Execution error [PGRES_FATAL_ERROR]: ERROR:  "
+QUOTED = re.compile('"[^"]*"')
 BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 
@@ -61,9 +65,15 @@ def dsn(server: Postgres) -> str:
 
 
 def reason(error: Exception) -> str:
-    """The first line of a database error, which names no row value."""
+    """The first line of a database error; of a data error (SQLSTATE class 22) the code only: its text quotes values."""
+    state = str(getattr(error, "pgcode", None) or getattr(error, "sqlstate", None) or "")
     primary = getattr(getattr(error, "diag", None), "message_primary", None)
-    return (primary or str(error).strip() or type(error).__name__).splitlines()[0]
+    said: str = (primary or str(error).strip() or type(error).__name__).splitlines()[0]
+    if state.startswith("22"):
+        return f"the server cannot make sense of a value in it (SQLSTATE {state})"
+    if said.startswith(STREAMED):
+        return QUOTED.sub('"…"', said.removeprefix(STREAMED))
+    return said
 
 
 @contextmanager
@@ -91,28 +101,33 @@ class Snapshot:
     xid_range: str
 
 
-# What LOCK TABLE takes, of what we may read.
-LOCKABLE = """
+READABLE = """
 SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = %s AND c.relname = ANY(%s) AND c.relkind IN ('r', 'p', 'v')
-  AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+WHERE n.nspname = %s AND c.relname = ANY(%s) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+  AND has_schema_privilege(n.oid, 'USAGE') AND has_any_column_privilege(c.oid, 'SELECT')
 """
 
 
 @contextmanager
-def snapshot(server: Postgres, schema: str, names: list[str]) -> Iterator[Snapshot]:
-    """Opens and exports a read-only snapshot of the tables named.
-
-    They are locked before it is taken, as a SELECT locks them: a TRUNCATE, VACUUM FULL or ALTER of one of them, which a
-    snapshot does not keep out, waits until all ranges are read. Raises SourceFault.
-    """
+def guarded(server: Postgres, schema: str, names: list[str]) -> Iterator[None]:
+    """Keeps the tables named as they are: what a snapshot does not keep out (TRUNCATE, VACUUM FULL, ALTER, REFRESH)
+    waits. A SELECT of no row takes the lock also where LOCK TABLE may not: views, grants on single columns."""
     with connect(server) as connection, connection.cursor() as cursor:
         cursor.execute(PIN)
-        cursor.execute(LOCKABLE, (schema, names))
-        tables = ", ".join(f"{quoted(schema)}.{quoted(name)}" for (name,) in cursor.fetchall())
+        cursor.execute(READABLE, (schema, names))
+        readable = [name for (name,) in cursor.fetchall()]
+        cursor.execute("BEGIN READ ONLY")
+        for name in readable:
+            cursor.execute(f"SELECT FROM {quoted(schema)}.{quoted(name)} LIMIT 0")
+        yield
+
+
+@contextmanager
+def snapshot(server: Postgres, schema: str, names: list[str]) -> Iterator[Snapshot]:
+    """Opens and exports a read-only snapshot of the tables named, guarded before it is taken. Raises SourceFault."""
+    with guarded(server, schema, names), connect(server) as connection, connection.cursor() as cursor:
+        cursor.execute(PIN)
         cursor.execute(BEGIN)
-        if tables:
-            cursor.execute(f"LOCK TABLE {tables} IN ACCESS SHARE MODE")
         cursor.execute("SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_current_snapshot()::text")
         exported, xid_range = cursor.fetchone()
         yield Snapshot(connection, exported, xid_range)

@@ -1,6 +1,7 @@
 """The Spark session: local, quiet, in UTC, with the Delta jars that set-up checked."""
 
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conf.contract import Pii, Table
+from conf.contract import Table
 from conf.settings import PROJECT, Settings
 from pipelines import lake
 from pipelines.errors import StorageFault, UsageFault
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 JARS = PROJECT / ".jars"
+JAVA = ("17", "21")
 LOG4J = {"quiet": "log4j2-quiet.properties", "debug": "log4j2-debug.properties"}
 
 
@@ -71,11 +73,10 @@ def session(settings: Settings) -> Iterator["SparkSession"]:
                     "LAKEHOUSE_LOG=debug shows its log"
                 ) from error
         try:
+            java = spark._jvm.java.lang.System.getProperty("java.specification.version")  # type: ignore[union-attr]
+            if java not in JAVA:
+                raise UsageFault(f"Java 17 or 21 is needed, this is {java}; point JAVA_HOME at one")
             yield spark
-        except (PySparkException, Py4JError) as error:
-            if "No space left on device" in str(error):
-                raise StorageFault("no space left on the disk of the lake or of the temporary folder") from error
-            raise
         finally:
             gateway = spark.sparkContext._gateway
             spark.stop()
@@ -92,23 +93,39 @@ def read(spark: "SparkSession", path: Path, version: int) -> "DataFrame":
 
 
 def overwrite(frame: "DataFrame", path: Path, table: Table) -> int:
-    """Makes `frame` the whole content of the table, comments from its contract. The version it left.
-
-    The Delta log keeps smallest and largest values of keys, dates and amounts only: personal data stays out of it.
-    """
+    """Makes `frame` the whole content of the table, comments from its contract. The version it left."""
     from pyspark.sql import functions as F
 
     comments = {column.name: column.comment for column in table.columns}
-    indexed = [column.name for column in table.columns if column.pii is Pii.NONE and column.type != "string"]
-    options = {**lake.PROPERTIES, "delta.dataSkippingStatsColumns": ",".join(f"`{name}`" for name in indexed)}
     commented = frame.select(
         *(F.col(name).alias(name, metadata={"comment": comments.get(name, "")}) for name in frame.columns)
     )
-    lake.version(path)  # refuses a folder that is not ours
-    commented.write.format("delta").mode("overwrite").option("overwriteSchema", True).options(**options).save(str(path))
+    lake.make_folder(path)
+    lake.set_properties(path, table)
+    writer = commented.write.format("delta").mode("overwrite").option("overwriteSchema", True)
+    writer.options(**lake.properties(table)).save(str(path))
     version = lake.version(path)
     assert version is not None
     return version
+
+
+@contextmanager
+def storage_faults() -> Iterator[None]:
+    """Turns what Spark says of a disk or a file into one StorageFault; the rest passes."""
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except (PySparkException, Py4JError) as error:
+        said = str(error)
+        if "No space left on device" in said:
+            raise StorageFault("no space left on the disk of the lake or of the temporary folder") from error
+        if any(mark in said for mark in ("FAILED_READ_FILE", "FileNotFoundException", "java.io.IOException")):
+            file = re.search(r"file:(/[^\s,;]+)", said)
+            named = file[1] if file else "a file of the lake"
+            raise StorageFault(f"{named} cannot be read; restore it from a backup") from error
+        raise
 
 
 @contextmanager

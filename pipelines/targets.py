@@ -57,22 +57,24 @@ def demo(settings: Settings, report: Report) -> None:
         )
     seed(settings, report)
     runs = run_layers(settings, set(LAYERS), report)
-    show(settings, runs, report)
+    show(settings, runs, report, lines=3)
     report.say("\nnext: make shell        ask silver and gold in PySpark")
     report.say("      make help         all commands")
     report.say("      cp .env.example .env   name your own PostgreSQL, then: make bronze silver gold")
 
 
-def show(settings: Settings, runs: list[tuple[str, Run]], report: Report) -> None:
-    """The table of the runs and, of gold, the CSV: path, size, first lines."""
+def show(settings: Settings, runs: list[tuple[str, Run]], report: Report, lines: int = 0) -> None:
+    """The table of the runs and, of gold, the CSV: path, size and, where the people in it are fake, first lines."""
     report.summary(runs)
     if not any(layer == "gold" for layer, _ in runs):
         return
     for table in (table for table in catalogue.tables("gold") if table.csv):
         path = settings.export_path / f"{table.name}.csv"
-        report.say(f"\n{path} ({path.stat().st_size:,} bytes)")
+        here = Path.cwd()
+        shown = path.relative_to(here) if path.is_relative_to(here) else path
+        report.say(f"\n{shown} ({path.stat().st_size:,} bytes)")
         with path.open(encoding="utf-8", newline="") as file:
-            for line, _ in zip(file, range(3), strict=False):
+            for line, _ in zip(file, range(lines), strict=False):
                 report.say("  " + line.rstrip("\n"))
 
 

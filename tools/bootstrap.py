@@ -73,6 +73,9 @@ def make_venv() -> None:
         ask = "import sys; print('%d.%d' % sys.version_info[:2])"
         try:
             made = subprocess.run([PYTHON, "-c", ask], stdout=subprocess.PIPE).stdout.decode().strip()
+            # A set-up that was interrupted may have left it without pip.
+            if subprocess.run([PYTHON, "-m", "pip", "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
+                made = ""
         except OSError:
             made = ""
         if made == wanted:

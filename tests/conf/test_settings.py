@@ -159,6 +159,11 @@ def test_a_symbolic_link_does_not_hide_that_two_paths_are_one(tmp_path: Path) ->
     assert "are the same folder" in problems(tmp_path, {"LAKEHOUSE_SILVER_PATH": "link"})[0]
 
 
+def test_the_master_is_not_set_through_the_conf(tmp_path: Path) -> None:
+    given = {"LAKEHOUSE_SPARK__CONF": '{"spark.master": "yarn"}'}
+    assert "use LAKEHOUSE_SPARK__MASTER" in problems(tmp_path, given)[0]
+
+
 @pytest.mark.parametrize("master", ["spark://host:7077", "yarn", "k8s://x", "local[0]", "local-cluster[1,1,1]"])
 def test_a_remote_master_is_refused(tmp_path: Path, master: str) -> None:
     assert "LAKEHOUSE_SPARK__MASTER is not supported" in problems(tmp_path, {"LAKEHOUSE_SPARK__MASTER": master})[0]

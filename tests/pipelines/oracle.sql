@@ -1,5 +1,5 @@
 -- movimento_flat once more, as one query over the source: what the pipeline must give, to the last character.
--- In place of the words that begin with a colon stand the list of blanks (Unicode White_Space), and whether card
+-- The words that begin with a colon are replaced: by the list of blanks (Unicode White_Space), by whether cards show.
 WITH
 associado_limpo AS (
   SELECT DISTINCT id, nullif(regexp_replace(btrim(nome, :blanks), '[' || :blanks || ']+', ' ', 'g'), '') AS nome,

@@ -54,6 +54,7 @@ def test_a_named_server_with_nasty_password_schema_and_paths_from_env_file(
     )
     done = cli("gold", "silver", "bronze")  # layer order, whatever the order typed
     assert done.returncode == 0, done.stderr
+    assert "movimento_flat.csv (" in done.stdout and "nome_associado" not in done.stdout  # no member in a log
     assert (cli.folder / "a saída/movimento_flat.csv").read_text("utf-8").count("\n") > 200
     assert (cli.folder / "o lago/silver/cartoes/conta/_delta_log").is_dir()
     text = "".join(path.read_text("utf-8", "replace") for path in (cli.folder / "o lago").rglob("*.json"))
@@ -93,6 +94,8 @@ def test_usage_mistakes_are_exit_two(cli: Cli, database: Postgres) -> None:
     assert cli("demo", "gold").returncode == 2
     demo = cli("demo", env=named)
     assert demo.returncode == 2 and database.address in demo.stderr
+    typo = cli("export", "--set", "ROOT=x")
+    assert typo.returncode == 2 and "--set ROOT: there is no such setting" in typo.stderr
     seeded = cli("seed", env=named)
     assert seeded.returncode == 2 and f"CONFIRM={database.database}" in seeded.stderr
     assert query(database, "SELECT count(*) FROM pg_class WHERE relname = 'movimento'") == [(0,)]
@@ -128,7 +131,7 @@ def slow_run(cli: Cli, database: Postgres) -> Iterator["subprocess.Popen[str]"]:
     process.communicate()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_a_run_at_once_and_leaves_no_reader(
     slow_run: "subprocess.Popen[str]", database: Postgres, number: signal.Signals, code: int
 ) -> None:

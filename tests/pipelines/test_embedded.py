@@ -55,6 +55,17 @@ def test_a_server_whose_owner_was_killed_is_stopped_and_its_data_stay(folder: Pa
     assert not (folder / "data/postmaster.pid").exists()
 
 
+def test_a_process_that_has_the_old_servers_number_by_now_is_left_alone(folder: Path) -> None:
+    with embedded.server(folder):
+        pass
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", "postgres"]) as other:
+        (folder / "data/postmaster.pid").write_text(f"{other.pid}\n{folder}/data\n")
+        with embedded.server(folder) as address:
+            assert query(address, "SELECT 1") == [(1,)]
+        assert other.poll() is None
+        other.kill()
+
+
 def test_a_folder_that_is_a_link_or_somebody_elses_is_refused(folder: Path) -> None:
     link = folder / "link"
     link.symlink_to("/etc")

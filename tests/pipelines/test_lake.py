@@ -83,7 +83,26 @@ def test_a_folder_that_cannot_be_made_is_a_storage_fault_that_names_it(tmp_path:
         pass
 
 
-def test_a_log_without_versions_is_named_not_overwritten(tmp_path: Path) -> None:
-    (tmp_path / "x/_delta_log").mkdir(parents=True)
-    with pytest.raises(StorageFault, match="its _delta_log names no version"):
-        lake.version(tmp_path / "x")
+def test_a_folder_with_other_files_is_refused_and_its_mode_stays(settings: Settings) -> None:
+    settings.bronze_path.mkdir(parents=True)
+    settings.bronze_path.chmod(0o755)
+    (settings.bronze_path / "notes.txt").touch()
+    with pytest.raises(StorageFault, match="holds other files; name an empty one"), lake.locked(settings):
+        pass
+    assert settings.bronze_path.stat().st_mode & 0o777 == 0o755
+
+
+def test_the_layers_are_closed_to_others(settings: Settings) -> None:
+    with lake.locked(settings):
+        assert [settings.layer_path(layer).stat().st_mode & 0o777 for layer in lake.LAYERS] == [0o700, 0o750, 0o750]
+    with lake.locked(settings.model_copy(update={"card_numbers": "plain"})):
+        assert {settings.layer_path(layer).stat().st_mode & 0o777 for layer in lake.LAYERS} == {0o700}
+
+
+def test_a_table_that_was_brought_back_is_not_brought_back_again(tmp_path: Path) -> None:
+    path = tmp_path / "teste/coisa"
+    for value in (1, 2):
+        write_deltalake(path, pa.table({"id": [value]}), mode="overwrite")
+    for _ in range(3):
+        lake.bring_back(tmp_path, RUN)
+    assert lake.version(path) == 2

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from conf.contract import Pii
 from conf.settings import Postgres, Settings
 from gold.cartoes import movimento_flat
 from pipelines import catalogue, export, lake, silver
-from pipelines.errors import QualityFault, UsageFault
+from pipelines.errors import QualityFault, StorageFault, UsageFault
 from pipelines.lake import Run, TableRun
 from pipelines.report import Report
 from pipelines.run import export as export_again
@@ -157,7 +158,7 @@ def test_orphans_double_keys_and_unreadable_values_are_set_aside_with_their_reas
         "INSERT INTO cartao VALUES (30, '1', 'x', NULL, 20, 1), (31, '2', 'x', NULL, 1, NULL), (32, '3', 'x', NULL, 888, 7)",
         """INSERT INTO movimento VALUES (100, 1, 'x', '2024-01-01', 30), (101, 1, 'x', '2024-01-01', 12345), (102, NULL, 'x', '2024-01-01', 1),
         (103, 'NaN', 'x', NULL, 1), (104, 1.005, 'x', 'infinity', NULL), (105, 1, 'x', '2024-01-01', 1), (105, 1, ' x', '2024-01-01', 1),
-        (106, 1, 'x', '2024-01-01', 1), (106, 2, 'x', '2024-01-01', 1), (NULL, 1, 'x', '2024-01-01', 1)""",
+        (106, 1, 'x', '2024-01-01', 1), (106, 2, 'x', '2024-01-01', 1), (NULL, 1, 'x', '2024-01-01', 1), (NULL, 1, 'x', '2024-01-01', 1)""",
     )
     lakehouse.run()
     assert agree(lakehouse) == 17  # 16 good ones and movement 105, whose two copies are alike once trimmed
@@ -179,19 +180,74 @@ def test_orphans_double_keys_and_unreadable_values_are_set_aside_with_their_reas
     }
     run = lake.last_run(lakehouse.settings().silver_path, "cartoes")
     assert run is not None
-    for name, numbers in {"associado": (10, 6, 3, 1), "movimento": (26, 17, 8, 1)}.items():
+    for name, numbers in {"associado": (10, 6, 3, 1), "movimento": (27, 17, 8, 2)}.items():
         one = run.table(name)
         assert (one.rows_in, one.rows_out, one.set_aside, one.copies) == numbers
         assert one.rows_in == one.rows_out + one.set_aside + one.copies
 
 
-def test_a_row_that_is_repaired_at_the_source_leaves_quarantine(lakehouse: Lake) -> None:
-    fill(lakehouse, "INSERT INTO movimento VALUES (100, 1, 'x', '2024-01-01', 12345)")
+def test_a_row_that_is_broken_and_repaired_at_the_source_enters_and_leaves_quarantine(lakehouse: Lake) -> None:
+    fill(
+        lakehouse,
+        "INSERT INTO movimento VALUES (NULL, 1, 'Segredo', '2024-01-01', 1), (NULL, 1, 'Segredo', '2024-01-01', 1)",
+    )
+    lakehouse.run("bronze", "silver")
+    assert list(reasons(lakehouse, "movimento")) == [None]
+    execute(lakehouse.address, "DELETE FROM movimento WHERE id IS NULL")
+    lakehouse.run("bronze", "silver")
+    assert reasons(lakehouse, "movimento") == {}
+    execute(lakehouse.address, "UPDATE movimento SET id_cartao = 12345, des_transacao = 'Segredo' WHERE id = 1")
+    settings = lakehouse.run()
+    assert reasons(lakehouse, "movimento") == {1: ["cartao:missing"]} and agree(lakehouse) == 15
+    logs = settings.silver_path.rglob("*__quarantine/_delta_log/*.json")
+    assert "Segredo" not in "".join(path.read_text("utf-8") for path in logs)
+
+
+def test_a_run_that_was_killed_before_its_first_commit_does_not_block_the_next(lakehouse: Lake) -> None:
+    fill(lakehouse)
+    settings = lakehouse.settings()
+    for layer in lake.LAYERS:
+        for name in ("cartoes/movimento", "cartoes/movimento_flat", "_runs"):
+            log = settings.layer_path(layer) / name / "_delta_log"
+            log.mkdir(parents=True)
+            (log.parent / "part-00000-half.parquet").write_bytes(b"PAR1")
+        (settings.layer_path(layer) / ".lock").touch()
     lakehouse.run()
-    assert list(reasons(lakehouse, "movimento")) == [100]
-    execute(lakehouse.address, "UPDATE movimento SET id_cartao = 1 WHERE id = 100")
-    lakehouse.run()
-    assert reasons(lakehouse, "movimento") == {} and agree(lakehouse) == 17
+    assert agree(lakehouse) == 16
+
+
+def test_a_data_file_that_is_gone_is_named_and_the_old_gold_stays(lakehouse: Lake) -> None:
+    fill(lakehouse)
+    settings = lakehouse.run()
+    before = lakehouse.csv
+    (file,) = lake.file_paths(settings.silver_path / "cartoes/conta", 0)
+    Path(file).unlink()
+    with pytest.raises(StorageFault, match=Path(file).name):
+        lakehouse.run("gold")
+    assert lakehouse.csv == before
+    shutil.rmtree(settings.silver_path / "cartoes/conta")
+    with pytest.raises(StorageFault, match="conta: it is gone, but run 1 recorded its version 0"):
+        lakehouse.run("silver")
+
+
+def test_a_run_that_cannot_be_recorded_puts_the_old_csv_back(lakehouse: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(lakehouse)
+    settings = lakehouse.run()
+    before = lakehouse.csv
+    execute(lakehouse.address, "DELETE FROM movimento WHERE id = 1")
+    lakehouse.run("bronze", "silver")
+    left = settings.export_path / ".movimento_flat.csv.99999999.x.half"  # a killed run's
+    left.touch()
+
+    def full(*_: object) -> None:
+        assert lakehouse.csv != before
+        raise StorageFault("No space left on device")
+
+    monkeypatch.setattr(lake, "record", full)
+    with pytest.raises(StorageFault):
+        lakehouse.run("gold")
+    assert lakehouse.csv == before and len(lakehouse.table("gold", "movimento_flat")) == 16
+    assert [path.name for path in settings.export_path.iterdir()] == ["movimento_flat.csv"]
 
 
 def test_a_source_as_the_er_diagram_draws_it_works(lakehouse: Lake) -> None:
