@@ -144,8 +144,7 @@ def locked(settings: Settings) -> Iterator[None]:
 
 
 def properties(table: Table) -> dict[str, str]:
-    """Delta's settings of a table. Its log has the extremes of keys, dates and amounts only: personal data
-    stays out of it."""
+    """Delta's settings of a table. Its log gets the extremes of keys, dates and amounts, never of personal data."""
     indexed = [column.name for column in table.columns if column.pii is Pii.NONE and column.type != "string"]
     return PROPERTIES | {"delta.dataSkippingStatsColumns": ",".join(f"`{name}`" for name in indexed)}
 

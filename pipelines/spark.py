@@ -88,7 +88,9 @@ def session(settings: Settings) -> Iterator["SparkSession"]:
 
 
 def read(spark: "SparkSession", path: Path, version: int) -> "DataFrame":
-    """A Delta table as it was at `version`."""
+    """A Delta table as it was at `version`. Raises StorageFault where it is gone."""
+    if lake.version(path) is None:
+        raise StorageFault(f"table {path} is gone; restore it from a backup, or run its layer again")
     return spark.read.format("delta").option("versionAsOf", version).load(str(path))
 
 

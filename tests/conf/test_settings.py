@@ -140,7 +140,7 @@ def test_settings_cannot_be_changed(tmp_path: Path) -> None:
         ({"LAKEHOUSE_EXPORT_PATH": "/"}, "the root of the file system"),
         ({"LAKEHOUSE_EXPORT_PATH": "~"}, "the home directory"),
         ({"LAKEHOUSE_EXPORT_PATH": str(PROJECT)}, "the project's folder"),
-        ({"LAKEHOUSE_EXPORT_PATH": str(PROJECT.parent)}, "the project's folder or above it"),
+        ({"LAKEHOUSE_EXPORT_PATH": str(PROJECT.parent)}, "or above it"),
         ({"LAKEHOUSE_BRONZE_PATH": str(PROJECT / "bronze")}, "a folder of the project's own files"),
         ({"LAKEHOUSE_EXPORT_PATH": str(PROJECT / ".git/x")}, "a folder of the project's own files"),
         ({"LAKEHOUSE_ROOT": "s3://bucket/lake"}, "object stores are not supported"),

@@ -226,6 +226,8 @@ def test_a_data_file_that_is_gone_is_named_and_the_old_gold_stays(lakehouse: Lak
         lakehouse.run("gold")
     assert lakehouse.csv == before
     shutil.rmtree(settings.silver_path / "cartoes/conta")
+    with pytest.raises(StorageFault, match="silver/cartoes/conta is gone"):
+        lakehouse.run("gold")
     with pytest.raises(StorageFault, match="conta: it is gone, but run 1 recorded its version 0"):
         lakehouse.run("silver")
 
