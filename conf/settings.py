@@ -54,6 +54,13 @@ class Postgres(Frozen):
     sslmode: SslMode | None = None
     sslrootcert: str | None = None
 
+    @field_validator("host")
+    @classmethod
+    def _is_a_host(cls, host: str) -> str:
+        if "@" in host:
+            raise ValueError("must not have an @; in the user or password of a URL, write it as %40")
+        return host
+
     @property
     def address(self) -> str:
         """The server's name for messages and for `_runs`."""
@@ -76,8 +83,15 @@ class Postgres(Frozen):
 
 class Spark(Frozen):
     master: str = "local[*]"
-    driver_memory: str = Field(default="2g", pattern=r"^[1-9][0-9]*[mg]$")
+    driver_memory: str = "2g"
     conf: dict[str, str] = {}
+
+    @field_validator("driver_memory")
+    @classmethod
+    def _is_memory(cls, memory: str) -> str:
+        if not re.fullmatch(r"[1-9][0-9]*[mg]", memory):
+            raise ValueError("must be like 2g or 512m")
+        return memory
 
     @field_validator("conf")
     @classmethod
@@ -270,8 +284,8 @@ def _spelled_out(error: ValidationError, titles: Mapping[tuple[str, ...], str]) 
         if problem["type"] == "missing":
             yield f"{name} is missing"
         else:
-            message = problem["msg"].removeprefix("Value error, ")
-            yield f"{name} {message[:1].lower()}{message[1:]}" if message.startswith("is ") else f"{name}: {message}"
+            message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+            yield f"{name} {message.partition(', unable to parse')[0]}"
 
 
 def _unknown(named: Mapping[str, str]) -> Iterator[str]:

@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 from types import FrameType
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from conf.settings import KNOWN, Settings, SettingsError, load, read_secrets
 from pipelines.errors import Fault, UsageFault
@@ -115,7 +115,7 @@ def read_settings(given: list[str]) -> Settings:
         raise SettingsError(problems)
     here = Path.cwd()
     try:
-        file = {name: value for name, value in dotenv_values(here / ".env", interpolate=False).items() if value}
+        file = read_env(here / ".env")
         secrets = read_secrets(Path("/run/secrets"))
     except (OSError, UnicodeDecodeError) as error:
         named = error.filename if isinstance(error, OSError) else ".env or a file in /run/secrets"
@@ -126,6 +126,18 @@ def read_settings(given: list[str]) -> Settings:
     for name in LIBPQ_NAMES:
         os.environ.pop(name, None)
     return settings
+
+
+def read_env(path: Path) -> dict[str, str]:
+    """The names and values of a .env file, nothing interpolated. Raises SettingsError naming each line that is none."""
+    if not path.exists():
+        return {}
+    with path.open(encoding="utf-8") as file:
+        found = list(parse_stream(file))
+    wrong = [str(one.original.line) for one in found if one.error]
+    if wrong:
+        raise SettingsError([f"{path.name}: line {', '.join(wrong)} cannot be read; write NAME=value"])
+    return {one.key: one.value for one in found if one.key and one.value}
 
 
 def _fail(kind: str, text: str, code: int) -> int:

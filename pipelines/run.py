@@ -42,6 +42,9 @@ def run_layers(
     Without `spark` a session is started when the first layer needs one, and ends with the call.
     """
     done: list[tuple[str, Run]] = []
+    first = next(layer for layer in LAYERS if layer in layers)
+    for domain in catalogue.domains(first) if first != "bronze" else ():
+        complete_run(settings, LAYERS[LAYERS.index(first) - 1], domain)  # before any folder is made
     with lake.locked(settings), ExitStack() as stack:
 
         @cache
@@ -71,6 +74,7 @@ def _run_bronze(settings: Settings, domain: str, report: Report) -> Run:
     previous = lake.last_run(path, domain)
     run = _next(path, domain, previous.lake if previous else uuid.uuid4().hex, None, source)
     tables = tuple(table for table in catalogue.tables("bronze") if table.domain == domain)
+    report.step(f"bronze reads {source if settings.postgres else 'the embedded server (fake data)'}")
     with _undone(path, previous), source_server(settings) as server:
         try:
             with snapshot(server, settings.schema_name, [table.source_name for table in tables]) as picture:
@@ -165,7 +169,7 @@ def _same_kind(layer: str, path: Path, previous: Run | None, source: str) -> Non
         was, now = (f"the {name} server" if name == EMBEDDED else name for name in (previous.source, source))
         raise UsageFault(
             f"{layer} in {path} was filled from {was}, and would now be filled from {now}; "
-            "name the right PostgreSQL, or another lake with LAKEHOUSE_ROOT"
+            "name the right PostgreSQL, or another lake with LAKEHOUSE_ROOT, or begin anew with `make reset`"
         )
 
 

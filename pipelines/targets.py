@@ -58,9 +58,9 @@ def demo(settings: Settings, report: Report) -> None:
     seed(settings, report)
     runs = run_layers(settings, set(LAYERS), report)
     show(settings, runs, report, lines=3)
-    report.say("\nnext: make shell        ask silver and gold in PySpark")
-    report.say("      make help         all commands")
-    report.say("      cp .env.example .env   name your own PostgreSQL, then: make bronze silver gold")
+    report.say("\nnext: make shell   ask silver and gold in PySpark")
+    report.say("      make help    all commands")
+    report.say("      make reset   delete the fake data, before your own PostgreSQL: see README.md")
 
 
 def show(settings: Settings, runs: list[tuple[str, Run]], report: Report, lines: int = 0) -> None:
@@ -98,8 +98,10 @@ def reset(settings: Settings, report: Report) -> None:
     for path in (*ours, *files, *data):
         report.say(f"  {path}")
     print("type yes to go on: ", end="", flush=True)
-    if sys.stdin.readline().strip() != "yes":
-        raise UsageFault("nothing was deleted")
+    answer = sys.stdin.readline().strip()
+    if answer != "yes":
+        report.say(f"{'' if answer else chr(10)}nothing was deleted")
+        return
     with lake.locked(settings):
         for path in ours:
             with lake.storage(f"{path}"):
@@ -107,11 +109,12 @@ def reset(settings: Settings, report: Report) -> None:
         for path in files:
             path.unlink()
         embedded.remove()
-    _remove_empty([*layers, settings.export_path])
+    _remove_empty([*layers, settings.export_path, *{layer.parent for layer in layers}])
+    report.say("deleted")
 
 
 def _remove_empty(folders: list[Path]) -> None:
     """Folders in which only our lock is left go, too."""
     for folder in folders:
-        if folder.exists() and {path.name for path in folder.iterdir()} <= {".lock"}:
+        if folder.exists() and folder != Path.cwd() and {path.name for path in folder.iterdir()} <= {lake.LOCK}:
             shutil.rmtree(folder)

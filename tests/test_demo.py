@@ -148,13 +148,13 @@ def test_reset_asks_first_and_deletes_only_what_is_ours(copy: Copy, demo: "subpr
     mine = copy.csv.with_name("mine.txt")
     mine.write_text("x")
     refused = copy.make("reset", stdin="no\n")
-    assert "nothing was deleted" in refused.stderr and copy.csv.exists() and str(copy.csv) in refused.stdout
+    assert "nothing was deleted" in refused.stdout and copy.csv.exists() and str(copy.csv) in refused.stdout
     saved = [(path, copy.folder.parent / path.name) for path in (copy.folder / "lake", copy.folder / "export")]
     for path, aside in saved:
         shutil.copytree(path, aside)
     done = copy.make("reset", stdin="yes\n")
     assert done.returncode == 0, done.stderr
-    assert not (copy.folder / "lake/gold").exists() and not copy.csv.exists() and mine.exists()
+    assert not (copy.folder / "lake").exists() and not copy.csv.exists() and mine.exists()
     assert not embedded.home(copy.folder).exists()
     for path, aside in saved:
         shutil.rmtree(path, ignore_errors=True)

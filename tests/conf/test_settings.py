@@ -120,6 +120,11 @@ def test_a_broken_url_is_refused_without_showing_its_password(tmp_path: Path) ->
     assert "DATABASE_URL is not a PostgreSQL URL" in found and "s3cr" not in found
 
 
+def test_an_at_sign_that_is_not_encoded_does_not_show_a_part_of_the_password(tmp_path: Path) -> None:
+    found = problems(tmp_path, {"DATABASE_URL": "postgresql://u:p@s3cret@127.0.0.1/d"})
+    assert "the host in DATABASE_URL" in found[0] and "s3cret" not in found[0]
+
+
 def test_a_password_never_shows(tmp_path: Path) -> None:
     found = settings(tmp_path, {**SERVER, "LAKEHOUSE_POSTGRES__PASSWORD": "s3cret"})
     assert "s3cret" not in repr(found) + str(found) + found.model_dump_json()
@@ -195,6 +200,12 @@ def test_the_command_line_names_every_problem_in_one_line_before_it_needs_java(c
     for name in ("LAKEHOUSE_EXPORT_PATH must not be", "POSTGRES__PORT", "POSTGRES__HOST is missing"):
         assert name in done.stderr
     assert 'a"$' not in done.stderr
+
+
+def test_a_line_of_the_env_file_that_is_none_is_named(cli: Cli) -> None:
+    (cli.folder / ".env").write_text("# fine\nLAKEHOUSE_ROOT=x\nthis is not env\n")
+    done = cli("bronze")
+    assert (done.returncode, done.stderr) == (2, "settings: .env: line 3 cannot be read; write NAME=value\n")
 
 
 def test_a_password_on_the_command_line_is_refused(cli: Cli) -> None:
