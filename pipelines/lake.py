@@ -24,6 +24,7 @@ from pipelines.errors import LockedFault, QualityFault, StorageFault
 
 LAYERS = ("bronze", "silver", "gold")
 RUNS = "_runs"
+EMBEDDED = "embedded"
 LOCK = ".lock"
 LOG = "_delta_log"
 QUARANTINE = "__quarantine"
@@ -54,7 +55,8 @@ class TableRun:
 
 @dataclass(frozen=True)
 class Run:
-    """A complete run of one layer and domain. `source` and `lake` come down from bronze, `snapshot` is the source's."""
+    """A complete run of one layer and domain. `source` (an address, or EMBEDDED) and `lake` come down
+    from bronze, `snapshot` is the source's."""
 
     run: int
     lake: str

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.lake import Run, TableRun
+from pipelines.lake import EMBEDDED, Run, TableRun
 
 
 class Report:
@@ -73,6 +73,8 @@ class Report:
                     table.add_row(layer, done.name, *numbers)
         self.say("")
         self._result.print(table)
+        for source in dict.fromkeys(run.source for _, run in runs):
+            self.say(f"source: {source}{' (fake data)' if source == EMBEDDED else ''}")
         for text in self._warnings:
             self.say(f"warning: {text}")
         self._warnings.clear()

@@ -13,15 +13,13 @@ from conf.contract import Table
 from conf.settings import Postgres, Settings
 from pipelines import catalogue, embedded, lake
 from pipelines.errors import ContractFault, QualityFault, UsageFault
-from pipelines.lake import LAYERS, Run, TableRun
+from pipelines.lake import EMBEDDED, LAYERS, Run, TableRun
 from pipelines.report import Report
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from pipelines.export import Draft
-
-EMBEDDED = "embedded"
 
 
 @contextmanager
@@ -43,8 +41,8 @@ def run_layers(
     """
     done: list[tuple[str, Run]] = []
     first = next(layer for layer in LAYERS if layer in layers)
-    for domain in catalogue.domains(first) if first != "bronze" else ():
-        complete_run(settings, LAYERS[LAYERS.index(first) - 1], domain)  # before any folder is made
+    if first != "bronze" and not settings.layer_path(before := LAYERS[LAYERS.index(first) - 1]).exists():
+        raise _no_complete_run(settings, before)  # before any folder is made
     with lake.locked(settings), ExitStack() as stack:
 
         @cache
@@ -74,7 +72,6 @@ def _run_bronze(settings: Settings, domain: str, report: Report) -> Run:
     previous = lake.last_run(path, domain)
     run = _next(path, domain, previous.lake if previous else uuid.uuid4().hex, None, source)
     tables = tuple(table for table in catalogue.tables("bronze") if table.domain == domain)
-    report.step(f"bronze reads {source if settings.postgres else 'the embedded server (fake data)'}")
     with _undone(path, previous), source_server(settings) as server:
         try:
             with snapshot(server, settings.schema_name, [table.source_name for table in tables]) as picture:
@@ -147,8 +144,12 @@ def complete_run(settings: Settings, layer: str, domain: str) -> Run:
     """The last complete run of a layer. Raises QualityFault where there is none."""
     run = lake.last_run(settings.layer_path(layer), domain)
     if run is None:
-        raise QualityFault(f"{layer} has no complete run in {settings.layer_path(layer)}; run `make {layer}` first")
+        raise _no_complete_run(settings, layer)
     return run
+
+
+def _no_complete_run(settings: Settings, layer: str) -> QualityFault:
+    return QualityFault(f"{layer} has no complete run in {settings.layer_path(layer)}; run `make {layer}` first")
 
 
 def _next(path: Path, domain: str, lake_id: str, upstream: int | None, source: str) -> Run:

@@ -80,6 +80,7 @@ def test_make_demo_shows_progress_ends_with_the_result_and_leaves_no_process(
     assert re.search(r"layer +table +rows in +rows out +set aside +seconds", demo.stdout)
     assert re.search(r"gold +movimento_flat +10,000 +10,000 +0 ", demo.stdout)
     assert f"\nexport/movimento_flat.csv ({copy.csv.stat().st_size:,} bytes)" in demo.stdout
+    assert "source: embedded (fake data)" in demo.stdout
     assert "nome_associado,sobrenome_associado" in demo.stdout and "make shell" in demo.stdout
     assert processes(copy.folder) == ""
     assert [path.name for path in copy.csv.parent.iterdir()] == ["movimento_flat.csv"]

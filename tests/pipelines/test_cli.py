@@ -73,7 +73,7 @@ def test_each_kind_of_failure_has_its_code_and_one_line(cli: Cli, database: Post
     lines = {
         2: cli("bronze", env=named | {"LAKEHOUSE_ROOT": "s3://x/y"}),
         3: cli("bronze", env=named),
-        4: cli("silver", env=named),
+        4: cli("silver", env=named | {"LAKEHOUSE_ROOT": "elsewhere"}),
         5: cli("bronze", env=named | {"LAKEHOUSE_ROOT": "/dev/null/lake"}),
     }
     expected = {
@@ -82,6 +82,7 @@ def test_each_kind_of_failure_has_its_code_and_one_line(cli: Cli, database: Post
         4: "run `make bronze` first",
         5: "/dev/null/lake",
     }
+    assert not (cli.folder / "elsewhere").exists()
     for code, done in lines.items():
         assert (done.returncode, done.stderr.count("\n"), done.stdout) == (code, 1, "")
         assert expected[code] in done.stderr and "Traceback" not in done.stderr
