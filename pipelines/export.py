@@ -51,10 +51,6 @@ class Draft:
             old.unlink(missing_ok=True)
 
 
-def csv_path(settings: Settings, table: Table) -> Path:
-    return settings.export_path / f"{table.name}.csv"
-
-
 @contextmanager
 def draft(settings: Settings, table: Table, version: int) -> Iterator[Draft]:
     """Writes the table's version beside its place; what was not published is gone afterwards.
@@ -62,7 +58,7 @@ def draft(settings: Settings, table: Table, version: int) -> Iterator[Draft]:
     Header, the columns that do not start with `_`, ordered by key; comma, LF, NULL empty and empty text `""`,
     timestamps as PostgreSQL's ISO style prints them. Readable by owner and group. Raises StorageFault.
     """
-    final = csv_path(settings, table)
+    final = lake.csv_path(settings, table)
     with lake.storage(f"export folder {settings.export_path}"):
         settings.export_path.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(

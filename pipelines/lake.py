@@ -165,6 +165,10 @@ def table_path(layer_path: Path, table: Table, suffix: str = "") -> Path:
     return layer_path / table.domain / (table.name + suffix)
 
 
+def csv_path(settings: Settings, table: Table) -> Path:
+    return settings.export_path / f"{table.name}.csv"
+
+
 def read_runs(layer_path: Path) -> list[Run]:
     """The complete runs of a layer, oldest first."""
     path = layer_path / RUNS

@@ -69,7 +69,7 @@ def show(settings: Settings, runs: list[tuple[str, Run]], report: Report, lines:
     if not any(layer == "gold" for layer, _ in runs):
         return
     for table in (table for table in catalogue.tables("gold") if table.csv):
-        path = settings.export_path / f"{table.name}.csv"
+        path = lake.csv_path(settings, table)
         here = Path.cwd()
         shown = path.relative_to(here) if path.is_relative_to(here) else path
         report.say(f"\n{shown} ({path.stat().st_size:,} bytes)")
@@ -87,9 +87,7 @@ def reset(settings: Settings, report: Report) -> None:
         for domain in catalogue.domains(layer)
     ]
     ours = [path for path in (*tables, *(layer / lake.RUNS for layer in layers)) if path.exists()]
-    files = [
-        path for table in catalogue.tables("gold") if (path := settings.export_path / f"{table.name}.csv").exists()
-    ]
+    files = [path for table in catalogue.tables("gold") if (path := lake.csv_path(settings, table)).exists()]
     data = [embedded.home()] if embedded.home().exists() else []
     if not (ours or files or data):
         report.say("nothing to delete")
@@ -114,7 +112,11 @@ def reset(settings: Settings, report: Report) -> None:
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    """Folders in which only our lock is left go, too."""
+    """Folders in which only our lock is left go, too; never the home or the working directory."""
     for folder in folders:
-        if folder.exists() and folder != Path.cwd() and {path.name for path in folder.iterdir()} <= {lake.LOCK}:
+        if (
+            folder.exists()
+            and folder not in (Path.home(), Path.cwd())
+            and {path.name for path in folder.iterdir()} <= {lake.LOCK}
+        ):
             shutil.rmtree(folder)
