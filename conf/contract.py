@@ -11,6 +11,12 @@ from enum import StrEnum
 DECIMAL = re.compile(r"decimal\((\d+),(\d+)\)")
 
 
+def is_summed(kind: str) -> bool:
+    """Whether sums of a type are proved: a decimal that leaves ten of 38 digits to the sum."""
+    match = DECIMAL.fullmatch(kind)
+    return match is not None and int(match[1]) <= 28
+
+
 class Pii(StrEnum):
     """How a column touches a person."""
 
@@ -21,10 +27,11 @@ class Pii(StrEnum):
 
 
 class Severity(StrEnum):
-    """What happens to a row that fails a rule: it passes and is counted, or it is set aside."""
+    """What a row that fails a rule does: it passes and is counted, it is set aside, or it ends the run."""
 
     WARN = "warn"
     QUARANTINE = "quarantine"
+    FAIL = "fail"
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,11 @@ def warn(condition: str, name: str = "") -> Rule:
 def quarantine(condition: str, name: str = "") -> Rule:
     """A rule whose failures would make gold wrong."""
     return Rule(condition, Severity.QUARANTINE, name or condition)
+
+
+def fail(condition: str, name: str = "") -> Rule:
+    """A rule that no row may fail: the run ends and what was there before stays."""
+    return Rule(condition, Severity.FAIL, name or condition)
 
 
 @dataclass(frozen=True)
@@ -98,6 +110,11 @@ class Column:
         match = DECIMAL.fullmatch(self.type)
         return (int(match[1]), int(match[2])) if match else None
 
+    @property
+    def summed(self) -> bool:
+        """Whether its sum is proved from layer to layer."""
+        return is_summed(self.type)
+
 
 @dataclass(frozen=True)
 class Table:
@@ -140,8 +157,17 @@ class Table:
         return " ".join(self.doc.split())
 
     @property
+    def summed(self) -> tuple[Column, ...]:
+        return tuple(column for column in self.columns if column.summed)
+
+    @property
     def keys(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.columns if column.key)
+
+    @property
+    def all_rules(self) -> tuple[Rule, ...]:
+        """The rules of the columns, then those of the table."""
+        return (*(rule for column in self.columns for rule in column.rules), *self.rules)
 
     @property
     def references(self) -> tuple[tuple[Column, Reference], ...]:

@@ -113,6 +113,10 @@ class Seed(Frozen):
     seed: int = 42
 
 
+class Quality(Frozen):
+    max_quarantined: float = Field(default=0.05, ge=0, le=1)
+
+
 class Settings(Frozen):
     """All settings. Paths are absolute. `postgres` is None where the source is the embedded server."""
 
@@ -124,6 +128,8 @@ class Settings(Frozen):
     schema_name: str = "public"
     spark: Spark = Spark()
     seed: Seed = Seed()
+    quality: Quality = Quality()
+    schema_drift: Literal["evolve", "freeze"] = "evolve"
     card_numbers: Literal["masked", "plain"] = "masked"
     log: Literal["quiet", "debug"] = "quiet"
 
@@ -143,6 +149,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     f"{PREFIX}SPARK__CONF": ("spark", "conf"),
     f"{PREFIX}SEED__MOVIMENTOS": ("seed", "movimentos"),
     f"{PREFIX}SEED__SEED": ("seed", "seed"),
+    f"{PREFIX}QUALITY__MAX_QUARANTINED": ("quality", "max_quarantined"),
+    f"{PREFIX}SCHEMA_DRIFT": ("schema_drift",),
     f"{PREFIX}CARD_NUMBERS": ("card_numbers",),
     f"{PREFIX}LOG": ("log",),
 }
@@ -156,7 +164,7 @@ def load(*sources: Mapping[str, str], base: Path) -> tuple[Settings, list[str]]:
     """
     named = ChainMap(*({name: value for name, value in source.items() if value} for source in sources))
     problems: list[str] = []
-    fields: dict[str, Any] = {"spark": {}, "seed": {}}
+    fields: dict[str, Any] = {"spark": {}, "seed": {}, "quality": {}}
     titles = {field: name for name, field in NAMES.items()}
     for name, value in named.items():
         field = NAMES.get(name)

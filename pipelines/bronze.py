@@ -4,30 +4,28 @@ Readers are threads of this process: ADBC and pyarrow leave the interpreter free
 of a table's pages in the snapshot that the control connection exported.
 """
 
+import difflib
 import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from decimal import Decimal
 
-import pyarrow as pa
+from psycopg2.extensions import connection as Connection
 
-from conf.contract import Table
+from conf.contract import Table, is_summed
 from conf.settings import Postgres, Settings
 from pipelines import lake
-from pipelines.arrow import arrow_type
 from pipelines.errors import ContractFault
-from pipelines.lake import TableRun
-from pipelines.pg_types import Reading, natural_type, read_as, select_list
-from pipelines.reader import Part, Plan, Reader
+from pipelines.pg_types import Reading, natural_type, read_as
+from pipelines.proof import Built, prove
+from pipelines.reader import AUDIT, Part, Plan, Reader
+from pipelines.records import Run, TableRun
 from pipelines.report import Report
 from pipelines.source import Relation, Snapshot, describe
 
-AUDIT = {
-    "_rescued": ("string", "What a column could not hold: JSON, column to the source's text"),
-    "_batch": ("bigint", "Bronze run"),
-}
 RANGE_BYTES = 64 * 2**20
 READERS = min(4, os.cpu_count() or 1)
 
@@ -36,32 +34,33 @@ def plan(table: Table, relation: Relation) -> Plan:
     """Every declared column as its contract's type, then the source's other columns as their own. Raises
     ContractFault naming each declared column that is missing or of another family."""
     found = {column.name: column for column in relation.columns}
+    declared = {column.name for column in table.columns}
+    extras = [column for column in relation.columns if column.name not in declared]
     problems = []
     readings: dict[str, Reading] = {}
-    fields = []
+    types: dict[str, str] = {}
     for column in table.columns:
         place = f"{relation.schema}.{relation.name}.{column.name}"
-        fields.append(_field(column.name, column.type, column.comment))
+        types[column.name] = column.type
         if column.name not in found:
             if not column.optional:
-                problems.append(f"column {place} is missing")
+                alike = difflib.get_close_matches(column.name, [extra.name for extra in extras], n=1)
+                problems.append(f"column {place} is missing" + (f"; is it {alike[0]} now?" if alike else ""))
         elif (reading := read_as(found[column.name], column.type)) is None:
             problems.append(f"column {place} is {found[column.name].type}, which cannot become {column.type} exactly")
         else:
             readings[column.name] = reading
-    declared = {column.name for column in table.columns}
     taken = {name.lower() for name in (*declared, *AUDIT)}
-    for extra in (column for column in relation.columns if column.name not in declared):
+    for extra in extras:
         if extra.name.lower() in taken:
             place = f"{relation.schema}.{relation.name}.{extra.name}"
             problems.append(f"column {place}: another column of bronze has this name, but for case; rename it")
             continue
         taken.add(extra.name.lower())
-        target = natural_type(extra)
-        reading = read_as(extra, target)
+        types[extra.name] = natural_type(extra)
+        reading = read_as(extra, types[extra.name])
         assert reading is not None, "every column can be read as its natural type"
         readings[extra.name] = reading
-        fields.append(_field(extra.name, target, ""))
     problems += [
         f"column {relation.schema}.{relation.name}.{column.name}: no right to read it"
         for column in relation.columns
@@ -69,8 +68,36 @@ def plan(table: Table, relation: Relation) -> Plan:
     ]
     if problems:
         raise ContractFault("; ".join(problems))
-    fields += [_field(name, kind, comment) for name, (kind, comment) in AUDIT.items()]
-    return Plan(table, relation, f"SELECT {select_list(readings)} FROM {relation.sql}", pa.schema(fields))
+    return Plan(table, relation, readings, types | AUDIT)
+
+
+def drift(one: Plan, before: TableRun) -> list[str]:
+    """What changed, since the run before, in the columns that no contract names."""
+    unnamed = {column.name for column in one.table.columns} | set(AUDIT)
+    was = {column.name: column.type for column in before.columns if column.name not in unnamed}
+    now = {name: kind for name, kind in one.types.items() if name not in unnamed}
+    place = f"column {one.relation.schema}.{one.relation.name}."
+    return (
+        [f"{place}{name} is new: {kind}" for name, kind in now.items() if name not in was]
+        + [f"{place}{name} is gone" for name in was if name not in now]
+        + [f"{place}{name} was {was[name]}, is {kind}" for name, kind in now.items() if was.get(name, kind) != kind]
+    )
+
+
+def guaranteed(one: Plan) -> tuple[str, ...]:
+    """What the source's constraints promise of numbers: "key", and each column whose reference holds.
+
+    Texts are left out: cleaning may make two of them one.
+    """
+    table, relation = one.table, one.relation
+    exact = {column.name for column in table.columns if column.type != "string"}
+    key = ["key"] if relation.primary_key == set(table.keys) <= exact else []
+    return tuple(key) + tuple(
+        column.name
+        for column, reference in table.references
+        if column.name in exact
+        and (column.name, reference.table.source_name, reference.table.keys[0]) in relation.foreign_keys
+    )
 
 
 def plans(snapshot: Snapshot, schema: str, tables: tuple[Table, ...]) -> list[Plan]:
@@ -102,16 +129,24 @@ def ranges(relation: Relation) -> list[str]:
 
 
 def load(
-    settings: Settings, server: Postgres, snapshot: Snapshot, tables: tuple[Table, ...], run: int, report: Report
-) -> Iterator[TableRun]:
-    """Reads all tables, commits each when its last range is in. Nothing is written before all of them are checked."""
+    settings: Settings,
+    server: Postgres,
+    snapshot: Snapshot,
+    tables: tuple[Table, ...],
+    run: int,
+    previous: Run | None,
+    report: Report,
+) -> Iterator[Built]:
+    """Reads all tables, proves each when its last range is in. Nothing is written before all of them are checked."""
     todo = plans(snapshot, settings.schema_name, tables)
+    _report_drift(settings, todo, previous, report)
     for one in todo:
         lake.make_folder(lake.table_path(settings.bronze_path, one.table))
     stop = threading.Event()
     reader = Reader(server, snapshot.exported, run, stop, report)
     parts: dict[str, list[Part]] = {one.table.name: [] for one in todo}
-    with ThreadPoolExecutor(READERS, thread_name_prefix="reader") as pool:
+    with ThreadPoolExecutor(1) as control, ThreadPoolExecutor(READERS, thread_name_prefix="reader") as pool:
+        totals = {one.table.name: control.submit(source_totals, snapshot.connection, one) for one in todo}
         futures: dict[Future[Part], Plan] = {}
         for one in sorted(todo, key=lambda one: -one.relation.size):
             path = lake.table_path(settings.bronze_path, one.table)
@@ -123,24 +158,46 @@ def load(
                 parts[one.table.name].append(future.result())
                 waiting[one.table.name] -= 1
                 if not waiting[one.table.name]:
-                    yield _commit(settings, one, parts[one.table.name])
+                    yield _built(settings, one, parts[one.table.name], totals[one.table.name].result())
         except BaseException:
             stop.set()
             reader.cancel()
-            pool.shutdown(cancel_futures=True)
+            snapshot.connection.cancel()
+            for executor in (pool, control):
+                executor.shutdown(cancel_futures=True)
+            for future, one in futures.items():  # whole files of tables that are not built
+                if waiting[one.table.name] and not future.cancelled() and not future.exception():
+                    (lake.table_path(settings.bronze_path, one.table) / future.result().name).unlink(missing_ok=True)
             raise
         finally:
             reader.close()
 
 
-def _commit(settings: Settings, one: Plan, parts: list[Part]) -> TableRun:
-    path = lake.table_path(settings.bronze_path, one.table)
-    files = sorted((part.name, part.rows) for part in parts if part.rows)
-    rows = sum(rows for _, rows in files)
-    version = lake.commit_files(path, one.table, one.schema, files)
+def _report_drift(settings: Settings, todo: list[Plan], previous: Run | None, report: Report) -> None:
+    before = {table.name: table for table in previous.tables} if previous else {}
+    drifted = [text for one in todo if one.table.name in before for text in drift(one, before[one.table.name])]
+    if drifted and settings.schema_drift == "freeze":
+        allowed = "set LAKEHOUSE_SCHEMA_DRIFT=evolve to take it, or name the column in its contract"
+        raise ContractFault(f"{'; '.join(drifted)}; the schema is frozen: {allowed}")
+    for text in drifted:
+        report.warning(text)
+
+
+def source_totals(connection: Connection, one: Plan) -> tuple[int, dict[str, Decimal]]:
+    """Rows of the table in the snapshot and the sums of its amounts, as the server counts them."""
+    summed = {name: one.readings[name].value for name in one.readings if is_summed(one.types[name])}
+    items = ", ".join(["count(*)", *(f"coalesce(sum({value}), 0)" for value in summed.values())])
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {items} FROM {one.relation.sql}")
+        rows, *sums = cursor.fetchone()
+    return rows, dict(zip(summed, sums, strict=True))
+
+
+def _built(settings: Settings, one: Plan, parts: list[Part], source: tuple[int, dict[str, Decimal]]) -> Built:
+    """The table's files, proved to hold what the source counted."""
+    rows, totals = source
     seconds = time.monotonic() - min(part.started for part in parts)
-    return TableRun(one.table.name, version, rows, rows, seconds=seconds)
-
-
-def _field(name: str, kind: str, comment: str) -> pa.Field:
-    return pa.field(name, arrow_type(kind), metadata={"comment": comment} if comment else None)
+    done = TableRun(one.table.name, 0, rows, rows, seconds=seconds, guaranteed=guaranteed(one))
+    files = sorted(part.name for part in parts if part.rows)
+    built = Built(done, one.table, lake.table_path(settings.bronze_path, one.table), one.schema, files)
+    return prove(built, one.types, one.table.keys, rows, totals)

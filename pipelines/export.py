@@ -7,27 +7,26 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
-import duckdb
 import psutil
 
 from conf.contract import Table
 from conf.settings import Settings
 from pipelines import lake
-from pipelines.errors import StorageFault
-from pipelines.source import quoted
-
-MEMORY = "1GB"
+from pipelines.duck import engine
+from pipelines.source import literal, quoted
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A finished CSV that does not have its name yet."""
+    """A finished CSV that does not have its name yet; `rows` and `totals` are what reading it back gave."""
 
     temporary: Path
     final: Path
     rows: int
+    totals: dict[str, Decimal]
     sha256: str
 
     @contextmanager
@@ -52,8 +51,8 @@ class Draft:
 
 
 @contextmanager
-def draft(settings: Settings, table: Table, version: int) -> Iterator[Draft]:
-    """Writes the table's version beside its place; what was not published is gone afterwards.
+def draft(settings: Settings, table: Table, files: list[str]) -> Iterator[Draft]:
+    """Writes the table's data files as one CSV beside its place; what was not published is gone afterwards.
 
     Header, the columns that do not start with `_`, ordered by key; comma, LF, NULL empty and empty text `""`,
     timestamps as PostgreSQL's ISO style prints them. Readable by owner and group. Raises StorageFault.
@@ -67,13 +66,13 @@ def draft(settings: Settings, table: Table, version: int) -> Iterator[Draft]:
         os.close(handle)
     temporary = Path(name)
     try:
-        files = lake.file_paths(lake.table_path(settings.gold_path, table), version)
-        rows = _copy(table, files, temporary, settings.gold_path)
+        _copy(table, files, temporary, settings.gold_path)
+        rows, totals = read_back(table, temporary)
         with lake.storage(f"export {temporary}"), temporary.open("rb") as file:
             os.fsync(file.fileno())
             temporary.chmod(0o640)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        yield Draft(temporary, final, rows, sha256)
+        yield Draft(temporary, final, rows, totals, sha256)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -87,25 +86,35 @@ def sweep(settings: Settings, table: Table) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def _copy(table: Table, files: list[str], target: Path, gold_path: Path) -> int:
-    shown = ", ".join(quoted(column.name) for column in table.columns if not column.name.startswith("_"))
-    keys = ", ".join(map(quoted, table.keys))
+def _copy(table: Table, files: list[str], target: Path, gold_path: Path) -> None:
+    names = exported(table)
     if not files:
-        target.write_text(
-            ",".join(column.name for column in table.columns if not column.name.startswith("_")) + "\n", "utf-8"
-        )
-        return 0
+        target.write_text(",".join(names) + "\n", "utf-8")
+        return
+    shown, keys = (", ".join(map(quoted, some)) for some in (names, table.keys))
     dialect = "FORMAT csv, HEADER true, DELIMITER ',', QUOTE '\"', ESCAPE '\"', NULLSTR '', NEW_LINE '\\n'"
-    with tempfile.TemporaryDirectory(dir=gold_path, prefix=f".export.{os.getpid()}.") as scratch:
-        connection = duckdb.connect(config={"memory_limit": MEMORY, "temp_directory": scratch})
-        try:
-            copied = connection.execute(
-                f"COPY (SELECT {shown} FROM read_parquet($files) ORDER BY {keys}) TO $target ({dialect})",
-                {"files": files, "target": str(target)},
-            ).fetchone()
-        except duckdb.Error as error:
-            said = f"{type(error).__name__} while writing {table.name}; check the disk's free space"
-            raise StorageFault(f"export {target.parent}: {said}") from error
-        finally:
-            connection.close()
-    return int(copied[0]) if copied else 0
+    with (
+        tempfile.TemporaryDirectory(dir=gold_path, prefix=f".export.{os.getpid()}.") as scratch,
+        engine(f"export {target.parent}: writing {table.name}", Path(scratch)) as connection,
+    ):
+        connection.execute(
+            f"COPY (SELECT {shown} FROM read_parquet($files) ORDER BY {keys}) TO $target ({dialect})",
+            {"files": files, "target": str(target)},
+        )
+
+
+def exported(table: Table) -> list[str]:
+    return [column.name for column in table.columns if not column.name.startswith("_")]
+
+
+def read_back(table: Table, file: Path) -> tuple[int, dict[str, Decimal]]:
+    """Records of a CSV and the sums of its amounts, as a reader of the file finds them."""
+    names = exported(table)
+    summed = [column for column in table.summed if column.name in names]
+    kinds = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
+    sums = "".join(f", coalesce(sum({quoted(column.name)}::{column.type}), 0)" for column in summed)
+    dialect = f"header = true, delim = ',', quote = '\"', escape = '\"', new_line = '\\n', columns = {{{kinds}}}"
+    with engine(f"export {file.parent}: reading {table.name} back") as connection:
+        found = connection.execute(f"SELECT count(*){sums} FROM read_csv($file, {dialect})", {"file": str(file)})
+        rows, *totals = found.fetchone() or (0,)
+    return rows, {column.name: total for column, total in zip(summed, totals, strict=True)}

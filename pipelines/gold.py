@@ -2,18 +2,21 @@
 
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
 
+from conf.contract import Table
 from conf.settings import Settings
 from pipelines import lake
 from pipelines.catalogue import Entry
 from pipelines.errors import QualityFault
-from pipelines.lake import Run, TableRun
+from pipelines.proof import Built, prove
+from pipelines.records import Run, TableRun
 from pipelines.report import Report
-from pipelines.spark import overwrite, read
+from pipelines.spark import read, write_files
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -25,34 +28,48 @@ def fingerprint(key: str) -> list[Column]:
 
 
 def build(
-    settings: Settings, spark: "SparkSession", upstream: Run, entries: tuple[Entry, ...], report: Report
-) -> Iterator[TableRun]:
-    """Builds the tables. Raises QualityFault where a join lost or multiplied a row."""
+    settings: Settings, spark: "SparkSession", upstream: Run, run: int, entries: tuple[Entry, ...], report: Report
+) -> Iterator[Built]:
+    """Builds the tables. Raises QualityFault where a join lost or multiplied a row, or a cent."""
     for entry in entries:
         started, table = time.monotonic(), entry.table
-        assert entry.transform is not None
         report.progress("gold", table.name, 0)
-
-        inputs = {one.module: _silver(settings, spark, upstream, one.domain, one.name) for one in table.inputs}
-        frame = entry.transform(*inputs.values())
+        inputs = inputs_of(settings, spark, upstream, table)
         observed = Observation(table.name)
         path = lake.table_path(settings.gold_path, table)
-        version = overwrite(frame.observe(observed, *fingerprint(table.keys[0])), path, table)
-        rows_in = rows_out = observed.get["rows"]
-        if table.one_row_per:
-            origin = table.one_row_per
+        files = write_files(transformed(entry, inputs).observe(observed, *fingerprint(table.keys[0])), path, run)
+        rows = rows_in = observed.get["rows"]
+        totals: dict[str, Decimal] = {}
+        if origin := table.one_row_per:
+            rows_in = upstream.table(origin.name).rows_out
             expected = inputs[origin.module].agg(*fingerprint(origin.keys[0])).first()
             assert expected is not None
-            rows_in = expected["rows"]
-            if (expected["rows"], expected["keys"]) != (observed.get["rows"], observed.get["keys"]):
+            if (expected["rows"], expected["keys"]) != (rows, observed.get["keys"]) or rows_in != rows:
                 raise QualityFault(
-                    f"gold.{table.name}: {rows_in} rows of silver.{origin.name} became {rows_out}, or other ones; "
+                    f"gold.{table.name}: {rows_in} rows of silver.{origin.name} became {rows}, or other ones; "
                     "a join lost or multiplied rows, gold and the CSV stay as they were"
                 )
-        if lake.count_rows(path, version) != rows_out:
-            raise QualityFault(f"gold.{table.name}: {rows_out} rows were built, but other ones written; run gold again")
-        yield TableRun(table.name, version, rows_in, rows_out, seconds=time.monotonic() - started)
+            totals = conserved(table, upstream.table(origin.name))
+        done = TableRun(table.name, 0, rows_in, rows, seconds=time.monotonic() - started)
+        built = Built(done, table, path, lake.schema_of(table, {}), files)
+        yield prove(built, lake.types_of(table, {}), table.keys, rows, totals)
 
 
-def _silver(settings: Settings, spark: "SparkSession", upstream: Run, domain: str, name: str) -> DataFrame:
-    return read(spark, settings.silver_path / domain / name, upstream.table(name).version)
+def inputs_of(settings: Settings, spark: "SparkSession", upstream: Run, table: Table) -> dict[str, DataFrame]:
+    """The silver tables of the run `upstream` that a table is made from, by module."""
+    return {
+        one.module: read(spark, lake.table_path(settings.silver_path, one), upstream.table(one.name).version)
+        for one in table.inputs
+    }
+
+
+def transformed(entry: Entry, inputs: dict[str, DataFrame]) -> DataFrame:
+    assert entry.transform is not None
+    return entry.transform(*inputs.values())
+
+
+def conserved(table: Table, origin: TableRun) -> dict[str, Decimal]:
+    """The sums that a table of one row per row of `origin` takes over, by its own columns' names."""
+    return {
+        column.name: origin.totals[column.made_from] for column in table.summed if column.made_from in origin.totals
+    }

@@ -1,18 +1,16 @@
-"""Delta tables of one layer: where they lie, which version is the good one, and `_runs`, the commit point of a run.
-
-A run is complete when its row is in `_runs`; readers take the versions that the last row names.
-"""
+"""The lake on disk: its folders and their locks, and Delta tables as versions made of Parquet files."""
 
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import DeltaTable, Schema, write_deltalake
+from deltalake import DeltaTable, Schema
 from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, create_table_with_add_actions
 from filelock import FileLock, Timeout
@@ -20,10 +18,9 @@ from filelock import FileLock, Timeout
 from conf.contract import Pii, Table
 from conf.settings import Settings
 from pipelines.arrow import arrow_type
-from pipelines.errors import LockedFault, QualityFault, StorageFault
+from pipelines.errors import LockedFault, StorageFault
 
 LAYERS = ("bronze", "silver", "gold")
-RUNS = "_runs"
 EMBEDDED = "embedded"
 LOCK = ".lock"
 LOG = "_delta_log"
@@ -34,75 +31,6 @@ PROPERTIES = {
     "delta.deletedFileRetentionDuration": "interval 365 days",
     "delta.enableDeletionVectors": "false",
 }
-
-
-@dataclass(frozen=True)
-class TableRun:
-    """What a run did to one table: the Delta version it left, and its rows. rows_in = rows_out + set_aside + copies."""
-
-    name: str
-    version: int
-    rows_in: int
-    rows_out: int
-    set_aside: int = 0
-    copies: int = 0
-    seconds: float = 0.0
-
-    @property
-    def is_quarantine(self) -> bool:
-        return self.name.endswith(QUARANTINE)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A complete run of one layer and domain. `source` (an address, or EMBEDDED) and `lake` come down
-    from bronze, `snapshot` is the source's."""
-
-    run: int
-    lake: str
-    domain: str
-    upstream_run: int | None
-    source: str
-    snapshot: str
-    started: datetime
-    finished: datetime
-    tables: tuple[TableRun, ...] = field(default=())
-    csv_sha256: str | None = None
-
-    def table(self, name: str) -> TableRun:
-        """What the run did to a table; raises QualityFault where the table is younger than the run."""
-        for table in self.tables:
-            if table.name == name:
-                return table
-        raise QualityFault(f"run {self.run} of the layer before has no table {name}; run that layer again")
-
-
-INSTANT = pa.timestamp("us", tz="UTC")
-TABLE_RUN = pa.struct(
-    {
-        "name": pa.string(),
-        "version": pa.int64(),
-        "rows_in": pa.int64(),
-        "rows_out": pa.int64(),
-        "set_aside": pa.int64(),
-        "copies": pa.int64(),
-        "seconds": pa.float64(),
-    }.items()
-)
-RUN = pa.schema(
-    {
-        "run": pa.int64(),
-        "lake": pa.string(),
-        "domain": pa.string(),
-        "upstream_run": pa.int64(),
-        "source": pa.string(),
-        "snapshot": pa.string(),
-        "started": INSTANT,
-        "finished": INSTANT,
-        "tables": pa.list_(TABLE_RUN),
-        "csv_sha256": pa.string(),
-    }
-)
 
 
 @contextmanager
@@ -145,20 +73,14 @@ def locked(settings: Settings) -> Iterator[None]:
         yield
 
 
+def indexed(table: Table) -> list[str]:
+    """The columns whose extremes may stand in the table's log: keys, dates and amounts, never personal data."""
+    return [column.name for column in table.columns if column.pii is Pii.NONE and column.type != "string"]
+
+
 def properties(table: Table) -> dict[str, str]:
-    """Delta's settings of a table. Its log gets the extremes of keys, dates and amounts, never of personal data."""
-    indexed = [column.name for column in table.columns if column.pii is Pii.NONE and column.type != "string"]
-    return PROPERTIES | {"delta.dataSkippingStatsColumns": ",".join(f"`{name}`" for name in indexed)}
-
-
-def set_properties(path: Path, table: Table) -> None:
-    """Gives a table that is there already the properties it would be made with."""
-    with storage(f"table {path}"):
-        if (
-            version(path) is not None
-            and not properties(table).items() <= DeltaTable(path).metadata().configuration.items()
-        ):
-            DeltaTable(path).alter.set_table_properties(properties(table))
+    """Delta's settings of a table."""
+    return PROPERTIES | {"delta.dataSkippingStatsColumns": ",".join(f"`{name}`" for name in indexed(table))}
 
 
 def table_path(layer_path: Path, table: Table, suffix: str = "") -> Path:
@@ -167,39 +89,6 @@ def table_path(layer_path: Path, table: Table, suffix: str = "") -> Path:
 
 def csv_path(settings: Settings, table: Table) -> Path:
     return settings.export_path / f"{table.name}.csv"
-
-
-def read_runs(layer_path: Path) -> list[Run]:
-    """The complete runs of a layer, oldest first."""
-    path = layer_path / RUNS
-    if version(path) is None:
-        return []
-    # File by file: pyarrow's threads under delta-rs's dataset can abort the process at its end.
-    with storage(f"table {path}"):
-        files = file_paths(path, DeltaTable(path).version())
-        rows = [row for file in files for row in pq.ParquetFile(file).read(use_threads=False).to_pylist()]
-    runs = (Run(**{**row, "tables": tuple(TableRun(**table) for table in row["tables"])}) for row in rows)
-    return sorted(runs, key=lambda run: run.run)
-
-
-def last_run(layer_path: Path, domain: str) -> Run | None:
-    """The last complete run of a domain."""
-    return next((run for run in reversed(read_runs(layer_path)) if run.domain == domain), None)
-
-
-def record(layer_path: Path, run: Run) -> None:
-    """The commit point: from here on readers see what `run` names."""
-    path = layer_path / RUNS
-    make_folder(path)
-    rows = pa.Table.from_pylist([asdict(run)], schema=RUN)
-    with storage(f"table {path}"):
-        write_deltalake(
-            path,
-            rows,
-            mode="append",
-            configuration=PROPERTIES,
-            description="Complete runs. One row per run and domain.",
-        )
 
 
 def version(path: Path) -> int | None:
@@ -221,26 +110,6 @@ def make_folder(path: Path) -> None:
         (path / LOG).mkdir(parents=True, exist_ok=True)
 
 
-def bring_back(layer_path: Path, run: Run | None) -> None:
-    """Restores each table whose head is not what `run` recorded: a run that did not complete left it so.
-
-    Raises StorageFault where a table that the run recorded is gone.
-    """
-    if run is None:
-        return
-    for table in run.tables:
-        path = layer_path / run.domain / table.name
-        if (head := version(path)) == table.version:
-            continue
-        if head is None:
-            said = f"it is gone, but run {run.run} recorded its version {table.version}"
-            raise StorageFault(f"table {path}: {said}; restore it from a backup, or begin anew with `make reset`")
-        with storage(f"table {path}"):
-            last = DeltaTable(path).history(1)[0]
-            if (last["operation"], last["operationParameters"].get("version")) != ("RESTORE", str(table.version)):
-                DeltaTable(path).restore(table.version)
-
-
 def file_paths(path: Path, at: int) -> list[str]:
     """The data files of a version."""
     with storage(f"table {path}"):
@@ -249,37 +118,77 @@ def file_paths(path: Path, at: int) -> list[str]:
     return [str(path / name) for name in names]
 
 
-def commit_files(path: Path, table: Table, schema: pa.Schema, files: list[tuple[str, int]]) -> int:
-    """Makes the Parquet files (name in `path`, rows) the whole content of the table, in one commit. Its version."""
+def schema_json(path: Path, at: int) -> str:
+    """The schema of a version as Delta, and Spark, write it."""
     with storage(f"table {path}"):
-        actions = []
-        for name, rows in files:
-            stat = (path / name).stat()
-            stats = json.dumps({"numRecords": rows})
-            actions.append(AddAction(name, stat.st_size, {}, int(stat.st_mtime * 1000), True, stats))
+        text: str = DeltaTable(path, version=at, without_files=True).schema().to_json()
+        return text
+
+
+def schema_of(table: Table, more: Mapping[str, str]) -> pa.Schema:
+    """The contract's columns with their comments, then `more` (name to Spark SQL type)."""
+    fields = [
+        pa.field(column.name, arrow_type(column.type), metadata={"comment": column.comment}) for column in table.columns
+    ]
+    return pa.schema(fields + [pa.field(name, arrow_type(kind)) for name, kind in more.items()])
+
+
+def ddl_of(table: Table, more: Mapping[str, str]) -> str:
+    """The same as Spark writes a schema."""
+    return ", ".join(f"`{name}` {kind}" for name, kind in types_of(table, more).items())
+
+
+def types_of(table: Table, more: Mapping[str, str]) -> dict[str, str]:
+    return {column.name: column.type for column in table.columns} | dict(more)
+
+
+def commit_files(path: Path, table: Table, schema: pa.Schema, files: list[str]) -> int:
+    """Makes the Parquet files, named from `path`, the whole content of the table, in one commit. Its version.
+
+    A table that is empty already gets no commit.
+    """
+    with storage(f"table {path}"):
         delta_schema = Schema.from_arrow(schema)
+        head = version(path)
+        if not files and head is not None and not file_paths(path, head) and DeltaTable(path).schema() == delta_schema:
+            return head
+        actions = []
+        for name in files:
+            stat = (path / name).stat()
+            stats = json.dumps(statistics(path / name, indexed(table)))
+            actions.append(AddAction(name, stat.st_size, {}, int(stat.st_mtime * 1000), True, stats))
         create_table_with_add_actions(
             str(path), delta_schema, actions, "overwrite", [], table.name, table.comment, properties(table)
         )
         return DeltaTable(path, without_files=True).version()
 
 
-def empty(path: Path, table: Table, more: Mapping[str, str]) -> int:
-    """Leaves the table without rows, with the contract's columns and then `more` (name to Spark SQL type). Its version;
-    a table that is so already gets no commit."""
-    fields = [
-        pa.field(column.name, arrow_type(column.type), metadata={"comment": column.comment}) for column in table.columns
-    ]
-    schema = pa.schema(fields + [pa.field(name, arrow_type(kind)) for name, kind in more.items()])
-    make_folder(path)
-    if (head := version(path)) is not None and not file_paths(path, head):
-        with storage(f"table {path}"):
-            if DeltaTable(path).schema() == Schema.from_arrow(schema):
-                return head
-    return commit_files(path, table, schema, [])
+def statistics(file: Path, columns: list[str]) -> dict[str, Any]:
+    """What Delta's log says of a file so that readers can skip it: rows and, of the columns, extremes and nulls.
+
+    Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#per-file-statistics
+    """
+    footer = pq.read_metadata(file)
+    known: dict[str, dict[str, Any]] = {"minValues": {}, "maxValues": {}, "nullCount": {}}
+    for index in range(footer.num_columns):
+        name = footer.schema.column(index).path
+        chunks = [footer.row_group(group).column(index).statistics for group in range(footer.num_row_groups)]
+        if name not in columns or not all(chunk and chunk.has_null_count for chunk in chunks):
+            continue
+        known["nullCount"][name] = sum(chunk.null_count for chunk in chunks)
+        lows = [chunk.min for chunk in chunks if chunk.has_min_max]
+        highs = [chunk.max for chunk in chunks if chunk.has_min_max]
+        if lows and (low := _as_json(min(lows))) is not None and (high := _as_json(max(highs))) is not None:
+            known["minValues"][name], known["maxValues"][name] = low, high
+    return {"numRecords": footer.num_rows, **known}
 
 
-def count_rows(path: Path, at: int) -> int:
-    """The rows of a version, from the statistics in its log."""
-    with storage(f"table {path}"):
-        return DeltaTable(path, version=at).count()
+def _as_json(value: object) -> int | float | str | None:
+    """A value as the log writes it; None where that would not be exact."""
+    if isinstance(value, Decimal):
+        return float(value) if len(value.as_tuple().digits) <= 15 else None
+    if isinstance(value, datetime):
+        return value.isoformat() if value.tzinfo is None else None
+    if isinstance(value, date):
+        return value.isoformat()
+    return value if type(value) is int else None

@@ -18,6 +18,7 @@ NATIVE = {
     "timestamp": "timestamp_ntz",
     "timestamptz": "timestamp",
 }
+MONEY = (19, 2)  # all that its 64 bits hold
 INTEGER_BITS = {"int2": 15, "int4": 31, "int8": 63, "smallint": 15, "integer": 31, "bigint": 63}
 INTEGER_DIGITS = {"int2": 5, "int4": 10, "int8": 19}
 # Arrow and Delta hold the years 1 to 9999; PostgreSQL also knows infinity, BC and five-digit years.
@@ -31,9 +32,16 @@ class Reading:
     expression: str
     fits: str | None = None
 
+    @property
+    def value(self) -> str:
+        """The SQL of what arrives: null where the value does not fit."""
+        return f"CASE WHEN {self.fits} THEN {self.expression} END" if self.fits else self.expression
+
 
 def natural_type(column: SourceColumn) -> str:
     """The Spark SQL type that a column gets when no contract names it."""
+    if column.type == "money":
+        return f"decimal({MONEY[0]},{MONEY[1]})"
     if column.type == "numeric" and column.precision is not None and column.scale is not None:
         return (
             f"decimal({column.precision},{column.scale})" if 0 <= column.scale <= column.precision <= 38 else "string"
@@ -80,6 +88,10 @@ def _as_decimal(column: SourceColumn, precision: int, scale: int) -> Reading | N
     cast = f"{name}::numeric({precision},{scale})"
     if column.type in INTEGER_DIGITS:
         return Reading(cast, None if INTEGER_DIGITS[column.type] <= whole else f"abs({name}::numeric) < 1e{whole}")
+    if column.type == "money":
+        wide = MONEY[0] - MONEY[1] <= whole and MONEY[1] <= scale
+        exact = f"{name}::numeric = round({name}::numeric, {scale}) AND abs({name}::numeric) < 1e{whole}"
+        return Reading(f"{name}::numeric({precision},{scale})", None if wide else exact)
     if column.type != "numeric":
         return None
     if (
@@ -97,10 +109,7 @@ def select_list(readings: dict[str, Reading]) -> str:
 
     `_rescued` is a JSON object of column to text, null where every value fits.
     """
-    items = []
-    for column, reading in readings.items():
-        value = f"CASE WHEN {reading.fits} THEN {reading.expression} END" if reading.fits else reading.expression
-        items.append(f"{value} AS {quoted(column)}")
+    items = [f"{reading.value} AS {quoted(column)}" for column, reading in readings.items()]
     checked = {column: reading.fits for column, reading in readings.items() if reading.fits}
     rescued = "NULL::text"
     if checked:

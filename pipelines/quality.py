@@ -1,34 +1,44 @@
-"""Checks of one silver table in one pass: every rule becomes a reason why a row is set aside, or a warning.
+"""Checks of one silver table in one pass: every rule says of each row whether it fails, and what that means.
 
 Transformations only (`DataFrame -> DataFrame`); who runs them is `pipelines/silver.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 
 from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from conf.contract import Column, Pii, Rule, Severity, Table, warn
+from conf.contract import Column, Pii, Severity, Table
 from silver.columns import masked
 
 # Columns that live only between the transform and the write.
 QUARANTINE_COLUMNS = {"_rescued": "string", "_reasons": "array<string>", "_batch": "bigint"}
-REASONS, WARNINGS, COPIES, CONFLICT, KNOWN = "_reasons", "_warnings", "_copies", "_conflict", "_accepted"
+CHECKS, COPIES, CONFLICT, KNOWN = "_checks", "_copies", "_conflict", "_accepted"
+EXAMPLES = 3
 
 
-def all_rules(table: Table) -> tuple[Rule, ...]:
-    """The rules of the columns, then those of the table; known labels are a rule, too."""
-    labels = tuple(
-        warn(f"{column.name} IN ({_texts(column)})", f"{column.name} is a known label")
-        for column in table.columns
-        if column.labels
-    )
-    return (*(rule for column in table.columns for rule in column.rules), *labels, *table.rules)
+@dataclass(frozen=True)
+class Check:
+    """A rule of the contract on one table: its name, what a failure means, and when a row fails."""
+
+    name: str
+    severity: Severity
+    fails: SparkColumn
 
 
-def _texts(column: Column) -> str:
-    return ", ".join("'" + label.replace("\\", "\\\\").replace("'", "\\'") + "'" for label in column.labels)
+@dataclass(frozen=True)
+class Parent:
+    """What a child's reference is tested against: the parent's keys as `parents` gives them.
+
+    Where the source guarantees that each parent is there, `frame` has only those set aside, or is None for none.
+    """
+
+    frame: DataFrame | None
+    guaranteed: bool = False
 
 
 def fold_copies(frame: DataFrame, keys: tuple[str, ...]) -> DataFrame:
@@ -44,82 +54,86 @@ def without_copies(frame: DataFrame) -> DataFrame:
     return frame.withColumns({COPIES: F.lit(1).cast("bigint"), CONFLICT: F.lit(False)})
 
 
-def parents(accepted: DataFrame, quarantined: DataFrame | None, key: str, carried: tuple[str, ...]) -> DataFrame:
+def parents(accepted: DataFrame | None, quarantined: DataFrame | None, key: str, carried: tuple[str, ...]) -> DataFrame:
     """What a child needs of its parent table: the key, whether it was accepted, the columns that rules use.
 
-    One row per key, also where many rows of that key are in quarantine; None where none is there.
+    One row per key, also where many rows of that key are in quarantine; None where there are no such rows to test.
     """
+    bad = None
+    if quarantined is not None:
+        types = {name: quarantined.schema[name].dataType for name in carried}
+        refused = F.struct(
+            F.lit(False).alias(KNOWN), *(F.lit(None).cast(kind).alias(name) for name, kind in types.items())
+        )
+        keys = quarantined.where(F.col(key).isNotNull()).select(F.col(key).alias("_key")).distinct()
+        bad = keys.select("_key", refused.alias("_parent"))
+    if accepted is None:
+        assert bad is not None
+        return bad
     taken = F.struct(F.lit(True).alias(KNOWN), *carried)
     good = accepted.select(F.col(key).alias("_key"), taken.alias("_parent"))
-    if quarantined is None:
-        return good
-    refused = F.struct(
-        F.lit(False).alias(KNOWN), *(F.lit(None).cast(accepted.schema[name].dataType).alias(name) for name in carried)
-    )
-    bad = quarantined.where(F.col(key).isNotNull()).select(F.col(key).alias("_key")).distinct()
-    return good.unionByName(bad.select("_key", refused.alias("_parent")))
+    return good.unionByName(bad) if bad is not None else good
 
 
-def judge(frame: DataFrame, table: Table, parent_frames: Mapping[str, DataFrame]) -> DataFrame:
-    """Adds `_reasons`, why the row is set aside, and `_warnings`, which rules it fails harmlessly; both may be empty.
+def judge(frame: DataFrame, table: Table, found: Mapping[str, Parent]) -> DataFrame:
+    """Adds `_checks`: for each of `checks`, in order, whether the row fails it.
 
-    `frame` has the table's columns, `_rescued`, `_copies` and `_conflict`; `parent_frames` has one frame of `parents`
-    for each reference, by column. Rules see a parent's columns as `<parent table>.<column>`.
+    `frame` has the table's columns, `_rescued`, `_copies` and `_conflict`; `found` has the parents of each reference,
+    by column. Rules see a parent's columns as `<parent table>.<column>`.
     """
+    joined = frame
     for column, reference in table.references:
-        parent = parent_frames[column.name].select(
-            F.col("_key").alias("_key"), F.col("_parent").alias(reference.table.name)
-        )
-        frame = frame.join(parent, on=frame[column.name] == parent["_key"], how="left").drop("_key")
-    reasons = [
-        *_key_reasons(table),
-        *_value_reasons(table),
-        *_reference_reasons(table),
-        *_rule_reasons(table, Severity.QUARANTINE),
+        if (parent := found[column.name].frame) is not None:
+            keyed = parent.select(F.col("_key"), F.col("_parent").alias(reference.table.name))
+            joined = joined.join(keyed, on=frame[column.name] == keyed["_key"], how="left").drop("_key")
+    results = [
+        F.coalesce(check.fails, F.lit(False)).alias(f"c{index}") for index, check in enumerate(checks(table, found))
     ]
-    warnings = [*_rescue_warnings(table), *_rule_reasons(table, Severity.WARN)]
-    judged = frame.withColumns({REASONS: _list(reasons), WARNINGS: _list(warnings)})
-    return judged.drop(*(reference.table.name for _, reference in table.references))
+    return joined.select(*(joined[name] for name in frame.columns), F.struct(*results).alias(CHECKS))
 
 
-def _list(reasons: list[SparkColumn]) -> SparkColumn:
-    return F.array_compact(F.array(*reasons)) if reasons else F.array().cast("array<string>")
+def checks(table: Table, found: Mapping[str, Parent]) -> list[Check]:
+    """Every rule of the table: its key, its not-null columns, its references, its labels, what the contract adds."""
+    return [
+        *_key_checks(table),
+        *_value_checks(table),
+        *_reference_checks(table, found),
+        *(
+            Check(f"{column.name} is a known label", Severity.WARN, ~F.col(column.name).isin(*column.labels))
+            for column in table.columns
+            if column.labels
+        ),
+        *(Check(rule.name, rule.severity, ~F.expr(rule.condition)) for rule in table.all_rules),
+    ]
 
 
-def _key_reasons(table: Table) -> list[SparkColumn]:
+def _key_checks(table: Table) -> Iterator[Check]:
     missing = F.lit(False)
     for key in table.keys:
         missing = missing | (F.col(key).isNull() & ~_rescued(table[key]))
-    return [F.when(missing, "key:missing"), F.when(F.col(CONFLICT), "key:conflict")]
+    yield Check("key:missing", Severity.QUARANTINE, missing)
+    yield Check("key:conflict", Severity.QUARANTINE, F.col(CONFLICT))
 
 
-def _value_reasons(table: Table) -> list[SparkColumn]:
-    """Columns that must not be null: unreadable where bronze rescued the value, else null."""
-    needed = [column for column in table.columns if not column.nullable]
-    unreadable = [F.when(_rescued(column), f"unreadable:{column.name}") for column in needed]
-    null = [
-        F.when(F.col(column.name).isNull() & ~_rescued(column), f"{column.name}:null")
-        for column in needed
-        if not column.key
-    ]
-    return unreadable + null
+def _value_checks(table: Table) -> Iterator[Check]:
+    """Values that bronze could not hold; a column that must not be null needs them, another only says so."""
+    for column in table.columns:
+        severity = Severity.WARN if column.nullable else Severity.QUARANTINE
+        yield Check(f"unreadable:{column.name}", severity, _rescued(column))
+        if not (column.nullable or column.key):
+            null = F.col(column.name).isNull() & ~_rescued(column)
+            yield Check(f"{column.name}:null", Severity.QUARANTINE, null)
 
 
-def _reference_reasons(table: Table) -> list[SparkColumn]:
-    reasons = []
+def _reference_checks(table: Table, found: Mapping[str, Parent]) -> Iterator[Check]:
     for column, reference in table.references:
-        parent, given = reference.table.name, F.col(column.name).isNotNull()
-        reasons.append(F.when(given & F.col(parent).isNull(), f"{parent}:missing"))
-        reasons.append(F.when(given & ~F.col(parent)[KNOWN], f"{parent}:quarantined"))
-    return reasons
-
-
-def _rule_reasons(table: Table, severity: Severity) -> list[SparkColumn]:
-    return [F.when(~F.expr(rule.condition), rule.name) for rule in all_rules(table) if rule.severity == severity]
-
-
-def _rescue_warnings(table: Table) -> list[SparkColumn]:
-    return [F.when(_rescued(column), f"unreadable:{column.name}") for column in table.columns if column.nullable]
+        name, parent, given = reference.table.name, found[column.name], F.col(column.name).isNotNull()
+        missing, refused = F.lit(False), F.lit(False)
+        if parent.frame is not None:
+            missing = F.lit(False) if parent.guaranteed else given & F.col(name).isNull()
+            refused = given & ~F.col(name)[KNOWN]
+        yield Check(f"{name}:missing", Severity.QUARANTINE, missing)
+        yield Check(f"{name}:quarantined", Severity.QUARANTINE, refused)
 
 
 def _rescued(column: Column) -> SparkColumn:
@@ -127,25 +141,64 @@ def _rescued(column: Column) -> SparkColumn:
     return F.get_json_object("_rescued", f"$['{column.made_from}']").isNotNull()
 
 
-def warning_names(table: Table) -> list[str]:
-    rescued = [f"unreadable:{column.name}" for column in table.columns if column.nullable]
-    return rescued + [rule.name for rule in all_rules(table) if rule.severity == Severity.WARN]
+def _failed(index: int) -> SparkColumn:
+    return F.col(f"{CHECKS}.c{index}")
 
 
-def counts(table: Table) -> list[SparkColumn]:
-    """Aggregates over a judged frame: rows_in, rows_out, set_aside, copies, and one per warning of accepted rows."""
-    accepted = F.size(REASONS) == 0
-    totals = [
+def is_accepted(tested: list[Check]) -> SparkColumn:
+    """Whether a judged row fails nothing that would set it aside."""
+    aside = F.lit(False)
+    for index, check in enumerate(tested):
+        if check.severity is not Severity.WARN:
+            aside = aside | _failed(index)
+    return ~aside
+
+
+def counts(table: Table, tested: list[Check]) -> list[SparkColumn]:
+    """Aggregates over a judged frame: rows, the sums of amounts, and of each check the rows that fail it.
+
+    rows_in, rows_out, set_aside, copies; <column>_out, <column>_aside, <column>_copies; failed_<n>. A warning counts
+    accepted rows.
+    """
+    good = is_accepted(tested)
+    items = [
         F.sum(COPIES).alias("rows_in"),
-        F.count_if(accepted).alias("rows_out"),
-        F.count_if(~accepted).alias("set_aside"),
+        F.count_if(good).alias("rows_out"),
+        F.count_if(~good).alias("set_aside"),
         F.sum(F.col(COPIES) - 1).alias("copies"),
     ]
-    names = warning_names(table)
-    return totals + [
-        F.count_if(accepted & F.array_contains(WARNINGS, name)).alias(f"warning_{index}")
-        for index, name in enumerate(names)
-    ]
+    for column in table.summed:
+        amount = F.col(column.name)
+        again = F.when(F.col(COPIES) > 1, amount * (F.col(COPIES) - 1).cast("decimal(10,0)"))
+        parts = {"out": F.when(good, amount), "aside": F.when(~good, amount), "copies": again}
+        items += [F.sum(part).alias(f"{column.name}_{side}") for side, part in parts.items()]
+    return items + [F.count_if(_counted(tested, index)).alias(f"failed_{index}") for index in range(len(tested))]
+
+
+def _counted(tested: list[Check], index: int) -> SparkColumn:
+    """A row that fails a rule; one that fails a warning only if it is accepted."""
+    return is_accepted(tested) & _failed(index) if tested[index].severity is Severity.WARN else _failed(index)
+
+
+def examples(judged: DataFrame, table: Table, tested: list[Check], indexes: list[int]) -> dict[int, tuple[str, ...]]:
+    """The least keys of rows that fail the checks numbered, up to three of each; none where keys are personal data.
+
+    Of a key of several columns, the parts with commas.
+    """
+    if not indexes or any(table[key].pii is not Pii.NONE for key in table.keys):
+        return {}
+    fails = {index: _counted(tested, index) for index in indexes}
+    some = reduce(or_, fails.values())
+    key = F.struct(*table.keys)
+    least = [F.min_by(F.when(one, key), F.when(one, key), EXAMPLES).alias(f"k{index}") for index, one in fails.items()]
+    found = judged.where(some).agg(*least).first()
+    assert found is not None
+    return {
+        index: tuple(
+            ", ".join(map(str, one)) for one in found[f"k{index}"] or () if any(part is not None for part in one)
+        )
+        for index in indexes
+    }
 
 
 def mask_cards(frame: DataFrame, table: Table) -> DataFrame:
@@ -154,15 +207,20 @@ def mask_cards(frame: DataFrame, table: Table) -> DataFrame:
     return frame.withColumns(cards) if cards else frame
 
 
-def accepted(judged: DataFrame, table: Table) -> DataFrame:
+def accepted(judged: DataFrame, table: Table, tested: list[Check]) -> DataFrame:
     """The rows without a reason, as the contract has them."""
-    return judged.where(F.size(REASONS) == 0).select(*(column.name for column in table.columns))
+    return judged.where(is_accepted(tested)).select(*(column.name for column in table.columns))
 
 
-def quarantined(judged: DataFrame, table: Table, batch: int) -> DataFrame:
+def quarantined(judged: DataFrame, table: Table, tested: list[Check], batch: int) -> DataFrame:
     """The rows with a reason: their values, card numbers masked, the reasons and the bronze run."""
-    aside = judged.where(F.size(REASONS) > 0)
-    kept = aside.select(
-        *(column.name for column in table.columns), "_rescued", REASONS, F.lit(batch).cast("bigint").alias("_batch")
+    reasons = [
+        F.when(_failed(index), check.name) for index, check in enumerate(tested) if check.severity is not Severity.WARN
+    ]
+    kept = judged.where(~is_accepted(tested)).select(
+        *(column.name for column in table.columns),
+        "_rescued",
+        F.array_compact(F.array(*reasons)).alias("_reasons"),
+        F.lit(batch).cast("bigint").alias("_batch"),
     )
     return mask_cards(kept, table)

@@ -17,19 +17,35 @@ import pyarrow.parquet as pq
 from conf.contract import Table
 from conf.settings import Postgres
 from pipelines import lake
+from pipelines.arrow import arrow_type
 from pipelines.errors import SourceFault
+from pipelines.pg_types import Reading, select_list
 from pipelines.report import Report
 from pipelines.source import BEGIN, PIN, Relation, dsn, literal, reason
+
+AUDIT = {"_rescued": "string", "_batch": "bigint"}
+COMMENTS = {"_rescued": "What a column could not hold: JSON, column to the source's text", "_batch": "Bronze run"}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How one table is read: its SQL without a range, and the schema it gives; columns the source lacks are null."""
+    """How one table is read: each column that the source has, and the types (Spark SQL) of all that bronze has.
+
+    Columns that the source lacks are null.
+    """
 
     table: Table
     relation: Relation
-    sql: str
-    schema: pa.Schema
+    readings: dict[str, Reading]
+    types: dict[str, str]
+
+    @property
+    def schema(self) -> pa.Schema:
+        comments = {column.name: column.comment for column in self.table.columns} | COMMENTS
+        return pa.schema(
+            pa.field(name, arrow_type(kind), metadata={"comment": comments[name]} if comments.get(name) else None)
+            for name, kind in self.types.items()
+        )
 
 
 @dataclass(frozen=True)
@@ -53,7 +69,8 @@ class Reader:
     def read(self, one: Plan, condition: str, path: Path) -> Part:
         """One range of one table as one Parquet file. Raises SourceFault where the source fails."""
         name = f"part-{self._run:05d}-{uuid.uuid4().hex}.parquet"
-        sql = one.sql + (f" WHERE {condition}" if condition else "")
+        sql = f"SELECT {select_list(one.readings)} FROM {one.relation.sql}"
+        sql += f" WHERE {condition}" if condition else ""
         rows, whole, started = 0, False, time.monotonic()
         try:
             with (
@@ -63,7 +80,8 @@ class Reader:
                 for batch in batches:
                     if self._stop.is_set():
                         break
-                    writer.write_batch(shaped(batch, one.schema, self._run))
+                    _check_texts(batch, one.relation)
+                    writer.write_batch(shaped(batch, writer.schema, self._run))
                     rows += batch.num_rows
                     self._report.progress("bronze", one.table.name, batch.num_rows)
                 whole = not self._stop.is_set()
@@ -113,6 +131,17 @@ class Reader:
             connection.close()
         for database in self._databases:
             database.close()
+
+
+def _check_texts(batch: pa.RecordBatch, relation: Relation) -> None:
+    """A database of encoding SQL_ASCII passes any bytes on. Raises SourceFault naming the column that is no UTF-8."""
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if pa.types.is_string(column.type):
+            try:
+                column.validate(full=True)
+            except pa.ArrowInvalid as error:
+                place = f"{relation.schema}.{relation.name}.{name}"
+                raise SourceFault(f"column {place} holds bytes that are no UTF-8 text; mend them there") from error
 
 
 def shaped(batch: pa.RecordBatch, schema: pa.Schema, run: int) -> pa.RecordBatch:

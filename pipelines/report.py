@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.lake import EMBEDDED, Run, TableRun
+from pipelines.lake import EMBEDDED
+from pipelines.records import Run, TableRun
 
 
 class Report:
@@ -22,6 +23,7 @@ class Report:
         self._shown = 0.0
         self._lock = threading.Lock()
         self._warnings: list[str] = []
+        self._taken = 0
 
     def __enter__(self) -> "Report":
         return self
@@ -59,6 +61,12 @@ class Report:
         """Kept for the end, where it is read."""
         self._warnings.append(text)
 
+    def new_warnings(self) -> tuple[str, ...]:
+        """The warnings since this was asked last."""
+        new = tuple(self._warnings[self._taken :])
+        self._taken += len(new)
+        return new
+
     def summary(self, runs: list[tuple[str, Run]]) -> None:
         """The table of a whole run, then the warnings."""
         if self._status:
@@ -78,6 +86,7 @@ class Report:
         for text in self._warnings:
             self.say(f"warning: {text}")
         self._warnings.clear()
+        self._taken = 0
 
     def say(self, text: str) -> None:
         """A line of the result."""

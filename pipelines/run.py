@@ -1,7 +1,7 @@
 """A run: the locks, each layer's work from the last complete run of the layer before, and its commit point."""
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,11 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conf.contract import Table
 from conf.settings import Postgres, Settings
-from pipelines import catalogue, embedded, lake
+from pipelines import catalogue, embedded, lake, records
+from pipelines.duck import HASHING
 from pipelines.errors import ContractFault, QualityFault, UsageFault
-from pipelines.lake import EMBEDDED, LAYERS, Run, TableRun
+from pipelines.lake import EMBEDDED, LAYERS
+from pipelines.proof import Built
+from pipelines.records import Run
 from pipelines.report import Report
 
 if TYPE_CHECKING:
@@ -68,23 +70,21 @@ def _run_bronze(settings: Settings, domain: str, report: Report) -> Run:
 
     path, source = settings.bronze_path, settings.postgres.address if settings.postgres else EMBEDDED
     for layer in LAYERS:
-        _same_kind(layer, settings.layer_path(layer), lake.last_run(settings.layer_path(layer), domain), source)
-    previous = lake.last_run(path, domain)
+        _same_kind(layer, settings.layer_path(layer), records.last_run(settings.layer_path(layer), domain), source)
+    previous = records.last_run(path, domain)
     run = _next(path, domain, previous.lake if previous else uuid.uuid4().hex, None, source)
     tables = tuple(table for table in catalogue.tables("bronze") if table.domain == domain)
     with _undone(path, previous), source_server(settings) as server:
         try:
             with snapshot(server, settings.schema_name, [table.source_name for table in tables]) as picture:
                 run = replace(run, snapshot=picture.xid_range)
-                for one in load(settings, server, picture, tables, run.run, report):
-                    report.table("bronze", one)
-                    run = replace(run, tables=(*run.tables, one))
-            order = [table.name for table in tables]
-            run = replace(run, tables=tuple(sorted(run.tables, key=lambda one: order.index(one.name))))
+                built = _collect("bronze", load(settings, server, picture, tables, run.run, previous, report), report)
         except ContractFault as fault:
             hint = "" if settings.postgres else "; the source is the embedded server, `make seed` fills it"
             raise ContractFault(f"{fault}{hint}") from fault
-        return _complete(path, run)
+        order = [table.name for table in tables]
+        built.sort(key=lambda one: order.index(one.done.name))
+        return _complete(path, run, built, report)
 
 
 def _run_layer(
@@ -92,7 +92,7 @@ def _run_layer(
 ) -> Run:
     path, before = settings.layer_path(layer), LAYERS[LAYERS.index(layer) - 1]
     upstream = complete_run(settings, before, domain)
-    previous = lake.last_run(path, domain)
+    previous = records.last_run(path, domain)
     _same_kind(layer, path, previous, upstream.source)
     run = replace(_next(path, domain, upstream.lake, upstream.run, upstream.source), snapshot=upstream.snapshot)
     entries = tuple(entry for entry in catalogue.entries(layer) if entry.table.domain == domain)
@@ -100,29 +100,54 @@ def _run_layer(
     from pipelines.spark import storage_faults
 
     job = {"silver": silver, "gold": gold}[layer]
-    with _undone(path, previous), storage_faults(), ExitStack() as published:
-        for one in job.build(settings, started(), upstream, entries, report):
-            run = replace(run, tables=(*run.tables, one))
-            report.table(layer, one)
-        for table in (entry.table for entry in entries if entry.table.csv):
-            csv = published.enter_context(_published(settings, table, run.table(table.name), report))
+    with _undone(path, previous), storage_faults():
+        built = _collect(layer, job.build(settings, started(), upstream, run.run, entries, report), report)
+        with ExitStack() as published:
+            drafts = [published.enter_context(_draft(settings, one, report)) for one in built if one.table.csv]
+            return _complete(path, run, built, report, drafts)
+
+
+def _collect(layer: str, building: Iterator[Built], report: Report) -> list[Built]:
+    """All of a layer's tables, written and proved; where one fails, no file of the others stays either."""
+    built: list[Built] = []
+    try:
+        for one in building:
+            built.append(one)
+            report.table(layer, one.done)
+    except BaseException:
+        for one in built:
+            one.discard()
+        raise
+    return built
+
+
+def _complete(path: Path, run: Run, built: list[Built], report: Report, drafts: "Sequence[Draft]" = ()) -> Run:
+    """Commits each table, gives the CSVs their names, and records the run: the commit point. If that fails, the old
+    CSVs are back."""
+    with ExitStack() as published:
+        run = replace(run, tables=tuple(one.commit() for one in built), hashing=HASHING, warnings=report.new_warnings())
+        for csv in drafts:
+            published.enter_context(csv.published())
             run = replace(run, csv_sha256=csv.sha256)
-        return _complete(path, run)
+        run = replace(run, finished=datetime.now(UTC))
+        records.record(path, run, tuple(rule for one in built for rule in one.rules))
+    return run
 
 
 @contextmanager
-def _published(settings: Settings, table: Table, built: TableRun, report: Report) -> "Iterator[Draft]":
-    """The CSV of the version that the run has just built, in its place; if the run still fails, the old one is back."""
+def _draft(settings: Settings, built: Built, report: Report) -> "Iterator[Draft]":
+    """The CSV of the rows that the run has just built, proved to have each of them."""
     from pipelines.export import draft, sweep
 
-    report.progress("csv", table.name, 0)
-    sweep(settings, table)
-    with draft(settings, table, built.version) as csv:
-        if csv.rows != built.rows_out:
-            said = f"{csv.rows:,} records for {built.rows_out:,} rows of gold"
+    report.progress("csv", built.table.name, 0)
+    sweep(settings, built.table)
+    with draft(settings, built.table, [str(built.path / file) for file in built.files]) as csv:
+        wrong = [name for name, total in csv.totals.items() if built.done.totals[name] != total]
+        if csv.rows != built.done.rows_out or wrong:
+            built.discard()
+            said = f"{csv.rows:,} records for {built.done.rows_out:,} rows of gold, or another sum of amounts"
             raise QualityFault(f"{csv.final}: {said}; the CSV stays as it was")
-        with csv.published():
-            yield csv
+        yield csv
 
 
 def export(settings: Settings, report: Report) -> None:
@@ -131,7 +156,8 @@ def export(settings: Settings, report: Report) -> None:
 
     for table in (table for table in catalogue.tables("gold") if table.csv):
         run = complete_run(settings, "gold", table.domain)
-        with draft(settings, table, run.table(table.name).version) as csv, lake.locked(settings):
+        path = lake.table_path(settings.gold_path, table)
+        with draft(settings, table, lake.file_paths(path, run.table(table.name).version)) as csv, lake.locked(settings):
             if complete_run(settings, "gold", table.domain).run != run.run:
                 report.step(f"{csv.final}: a newer run has written it meanwhile")
                 continue
@@ -142,7 +168,7 @@ def export(settings: Settings, report: Report) -> None:
 
 def complete_run(settings: Settings, layer: str, domain: str) -> Run:
     """The last complete run of a layer. Raises QualityFault where there is none."""
-    run = lake.last_run(settings.layer_path(layer), domain)
+    run = records.last_run(settings.layer_path(layer), domain)
     if run is None:
         raise _no_complete_run(settings, layer)
     return run
@@ -153,15 +179,9 @@ def _no_complete_run(settings: Settings, layer: str) -> QualityFault:
 
 
 def _next(path: Path, domain: str, lake_id: str, upstream: int | None, source: str) -> Run:
-    number = max((run.run for run in lake.read_runs(path)), default=0) + 1
+    number = max((run.run for run in records.read_runs(path)), default=0) + 1
     now = datetime.now(UTC)
     return Run(number, lake_id, domain, upstream, source, "", now, now)
-
-
-def _complete(path: Path, run: Run) -> Run:
-    run = replace(run, finished=datetime.now(UTC))
-    lake.record(path, run)
-    return run
 
 
 def _same_kind(layer: str, path: Path, previous: Run | None, source: str) -> None:
@@ -177,9 +197,9 @@ def _same_kind(layer: str, path: Path, previous: Run | None, source: str) -> Non
 @contextmanager
 def _undone(path: Path, previous: Run | None) -> Iterator[None]:
     """Before the work and after its failure the tables are as the last complete run left them."""
-    lake.bring_back(path, previous)
+    records.bring_back(path, previous)
     try:
         yield
     except BaseException:
-        lake.bring_back(path, previous)
+        records.bring_back(path, previous)
         raise

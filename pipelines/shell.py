@@ -5,7 +5,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from conf.settings import Settings
-from pipelines import lake
+from pipelines import records
 from pipelines.errors import QualityFault
 from pipelines.lake import LAYERS
 
@@ -19,7 +19,7 @@ def create_views(settings: Settings, spark: "SparkSession") -> list[str]:
     for layer in LAYERS:
         spark.sql(f"CREATE DATABASE IF NOT EXISTS {layer}")
         path = settings.layer_path(layer)
-        runs = {run.domain: run for run in lake.read_runs(path)}
+        runs = {run.domain: run for run in records.read_runs(path)}
         names = []
         for run in runs.values():
             for table in run.tables:
@@ -33,7 +33,7 @@ def create_views(settings: Settings, spark: "SparkSession") -> list[str]:
 
 def shell(settings: Settings) -> None:
     """Reads commands from standard input until it ends. Raises QualityFault where no layer has a complete run."""
-    if not any(lake.read_runs(settings.layer_path(layer)) for layer in LAYERS):
+    if not any(records.read_runs(settings.layer_path(layer)) for layer in LAYERS):
         raise QualityFault("no layer has a complete run; run `make demo` or `make bronze silver gold` first")
     from pyspark.sql import functions
 

@@ -18,6 +18,8 @@ PINNED = {
     "DateStyle": "ISO, MDY",
     "IntervalStyle": "postgres",
     "bytea_output": "hex",
+    "lc_monetary": "C",
+    "xmlbinary": "base64",
     "extra_float_digits": "1",
     "search_path": "pg_catalog",
     "row_security": "off",
@@ -146,13 +148,18 @@ class SourceColumn:
 
 @dataclass(frozen=True)
 class Relation:
-    """A table or view of the source; `size` in bytes, 0 where it has no pages of its own."""
+    """A table or view of the source; `size` in bytes, 0 where it has no pages of its own.
+
+    Constraints that hold for every row: the primary key's columns, and (column, table, column) of foreign keys.
+    """
 
     schema: str
     name: str
     columns: tuple[SourceColumn, ...]
     size: int
     pages: int
+    primary_key: frozenset[str] = frozenset()
+    foreign_keys: frozenset[tuple[str, str, str]] = frozenset()
 
     @property
     def sql(self) -> str:
@@ -182,6 +189,17 @@ FROM base b JOIN pg_type t ON t.oid = b.typid JOIN pg_namespace n ON n.oid = t.t
 WHERE t.typtype <> 'd' ORDER BY b.attnum
 """
 
+# Of a table that others inherit from, constraints say nothing about the heirs' rows.
+CONSTRAINTS = """
+SELECT c.contype, ARRAY(SELECT a.attname::text FROM unnest(c.conkey) k JOIN pg_attribute a
+                        ON a.attrelid = c.conrelid AND a.attnum = k),
+       f.relname, (SELECT a.attname FROM pg_attribute a WHERE a.attrelid = c.confrelid AND a.attnum = c.confkey[1])
+FROM pg_constraint c JOIN pg_class r ON r.oid = c.conrelid
+LEFT JOIN pg_class f ON f.oid = c.confrelid AND f.relnamespace = r.relnamespace
+WHERE c.conrelid = %s AND c.contype IN ('p', 'f') AND c.convalidated
+  AND (r.relkind = 'p' OR NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = r.oid))
+"""
+
 
 def describe(connection: Connection, schema: str, name: str) -> Relation | None:
     """The relation as the catalogue has it, or None where there is none of that name."""
@@ -192,4 +210,9 @@ def describe(connection: Connection, schema: str, name: str) -> Relation | None:
             return None
         oid, size, block = found
         cursor.execute(COLUMNS, {"oid": oid})
-        return Relation(schema, name, tuple(SourceColumn(*row) for row in cursor.fetchall()), size, size // block)
+        columns = tuple(SourceColumn(*row) for row in cursor.fetchall())
+        cursor.execute(CONSTRAINTS, (oid,))
+        constraints = cursor.fetchall()
+    primary = frozenset(column for kind, own, _, _ in constraints if kind == "p" for column in own)
+    foreign = frozenset((own[0], table, key) for kind, own, table, key in constraints if kind == "f" and len(own) == 1)
+    return Relation(schema, name, columns, size, size // block, primary, foreign)

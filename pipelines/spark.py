@@ -1,5 +1,6 @@
 """The Spark session: local, quiet, in UTC, with the Delta jars that set-up checked."""
 
+import json
 import os
 import re
 import sys
@@ -9,16 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conf.contract import Table
+import pyarrow.parquet as pq
+
 from conf.settings import PROJECT, Settings
 from pipelines import lake
 from pipelines.errors import StorageFault, UsageFault
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
 
 JARS = PROJECT / ".jars"
 JAVA = ("17", "21")
+NO_MARK = "mapreduce.fileoutputcommitter.marksuccessfuljobs"
 LOG4J = {"quiet": "log4j2-quiet.properties", "debug": "log4j2-debug.properties"}
 
 
@@ -44,6 +48,7 @@ def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.session.timeZone": "UTC",
+        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
         "spark.sql.shuffle.partitions": str(max(4, 2 * (os.cpu_count() or 1))),
         "spark.databricks.delta.snapshotPartitions": "2",
         **settings.spark.conf,
@@ -88,27 +93,33 @@ def session(settings: Settings) -> Iterator["SparkSession"]:
 
 
 def read(spark: "SparkSession", path: Path, version: int) -> "DataFrame":
-    """A Delta table as it was at `version`. Raises StorageFault where it is gone."""
+    """A Delta table as it was at `version`: the files that its log names. Raises StorageFault where one is gone."""
+    from pyspark.sql.types import StructType
+
     if lake.version(path) is None:
         raise StorageFault(f"table {path} is gone; restore it from a backup, or run its layer again")
-    return spark.read.format("delta").option("versionAsOf", version).load(str(path))
+    schema = StructType.fromJson(json.loads(lake.schema_json(path, version)))
+    return read_files(spark, [Path(file) for file in lake.file_paths(path, version)], schema)
 
 
-def overwrite(frame: "DataFrame", path: Path, table: Table) -> int:
-    """Makes `frame` the whole content of the table, comments from its contract. The version it left."""
-    from pyspark.sql import functions as F
+def read_files(spark: "SparkSession", files: list[Path], schema: "StructType | str") -> "DataFrame":
+    """Parquet files of a table, whether a commit names them or not yet."""
+    for file in files:
+        if not file.exists():
+            raise StorageFault(f"{file} cannot be read; restore it from a backup")
+    if not files:
+        return spark.createDataFrame([], schema)
+    return spark.read.schema(schema).parquet(*map(str, files))
 
-    comments = {column.name: column.comment for column in table.columns}
-    commented = frame.select(
-        *(F.col(name).alias(name, metadata={"comment": comments.get(name, "")}) for name in frame.columns)
-    )
+
+def write_files(frame: "DataFrame", path: Path, run: int) -> list[str]:
+    """Writes `frame` as Parquet files into the table's folder; a commit makes them its content. Their names."""
     lake.make_folder(path)
-    lake.set_properties(path, table)
-    writer = commented.write.format("delta").mode("overwrite").option("overwriteSchema", True)
-    writer.options(**lake.properties(table)).save(str(path))
-    version = lake.version(path)
-    assert version is not None
-    return version
+    with tempfile.TemporaryDirectory(dir=path, prefix=f"_run-{run:05d}-") as half:
+        frame.write.mode("append").option(NO_MARK, False).parquet(half, compression="zstd")
+        with lake.storage(f"table {path}"):
+            written = sorted(file for file in Path(half).glob("*.parquet") if pq.read_metadata(file).num_rows)
+            return [file.rename(path / file.name).name for file in written]
 
 
 @contextmanager

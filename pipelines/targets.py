@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 from conf.settings import Settings
-from pipelines import catalogue, embedded, lake
+from pipelines import catalogue, embedded, lake, records
 from pipelines.errors import UsageFault
-from pipelines.lake import LAYERS, Run
+from pipelines.lake import LAYERS
+from pipelines.records import Run
 from pipelines.report import Report
 from pipelines.run import export, run_layers, source_server
 
@@ -86,7 +87,7 @@ def reset(settings: Settings, report: Report) -> None:
         for layer, path in zip(LAYERS, map(settings.layer_path, LAYERS), strict=True)
         for domain in catalogue.domains(layer)
     ]
-    ours = [path for path in (*tables, *(layer / lake.RUNS for layer in layers)) if path.exists()]
+    ours = [path for path in (*tables, *(layer / records.RUNS for layer in layers)) if path.exists()]
     files = [path for table in catalogue.tables("gold") if (path := lake.csv_path(settings, table)).exists()]
     data = [embedded.home()] if embedded.home().exists() else []
     if not (ours or files or data):

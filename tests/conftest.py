@@ -19,7 +19,7 @@ from psycopg2.extensions import connection as Connection
 from pyspark.sql import DataFrame, SparkSession
 
 from conf.settings import PROJECT, Postgres, Settings, load
-from pipelines import embedded
+from pipelines import embedded, records
 from pipelines.report import Report
 from pipelines.run import run_layers
 from pipelines.source import dsn
@@ -118,7 +118,7 @@ class Lake:
 
     def settings(self, **given: str) -> Settings:
         """Settings that read this database and write below this folder; given ones by the end of their name."""
-        named = {"ROOT": "lake", "EXPORT_PATH": "export"} | given
+        named = {"ROOT": "lake", "EXPORT_PATH": "export", "QUALITY__MAX_QUARANTINED": "1"} | given
         settings, _ = load({f"LAKEHOUSE_{name}": value for name, value in named.items()}, base=self.folder)
         return settings.model_copy(update={"postgres": self.address})
 
@@ -130,10 +130,8 @@ class Lake:
 
     def table(self, layer: str, name: str) -> list[dict[str, Any]]:
         """A table of the last complete run, its rows as dicts, in order of their first column."""
-        from pipelines import lake
-
         settings = self.settings()
-        run = lake.last_run(settings.layer_path(layer), "cartoes")
+        run = records.last_run(settings.layer_path(layer), "cartoes")
         assert run is not None
         path = settings.layer_path(layer) / "cartoes" / name
         frame = self.spark.read.format("delta").option("versionAsOf", run.table(name).version).load(str(path))

@@ -12,6 +12,7 @@ from conf.settings import PROJECT
 from pipelines import catalogue, fake, quality
 from pipelines.arrow import arrow_type
 from pipelines.lake import LAYERS
+from pipelines.quality import Parent
 from tools.check_transforms import places
 
 ENTRIES = [entry for layer in LAYERS for entry in catalogue.entries(layer)]
@@ -106,13 +107,22 @@ def test_every_rule_can_be_asked_and_no_two_have_one_name(spark: SparkSession, e
     table = entry.table
     frame = empty(spark, table).selectExpr("*", "CAST(NULL AS string) AS _rescued")
     parents = {
-        column.name: quality.parents(empty(spark, ref.table), empty(spark, ref.table), ref.table.keys[0], ref.columns)
+        column.name: Parent(
+            quality.parents(empty(spark, ref.table), empty(spark, ref.table), ref.table.keys[0], ref.columns)
+        )
         for column, ref in table.references
     }
-    judged = quality.judge(quality.without_copies(frame), table, parents)
-    assert judged.select("_reasons", "_warnings").collect() == []
-    names = [rule.name for rule in quality.all_rules(table)]
+    judged, checks = quality.judge(quality.without_copies(frame), table, parents), quality.checks(table, parents)
+    assert quality.quarantined(judged, table, checks, 1).collect() == []
+    names = [check.name for check in checks]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("table", [one for one in TABLES if one.one_row_per], ids=lambda table: table.module)
+def test_a_table_of_one_row_per_row_keeps_every_amount_of_its_origin(table: Table) -> None:
+    assert table.one_row_per is not None
+    kept = {column.made_from for column in table.summed}
+    assert {column.name for column in table.one_row_per.summed} <= kept
 
 
 def test_the_purity_check_finds_what_a_transform_must_not_use(tmp_path: Path) -> None:

@@ -16,7 +16,12 @@ TABLE = Table(
         Column("nome_associado", "string", "First name of the card's member", nullable=True, pii=Pii.DIRECT),
         Column("sobrenome_associado", "string", "Last name of the card's member", nullable=True, pii=Pii.DIRECT),
         Column("idade_associado", "integer", "Age in years of the card's member", nullable=True, pii=Pii.INDIRECT),
-        Column("vlr_transacao_movimento", "decimal(10,2)", "Amount in reais; a refund is negative"),
+        Column(
+            "vlr_transacao_movimento",
+            "decimal(10,2)",
+            "Amount in reais; a refund is negative",
+            source="vlr_transacao",
+        ),
         Column("des_transacao_movimento", "string", "Description", nullable=True),
         Column("data_movimento", "timestamp_ntz", "When the card moved"),
         Column(

@@ -12,9 +12,9 @@ from deltalake import DeltaTable, write_deltalake
 
 from conf.contract import Column, Table
 from conf.settings import PROJECT, Settings, load
-from pipelines import lake
+from pipelines import lake, records
 from pipelines.errors import LockedFault, QualityFault, StorageFault
-from pipelines.lake import Run, TableRun
+from pipelines.records import Run, TableRun
 
 NOW = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
 RUN = Run(1, "lake", "teste", None, "embedded", "1:2:", NOW, NOW, (TableRun("coisa", 0, 3, 2, 1),))
@@ -27,12 +27,12 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def test_a_recorded_run_reads_back_as_it_was_and_the_last_one_counts(tmp_path: Path) -> None:
-    assert lake.read_runs(tmp_path) == [] and lake.last_run(tmp_path, "teste") is None
+    assert records.read_runs(tmp_path) == [] and records.last_run(tmp_path, "teste") is None
     other = replace(RUN, run=3, domain="outro")
     for run in (RUN, replace(RUN, run=2, csv_sha256="x"), other):
-        lake.record(tmp_path, run)
-    assert lake.read_runs(tmp_path) == [RUN, replace(RUN, run=2, csv_sha256="x"), other]
-    assert lake.last_run(tmp_path, "teste") == replace(RUN, run=2, csv_sha256="x")
+        records.record(tmp_path, run)
+    assert records.read_runs(tmp_path) == [RUN, replace(RUN, run=2, csv_sha256="x"), other]
+    assert records.last_run(tmp_path, "teste") == replace(RUN, run=2, csv_sha256="x")
 
 
 def test_a_table_younger_than_the_run_is_named() -> None:
@@ -44,20 +44,21 @@ def test_a_table_that_a_crash_left_ahead_is_brought_back(tmp_path: Path) -> None
     path = tmp_path / "teste/coisa"
     for value in (1, 2):
         write_deltalake(path, pa.table({"id": [value]}), mode="overwrite")
-    lake.record(tmp_path, RUN)  # names version 0
-    lake.bring_back(tmp_path, lake.last_run(tmp_path, "teste"))
+    records.record(tmp_path, RUN)  # names version 0
+    records.bring_back(tmp_path, records.last_run(tmp_path, "teste"))
     assert DeltaTable(path).file_uris() == DeltaTable(path, version=0).file_uris()
     before = lake.version(path)
-    lake.bring_back(tmp_path, replace(RUN, tables=(replace(RUN.tables[0], version=before or 0),)))
+    records.bring_back(tmp_path, replace(RUN, tables=(replace(RUN.tables[0], version=before or 0),)))
     assert lake.version(path) == before
 
 
 def test_an_empty_table_is_written_once(tmp_path: Path) -> None:
     path = tmp_path / "teste/coisa"
     path.mkdir(parents=True)
-    assert [lake.empty(path, TABLE, {"_reasons": "array<string>"}) for _ in range(3)] == [0, 0, 0]
-    assert lake.empty(path, TABLE, {}) == 1
-    assert lake.count_rows(path, 1) == 0
+    wide, narrow = (lake.schema_of(TABLE, more) for more in ({"_reasons": "array<string>"}, {}))
+    assert [lake.commit_files(path, TABLE, wide, []) for _ in range(3)] == [0, 0, 0]
+    assert lake.commit_files(path, TABLE, narrow, []) == 1
+    assert lake.file_paths(path, 1) == []
 
 
 def test_a_lake_is_one_process_at_a_time_and_a_killed_one_does_not_block(settings: Settings, tmp_path: Path) -> None:
@@ -104,5 +105,5 @@ def test_a_table_that_was_brought_back_is_not_brought_back_again(tmp_path: Path)
     for value in (1, 2):
         write_deltalake(path, pa.table({"id": [value]}), mode="overwrite")
     for _ in range(3):
-        lake.bring_back(tmp_path, RUN)
+        records.bring_back(tmp_path, RUN)
     assert lake.version(path) == 2

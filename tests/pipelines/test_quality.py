@@ -1,13 +1,15 @@
 """The checks: each bad row is set aside for its own reason, and none is lost or counted twice."""
 
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row
 
-from conf.contract import Column, Pii, Reference, Table, quarantine, warn
+from conf.contract import Column, Pii, Reference, Table, fail, quarantine, warn
 from pipelines import quality
+from pipelines.quality import Parent
 from tests.conftest import Rows
 
 PARENT = Table(
@@ -31,13 +33,41 @@ TABLE = Table(
 SCHEMA = "id_coisa bigint, valor decimal(10,2), nota string, cor string, numero string, id_dono bigint, _rescued string"
 
 
+@dataclass
+class Judged:
+    """Rows that were judged, and what the pipeline does with them."""
+
+    frame: DataFrame
+    checks: list[quality.Check]
+    table: Table
+
+    def accepted(self) -> list[Row]:
+        return quality.accepted(self.frame, self.table, self.checks).collect()
+
+    def aside(self, batch: int = 1) -> list[Row]:
+        return quality.quarantined(self.frame, self.table, self.checks, batch).collect()
+
+    def counts(self) -> dict[str, Any]:
+        found = self.frame.agg(*quality.counts(self.table, self.checks)).first()
+        assert found is not None
+        return found.asDict()
+
+    def failed(self) -> dict[str, tuple[int, tuple[str, ...]]]:
+        """Of each rule that a row failed: how many did, and their keys."""
+        found = self.counts()
+        failed = [index for index in range(len(self.checks)) if found[f"failed_{index}"]]
+        keys = quality.examples(self.frame, self.table, self.checks, failed)
+        return {self.checks[index].name: (found[f"failed_{index}"], keys.get(index, ())) for index in failed}
+
+
 @pytest.fixture
 def judged(rows: Rows) -> Any:
-    def judge(*values: tuple[Any, ...]) -> DataFrame:
+    def judge(*values: tuple[Any, ...], table: Table = TABLE) -> Judged:
         accepted = rows("id_dono bigint, pais string", (1, "br"), (2, "azul"))
         quarantined = rows("id_dono bigint, pais string", (3, "br"), (3, "pt"), (None, "br"))
-        parents = {"id_dono": quality.parents(accepted, quarantined, "id_dono", ("pais",))}
-        return quality.judge(quality.fold_copies(rows(SCHEMA, *values), TABLE.keys), TABLE, parents)
+        found = {"id_dono": Parent(quality.parents(accepted, quarantined, "id_dono", ("pais",)))}
+        folded = quality.fold_copies(rows(SCHEMA, *values), table.keys)
+        return Judged(quality.judge(folded, table, found), quality.checks(table, found), table)
 
     return judge
 
@@ -71,9 +101,9 @@ def test_a_bad_row_among_good_ones_is_set_aside_for_its_own_reason(
     judged: Any, bad: tuple[Any, ...], reasons: list[str]
 ) -> None:
     frame = judged(row(id_coisa=50), bad if bad[0] is None else (99, *bad[1:]), row(id_coisa=51))
-    aside = quality.quarantined(frame, TABLE, 4).collect()
-    assert [(found["_reasons"], found["_batch"]) for found in aside] == [(reasons, 4)]
-    assert sorted(found["id_coisa"] for found in quality.accepted(frame, TABLE).collect()) == [50, 51]
+    assert [(found["_reasons"], found["_batch"]) for found in frame.aside(4)] == [(reasons, 4)]
+    assert sorted(found["id_coisa"] for found in frame.accepted()) == [50, 51]
+    assert list(frame.failed()) == reasons
 
 
 @pytest.mark.parametrize(
@@ -88,44 +118,82 @@ def test_a_bad_row_among_good_ones_is_set_aside_for_its_own_reason(
     ],
 )
 def test_an_odd_row_is_accepted_with_a_warning(judged: Any, odd: tuple[Any, ...], warnings: list[str]) -> None:
-    (found,) = judged(odd).select("_reasons", "_warnings").collect()
-    assert (found["_reasons"], found["_warnings"]) == ([], warnings)
+    frame = judged(odd)
+    assert len(frame.accepted()) == 1
+    assert frame.failed() == dict.fromkeys(warnings, (1, ("1",)))
 
 
 def test_identical_copies_count_once_and_conflicting_ones_are_all_set_aside(judged: Any) -> None:
     frame = judged(
         row(id_coisa=1), row(id_coisa=1), row(id_coisa=2), row(id_coisa=2), row(id_coisa=2, valor=5), row(id_coisa=3)
     )
-    counts = frame.agg(*quality.counts(TABLE)).first().asDict()
-    assert {name: counts[name] for name in ("rows_in", "rows_out", "set_aside", "copies")} == {
-        "rows_in": 6,
-        "rows_out": 2,
-        "set_aside": 2,
-        "copies": 2,
-    }
-    assert {found["_reasons"][0] for found in quality.quarantined(frame, TABLE, 1).collect()} == {"key:conflict"}
-    assert sorted(found["id_coisa"] for found in quality.accepted(frame, TABLE).collect()) == [1, 3]
+    counts = frame.counts()
+    rows = {"rows_in": 6, "rows_out": 2, "set_aside": 2, "copies": 2}
+    sums = {"valor_out": Decimal(2), "valor_aside": Decimal(6), "valor_copies": Decimal(2)}
+    assert {name: counts[name] for name in (*rows, *sums)} == rows | sums
+    assert {found["_reasons"][0] for found in frame.aside()} == {"key:conflict"}
+    assert sorted(found["id_coisa"] for found in frame.accepted()) == [1, 3]
 
 
 def test_rows_without_a_key_do_not_conflict_with_each_other(judged: Any) -> None:
     frame = judged(row(id_coisa=None), row(id_coisa=None, valor=2))
-    assert [found["_reasons"] for found in quality.quarantined(frame, TABLE, 1).collect()] == [["key:missing"]] * 2
+    assert [found["_reasons"] for found in frame.aside()] == [["key:missing"]] * 2
 
 
 def test_cards_that_differ_only_in_masked_digits_conflict_and_quarantine_masks_them(judged: Any) -> None:
     frame = judged(row(numero="4111111111111111"), row(numero="5555111111111111"))
-    aside = quality.quarantined(frame, TABLE, 1).collect()
-    assert [(found["numero"], found["_reasons"]) for found in aside] == [("************1111", ["key:conflict"])] * 2
+    assert [(found["numero"], found["_reasons"]) for found in frame.aside()] == [
+        ("************1111", ["key:conflict"])
+    ] * 2
 
 
 def test_a_parent_with_many_copies_in_quarantine_does_not_multiply_its_children(judged: Any) -> None:
-    assert judged(row(id_dono=3)).count() == 1
+    assert judged(row(id_dono=3)).frame.count() == 1
 
 
 def test_the_order_and_partitions_of_rows_change_nothing(judged: Any) -> None:
     values = [row(id_coisa=number % 7, valor=number % 3, id_dono=number % 5) for number in range(40)]
-    results = [
-        sorted((found["id_coisa"], found["valor"], found["_copies"], found["_reasons"]) for found in frame.collect())
-        for frame in (judged(*values), judged(*reversed(values)).repartition(5))
+    results = []
+    for one in (judged(*values), judged(*reversed(values))):
+        results += [
+            sorted((found["id_coisa"], found["valor"], found["_copies"], found["_checks"]) for found in frame.collect())
+            for frame in (one.frame, one.frame.repartition(5))
+        ]
+        results.append(one.failed())
+    assert results[:3] == results[3:] and results[0] == results[1]
+
+
+def test_the_three_least_keys_of_the_failed_rows_are_shown_unless_keys_are_personal(judged: Any) -> None:
+    values = [row(id_coisa=number, id_dono=9) for number in (40, 7, 30, 12, 9)]
+    assert judged(*values).failed() == {"dono:missing": (5, ("7", "9", "12"))}
+    columns = tuple(replace(one, pii=Pii.INDIRECT) if one.key else one for one in TABLE.columns)
+    assert judged(*values, table=replace(TABLE, columns=columns)).failed() == {"dono:missing": (5, ())}
+    both = tuple(replace(one, key=one.name in ("id_coisa", "nota")) for one in TABLE.columns)
+    (keys,) = [
+        keys for _, keys in judged(row(nota="a", id_dono=9), table=replace(TABLE, columns=both)).failed().values()
     ]
-    assert results[0] == results[1]
+    assert keys == ("1, a",)
+
+
+def test_a_row_that_fails_a_rule_of_severity_fail_is_not_accepted_and_counted(judged: Any) -> None:
+    strict = replace(TABLE, rules=(fail("valor < 100", "valor is small"),))
+    frame = judged(row(valor=100), row(id_coisa=2), table=strict)
+    assert frame.failed() == {"valor is small": (1, ("1",))} and len(frame.accepted()) == 1
+
+
+def test_a_warning_counts_accepted_rows_only(judged: Any) -> None:
+    assert "short note" not in judged(row(nota="long note", valor=13)).failed()
+
+
+def test_where_the_source_guarantees_a_reference_only_parents_set_aside_are_asked_for(rows: Rows) -> None:
+    frame = quality.without_copies(rows(SCHEMA, row(), row(id_coisa=2, id_dono=3)))
+    plain = replace(
+        TABLE, rules=(), columns=(*TABLE.columns[:-1], replace(TABLE["id_dono"], reference=Reference(PARENT)))
+    )
+    few = quality.parents(None, rows("id_dono bigint, pais string", (3, "br")), "id_dono", ())
+    for parent, aside in ((Parent(None, guaranteed=True), []), (Parent(few, guaranteed=True), [2])):
+        found = {"id_dono": parent}
+        judged = Judged(quality.judge(frame, plain, found), quality.checks(plain, found), plain)
+        expected = [(key, ["dono:quarantined"]) for key in aside]
+        assert [(one["id_coisa"], one["_reasons"]) for one in judged.aside()] == expected
+        assert len(judged.accepted()) == 2 - len(aside)

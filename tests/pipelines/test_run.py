@@ -7,7 +7,9 @@ import json
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
@@ -15,12 +17,13 @@ from pyspark.sql import DataFrame, SparkSession
 from conf.contract import Pii
 from conf.settings import Postgres, Settings
 from gold.cartoes import movimento_flat
-from pipelines import catalogue, export, lake, silver
+from pipelines import catalogue, export, lake, records, silver
 from pipelines.errors import QualityFault, StorageFault, UsageFault
-from pipelines.lake import Run, TableRun
+from pipelines.records import ColumnRun, Run, TableRun
 from pipelines.report import Report
 from pipelines.run import export as export_again
 from pipelines.seed import seed
+from silver.cartoes import movimento
 from silver.columns import BLANKS
 from tests.conftest import Lake, execute, fresh_database, query
 
@@ -86,7 +89,7 @@ def test_seeded_data_agree_with_the_oracle_and_a_second_run_gives_the_same_bytes
     first = lakehouse.csv
     lakehouse.run()
     assert lakehouse.csv == first
-    run = lake.last_run(settings.gold_path, "cartoes")
+    run = records.last_run(settings.gold_path, "cartoes")
     assert run is not None and (run.run, run.upstream_run, run.snapshot != "") == (2, 2, True)
     assert run.csv_sha256 == hashlib.sha256(first).hexdigest()
     assert [path.name for path in settings.export_path.iterdir()] == ["movimento_flat.csv"]
@@ -178,7 +181,7 @@ def test_orphans_double_keys_and_unreadable_values_are_set_aside_with_their_reas
         104: ["unreadable:vlr_transacao", "unreadable:data_movimento", "id_cartao:null"],
         106: ["key:conflict"],
     }
-    run = lake.last_run(lakehouse.settings().silver_path, "cartoes")
+    run = records.last_run(lakehouse.settings().silver_path, "cartoes")
     assert run is not None
     for name, numbers in {"associado": (10, 6, 3, 1), "movimento": (27, 17, 8, 2)}.items():
         one = run.table(name)
@@ -245,7 +248,7 @@ def test_a_run_that_cannot_be_recorded_puts_the_old_csv_back(lakehouse: Lake, mo
         assert lakehouse.csv != before
         raise StorageFault("No space left on device")
 
-    monkeypatch.setattr(lake, "record", full)
+    monkeypatch.setattr(records, "record", full)
     with pytest.raises(StorageFault):
         lakehouse.run("gold")
     assert lakehouse.csv == before and len(lakehouse.table("gold", "movimento_flat")) == 16
@@ -323,7 +326,7 @@ def test_a_join_that_loses_or_multiplies_a_movement_leaves_the_old_gold(
         with pytest.raises(QualityFault, match="a join lost or multiplied rows"):
             lakehouse.run("gold")
         assert (lakehouse.csv, lakehouse.table("gold", "movimento_flat")) == before
-        assert lakehouse.spark.read.format("delta").load(str(path)).count() == 16  # the head was brought back, too
+        assert lake.version(path) == 0 and len(list(path.glob("*.parquet"))) == 1  # nothing was committed or left
 
 
 def test_a_lake_of_real_members_is_never_filled_from_the_embedded_server(lakehouse: Lake) -> None:
@@ -363,30 +366,46 @@ def test_export_writes_the_last_run_again_and_yields_to_a_newer_one(
     assert [path.name for path in settings.export_path.iterdir()] == ["movimento_flat.csv"]
 
 
+def judged(**given: int | Decimal) -> dict[str, int | Decimal]:
+    """What silver found of ten rows of movimento: eight accepted, one set aside, one copy; 10.00 reais in all."""
+    rows = {"rows_in": 10, "rows_out": 8, "set_aside": 1, "copies": 1}
+    sums = {"out": "8.50", "aside": "0.50", "copies": "1.00"}
+    return {**rows, **{f"vlr_transacao_{side}": Decimal(total) for side, total in sums.items()}, **given}
+
+
 @pytest.mark.parametrize(
-    ("found", "quarantined"),
+    ("found", "said"),
     [
-        ({"rows_in": 9, "rows_out": 9, "set_aside": 0, "copies": 0}, 0),
-        ({"rows_in": 10, "rows_out": 8, "set_aside": 1, "copies": 0}, 1),
-        ({"rows_in": 10, "rows_out": 8, "set_aside": 1, "copies": 1}, 0),
+        (judged(rows_in=9, rows_out=7), "10 rows in bronze, 9 read, 9 accounted for"),
+        (judged(copies=0), "10 rows in bronze, 10 read, 9 accounted for"),
+        (judged(vlr_transacao_out=Decimal("8.51")), "the sum of vlr_transacao is not bronze's"),
+        (judged(vlr_transacao_aside=Decimal(0)), "the sum of vlr_transacao is not bronze's"),
     ],
-    ids=["a row not read", "a row not accounted for", "a row not in quarantine"],
+    ids=["a row not read", "a row not accounted for", "a cent too many", "an amount not set aside"],
 )
-def test_a_row_that_silver_cannot_account_for_ends_the_run(found: dict[str, int], quarantined: int) -> None:
-    table = catalogue.tables("silver")[0]
-    now = datetime.now(UTC)
-    upstream = Run(1, "", "cartoes", None, "", "", now, now, (TableRun(table.inputs[0].name, 0, 10, 10),))
-    with pytest.raises(QualityFault, match="10 rows in bronze"):
-        silver.conserve(table, upstream, found, quarantined)
-    silver.conserve(table, upstream, {"rows_in": 10, "rows_out": 8, "set_aside": 1, "copies": 1}, 1)
+def test_a_row_or_cent_that_silver_cannot_account_for_ends_the_run(found: dict[str, int], said: str) -> None:
+    table, now = movimento.TABLE, datetime.now(UTC)
+    bronze = TableRun("movimento", 0, 10, 10, columns=(ColumnRun("vlr_transacao", "decimal(10,2)", "0", "10.00"),))
+    upstream = Run(1, "", "cartoes", None, "", "", now, now, (bronze,))
+    with pytest.raises(QualityFault, match=said):
+        silver.conserve(table, upstream, found)
+    silver.conserve(table, upstream, judged())
 
 
-def test_a_csv_that_lacks_a_record_is_not_published(lakehouse: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "broken",
+    [lambda rows, totals: (rows - 1, totals), lambda rows, totals: (rows, {"vlr_transacao_movimento": Decimal(0)})],
+)
+def test_a_csv_that_lacks_a_record_or_a_cent_is_not_published(
+    lakehouse: Lake, monkeypatch: pytest.MonkeyPatch, broken: Any
+) -> None:
     fill(lakehouse)
-    lakehouse.run()
+    settings = lakehouse.run()
     before = lakehouse.csv
-    copy = export._copy
-    monkeypatch.setattr(export, "_copy", lambda *arguments: copy(*arguments) - 1)
-    with pytest.raises(QualityFault, match="15 records for 16 rows of gold"):
+    read_back = export.read_back
+    monkeypatch.setattr(export, "read_back", lambda *arguments: broken(*read_back(*arguments)))
+    with pytest.raises(QualityFault, match="records for 16 rows of gold"):
         lakehouse.run("gold")
     assert lakehouse.csv == before and len(lakehouse.table("gold", "movimento_flat")) == 16
+    path = settings.gold_path / "cartoes/movimento_flat"
+    assert lake.version(path) == 0 and len(list(path.glob("*.parquet"))) == 1

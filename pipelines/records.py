@@ -1,0 +1,236 @@
+"""What runs leave about themselves: `_runs`, the commit point, and `_quality`, how each rule fared.
+
+A run is complete when its row is in `_runs`; readers take the versions that the last row names.
+"""
+
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import DeltaTable, write_deltalake
+
+from conf.contract import Severity
+from pipelines.errors import QualityFault, StorageFault
+from pipelines.lake import PROPERTIES, QUARANTINE, file_paths, make_folder, storage, version
+
+RUNS, QUALITY = "_runs", "_quality"
+
+
+@dataclass(frozen=True)
+class ColumnRun:
+    """One column of a version: `checksum` is order-free over (key, value), `total` the sum of a decimal column."""
+
+    name: str
+    type: str
+    checksum: str
+    total: str | None = None
+
+
+@dataclass(frozen=True)
+class TableRun:
+    """What a run did to one table: the Delta version it left, and its rows. rows_in = rows_out + set_aside + copies.
+
+    `guaranteed`: what the source's constraints promise, "key" or the name of a column with a reference.
+    """
+
+    name: str
+    version: int
+    rows_in: int
+    rows_out: int
+    set_aside: int = 0
+    copies: int = 0
+    seconds: float = 0.0
+    guaranteed: tuple[str, ...] = ()
+    columns: tuple[ColumnRun, ...] = ()
+
+    @property
+    def is_quarantine(self) -> bool:
+        return self.name.endswith(QUARANTINE)
+
+    @property
+    def totals(self) -> dict[str, Decimal]:
+        """The sums of the columns that have one."""
+        return {column.name: Decimal(column.total) for column in self.columns if column.total is not None}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A complete run of one layer and domain. `source` (an address, or EMBEDDED) and `lake` come down
+    from bronze, `snapshot` is the source's. `hashing` says how the columns' checksums were made."""
+
+    run: int
+    lake: str
+    domain: str
+    upstream_run: int | None
+    source: str
+    snapshot: str
+    started: datetime
+    finished: datetime
+    tables: tuple[TableRun, ...] = field(default=())
+    csv_sha256: str | None = None
+    hashing: str = ""
+    warnings: tuple[str, ...] = ()
+
+    def table(self, name: str) -> TableRun:
+        """What the run did to a table; raises QualityFault where the table is younger than the run."""
+        for table in self.tables:
+            if table.name == name:
+                return table
+        raise QualityFault(f"run {self.run} of the layer before has no table {name}; run that layer again")
+
+
+@dataclass(frozen=True)
+class RuleRun:
+    """How one rule fared in a run: rows tested, rows failed, up to three keys of failed ones."""
+
+    run: int
+    domain: str
+    table: str
+    rule: str
+    severity: Severity
+    tested: int
+    failed: int
+    keys: tuple[str, ...] = ()
+
+    @property
+    def share(self) -> float:
+        return self.failed / self.tested if self.tested else 0.0
+
+
+INSTANT = pa.timestamp("us", tz="UTC")
+COLUMN_RUN = pa.struct([(name, pa.string()) for name in ("name", "type", "checksum", "total")])
+TABLE_RUN = pa.struct(
+    {
+        "name": pa.string(),
+        "version": pa.int64(),
+        "rows_in": pa.int64(),
+        "rows_out": pa.int64(),
+        "set_aside": pa.int64(),
+        "copies": pa.int64(),
+        "seconds": pa.float64(),
+        "guaranteed": pa.list_(pa.string()),
+        "columns": pa.list_(COLUMN_RUN),
+    }.items()
+)
+RUN = pa.schema(
+    {
+        "run": pa.int64(),
+        "lake": pa.string(),
+        "domain": pa.string(),
+        "upstream_run": pa.int64(),
+        "source": pa.string(),
+        "snapshot": pa.string(),
+        "started": INSTANT,
+        "finished": INSTANT,
+        "tables": pa.list_(TABLE_RUN),
+        "csv_sha256": pa.string(),
+        "hashing": pa.string(),
+        "warnings": pa.list_(pa.string()),
+    }
+)
+RULE_RUN = pa.schema(
+    {
+        "run": pa.int64(),
+        "domain": pa.string(),
+        "table": pa.string(),
+        "rule": pa.string(),
+        "severity": pa.string(),
+        "tested": pa.int64(),
+        "failed": pa.int64(),
+        "keys": pa.list_(pa.string()),
+    }
+)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a small table, what it does not have yet left out."""
+    if (head := version(path)) is None:
+        return []
+    # File by file: pyarrow's threads under delta-rs's dataset can abort the process at its end.
+    with storage(f"table {path}"):
+        rows = [
+            row for file in file_paths(path, head) for row in pq.ParquetFile(file).read(use_threads=False).to_pylist()
+        ]
+    return [{name: value for name, value in row.items() if value is not None} for row in rows]
+
+
+def _table_run(row: dict[str, Any]) -> TableRun:
+    columns = tuple(ColumnRun(**column) for column in row.pop("columns", None) or ())
+    return TableRun(**{**row, "guaranteed": tuple(row.pop("guaranteed", None) or ()), "columns": columns})
+
+
+def read_runs(layer_path: Path) -> list[Run]:
+    """The complete runs of a layer, oldest first."""
+    runs = (
+        Run(
+            **{
+                "upstream_run": None,
+                **row,
+                "tables": tuple(_table_run(table) for table in row["tables"]),
+                "warnings": tuple(row.get("warnings", ())),
+            }
+        )
+        for row in _rows(layer_path / RUNS)
+    )
+    return sorted(runs, key=lambda run: run.run)
+
+
+def last_run(layer_path: Path, domain: str) -> Run | None:
+    """The last complete run of a domain."""
+    return next((run for run in reversed(read_runs(layer_path)) if run.domain == domain), None)
+
+
+def read_rules(layer_path: Path, run: Run) -> list[RuleRun]:
+    """How the rules fared in a run, as the run wrote them."""
+    rows = (row for row in _rows(layer_path / QUALITY) if (row["run"], row["domain"]) == (run.run, run.domain))
+    return [
+        RuleRun(**{**row, "severity": Severity(row["severity"]), "keys": tuple(row.get("keys", ()))}) for row in rows
+    ]
+
+
+def record(layer_path: Path, run: Run, rules: tuple[RuleRun, ...] = ()) -> None:
+    """The commit point: from here on readers see what `run` names. Its rules are written before it."""
+    if rules:
+        path = layer_path / QUALITY
+        if version(path) is not None:
+            with storage(f"table {path}"):  # what a run left that did not complete
+                DeltaTable(path).delete(f"run >= {run.run} AND domain = '{run.domain}'")
+        rows = [asdict(rule) | {"severity": rule.severity.value} for rule in rules]
+        _append(
+            path, pa.Table.from_pylist(rows, schema=RULE_RUN), "Rules of the runs. One row per run, table and rule."
+        )
+    _append(
+        layer_path / RUNS, pa.Table.from_pylist([asdict(run)], schema=RUN), "Complete runs. One row per run and domain."
+    )
+
+
+def _append(path: Path, rows: pa.Table, description: str) -> None:
+    make_folder(path)
+    with storage(f"table {path}"):
+        write_deltalake(
+            path, rows, mode="append", schema_mode="merge", configuration=PROPERTIES, description=description
+        )
+
+
+def bring_back(layer_path: Path, run: Run | None) -> None:
+    """Restores each table whose head is not what `run` recorded: a run that did not complete left it so.
+
+    Raises StorageFault where a table that the run recorded is gone.
+    """
+    if run is None:
+        return
+    for table in run.tables:
+        path = layer_path / run.domain / table.name
+        if (head := version(path)) == table.version:
+            continue
+        if head is None:
+            said = f"it is gone, but run {run.run} recorded its version {table.version}"
+            raise StorageFault(f"table {path}: {said}; restore it from a backup, or begin anew with `make reset`")
+        with storage(f"table {path}"):
+            last = DeltaTable(path).history(1)[0]
+            if (last["operation"], last["operationParameters"].get("version")) != ("RESTORE", str(table.version)):
+                DeltaTable(path).restore(table.version)
