@@ -1,7 +1,7 @@
 # One line a target; what it does is in pipelines/. `make help` lists the targets.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo seed bronze silver gold export shell test lint clean reset
+.PHONY: help setup demo seed bronze silver gold export status quality reconcile shell test lint clean reset
 
 PYTHON ?= python3
 RUN := @.venv/bin/python -m pipelines
@@ -24,6 +24,15 @@ bronze silver gold: .venv/run.stamp ## any of them, in any combination
 
 export: .venv/run.stamp ## write the CSV of gold's last run again
 	$(RUN) export
+
+status: .venv/run.stamp ## the last run of each layer, its age and its warnings
+	$(RUN) status
+
+quality: .venv/run.stamp ## every rule of the last run, against the run before
+	$(RUN) quality
+
+reconcile: .venv/run.stamp ## prove again that source, bronze, silver, gold and CSV agree
+	$(RUN) reconcile
 
 shell: .venv/run.stamp ## PySpark with bronze.*, silver.*, gold.* as of the last run
 	$(RUN) shell

@@ -20,6 +20,9 @@ TARGETS = {
     "silver": "clean, type and check them",
     "gold": "build movimento_flat and its CSV",
     "export": "write the CSV of gold's last run again",
+    "status": "the last run of each layer, its age and its warnings",
+    "quality": "every rule of the last silver run, against the run before",
+    "reconcile": "prove again that source, bronze, silver, gold and CSV agree",
     "shell": "open a PySpark shell with bronze.*, silver.*, gold.*",
     "demo": "fake data through all layers to the CSV, on the embedded PostgreSQL",
     "reset": "delete lake, CSV and embedded data; asks first",
@@ -81,7 +84,7 @@ def main(words: list[str]) -> int:
 
 
 def parse(words: list[str]) -> argparse.Namespace:
-    listed = "\n".join(f"  {name:8} {does}" for name, does in TARGETS.items())
+    listed = "\n".join(f"  {name:9} {does}" for name, does in TARGETS.items())
     parser = argparse.ArgumentParser(
         prog="python -m pipelines",
         epilog=f"targets:\n{listed}",

@@ -10,8 +10,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from decimal import Decimal
+from typing import Any
 
 from psycopg2.extensions import connection as Connection
 
@@ -161,10 +162,12 @@ def load(
                     yield _built(settings, one, parts[one.table.name], totals[one.table.name].result())
         except BaseException:
             stop.set()
-            reader.cancel()
-            snapshot.connection.cancel()
             for executor in (pool, control):
-                executor.shutdown(cancel_futures=True)
+                executor.shutdown(wait=False, cancel_futures=True)
+            asked: list[Future[Any]] = [*futures, *totals.values()]
+            while wait(asked, timeout=0.1).not_done:  # a query may begin after a cancel
+                reader.cancel()
+                snapshot.connection.cancel()
             for future, one in futures.items():  # whole files of tables that are not built
                 if waiting[one.table.name] and not future.cancelled() and not future.exception():
                     (lake.table_path(settings.bronze_path, one.table) / future.result().name).unlink(missing_ok=True)

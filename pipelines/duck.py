@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 
-from conf.contract import is_summed
+from conf.contract import DECIMAL, is_summed
 from pipelines.errors import StorageFault
 from pipelines.records import ColumnRun
 from pipelines.source import quoted
@@ -38,8 +39,8 @@ def evidence(
     """
     items, named = ["count(*)"], ", ".join(map(quoted, keys))
     for name, kind in columns.items():
-        items.append(f"coalesce(sum(hash({named}, {quoted(name)})::hugeint), 0)::varchar")
-        items.append(f"coalesce(sum({quoted(name)}), 0)::varchar" if is_summed(kind) else "NULL")
+        items.append(f"coalesce(sum(hash({named}, {exact(name, kind)})::hugeint), 0)::varchar")
+        items.append(f"coalesce(sum({exact(name, kind)}), 0)::varchar" if is_summed(kind) else "NULL")
     if not files:
         return 0, tuple(ColumnRun(name, kind, "0", "0" if is_summed(kind) else None) for name, kind in columns.items())
     with engine(what) as connection:
@@ -49,3 +50,82 @@ def evidence(
         ColumnRun(name, kind, found[1 + 2 * index], found[2 + 2 * index])
         for index, (name, kind) in enumerate(columns.items())
     )
+
+
+def exact(name: str, kind: str) -> str:
+    """SQL of a column so that equal means the same: floats by their bits, decimals as their declared type (some
+    writers widen them)."""
+    return quoted(name) + ("::bit" if kind in ("float", "double") else f"::{kind}" if DECIMAL.fullmatch(kind) else "")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Rows in which two contents differ: missing (expected, not there), extra, or changed in `columns`.
+
+    `least` and `most` are the keys they lie between.
+    """
+
+    kind: str
+    rows: int
+    least: str
+    most: str
+    columns: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        rows = f"{self.rows:,} row{'s' if self.rows > 1 else ''}"
+        keys = f"key {self.least}" if self.least == self.most else f"keys {self.least} to {self.most}"
+        return {
+            "changed": f"{rows} changed in {', '.join(self.columns)}, {keys}",
+            "missing": f"{rows} missing, {keys}",
+            "extra": f"{rows} too many, {keys}",
+        }[self.kind]
+
+
+def parquet(files: list[str], like: list[str], where: str = "true") -> str:
+    """SQL that reads Parquet files; where there are none, no rows with the columns of the files `like`."""
+    some, condition = (files, where) if files else (like, "false")
+    listed = ", ".join(text(file) for file in some)
+    return f"(SELECT * FROM read_parquet([{listed}]) WHERE {condition})"
+
+
+def text(value: str) -> str:
+    """A text as DuckDB's SQL writes it."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def differences(
+    what: str, expected: str, actual: str, columns: Mapping[str, str], keys: tuple[str, ...], scratch: Path
+) -> list[Difference]:
+    """In which rows two relations (SQL) differ, with all their copies; `columns` is name to Spark SQL type."""
+    values = [exact(name, kind) for name, kind in columns.items()]
+    key = f"struct_pack({', '.join(f'{quoted(name)} := {quoted(name)}' for name in keys)})"
+    hashed = f"hash({', '.join(values)})"
+    changed = ", ".join(f"count(*) FILTER (WHERE e.{value} IS DISTINCT FROM a.{value})" for value in values)
+    with engine(what, scratch) as connection:
+        for side, relation in (("e", expected), ("a", actual)):
+            connection.execute(f"CREATE VIEW {side} AS SELECT *, {key} AS _key, {hashed} AS _hash FROM {relation}")
+        connection.execute("""
+            CREATE TEMP TABLE pairs AS
+            WITH m AS (SELECT _key, _hash FROM e EXCEPT ALL SELECT _key, _hash FROM a),
+                 x AS (SELECT _key, _hash FROM a EXCEPT ALL SELECT _key, _hash FROM e)
+            SELECT coalesce(m._key, x._key) AS _key, CASE WHEN x._hash IS NULL THEN 'missing'
+                   WHEN m._hash IS NULL THEN 'extra' ELSE 'changed' END AS kind
+            FROM m FULL JOIN x ON m._key = x._key""")
+        kinds = "SELECT kind, count(*), min(_key), max(_key) FROM pairs GROUP BY kind ORDER BY kind"
+        found = connection.execute(kinds).fetchall()
+        wrong: tuple[int, ...] = (
+            connection.execute(
+                f"SELECT {changed} FROM (SELECT * FROM pairs WHERE kind = 'changed') p "
+                "JOIN e ON e._key = p._key JOIN a ON a._key = p._key"
+            ).fetchone()
+            or ()
+        )
+    named = tuple(name for name, count in zip(columns, wrong, strict=True) if count)
+    return [
+        Difference(kind, rows, _shown(least), _shown(most), named if kind == "changed" else ())
+        for kind, rows, least, most in found
+    ]
+
+
+def _shown(key: dict[str, object]) -> str:
+    return ", ".join(map(str, key.values()))

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,13 +9,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-import psutil
-
 from conf.contract import Table
 from conf.settings import Settings
 from pipelines import lake
-from pipelines.duck import engine
-from pipelines.source import literal, quoted
+from pipelines.duck import engine, text
+from pipelines.source import quoted
 
 
 @dataclass(frozen=True)
@@ -60,9 +57,9 @@ def draft(settings: Settings, table: Table, files: list[str]) -> Iterator[Draft]
     final = lake.csv_path(settings, table)
     with lake.storage(f"export folder {settings.export_path}"):
         settings.export_path.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=settings.export_path, prefix=f".{final.name}.{os.getpid()}.", suffix=".half"
-        )
+        prefix = f".{final.name}."
+        lake.sweep(settings.export_path.glob(f"{prefix}*"), prefix)
+        handle, name = tempfile.mkstemp(dir=settings.export_path, prefix=f"{prefix}{os.getpid()}.", suffix=".half")
         os.close(handle)
     temporary = Path(name)
     try:
@@ -77,15 +74,6 @@ def draft(settings: Settings, table: Table, files: list[str]) -> Iterator[Draft]
         temporary.unlink(missing_ok=True)
 
 
-def sweep(settings: Settings, table: Table) -> None:
-    """Removes what killed exports left: half files and spilled rows whose process is gone."""
-    left = [*settings.export_path.glob(f".{table.name}.csv.*"), *settings.gold_path.glob(".export.*")]
-    for path in left:
-        pid = path.name.removeprefix(f".{table.name}.csv.").removeprefix(".export.").split(".")[0]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
 def _copy(table: Table, files: list[str], target: Path, gold_path: Path) -> None:
     names = exported(table)
     if not files:
@@ -94,8 +82,8 @@ def _copy(table: Table, files: list[str], target: Path, gold_path: Path) -> None
     shown, keys = (", ".join(map(quoted, some)) for some in (names, table.keys))
     dialect = "FORMAT csv, HEADER true, DELIMITER ',', QUOTE '\"', ESCAPE '\"', NULLSTR '', NEW_LINE '\\n'"
     with (
-        tempfile.TemporaryDirectory(dir=gold_path, prefix=f".export.{os.getpid()}.") as scratch,
-        engine(f"export {target.parent}: writing {table.name}", Path(scratch)) as connection,
+        lake.scratch(gold_path, "export") as scratch,
+        engine(f"export {target.parent}: writing {table.name}", scratch) as connection,
     ):
         connection.execute(
             f"COPY (SELECT {shown} FROM read_parquet($files) ORDER BY {keys}) TO $target ({dialect})",
@@ -111,10 +99,14 @@ def read_back(table: Table, file: Path) -> tuple[int, dict[str, Decimal]]:
     """Records of a CSV and the sums of its amounts, as a reader of the file finds them."""
     names = exported(table)
     summed = [column for column in table.summed if column.name in names]
-    kinds = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
     sums = "".join(f", coalesce(sum({quoted(column.name)}::{column.type}), 0)" for column in summed)
-    dialect = f"header = true, delim = ',', quote = '\"', escape = '\"', new_line = '\\n', columns = {{{kinds}}}"
     with engine(f"export {file.parent}: reading {table.name} back") as connection:
-        found = connection.execute(f"SELECT count(*){sums} FROM read_csv($file, {dialect})", {"file": str(file)})
-        rows, *totals = found.fetchone() or (0,)
+        rows, *totals = connection.execute(f"SELECT count(*){sums} FROM {records_of(table, file)}").fetchone() or (0,)
     return rows, {column.name: total for column, total in zip(summed, totals, strict=True)}
+
+
+def records_of(table: Table, file: Path) -> str:
+    """SQL that reads a CSV, every cell as text, an empty cell as null."""
+    kinds = ", ".join(f"{text(name)}: 'VARCHAR'" for name in exported(table))
+    dialect = "header = true, delim = ',', quote = '\"', escape = '\"', new_line = '\\n', allow_quoted_nulls = false"
+    return f"read_csv({text(str(file))}, auto_detect = false, {dialect}, columns = {{{kinds}}})"

@@ -1,13 +1,17 @@
 """The lake on disk: its folders and their locks, and Delta tables as versions made of Parquet files."""
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable, Schema
@@ -41,6 +45,22 @@ def storage(what: str) -> Iterator[None]:
     except (OSError, DeltaError) as error:
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise StorageFault(f"{what}: {said.splitlines()[0]}") from error
+
+
+@contextmanager
+def scratch(folder: Path, name: str) -> Iterator[Path]:
+    """A folder for a while; those that killed processes left are removed."""
+    sweep(folder.glob(f".{name}.*"), f".{name}.")
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.{os.getpid()}.") as made:
+        yield Path(made)
+
+
+def sweep(paths: Iterable[Path], prefix: str) -> None:
+    """Removes what is named by `prefix` and the number of a process that is gone."""
+    for path in paths:
+        pid = path.name.removeprefix(prefix).split(".")[0]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def prepare(settings: Settings) -> None:

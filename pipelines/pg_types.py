@@ -105,18 +105,19 @@ def _as_decimal(column: SourceColumn, precision: int, scale: int) -> Reading | N
 
 
 def select_list(readings: dict[str, Reading]) -> str:
-    """The SELECT list: each column by name, null where its value does not fit, and `_rescued` with the source's text.
-
-    `_rescued` is a JSON object of column to text, null where every value fits.
-    """
+    """The SELECT list: each column by name, null where its value does not fit, and `_rescued`."""
     items = [f"{reading.value} AS {quoted(column)}" for column, reading in readings.items()]
+    return ", ".join([*items, f'{rescued(readings)} AS "_rescued"'])
+
+
+def rescued(readings: dict[str, Reading]) -> str:
+    """The SQL of `_rescued`: a JSON object of column to the source's text, null where every value fits."""
     checked = {column: reading.fits for column, reading in readings.items() if reading.fits}
-    rescued = "NULL::text"
-    if checked:
-        # A null value makes its condition null, which is no misfit.
-        all_fit = " AND ".join(f"({fits}) IS NOT FALSE" for fits in checked.values())
-        names = ", ".join(literal(column) for column in checked)
-        texts = ", ".join(f"CASE WHEN NOT ({fits}) THEN {quoted(column)}::text END" for column, fits in checked.items())
-        misfits = f"jsonb_strip_nulls(json_object(ARRAY[{names}]::text[], ARRAY[{texts}])::jsonb)::text"
-        rescued = f"CASE WHEN {all_fit} THEN NULL ELSE {misfits} END"
-    return ", ".join([*items, f'{rescued} AS "_rescued"'])
+    if not checked:
+        return "NULL::text"
+    # A null value makes its condition null, which is no misfit.
+    all_fit = " AND ".join(f"({fits}) IS NOT FALSE" for fits in checked.values())
+    names = ", ".join(literal(column) for column in checked)
+    texts = ", ".join(f"CASE WHEN NOT ({fits}) THEN {quoted(column)}::text END" for column, fits in checked.items())
+    misfits = f"jsonb_strip_nulls(json_object(ARRAY[{names}]::text[], ARRAY[{texts}])::jsonb)::text"
+    return f"CASE WHEN {all_fit} THEN NULL ELSE {misfits} END"

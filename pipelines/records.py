@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable, write_deltalake
 
 from conf.contract import Severity
+from conf.settings import Settings
 from pipelines.errors import QualityFault, StorageFault
 from pipelines.lake import PROPERTIES, QUARANTINE, file_paths, make_folder, storage, version
 
@@ -182,6 +183,18 @@ def read_runs(layer_path: Path) -> list[Run]:
 def last_run(layer_path: Path, domain: str) -> Run | None:
     """The last complete run of a domain."""
     return next((run for run in reversed(read_runs(layer_path)) if run.domain == domain), None)
+
+
+def complete_run(settings: Settings, layer: str, domain: str) -> Run:
+    """The last complete run of a layer. Raises QualityFault where there is none."""
+    run = last_run(settings.layer_path(layer), domain)
+    if run is None:
+        raise no_complete_run(settings, layer)
+    return run
+
+
+def no_complete_run(settings: Settings, layer: str) -> QualityFault:
+    return QualityFault(f"{layer} has no complete run in {settings.layer_path(layer)}; run `make {layer}` first")
 
 
 def read_rules(layer_path: Path, run: Run) -> list[RuleRun]:

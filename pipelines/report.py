@@ -17,7 +17,8 @@ class Report:
 
     def __init__(self) -> None:
         self._screen = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._result = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        wide = None if sys.stdout.isatty() else 200  # a file has no edge
+        self._result = Console(file=sys.stdout, highlight=False, soft_wrap=True, width=wide)
         self._status = self._screen.status("") if self._screen.is_terminal else None
         self._rows: dict[str, int] = {}
         self._shown = 0.0
@@ -71,16 +72,14 @@ class Report:
         """The table of a whole run, then the warnings."""
         if self._status:
             self._status.stop()
-        table = Table("layer", "table", box=None, pad_edge=False)
-        for title in ("rows in", "rows out", "set aside", "seconds"):
-            table.add_column(title, justify="right")
+        table = grid("layer", "table", "rows in", "rows out", "set aside", "seconds", left=2)
         for layer, run in runs:
             for done in run.tables:
                 if not done.is_quarantine:
                     numbers = (f"{done.rows_in:,}", f"{done.rows_out:,}", f"{done.set_aside:,}", f"{done.seconds:.1f}")
                     table.add_row(layer, done.name, *numbers)
         self.say("")
-        self._result.print(table)
+        self.show(table)
         for source in dict.fromkeys(run.source for _, run in runs):
             self.say(f"source: {source}{' (fake data)' if source == EMBEDDED else ''}")
         for text in self._warnings:
@@ -88,6 +87,20 @@ class Report:
         self._warnings.clear()
         self._taken = 0
 
+    def show(self, table: Table) -> None:
+        """A table of the result."""
+        if self._status:
+            self._status.stop()
+        self._result.print(table)
+
     def say(self, text: str) -> None:
         """A line of the result."""
         self._result.print(escape(text))
+
+
+def grid(*titles: str, left: int) -> Table:
+    """A table without lines: the first `left` columns words, the others numbers."""
+    table = Table(box=None, pad_edge=False)
+    for index, title in enumerate(titles):
+        table.add_column(title, justify="left" if index < left else "right", overflow="fold")
+    return table

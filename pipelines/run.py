@@ -15,7 +15,7 @@ from pipelines.duck import HASHING
 from pipelines.errors import ContractFault, QualityFault, UsageFault
 from pipelines.lake import EMBEDDED, LAYERS
 from pipelines.proof import Built
-from pipelines.records import Run
+from pipelines.records import Run, complete_run, no_complete_run
 from pipelines.report import Report
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def run_layers(
     done: list[tuple[str, Run]] = []
     first = next(layer for layer in LAYERS if layer in layers)
     if first != "bronze" and not settings.layer_path(before := LAYERS[LAYERS.index(first) - 1]).exists():
-        raise _no_complete_run(settings, before)  # before any folder is made
+        raise no_complete_run(settings, before)  # before any folder is made
     with lake.locked(settings), ExitStack() as stack:
 
         @cache
@@ -137,10 +137,9 @@ def _complete(path: Path, run: Run, built: list[Built], report: Report, drafts: 
 @contextmanager
 def _draft(settings: Settings, built: Built, report: Report) -> "Iterator[Draft]":
     """The CSV of the rows that the run has just built, proved to have each of them."""
-    from pipelines.export import draft, sweep
+    from pipelines.export import draft
 
     report.progress("csv", built.table.name, 0)
-    sweep(settings, built.table)
     with draft(settings, built.table, [str(built.path / file) for file in built.files]) as csv:
         wrong = [name for name, total in csv.totals.items() if built.done.totals[name] != total]
         if csv.rows != built.done.rows_out or wrong:
@@ -164,18 +163,6 @@ def export(settings: Settings, report: Report) -> None:
             with csv.published():
                 pass
         report.step(f"{csv.final}: {csv.rows:,} records of gold's run {run.run}")
-
-
-def complete_run(settings: Settings, layer: str, domain: str) -> Run:
-    """The last complete run of a layer. Raises QualityFault where there is none."""
-    run = records.last_run(settings.layer_path(layer), domain)
-    if run is None:
-        raise _no_complete_run(settings, layer)
-    return run
-
-
-def _no_complete_run(settings: Settings, layer: str) -> QualityFault:
-    return QualityFault(f"{layer} has no complete run in {settings.layer_path(layer)}; run `make {layer}` first")
 
 
 def _next(path: Path, domain: str, lake_id: str, upstream: int | None, source: str) -> Run:

@@ -148,7 +148,8 @@ class SourceColumn:
 
 @dataclass(frozen=True)
 class Relation:
-    """A table or view of the source; `size` in bytes, 0 where it has no pages of its own.
+    """A table or view of the source; `size` in bytes, 0 where it has no pages of its own. `has_xmin`: its rows say
+    which transaction wrote them.
 
     Constraints that hold for every row: the primary key's columns, and (column, table, column) of foreign keys.
     """
@@ -158,6 +159,7 @@ class Relation:
     columns: tuple[SourceColumn, ...]
     size: int
     pages: int
+    has_xmin: bool = False
     primary_key: frozenset[str] = frozenset()
     foreign_keys: frozenset[tuple[str, str, str]] = frozenset()
 
@@ -168,7 +170,7 @@ class Relation:
 
 RELATION = """
 SELECT c.oid, CASE WHEN c.relkind IN ('r', 'm') AND am.amname = 'heap' THEN pg_relation_size(c.oid) ELSE 0 END,
-       current_setting('block_size')::int
+       current_setting('block_size')::int, c.relkind IN ('r', 'm', 'p')
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am am ON am.oid = c.relam
 WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """
@@ -208,11 +210,11 @@ def describe(connection: Connection, schema: str, name: str) -> Relation | None:
         found = cursor.fetchone()
         if found is None:
             return None
-        oid, size, block = found
+        oid, size, block, has_xmin = found
         cursor.execute(COLUMNS, {"oid": oid})
         columns = tuple(SourceColumn(*row) for row in cursor.fetchall())
         cursor.execute(CONSTRAINTS, (oid,))
         constraints = cursor.fetchall()
     primary = frozenset(column for kind, own, _, _ in constraints if kind == "p" for column in own)
     foreign = frozenset((own[0], table, key) for kind, own, table, key in constraints if kind == "f" and len(own) == 1)
-    return Relation(schema, name, columns, size, size // block, primary, foreign)
+    return Relation(schema, name, columns, size, size // block, has_xmin, primary, foreign)

@@ -116,10 +116,14 @@ def write_files(frame: "DataFrame", path: Path, run: int) -> list[str]:
     """Writes `frame` as Parquet files into the table's folder; a commit makes them its content. Their names."""
     lake.make_folder(path)
     with tempfile.TemporaryDirectory(dir=path, prefix=f"_run-{run:05d}-") as half:
-        frame.write.mode("append").option(NO_MARK, False).parquet(half, compression="zstd")
-        with lake.storage(f"table {path}"):
-            written = sorted(file for file in Path(half).glob("*.parquet") if pq.read_metadata(file).num_rows)
-            return [file.rename(path / file.name).name for file in written]
+        return [file.rename(path / file.name).name for file in write_parquet(frame, Path(half))]
+
+
+def write_parquet(frame: "DataFrame", folder: Path) -> list[Path]:
+    """Writes `frame` as Parquet files into a folder; those that have rows."""
+    frame.write.mode("append").option(NO_MARK, False).parquet(str(folder), compression="zstd")
+    with lake.storage(f"folder {folder}"):
+        return sorted(file for file in folder.glob("*.parquet") if pq.read_metadata(file).num_rows)
 
 
 @contextmanager

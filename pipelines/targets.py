@@ -12,10 +12,11 @@ from pipelines.lake import LAYERS
 from pipelines.records import Run
 from pipelines.report import Report
 from pipelines.run import export, run_layers, source_server
+from pipelines.status import quality, status
 
 
 def run_targets(settings: Settings, targets: set[str]) -> None:
-    """Runs the targets in the order seed, layers, export, shell, whatever the order typed."""
+    """Runs the targets in the order seed, layers, export, what looks at them, shell, whatever the order typed."""
     alone = targets & {"demo", "reset"}
     if alone and len(targets) > 1:
         raise UsageFault(f"{min(alone)} goes alone")
@@ -30,6 +31,14 @@ def run_targets(settings: Settings, targets: set[str]) -> None:
             show(settings, run_layers(settings, layers, report), report)
         if "export" in targets:
             export(settings, report)
+        if "status" in targets:
+            status(settings, report)
+        if "quality" in targets:
+            quality(settings, report)
+        if "reconcile" in targets:
+            from pipelines.reconcile import reconcile
+
+            reconcile(settings, report)
     if "shell" in targets:
         from pipelines.shell import shell
 
@@ -87,7 +96,11 @@ def reset(settings: Settings, report: Report) -> None:
         for layer, path in zip(LAYERS, map(settings.layer_path, LAYERS), strict=True)
         for domain in catalogue.domains(layer)
     ]
-    ours = [path for path in (*tables, *(layer / records.RUNS for layer in layers)) if path.exists()]
+    ours = [
+        path
+        for path in (*tables, *(layer / name for layer in layers for name in (records.RUNS, records.QUALITY)))
+        if path.exists()
+    ]
     files = [path for table in catalogue.tables("gold") if (path := lake.csv_path(settings, table)).exists()]
     data = [embedded.home()] if embedded.home().exists() else []
     if not (ours or files or data):

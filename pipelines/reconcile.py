@@ -1,0 +1,224 @@
+"""Proves again, at any time, that source, bronze, silver, gold and CSV agree, and says where they do not.
+
+Each table is compared with what its run recorded and with what the layer before gives, bronze with the source, the CSV
+with gold. Two sides are compared by an order-free checksum of each column; rows are looked at only where these differ.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from conf.contract import Table
+from conf.settings import Settings
+from pipelines import catalogue, csv_check, gold, lake, quality, records, silver
+from pipelines.bronze import drift, plans
+from pipelines.duck import HASHING, differences, evidence, parquet
+from pipelines.errors import QualityFault, SourceFault, StorageFault
+from pipelines.lake import LAYERS, QUARANTINE
+from pipelines.records import Run, TableRun
+from pipelines.report import Report, grid
+from pipelines.run import source_server
+from pipelines.source import snapshot
+from pipelines.source_check import compare
+from pipelines.spark import read, session, storage_faults, write_parquet
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+AGREES, DIFFERS = "agrees", "differs"
+
+
+@dataclass
+class Findings:
+    """What was compared: (table, rows, with its run, with the layer before) by layer and name; where it differs;
+    and what is no fault of the lake."""
+
+    rows: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, layer: str, name: str, column: int, said: list[str]) -> None:
+        self.rows[layer, name][column] = DIFFERS if said else AGREES
+        self.faults += [f"{layer}.{name} {text}" for text in said]
+
+
+def reconcile(settings: Settings, report: Report, spark: "SparkSession | None" = None) -> None:
+    """Compares everything and shows it. Raises QualityFault where lake or CSV are not what they should be."""
+    findings, unread = Findings(), None
+    with ExitStack() as stack:
+        for domain in catalogue.domains("bronze"):
+            runs = {layer: run for layer in LAYERS if (run := records.last_run(settings.layer_path(layer), domain))}
+            if "bronze" not in runs:
+                raise records.no_complete_run(settings, "bronze")
+            for layer, run in runs.items():
+                _with_run(settings, layer, run, findings, report)
+            for layer in LAYERS[1:]:
+                if layer in runs:
+                    spark = spark or stack.enter_context(session(settings))
+                    _with_layer_before(settings, spark, layer, runs[layer], findings, report)
+            try:
+                _with_source(settings, runs["bronze"], findings, report)
+            except SourceFault as fault:
+                unread = fault
+    _show(findings, report)
+    if findings.faults:
+        raise QualityFault(
+            f"{len(findings.faults)} difference{'s' if findings.faults[1:] else ''}, listed above; "
+            "`make bronze silver gold` builds the lake anew from the source, `make export` the CSV from gold"
+        )
+    if unread:
+        raise unread
+
+
+def _with_run(settings: Settings, layer: str, run: Run, findings: Findings, report: Report) -> None:
+    """Each table, and the CSV, as they are now against what the run recorded of them."""
+    for done in run.tables:
+        report.progress(layer, done.name, 0)
+        findings.rows[layer, done.name] = [f"{done.rows_out:,}", "", ""]
+        said: list[str] = []
+        try:
+            said = _unlike_run(settings, layer, run, done)
+        except StorageFault as fault:
+            said = [f"cannot be read: {fault}"]
+        findings.add(layer, done.name, 1, said)
+    for table in (one for one in catalogue.tables(layer) if one.csv and one.domain == run.domain):
+        name = lake.csv_path(settings, table).name
+        findings.rows["export", name] = [f"{run.table(table.name).rows_out:,}", "", ""]
+        try:
+            said = csv_check.against_gold(settings, table, run)
+        except StorageFault as fault:
+            said = [f"cannot be read: {fault}"]
+        findings.add("export", name, 2, said)
+
+
+def _unlike_run(settings: Settings, layer: str, run: Run, done: TableRun) -> list[str]:
+    path = settings.layer_path(layer) / run.domain / done.name
+    files = content(path)
+    types = {column.name: column.type for column in done.columns}
+    rows, columns = evidence(f"{layer}.{done.name}", files, types, table_of(layer, done.name).keys)
+    same_hash = run.hashing == HASHING
+    if not same_hash:
+        columns = tuple(
+            replace(column, checksum=was.checksum) for column, was in zip(columns, done.columns, strict=True)
+        )
+    if rows != done.rows_out:
+        return [f"has {rows:,} rows, run {run.run} left {done.rows_out:,}"]
+    wrong = [column.name for column, was in zip(columns, done.columns, strict=True) if column != was]
+    return [f"is not what run {run.run} left: other values in {', '.join(wrong)}"] if wrong else []
+
+
+def content(path: Path) -> list[str]:
+    """The files of a table as it is now, whether a run or somebody else left it so. Raises StorageFault."""
+    head = lake.version(path)
+    if head is None:
+        raise StorageFault(f"table {path} is gone")
+    files = lake.file_paths(path, head)
+    for file in files:
+        if not Path(file).exists():
+            raise StorageFault(f"{file} is gone")
+    return files
+
+
+def table_of(layer: str, name: str) -> Table:
+    return next(table for table in catalogue.tables(layer) if table.name == name.removesuffix(QUARANTINE))
+
+
+def _with_layer_before(
+    settings: Settings, spark: "SparkSession", layer: str, run: Run, findings: Findings, report: Report
+) -> None:
+    """Each table against what its transform and its checks make, now, of the versions that its run read."""
+    before = LAYERS[LAYERS.index(layer) - 1]
+    upstream = next(
+        one
+        for one in records.read_runs(settings.layer_path(before))
+        if (one.domain, one.run) == (run.domain, run.upstream_run)
+    )
+    for entry in (entry for entry in catalogue.entries(layer) if entry.table.domain == run.domain):
+        report.progress(layer, entry.table.name, 0)
+        said: dict[str, list[str]] = {}
+        try:
+            with storage_faults():
+                frames = dict(_made(settings, spark, layer, run, upstream, entry))
+                said = {name: _unlike(settings, layer, run, name, frame) for name, frame in frames.items()}
+        except StorageFault as fault:
+            said = {entry.table.name: [f"cannot be made again: {fault}"]}
+        for name, texts in said.items():
+            findings.add(layer, name, 2, [f"is not what {before} gives: {text}" for text in texts])
+
+
+def _made(
+    settings: Settings, spark: "SparkSession", layer: str, run: Run, upstream: Run, entry: catalogue.Entry
+) -> "Iterator[tuple[str, DataFrame]]":
+    table = entry.table
+    if layer == "gold":
+        yield table.name, gold.transformed(entry, gold.inputs_of(settings, spark, upstream, table))
+        return
+
+    def written(name: str) -> "DataFrame":
+        return read(spark, settings.silver_path / run.domain / name, run.table(name).version)
+
+    rows = {done.name: done.rows_out for done in run.tables}
+    judged = silver.judge(settings, spark, upstream, entry, written, rows)
+    yield table.name, silver.accepted(settings, judged, table)
+    yield table.name + QUARANTINE, quality.quarantined(judged.rows, table, judged.checks, upstream.run)
+
+
+def _unlike(settings: Settings, layer: str, run: Run, name: str, frame: "DataFrame") -> list[str]:
+    """How the rows that a table should have differ from those that it has."""
+    done, keys, what = run.table(name), table_of(layer, name).keys, f"{layer}.{name}"
+    actual = content(settings.layer_path(layer) / run.domain / name)
+    types = {column.name: column.type for column in done.columns}
+    with lake.scratch(settings.layer_path(layer), "reconcile") as folder:
+        made = [str(file) for file in write_parquet(frame, folder)]
+        if evidence(what, made, types, keys) == evidence(what, actual, types, keys):
+            return []
+        with tempfile.TemporaryDirectory(dir=folder) as spill:
+            found = differences(what, parquet(made, actual), parquet(actual, made), types, keys, Path(spill))
+    return [str(one) for one in found]
+
+
+def _with_source(settings: Settings, run: Run, findings: Findings, report: Report) -> None:
+    """Bronze against the source as it is now. Raises SourceFault where it cannot be read."""
+    tables = tuple(table for table in catalogue.tables("bronze") if table.domain == run.domain)
+    with source_server(settings) as server:
+        address = server.address if settings.postgres else lake.EMBEDDED
+        if address != run.source:
+            raise SourceFault(f"run {run.run} read {run.source}, the settings name {address}: bronze was not compared")
+        with snapshot(server, settings.schema_name, [table.source_name for table in tables]) as picture:
+            for one in plans(picture, settings.schema_name, tables):
+                name = one.table.name
+                report.progress("source", name, 0)
+                done = run.table(name)
+                findings.notes += [f"{text}, since run {run.run}" for text in drift(one, done)]
+                was = {column.name: column.type for column in done.columns}
+                known = {
+                    column: reading for column, reading in one.readings.items() if was.get(column) == one.types[column]
+                }
+                try:
+                    files = content(lake.table_path(settings.bronze_path, one.table))
+                    found = compare(settings, server, picture, replace(one, readings=known), files, run, report)
+                except StorageFault:
+                    continue  # said before
+                # Rows that only the lake has were deleted since, unless the lake is known to be wrong.
+                corrupt = findings.rows["bronze", name][1] == DIFFERS
+                wrong = [str(text) for text in found.wrong if corrupt or text.kind != "extra"] if found else []
+                findings.add("bronze", name, 2, [f"is not what the source had: {text}" for text in wrong])
+                if found and (found.newer or found.gone):
+                    changed = f"{found.newer:,} rows written since run {run.run}, {found.gone:,} gone"
+                    findings.notes.append(f"source.{name}: {changed}; `make bronze` reads them")
+                    findings.rows["bronze", name][2] = DIFFERS if wrong else "changed since"
+
+
+def _show(findings: Findings, report: Report) -> None:
+    table = grid("layer", "table", "with its run", "with the layer before", "rows", left=4)
+    for (layer, name), (rows, with_run, with_before) in findings.rows.items():
+        table.add_row(layer, name, with_run, with_before, rows)
+    if findings.rows:
+        report.show(table)
+    for text in findings.notes:
+        report.say(text)
+    for text in findings.faults:
+        report.say(f"difference: {text}")

@@ -1,0 +1,138 @@
+"""Compares bronze with the source as it is now: checksums that PostgreSQL and DuckDB compute alike.
+
+A checksum adds 60 bits of md5(key | value) over the rows; values are written the same way on both sides.
+"""
+
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+
+from psycopg2.extensions import connection as Connection
+
+from conf.contract import DECIMAL, is_summed
+from conf.settings import Postgres, Settings
+from pipelines.duck import Difference, differences, engine, parquet
+from pipelines.pg_types import Reading, rescued
+from pipelines.reader import Plan, Reader
+from pipelines.records import Run
+from pipelines.report import Report
+from pipelines.source import Snapshot, quoted
+
+NEWER = "_newer"
+Evidence = dict[str, tuple[str, Decimal | None]]
+
+
+@dataclass(frozen=True)
+class SourceDifference:
+    """`wrong`: how bronze differs from the rows that were there before the run's snapshot was taken; those that only
+    bronze has may have been deleted since. `newer`: rows written since; `gone`: rows whose key is there no more."""
+
+    wrong: list[Difference]
+    newer: int
+    gone: int
+
+
+def source_evidence(connection: Connection, one: Plan) -> tuple[int, Evidence]:
+    """Rows of a table in the snapshot and, of each column, its checksum and its sum, as PostgreSQL computes them."""
+    values = {name: reading.value for name, reading in one.readings.items()} | {"_rescued": rescued(one.readings)}
+    key = ", ".join(f"({values[name]})::text" for name in one.table.keys)
+    items = ["count(*)"]
+    for name, value in values.items():
+        digest = f"md5(concat_ws(',', {key}) || '|' || {postgres_text(value, one.types[name])})"
+        items.append(f"coalesce(sum(('x' || left({digest}, 15))::bit(60)::bigint), 0)::text")
+        items.append(f"coalesce(sum({value}), 0)" if is_summed(one.types[name]) else "NULL::numeric")
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {', '.join(items)} FROM {one.relation.sql}")
+        rows, *found = cursor.fetchone()
+    return rows, {name: (found[2 * index], found[2 * index + 1]) for index, name in enumerate(values)}
+
+
+def bronze_evidence(what: str, files: list[str], one: Plan) -> tuple[int, Evidence]:
+    """The same of Parquet files, as DuckDB computes it."""
+    names = [*one.readings, "_rescued"]
+    if not files:
+        return 0, {name: ("0", Decimal(0) if is_summed(one.types[name]) else None) for name in names}
+    key = ", ".join(f"{quoted(name)}::varchar" for name in one.table.keys)
+    items = ["count(*)"]
+    for name in names:
+        digest = f"md5(concat_ws(',', {key}) || '|' || {duckdb_text(quoted(name), one.types[name])})"
+        items.append(f"coalesce(sum(('0x' || left({digest}, 15))::bigint), 0)::varchar")
+        items.append(f"coalesce(sum({quoted(name)}), 0)" if is_summed(one.types[name]) else "NULL")
+    with engine(what) as connection:
+        found = connection.execute(f"SELECT {', '.join(items)} FROM read_parquet($files)", {"files": files}).fetchone()
+    assert found is not None
+    return found[0], {name: (found[1 + 2 * index], found[2 + 2 * index]) for index, name in enumerate(names)}
+
+
+def postgres_text(value: str, kind: str) -> str:
+    """A value of bronze's type `kind`, written so that DuckDB writes it alike."""
+    if (match := DECIMAL.fullmatch(kind)) and match[1] == match[2]:
+        return rf"regexp_replace(({value})::text, '^(-?)0\.', '\1.')"
+    return {
+        "float": f"('x' || encode(float4send({value}), 'hex'))::bit(32)::int::text",
+        "double": f"('x' || encode(float8send({value}), 'hex'))::bit(64)::bigint::text",
+        "binary": f"encode({value}, 'hex')",
+        "date": f"(({value}) - '1970-01-01'::date)::text",
+        "timestamp_ntz": f"(extract(epoch FROM ({value})) * 1000000)::bigint::text",
+        "timestamp": f"(extract(epoch FROM ({value})) * 1000000)::bigint::text",
+    }.get(kind, f"({value})::text")
+
+
+def duckdb_text(value: str, kind: str) -> str:
+    """A value as `postgres_text` writes it."""
+    return {
+        "float": f"({value}::bit)::integer::varchar",
+        "double": f"({value}::bit)::bigint::varchar",
+        "binary": f"lower(hex({value}))",
+        "date": f"({value} - DATE '1970-01-01')::varchar",
+        "timestamp_ntz": f"epoch_us({value})::varchar",
+        "timestamp": f"epoch_us({value})::varchar",
+    }.get(kind, f"{value}::varchar")
+
+
+def compare(
+    settings: Settings, server: Postgres, picture: Snapshot, one: Plan, files: list[str], run: Run, report: Report
+) -> SourceDifference | None:
+    """How the source's table differs from bronze's files, which `run` read; None where it does not."""
+    what = f"bronze.{one.table.name}"
+    now, then = source_evidence(picture.connection, one), bronze_evidence(what, files, one)
+    if now == then:
+        return None
+    types = {name: one.types[name] for name in (*one.readings, "_rescued")}
+    with _read_again(settings, server, picture, one, run, report) as again:
+        old, all_rows = (parquet(again, files, f"NOT {NEWER}"), parquet(again, files)) if again else ("", "")
+        actual = parquet(files, again)
+        if not again:
+            return SourceDifference([], 0, then[0])
+        scratch = Path(again[0]).parent
+        found = differences(what, old, actual, types, one.table.keys, scratch)
+        keys = ", ".join(map(quoted, one.table.keys))
+        with engine(what, scratch) as connection:
+            newer = connection.execute(f"SELECT count(*) FROM {all_rows} WHERE {NEWER}").fetchone()
+            gone = connection.execute(
+                f"SELECT count(*) FROM (SELECT {keys} FROM {actual} EXCEPT ALL SELECT {keys} FROM {all_rows})"
+            ).fetchone()
+    return SourceDifference(found, newer[0] if newer else 0, gone[0] if gone else 0)
+
+
+@contextmanager
+def _read_again(
+    settings: Settings, server: Postgres, picture: Snapshot, one: Plan, run: Run, report: Report
+) -> Iterator[list[str]]:
+    """The table as bronze reads it, and `_newer`: whether a row was written after the run's snapshot was taken."""
+    newer = "true"
+    if one.relation.has_xmin:
+        oldest = int(run.snapshot.split(":")[0]) % 2**32
+        newer = f"age(xmin) <= age('{oldest}'::xid)"
+    marked = replace(one, readings=one.readings | {NEWER: Reading(newer)}, types=one.types | {NEWER: "boolean"})
+    reader = Reader(server, picture.exported, run.run, threading.Event(), report)
+    with tempfile.TemporaryDirectory(dir=settings.bronze_path, prefix=".reconcile.") as folder:
+        try:
+            part = reader.read(marked, "", Path(folder))
+            yield [str(Path(folder) / part.name)] if part.rows else []
+        finally:
+            reader.close()

@@ -1,0 +1,274 @@
+"""`make reconcile`: each change of a cell or a row, wherever it is made, is found and named."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+from pyspark.sql import SparkSession
+
+from conf.settings import Postgres
+from pipelines import lake, records
+from pipelines.errors import QualityFault, SourceFault
+from pipelines.reconcile import reconcile
+from pipelines.report import Report
+from tests.conftest import Lake, execute, fresh_database
+from tests.pipelines.test_silver import KEYED
+
+ZOO = (
+    "ALTER TABLE movimento DROP CONSTRAINT movimento_pkey, ALTER id DROP NOT NULL",
+    "ALTER TABLE movimento DROP CONSTRAINT movimento_id_cartao_fkey",
+    """ALTER TABLE associado ADD "Último Login" timestamptz, ADD taxa real, ADD peso double precision, ADD nascido date,
+    ADD foto bytea, ADD fino numeric(5,5), ADD ativo boolean, ADD tags text[], ADD "d'oro ""x"" y" text""",
+    r"""UPDATE associado SET "Último Login" = '2018-11-04 02:30:00.123456+00', taxa = '-0', peso = 'NaN', nascido = '1582-10-10',
+    foto = '\x00ff', fino = 0.00001 * id, ativo = id % 2 = 0, tags = '{a,"b c"}', "d'oro ""x"" y" = 'x|y'""",
+    "UPDATE associado SET nascido = 'infinity', taxa = 'NaN', peso = -1e300, idade = NULL WHERE id = 3",
+    "INSERT INTO movimento SELECT 300 + i, 7, 'orphan', '2024-01-01', 999 FROM generate_series(1, 3) i",
+    "INSERT INTO movimento SELECT * FROM movimento WHERE id = 5",
+    "INSERT INTO movimento VALUES (NULL, 7, 'no key', '2024-01-01', 1)",
+    "UPDATE movimento SET vlr_transacao = id + 0.25, des_transacao = 'com \"aspas\", ' || id",
+)
+
+
+@pytest.fixture(scope="module")
+def whole(server: Postgres, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+    """A lake after one run on rows of many types, some of them bad."""
+    with fresh_database(server) as address:
+        lakehouse = Lake(tmp_path_factory.mktemp("whole"), address, spark)
+        execute(address, *KEYED, *ZOO)
+        lakehouse.run()
+        yield lakehouse
+
+
+@pytest.fixture
+def copy(whole: Lake, tmp_path: Path) -> Lake:
+    """The same lake, to be damaged."""
+    shutil.copytree(whole.folder, tmp_path / "copy")
+    return Lake(tmp_path / "copy", whole.address, whole.spark)
+
+
+def found(lakehouse: Lake, capsys: pytest.CaptureFixture[str]) -> str:
+    """What reconcile prints; whether it ends with a fault is the caller's to know."""
+    capsys.readouterr()
+    with Report() as report:
+        reconcile(lakehouse.settings(), report, lakehouse.spark)
+    return capsys.readouterr().out
+
+
+def faults(lakehouse: Lake, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    with pytest.raises(QualityFault, match="listed above; `make bronze silver gold` builds the lake anew"):
+        found(lakehouse, capsys)
+    out = capsys.readouterr().out
+    return [line.removeprefix("difference: ") for line in out.splitlines() if line.startswith("difference: ")]
+
+
+def test_a_lake_that_nobody_touched_agrees_with_its_runs_and_its_source(
+    whole: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = found(whole, capsys)
+    assert "difference" not in out and out.count("agrees") == 4 * 2 + 8 * 2 + 2 + 1
+    assert not list(whole.folder.rglob(".reconcile.*"))
+
+
+def file_of(lakehouse: Lake, table: str) -> Path:
+    layer, name = table.split(".")
+    path = lakehouse.settings().layer_path(layer) / "cartoes" / name
+    (file,) = lake.file_paths(path, DeltaTable(path).version())
+    return Path(file)
+
+
+def flip(column: str, value: object, row: int = 4) -> Callable[[pa.Table], pa.Table]:
+    def change(table: pa.Table) -> pa.Table:
+        cells = table[column].to_pylist()
+        cells[row] = value
+        index = table.schema.get_field_index(column)
+        return table.set_column(index, table.field(index), pa.array(cells, table.field(index).type))
+
+    return change
+
+
+def drop(table: pa.Table) -> pa.Table:
+    return pa.concat_tables([table.slice(0, 4), table.slice(5)])
+
+
+def duplicate(table: pa.Table) -> pa.Table:
+    return pa.concat_tables([table, table.slice(4, 1)])
+
+
+def swap(column: str) -> Callable[[pa.Table], pa.Table]:
+    """Two rows exchange a value: the sum stays."""
+
+    def change(table: pa.Table) -> pa.Table:
+        cells = table[column].to_pylist()
+        return flip(column, cells[6], 4)(flip(column, cells[4], 6)(table))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "said"),
+    [
+        ("bronze.movimento", flip("vlr_transacao", Decimal("5.26")), "other values in vlr_transacao"),
+        ("bronze.movimento", flip("des_transacao", None), "other values in des_transacao"),
+        ("bronze.associado", flip("taxa", 0.0), "other values in taxa"),
+        ("bronze.associado", flip("_rescued", '{"x": "y"}'), "other values in _rescued"),
+        ("bronze.cartao", swap("id"), "other values in"),
+        ("bronze.movimento", drop, "has 204 rows, run 1 left 205"),
+        ("bronze.movimento", duplicate, "has 206 rows, run 1 left 205"),
+        ("silver.movimento", flip("vlr_transacao", Decimal("5.26")), "1 row changed in vlr_transacao, key 5"),
+        ("silver.movimento", swap("vlr_transacao"), "2 rows changed in vlr_transacao, keys 5 to 7"),
+        ("silver.associado", flip("nome", "Eva"), "1 row changed in nome, key 6"),
+        ("silver.movimento", drop, "1 row missing, key 5"),
+        ("silver.movimento", duplicate, "1 row too many, key 5"),
+        ("silver.movimento__quarantine", flip("_reasons", ["x"], 1), "1 row changed in _reasons, key"),
+        ("silver.movimento__quarantine", lambda table: table.slice(1), "1 row missing, key"),
+        (
+            "gold.movimento_flat",
+            flip("vlr_transacao_movimento", Decimal("5.26")),
+            "1 row changed in vlr_transacao_movimento, key",
+        ),
+        ("gold.movimento_flat", flip("nome_impresso_cartao", "EVA"), "1 row changed in nome_impresso_cartao, key"),
+        ("gold.movimento_flat", drop, "1 row missing, key"),
+        ("gold.movimento_flat", duplicate, "1 row too many, key"),
+    ],
+)
+def test_a_changed_lake_is_found_and_named(
+    copy: Lake, capsys: pytest.CaptureFixture[str], table: str, change: Callable[[pa.Table], pa.Table], said: str
+) -> None:
+    file = file_of(copy, table)
+    pq.write_table(change(pq.ParquetFile(file).read()), file, compression="zstd")
+    texts = faults(copy, capsys)
+    assert any(text.startswith(f"{table} ") and said in text for text in texts), texts
+    assert any(text.startswith(f"{table} ") and "run 1 left" in text for text in texts), texts
+    assert any(", key" in text for text in texts), texts
+
+
+def test_of_a_changed_bronze_the_keys_are_named_by_the_source_and_by_silver(
+    copy: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = file_of(copy, "bronze.movimento")
+    table = pq.ParquetFile(file).read()
+    key = table["id"][10].as_py()
+    pq.write_table(flip("vlr_transacao", Decimal("0.01"), 10)(table), file)
+    changed = f"1 row changed in vlr_transacao, key {key}"
+    assert faults(copy, capsys) == [
+        "bronze.movimento is not what run 1 left: other values in vlr_transacao",
+        f"silver.movimento is not what bronze gives: {changed}",
+        f"bronze.movimento is not what the source had: {changed}",
+    ]
+
+
+def test_a_table_that_somebody_committed_to_is_found(copy: Lake, capsys: pytest.CaptureFixture[str]) -> None:
+    path = copy.settings().silver_path / "cartoes/movimento"
+    DeltaTable(path).update(predicate="id_movimento = 9", updates={"vlr_transacao": "0.01"})
+    assert faults(copy, capsys) == [
+        "silver.movimento is not what run 1 left: other values in vlr_transacao",
+        "silver.movimento is not what bronze gives: 1 row changed in vlr_transacao, key 9",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda lines: lines[:5] + [lines[5].replace(".25", ".26")] + lines[6:],
+            "1 row changed in vlr_transacao_movimento, key 5",
+        ),
+        (lambda lines: lines[:5] + lines[6:], "1 row missing, key 5"),
+        (lambda lines: lines[:6] + lines[5:], "1 too many, record 6"),
+        (lambda lines: lines[:5] + [lines[5].replace('"com', '""com')] + lines[6:], "cannot be read"),
+        (lambda lines: [lines[0]] + lines[2:4] + [lines[1]] + lines[4:], "3 rows changed in"),
+        (lambda lines: [], "200 rows missing, keys 1 to 200"),
+    ],
+    ids=["a cell", "a record gone", "a record twice", "a quote", "another order", "nothing left"],
+)
+def test_a_changed_csv_is_found_and_named(
+    copy: Lake, capsys: pytest.CaptureFixture[str], change: Callable[[list[str]], list[str]], said: str
+) -> None:
+    path = copy.folder / "export/movimento_flat.csv"
+    path.write_text("".join(change(path.read_text("utf-8").splitlines(keepends=True))), "utf-8")
+    (text,) = faults(copy, capsys)
+    assert text.startswith("export.movimento_flat.csv ") and said in text, text
+
+
+def test_a_csv_or_a_file_that_is_gone_or_damaged_is_found(copy: Lake, capsys: pytest.CaptureFixture[str]) -> None:
+    (copy.folder / "export/movimento_flat.csv").unlink()
+    assert faults(copy, capsys) == ["export.movimento_flat.csv is gone"]
+    file = file_of(copy, "gold.movimento_flat")
+    file.write_bytes(file.read_bytes()[:-200])
+    texts = faults(copy, capsys)
+    assert all("cannot be" in text for text in texts) and texts[0].startswith("gold.movimento_flat cannot be read")
+    file.unlink()
+    assert any(f"{file} is gone" in text for text in faults(copy, capsys))
+
+
+def test_a_source_that_changed_after_the_run_is_told_from_a_corrupt_lake(
+    lakehouse: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    execute(lakehouse.address, *KEYED, *ZOO)
+    settings = lakehouse.run()
+    execute(
+        lakehouse.address,
+        "UPDATE movimento SET vlr_transacao = 1 WHERE id IN (1, 2)",
+        "DELETE FROM movimento WHERE id = 3",
+        "INSERT INTO movimento VALUES (900, 1, 'new', '2024-01-01', 1)",
+        "ALTER TABLE conta ADD agencia int",
+    )
+    out = found(lakehouse, capsys)
+    assert "source.movimento: 3 rows written since run 1, 1 gone; `make bronze` reads them" in out
+    assert "column public.conta.agencia is new: integer, since run 1" in out and "difference" not in out
+    # The run itself read a row wrongly: the lake is as the run left it, but an old row of the source is not in it.
+    path = settings.bronze_path / "cartoes/movimento"
+    DeltaTable(path).update(predicate="id = 20", updates={"vlr_transacao": "0.01"})
+    (run,) = records.read_runs(settings.bronze_path)
+    from pipelines.duck import evidence
+
+    types = {column.name: column.type for column in run.table("movimento").columns}
+    _, columns = evidence("bronze.movimento", lake.file_paths(path, 1), types, ("id",))
+    assert columns != run.table("movimento").columns
+    assert "bronze.movimento is not what the source had: 1 row changed in vlr_transacao, key 20" in faults(
+        lakehouse, capsys
+    )
+
+
+def test_views_and_partitioned_tables_are_compared_too(lakehouse: Lake, capsys: pytest.CaptureFixture[str]) -> None:
+    execute(
+        lakehouse.address,
+        *KEYED,
+        "ALTER TABLE movimento RENAME TO antigo",
+        """CREATE TABLE movimento (id bigint, vlr_transacao numeric(10,2), des_transacao text, data_movimento timestamp, id_cartao bigint)
+        PARTITION BY RANGE (id)""",
+        "CREATE TABLE m1 PARTITION OF movimento FOR VALUES FROM (0) TO (100)",
+        "CREATE TABLE m2 PARTITION OF movimento FOR VALUES FROM (100) TO (1000)",
+        "INSERT INTO movimento SELECT * FROM antigo",
+        "ALTER TABLE conta RENAME TO contas",
+        "CREATE VIEW conta AS SELECT * FROM contas",
+    )
+    lakehouse.run()
+    assert "difference" not in found(lakehouse, capsys)
+    execute(
+        lakehouse.address, "UPDATE contas SET tipo = 'x' WHERE id = 1", "UPDATE m2 SET vlr_transacao = 0 WHERE id = 150"
+    )
+    out = found(lakehouse, capsys)
+    assert "source.movimento: 1 rows written since run 1, 0 gone" in out and "difference" not in out
+    assert "source.conta: 20 rows written since run 1, 0 gone" in out
+
+
+def test_a_source_that_cannot_be_read_is_said_after_the_lake_was_compared(
+    copy: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy.address = copy.address.model_copy(update={"database": "other"})
+    with pytest.raises(SourceFault, match="the settings name .*/other: bronze was not compared"):
+        found(copy, capsys)
+    assert capsys.readouterr().out.count("agrees") == 4 + 8 * 2 + 2 + 1
+    (copy.folder / "export/movimento_flat.csv").unlink()
+    assert faults(copy, capsys) == ["export.movimento_flat.csv is gone"]
+
+
+def test_a_lake_without_a_run_is_refused(lakehouse: Lake) -> None:
+    with Report() as report, pytest.raises(QualityFault, match="bronze has no complete run"):
+        reconcile(lakehouse.settings(), report, lakehouse.spark)
