@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from decimal import Decimal
 from typing import Any
 
@@ -165,9 +165,10 @@ def load(
             for executor in (pool, control):
                 executor.shutdown(wait=False, cancel_futures=True)
             asked: list[Future[Any]] = [*futures, *totals.values()]
-            while wait(asked, timeout=0.1).not_done:  # a query may begin after a cancel
+            while not all(one.done() for one in asked):
                 reader.cancel()
                 snapshot.connection.cancel()
+                time.sleep(0.05)  # a query may begin after a cancel
             for future, one in futures.items():  # whole files of tables that are not built
                 if waiting[one.table.name] and not future.cancelled() and not future.exception():
                     (lake.table_path(settings.bronze_path, one.table) / future.result().name).unlink(missing_ok=True)

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
@@ -38,21 +39,31 @@ def build(
         observed = Observation(table.name)
         path = lake.table_path(settings.gold_path, table)
         files = write_files(transformed(entry, inputs).observe(observed, *fingerprint(table.keys[0])), path, run)
-        rows = rows_in = observed.get["rows"]
+        found = observed.get
+        done = TableRun(table.name, 0, found["rows"], found["rows"])
+        built = Built(done, table, path, lake.schema_of(table, {}), files)
         totals: dict[str, Decimal] = {}
         if origin := table.one_row_per:
-            rows_in = upstream.table(origin.name).rows_out
-            expected = inputs[origin.module].agg(*fingerprint(origin.keys[0])).first()
-            assert expected is not None
-            if (expected["rows"], expected["keys"]) != (rows, observed.get["keys"]) or rows_in != rows:
-                raise QualityFault(
-                    f"gold.{table.name}: {rows_in} rows of silver.{origin.name} became {rows}, or other ones; "
-                    "a join lost or multiplied rows, gold and the CSV stay as they were"
-                )
+            try:
+                keep_every_row(table, upstream.table(origin.name), inputs[origin.module], found)
+            except QualityFault:
+                built.discard()
+                raise
             totals = conserved(table, upstream.table(origin.name))
-        done = TableRun(table.name, 0, rows_in, rows, seconds=time.monotonic() - started)
-        built = Built(done, table, path, lake.schema_of(table, {}), files)
-        yield prove(built, lake.types_of(table, {}), table.keys, rows, totals)
+        built = prove(built, lake.types_of(table, {}), table.keys, found["rows"], totals)
+        yield replace(built, done=replace(built.done, seconds=time.monotonic() - started))
+
+
+def keep_every_row(table: Table, origin: TableRun, rows: DataFrame, found: dict[str, Any]) -> None:
+    """Raises QualityFault unless the rows written have the keys of `rows`, each once."""
+    assert table.one_row_per is not None
+    expected = rows.agg(*fingerprint(table.one_row_per.keys[0])).first()
+    assert expected is not None
+    if (expected["rows"], expected["keys"]) != (found["rows"], found["keys"]) or origin.rows_out != found["rows"]:
+        raise QualityFault(
+            f"gold.{table.name}: {origin.rows_out} rows of silver.{origin.name} became {found['rows']}, or other ones; "
+            "a join lost or multiplied rows, gold and the CSV stay as they were"
+        )
 
 
 def inputs_of(settings: Settings, spark: "SparkSession", upstream: Run, table: Table) -> dict[str, DataFrame]:

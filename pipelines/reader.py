@@ -80,7 +80,6 @@ class Reader:
                 for batch in batches:
                     if self._stop.is_set():
                         break
-                    _check_texts(batch, one.relation)
                     writer.write_batch(shaped(batch, writer.schema, self._run))
                     rows += batch.num_rows
                     self._report.progress("bronze", one.table.name, batch.num_rows)
@@ -131,17 +130,6 @@ class Reader:
             connection.close()
         for database in self._databases:
             database.close()
-
-
-def _check_texts(batch: pa.RecordBatch, relation: Relation) -> None:
-    """A database of encoding SQL_ASCII passes any bytes on. Raises SourceFault naming the column that is no UTF-8."""
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if pa.types.is_string(column.type):
-            try:
-                column.validate(full=True)
-            except pa.ArrowInvalid as error:
-                place = f"{relation.schema}.{relation.name}.{name}"
-                raise SourceFault(f"column {place} holds bytes that are no UTF-8 text; mend them there") from error
 
 
 def shaped(batch: pa.RecordBatch, schema: pa.Schema, run: int) -> pa.RecordBatch:

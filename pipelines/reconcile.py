@@ -138,15 +138,13 @@ def _with_layer_before(
     )
     for entry in (entry for entry in catalogue.entries(layer) if entry.table.domain == run.domain):
         report.progress(layer, entry.table.name, 0)
-        said: dict[str, list[str]] = {}
         try:
             with storage_faults():
-                frames = dict(_made(settings, spark, layer, run, upstream, entry))
-                said = {name: _unlike(settings, layer, run, name, frame) for name, frame in frames.items()}
+                for name, frame in _made(settings, spark, layer, run, upstream, entry):
+                    said = _unlike(settings, layer, run, name, frame)
+                    findings.add(layer, name, 2, [f"is not what {before} gives: {text}" for text in said])
         except StorageFault as fault:
-            said = {entry.table.name: [f"cannot be made again: {fault}"]}
-        for name, texts in said.items():
-            findings.add(layer, name, 2, [f"is not what {before} gives: {text}" for text in texts])
+            findings.add(layer, entry.table.name, 2, [f"cannot be compared: {fault}"])
 
 
 def _made(
