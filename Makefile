@@ -1,7 +1,7 @@
 # One line a target; what it does is in pipelines/. `make help` lists the targets.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo seed bronze silver gold export status quality reconcile shell test lint clean reset
+.PHONY: help setup demo seed bronze silver gold export status quality reconcile shell test test-long lint clean reset
 
 PYTHON ?= python3
 RUN := @.venv/bin/python -m pipelines
@@ -9,7 +9,7 @@ RUN := @.venv/bin/python -m pipelines
 LAYERS := $(filter bronze silver gold,$(MAKECMDGOALS))
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z ]+:.*## /{printf "make %-22s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z -]+:.*## /{printf "make %-22s %s\n", $$1, $$2}' Makefile
 
 setup: .venv/run.stamp ## virtual environment, pinned packages, Delta jars
 
@@ -39,6 +39,10 @@ shell: .venv/run.stamp ## PySpark with bronze.*, silver.*, gold.* as of the last
 
 test: .venv/dev.stamp ## the test suite
 	@.venv/bin/python -m pytest
+
+test-long: .venv/dev.stamp ## many more made-up sources, until one breaks a promise
+	@.venv/bin/python -m pytest -m "long or not long" tests/pipelines/test_poison.py \
+		tests/pipelines/test_properties.py --hypothesis-profile=long --hypothesis-show-statistics
 
 lint: .venv/dev.stamp ## format, style, types, direction of imports, purity of transforms
 	@.venv/bin/ruff format --check .

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection
@@ -24,6 +25,11 @@ from pipelines.report import Report
 from pipelines.run import run_layers
 from pipelines.source import dsn
 from pipelines.spark import session
+
+# `make test` tries the same few examples every time; `make test-long` new ones, and many.
+hypothesis.settings.register_profile("short", max_examples=4, derandomize=True, database=None)
+hypothesis.settings.register_profile("long", max_examples=200, print_blob=True)
+hypothesis.settings.load_profile("short")
 
 
 @pytest.fixture(scope="session")

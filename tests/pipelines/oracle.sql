@@ -35,7 +35,8 @@ SELECT a.nome, a.sobrenome, a.idade::text, m.vlr_transacao::numeric(10,2)::text,
   CASE WHEN :plain OR k.num_cartao IS NULL THEN k.num_cartao
        WHEN length(k.num_cartao) <= 4 THEN repeat('*', length(k.num_cartao))
        ELSE repeat('*', length(k.num_cartao) - 4) || right(k.num_cartao, 4) END,
-  k.nom_impresso, k.data_criacao::text, c.tipo, c.data_criacao::text
+  k.nom_impresso, CASE WHEN k.data_criacao >= '0001-01-01' AND k.data_criacao < '10000-01-01' THEN k.data_criacao::text END,
+  c.tipo, CASE WHEN c.data_criacao >= '0001-01-01' AND c.data_criacao < '10000-01-01' THEN c.data_criacao::text END
 FROM movimento_aceito m
 JOIN cartao_aceito k ON k.id = m.id_cartao
 JOIN conta_aceita c ON c.id = k.id_conta
