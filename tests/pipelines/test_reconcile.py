@@ -91,7 +91,7 @@ def test_every_table_reads_the_same_with_spark_duckdb_and_delta_rs(whole: Lake) 
             ]
             if files := lake.file_paths(path, done.version):
                 sides.append(duckdb.sql(f"SELECT * FROM read_parquet({files})").to_arrow_table())
-            texts = [sorted(map(repr, side.to_pylist())) for side in sides]
+            texts = [sorted(repr(row).replace("Etc/UTC", "UTC") for row in side.to_pylist()) for side in sides]
             for text in texts[1:]:
                 assert text == texts[0]
             compared += len(texts)
