@@ -39,6 +39,7 @@ class Findings:
     rows: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    unread: SourceFault | None = None
 
     def add(self, layer: str, name: str, column: int, said: list[str]) -> None:
         self.rows[layer, name][column] = DIFFERS if said else AGREES
@@ -47,7 +48,7 @@ class Findings:
 
 def reconcile(settings: Settings, report: Report, spark: "SparkSession | None" = None) -> None:
     """Compares everything and shows it. Raises QualityFault where lake or CSV are not what they should be."""
-    findings, unread = Findings(), None
+    findings = Findings()
     with ExitStack() as stack:
         for domain in catalogue.domains("bronze"):
             runs = {layer: run for layer in LAYERS if (run := records.last_run(settings.layer_path(layer), domain))}
@@ -62,15 +63,15 @@ def reconcile(settings: Settings, report: Report, spark: "SparkSession | None" =
             try:
                 _with_source(settings, runs["bronze"], findings, report)
             except SourceFault as fault:
-                unread = fault
+                findings.unread = fault
     _show(findings, report)
     if findings.faults:
         raise QualityFault(
             f"{len(findings.faults)} difference{'s' if findings.faults[1:] else ''}, listed above; "
             "`make bronze silver gold` builds the lake anew from the source, `make export` the CSV from gold"
         )
-    if unread:
-        raise unread
+    if findings.unread:
+        raise findings.unread
 
 
 def _with_run(settings: Settings, layer: str, run: Run, findings: Findings, report: Report) -> None:
@@ -220,3 +221,5 @@ def _show(findings: Findings, report: Report) -> None:
         report.say(text)
     for text in findings.faults:
         report.say(f"difference: {text}")
+    if not (findings.notes or findings.faults or findings.unread):
+        report.say("everything agrees")

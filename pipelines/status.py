@@ -86,12 +86,14 @@ def quality(settings: Settings, report: Report) -> None:
 
 def _rules(rules: list[RuleRun], before: dict[tuple[str, str], RuleRun]) -> Grid:
     table = grid("table", "rule", "severity", "tested", "failed", "share", "change", "keys", left=3)
+    table.columns[-1].justify = "left"
     for rule in rules:
         was = before.get((rule.table, rule.rule))
         change = f"{rule.failed - was.failed:+,}" if was and rule.failed != was.failed else ""
         share = f"{rule.share:.2%}" if rule.failed else ""
         numbers = (f"{rule.tested:,}", f"{rule.failed:,}", share, change)
-        table.add_row(rule.table, rule.rule, rule.severity.value, *numbers, "; ".join(rule.keys))
+        style = "bold" if rule.failed else None
+        table.add_row(rule.table, rule.rule, rule.severity.value, *numbers, "; ".join(rule.keys), style=style)
     return table
 
 
