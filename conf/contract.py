@@ -12,9 +12,9 @@ DECIMAL = re.compile(r"decimal\((\d+),(\d+)\)")
 
 
 def is_summed(kind: str) -> bool:
-    """Whether sums of a type are proved: a decimal that leaves ten of 38 digits to the sum."""
+    """Whether sums of a type are proved: a decimal that leaves eleven of 38 digits to the sum."""
     match = DECIMAL.fullmatch(kind)
-    return match is not None and int(match[1]) <= 28
+    return match is not None and int(match[1]) <= 27
 
 
 class Pii(StrEnum):

@@ -14,18 +14,19 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from decimal import Decimal
 from typing import Any
 
+import psycopg2
 from psycopg2.extensions import connection as Connection
 
 from conf.contract import Table, is_summed
 from conf.settings import Postgres, Settings
 from pipelines import lake
-from pipelines.errors import ContractFault
+from pipelines.errors import ContractFault, SourceFault
 from pipelines.pg_types import Reading, natural_type, read_as
 from pipelines.proof import Built, prove
 from pipelines.reader import AUDIT, Part, Plan, Reader
 from pipelines.records import Run, TableRun
 from pipelines.report import Report
-from pipelines.source import Relation, Snapshot, describe
+from pipelines.source import Relation, Snapshot, describe, reason
 
 RANGE_BYTES = 64 * 2**20
 READERS = min(4, os.cpu_count() or 1)
@@ -55,7 +56,9 @@ def plan(table: Table, relation: Relation) -> Plan:
     for extra in extras:
         if extra.name.lower() in taken:
             place = f"{relation.schema}.{relation.name}.{extra.name}"
-            problems.append(f"column {place}: another column of bronze has this name, but for case; rename it")
+            problems.append(
+                f"column {place}: bronze has a column of this name, but for case; rename it, or leave it out"
+            )
             continue
         taken.add(extra.name.lower())
         types[extra.name] = natural_type(extra)
@@ -153,6 +156,7 @@ def load(
             path = lake.table_path(settings.bronze_path, one.table)
             futures |= {pool.submit(reader.read, one, condition, path): one for condition in ranges(one.relation)}
         waiting = Counter(one.table.name for one in futures.values())
+        built: set[str] = set()
         try:
             for future in as_completed(futures):
                 one = futures[future]
@@ -160,7 +164,8 @@ def load(
                 waiting[one.table.name] -= 1
                 if not waiting[one.table.name]:
                     yield _built(settings, one, parts[one.table.name], totals[one.table.name].result())
-        except BaseException:
+                    built.add(one.table.name)
+        except BaseException as error:
             stop.set()
             for executor in (pool, control):
                 executor.shutdown(wait=False, cancel_futures=True)
@@ -169,9 +174,13 @@ def load(
                 reader.cancel()
                 snapshot.connection.cancel()
                 time.sleep(0.05)  # a query may begin after a cancel
-            for future, one in futures.items():  # whole files of tables that are not built
-                if waiting[one.table.name] and not future.cancelled() and not future.exception():
+            for future, one in futures.items():
+                if one.table.name not in built and not future.cancelled() and not future.exception():
                     (lake.table_path(settings.bronze_path, one.table) / future.result().name).unlink(missing_ok=True)
+            for counted in totals.values():
+                # A failed count ends the snapshot, and with it the readers: it is what went wrong first.
+                if isinstance(error, SourceFault) and not counted.cancelled() and (first := counted.exception()):
+                    raise first from error
             raise
         finally:
             reader.close()
@@ -191,9 +200,12 @@ def source_totals(connection: Connection, one: Plan) -> tuple[int, dict[str, Dec
     """Rows of the table in the snapshot and the sums of its amounts, as the server counts them."""
     summed = {name: one.readings[name].value for name in one.readings if is_summed(one.types[name])}
     items = ", ".join(["count(*)", *(f"coalesce(sum({value}), 0)" for value in summed.values())])
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {items} FROM {one.relation.sql}")
-        rows, *sums = cursor.fetchone()
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT {items} FROM {one.relation.sql}")
+            rows, *sums = cursor.fetchone()
+    except psycopg2.Error as error:
+        raise SourceFault(f"counting {one.relation.schema}.{one.relation.name}: {reason(error)}") from error
     return rows, dict(zip(summed, sums, strict=True))
 
 

@@ -21,12 +21,10 @@ def against_gold(settings: Settings, table: Table, run: Run) -> list[str]:
         return []
     gold = lake.table_path(settings.gold_path, table)
     files = lake.file_paths(gold, run.table(table.name).version)
-    with draft(settings, table, files) as fresh:
+    with draft(settings, table, files) as fresh, lake.scratch(settings.gold_path, "reconcile") as spill:
         if fresh.sha256 == sha256(path):
             return []
-        return _differences(table, fresh.temporary, path, files, settings.gold_path) or [
-            "its bytes differ, its cells do not"
-        ]
+        return _differences(table, fresh.temporary, path, files, spill) or ["its bytes differ, its cells do not"]
 
 
 def _differences(table: Table, fresh: Path, file: Path, gold_files: list[str], scratch: Path) -> list[str]:

@@ -81,6 +81,7 @@ def _copy(table: Table, files: list[str], target: Path, gold_path: Path) -> None
         return
     shown, keys = (", ".join(map(quoted, some)) for some in (names, table.keys))
     dialect = "FORMAT csv, HEADER true, DELIMITER ',', QUOTE '\"', ESCAPE '\"', NULLSTR '', NEW_LINE '\\n'"
+    dialect += ", USE_TMP_FILE false"  # its own would be open to all
     with (
         lake.scratch(gold_path, "export") as scratch,
         engine(f"export {target.parent}: writing {table.name}", scratch) as connection,
@@ -109,4 +110,6 @@ def records_of(table: Table, file: Path) -> str:
     """SQL that reads a CSV, every cell as text, an empty cell as null."""
     kinds = ", ".join(f"{text(name)}: 'VARCHAR'" for name in exported(table))
     dialect = "header = true, delim = ',', quote = '\"', escape = '\"', new_line = '\\n', allow_quoted_nulls = false"
+    # One thread: several look for the ends of records, and may take a line inside a text for one.
+    dialect += ", parallel = false, max_line_size = 16777216"
     return f"read_csv({text(str(file))}, auto_detect = false, {dialect}, columns = {{{kinds}}})"

@@ -41,11 +41,25 @@ def prove(
     """`built` with what DuckDB finds in its files. Raises QualityFault unless that is `rows`, and each of `totals`
     (null stands for none), to the cent."""
     name = f"{built.table.layer}.{built.done.name}"
+    try:
+        return _proved(built, name, types, keys, rows, totals)
+    except BaseException:
+        built.discard()
+        raise
+
+
+def _proved(
+    built: Built,
+    name: str,
+    types: Mapping[str, str],
+    keys: tuple[str, ...],
+    rows: int,
+    totals: Mapping[str, Decimal | None],
+) -> Built:
     found, columns = evidence(name, [str(built.path / file) for file in built.files], types, keys)
     done = replace(built.done, columns=columns)
     wrong = [column for column, total in totals.items() if done.totals[column] != (total or 0)]
     if found != rows or wrong:
         said = f"{rows:,} rows were to arrive, {found:,} did" if found != rows else f"the sum of {wrong[0]} is another"
-        built.discard()
         raise QualityFault(f"{name}: {said}; nothing was replaced, run it again")
     return replace(built, done=done)

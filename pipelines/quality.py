@@ -190,7 +190,10 @@ def examples(judged: DataFrame, table: Table, tested: list[Check], indexes: list
     fails = {index: _counted(tested, index) for index in indexes}
     some = reduce(or_, fails.values())
     key = F.struct(*table.keys)
-    least = [F.min_by(F.when(one, key), F.when(one, key), EXAMPLES).alias(f"k{index}") for index, one in fails.items()]
+    least = [
+        F.array_distinct(F.min_by(F.when(one, key), F.when(one, key), EXAMPLES)).alias(f"k{index}")
+        for index, one in fails.items()
+    ]
     found = judged.where(some).agg(*least).first()
     assert found is not None
     return {

@@ -31,13 +31,14 @@ COMMENTS = {"_rescued": "What a column could not hold: JSON, column to the sourc
 class Plan:
     """How one table is read: each column that the source has, and the types (Spark SQL) of all that bronze has.
 
-    Columns that the source lacks are null.
+    Columns that the source lacks are null. `partial`: not all columns of the source are read.
     """
 
     table: Table
     relation: Relation
     readings: dict[str, Reading]
     types: dict[str, str]
+    partial: bool = False
 
     @property
     def schema(self) -> pa.Schema:

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conf.contract import Table
+from conf.contract import Pii, Table
 from conf.settings import Settings
 from pipelines import catalogue, csv_check, gold, lake, quality, records, silver
 from pipelines.bronze import drift, plans
-from pipelines.duck import HASHING, differences, evidence, parquet
-from pipelines.errors import QualityFault, SourceFault, StorageFault
+from pipelines.duck import HASHING, Difference, differences, evidence, parquet
+from pipelines.errors import LockedFault, QualityFault, SourceFault, StorageFault
 from pipelines.lake import LAYERS, QUARANTINE
+from pipelines.reader import AUDIT
 from pipelines.records import Run, TableRun
 from pipelines.report import Report, grid
 from pipelines.run import source_server
@@ -64,6 +65,8 @@ def reconcile(settings: Settings, report: Report, spark: "SparkSession | None" =
                 _with_source(settings, runs["bronze"], findings, report)
             except SourceFault as fault:
                 findings.unread = fault
+            if any(records.last_run(settings.layer_path(layer), domain) != run for layer, run in runs.items()):
+                raise LockedFault("a run ended meanwhile and changed what was compared; reconcile again")
     _show(findings, report)
     if findings.faults:
         raise QualityFault(
@@ -96,12 +99,13 @@ def _with_run(settings: Settings, layer: str, run: Run, findings: Findings, repo
 
 
 def _unlike_run(settings: Settings, layer: str, run: Run, done: TableRun) -> list[str]:
+    if not done.columns:
+        return [f"was recorded without checksums by run {run.run}: `make {layer}` records them"]
     path = settings.layer_path(layer) / run.domain / done.name
     files = content(path)
     types = {column.name: column.type for column in done.columns}
     rows, columns = evidence(f"{layer}.{done.name}", files, types, table_of(layer, done.name).keys)
-    same_hash = run.hashing == HASHING
-    if not same_hash:
+    if run.hashing != HASHING:
         columns = tuple(
             replace(column, checksum=was.checksum) for column, was in zip(columns, done.columns, strict=True)
         )
@@ -132,11 +136,15 @@ def _with_layer_before(
 ) -> None:
     """Each table against what its transform and its checks make, now, of the versions that its run read."""
     before = LAYERS[LAYERS.index(layer) - 1]
+    origin = (run.domain, run.upstream_run, run.lake)
     upstream = next(
-        one
-        for one in records.read_runs(settings.layer_path(before))
-        if (one.domain, one.run) == (run.domain, run.upstream_run)
+        (one for one in records.read_runs(settings.layer_path(before)) if (one.domain, one.run, one.lake) == origin),
+        None,
     )
+    if upstream is None:
+        findings.notes.append(f"{layer} was built from a run of {before} that is not there: `make {layer}`")
+        return
+    settings = settings.model_copy(update={"card_numbers": run.card_numbers})
     for entry in (entry for entry in catalogue.entries(layer) if entry.table.domain == run.domain):
         report.progress(layer, entry.table.name, 0)
         try:
@@ -176,7 +184,13 @@ def _unlike(settings: Settings, layer: str, run: Run, name: str, frame: "DataFra
             return []
         with tempfile.TemporaryDirectory(dir=folder) as spill:
             found = differences(what, parquet(made, actual), parquet(actual, made), types, keys, Path(spill))
-    return [str(one) for one in found]
+    return [str(shown(one, table_of(layer, name))) for one in found]
+
+
+def shown(difference: Difference, table: Table) -> Difference:
+    """Without its keys where they are personal data."""
+    hidden = any(table[key].pii is not Pii.NONE for key in table.keys)
+    return replace(difference, least="", most="") if hidden else difference
 
 
 def _with_source(settings: Settings, run: Run, findings: Findings, report: Report) -> None:
@@ -193,21 +207,30 @@ def _with_source(settings: Settings, run: Run, findings: Findings, report: Repor
                 done = run.table(name)
                 findings.notes += [f"{text}, since run {run.run}" for text in drift(one, done)]
                 was = {column.name: column.type for column in done.columns}
+                if not was:
+                    continue  # said before
                 known = {
                     column: reading for column, reading in one.readings.items() if was.get(column) == one.types[column]
                 }
                 try:
                     files = content(lake.table_path(settings.bronze_path, one.table))
-                    found = compare(settings, server, picture, replace(one, readings=known), files, run, report)
-                except StorageFault:
-                    continue  # said before
+                    part = replace(one, readings=known, partial=known.keys() != was.keys() - AUDIT.keys())
+                    found = compare(settings, server, picture, part, files, run, report)
+                except StorageFault as fault:
+                    findings.add("bronze", name, 2, [f"cannot be compared with the source: {fault}"])
+                    continue
                 # Rows that only the lake has were deleted since, unless the lake is known to be wrong.
                 corrupt = findings.rows["bronze", name][1] == DIFFERS
-                wrong = [str(text) for text in found.wrong if corrupt or text.kind != "extra"] if found else []
+                wrong = (
+                    [str(shown(text, one.table)) for text in found.wrong if corrupt or text.kind != "extra"]
+                    if found
+                    else []
+                )
                 findings.add("bronze", name, 2, [f"is not what the source had: {text}" for text in wrong])
                 if found and (found.newer or found.gone):
-                    changed = f"{found.newer:,} rows written since run {run.run}, {found.gone:,} gone"
-                    findings.notes.append(f"source.{name}: {changed}; `make bronze` reads them")
+                    newer = f"{found.newer:,} row{'s' if found.newer != 1 else ''} written since run {run.run}"
+                    changed = f"{newer}, {found.gone:,} gone" if found.exact else f"changed since run {run.run}"
+                    findings.notes.append(f"source.{name}: {changed}; `make bronze` reads it")
                     findings.rows["bronze", name][2] = DIFFERS if wrong else "changed since"
 
 

@@ -61,7 +61,8 @@ class TableRun:
 @dataclass(frozen=True)
 class Run:
     """A complete run of one layer and domain. `source` (an address, or EMBEDDED) and `lake` come down
-    from bronze, `snapshot` is the source's. `hashing` says how the columns' checksums were made."""
+    from bronze, `snapshot` is the source's. `hashing` says how the columns' checksums were made, `card_numbers` whether
+    they are masked from silver on."""
 
     run: int
     lake: str
@@ -75,6 +76,7 @@ class Run:
     csv_sha256: str | None = None
     hashing: str = ""
     warnings: tuple[str, ...] = ()
+    card_numbers: str = "masked"
 
     def table(self, name: str) -> TableRun:
         """What the run did to a table; raises QualityFault where the table is younger than the run."""
@@ -131,6 +133,7 @@ RUN = pa.schema(
         "csv_sha256": pa.string(),
         "hashing": pa.string(),
         "warnings": pa.list_(pa.string()),
+        "card_numbers": pa.string(),
     }
 )
 RULE_RUN = pa.schema(

@@ -94,7 +94,11 @@ def _run_layer(
     upstream = complete_run(settings, before, domain)
     previous = records.last_run(path, domain)
     _same_kind(layer, path, previous, upstream.source)
-    run = replace(_next(path, domain, upstream.lake, upstream.run, upstream.source), snapshot=upstream.snapshot)
+    run = replace(
+        _next(path, domain, upstream.lake, upstream.run, upstream.source),
+        snapshot=upstream.snapshot,
+        card_numbers=settings.card_numbers,
+    )
     entries = tuple(entry for entry in catalogue.entries(layer) if entry.table.domain == domain)
     from pipelines import gold, silver
     from pipelines.spark import storage_faults
@@ -102,8 +106,12 @@ def _run_layer(
     job = {"silver": silver, "gold": gold}[layer]
     with _undone(path, previous), storage_faults():
         built = _collect(layer, job.build(settings, started(), upstream, run.run, entries, report), report)
-        with ExitStack() as published:
-            drafts = [published.enter_context(_draft(settings, one, report)) for one in built if one.table.csv]
+        with ExitStack() as drafted:
+            try:
+                drafts = [drafted.enter_context(_draft(settings, one, report)) for one in built if one.table.csv]
+            except BaseException:
+                _discard(built)
+                raise
             return _complete(path, run, built, report, drafts)
 
 
@@ -115,10 +123,14 @@ def _collect(layer: str, building: Iterator[Built], report: Report) -> list[Buil
             built.append(one)
             report.table(layer, one.done)
     except BaseException:
-        for one in built:
-            one.discard()
+        _discard(built)
         raise
     return built
+
+
+def _discard(built: list[Built]) -> None:
+    for one in built:
+        one.discard()
 
 
 def _complete(path: Path, run: Run, built: list[Built], report: Report, drafts: "Sequence[Draft]" = ()) -> Run:
@@ -143,7 +155,6 @@ def _draft(settings: Settings, built: Built, report: Report) -> "Iterator[Draft]
     with draft(settings, built.table, [str(built.path / file) for file in built.files]) as csv:
         wrong = [name for name, total in csv.totals.items() if built.done.totals[name] != total]
         if csv.rows != built.done.rows_out or wrong:
-            built.discard()
             said = f"{csv.rows:,} records for {built.done.rows_out:,} rows of gold, or another sum of amounts"
             raise QualityFault(f"{csv.final}: {said}; the CSV stays as it was")
         yield csv

@@ -107,16 +107,17 @@ def _has_double_keys(typed: DataFrame, table: Table) -> bool:
 
 
 def _parent(reference: Reference, promised: bool, silver: Callable[[str], DataFrame], rows: dict[str, int]) -> Parent:
-    """The parents that a reference is tested against. Where the source promises that they are there, only those set
-    aside: a small table, if any."""
+    """The parents that a reference is tested against, sent to the rows where they are few. Where they are many and the
+    source promises that they are there, only those set aside: gold proves the promise."""
     name, aside = reference.table.name, reference.table.name + QUARANTINE
-    good = None if promised and not reference.columns else silver(name)
+    trusted = promised and not reference.columns and rows[name] + rows[aside] > FEW
+    good = None if trusted else silver(name)
     bad = silver(aside) if rows[aside] else None
     if good is None and bad is None:
-        return Parent(None, promised)
+        return Parent(None, trusted)
     keys = quality.parents(good, bad, reference.table.keys[0], reference.columns)
-    # The few go to the many: the big table is not moved.
-    return Parent(F.broadcast(keys) if good is None and rows[aside] <= FEW else keys, promised)
+    few = rows[aside] + (0 if trusted else rows[name]) <= FEW
+    return Parent(F.broadcast(keys) if promised and few else keys, trusted)
 
 
 def _write(
@@ -125,37 +126,33 @@ def _write(
     """Writes the rows accepted, then, in a second pass, those set aside, if any; both proved, neither committed."""
     observed = Observation(table.name)
     rows = judged.rows.observe(observed, *quality.counts(table, judged.checks))
-    path, aside_path = (lake.table_path(settings.silver_path, table, suffix) for suffix in ("", QUARANTINE))
+    path = lake.table_path(settings.silver_path, table)
     files = write_files(accepted(settings, replace(judged, rows=rows), table), path, run)
-    found: Found = {name: count or 0 for name, count in observed.get.items()}  # a sum over no rows is null
-    rules = tuple(_verdicts(judged, found, table, run))
-    counted = {name: found[name] for name in ("rows_in", "rows_out", "set_aside", "copies")}
-    done = TableRun(table.name, 0, **counted)
-    good = Built(done, table, path, lake.schema_of(table, {}), files, rules)
-    aside_files: list[str] = []
+    good = Built(TableRun(table.name, 0, 0, 0), table, path, lake.schema_of(table, {}), files)
     try:
+        found: Found = {name: count or 0 for name, count in observed.get.items()}  # a sum over no rows is null
+        counted = {name: found[name] for name in ("rows_in", "rows_out", "set_aside", "copies")}
+        good = replace(good, done=TableRun(table.name, 0, **counted))
+        rules = tuple(_verdicts(judged, found, table, run))
         gate(table, found, rules, settings.quality.max_quarantined)
         conserve(table, upstream, found)
         good = prove(good, lake.types_of(table, {}), table.keys, found["rows_out"], _totals(table, found, "out"))
-        if found["set_aside"]:
-            set_aside = quality.quarantined(judged.rows, table, judged.checks, upstream.run)
-            aside_files = write_files(set_aside, aside_path, run)
-        count = found["set_aside"]
-        aside = Built(
-            TableRun(table.name + QUARANTINE, 0, count, count),
-            table,
-            aside_path,
-            lake.schema_of(table, QUARANTINE_COLUMNS),
-            aside_files,
-        )
-        types = lake.types_of(table, QUARANTINE_COLUMNS)
-        aside = prove(aside, types, table.keys, count, _totals(table, found, "aside"))
+        yield replace(good, rules=rules)
+        yield _set_aside(settings, judged, table, upstream, run, found)
     except BaseException:
         good.discard()
         raise
-    yield good
-    yield aside
     _say(table, found, rules, report)
+
+
+def _set_aside(settings: Settings, judged: Judged, table: Table, upstream: Run, run: int, found: Found) -> Built:
+    """The quarantine: a second pass over the rows, only where it is not empty."""
+    path, count, files = lake.table_path(settings.silver_path, table, QUARANTINE), found["set_aside"], list[str]()
+    if count:
+        files = write_files(quality.quarantined(judged.rows, table, judged.checks, upstream.run), path, run)
+    done = TableRun(table.name + QUARANTINE, 0, count, count)
+    built = Built(done, table, path, lake.schema_of(table, QUARANTINE_COLUMNS), files)
+    return prove(built, lake.types_of(table, QUARANTINE_COLUMNS), table.keys, count, _totals(table, found, "aside"))
 
 
 def _verdicts(judged: Judged, found: Found, table: Table, run: int) -> Iterator[RuleRun]:

@@ -71,7 +71,7 @@ def reason(error: Exception) -> str:
     state = str(getattr(error, "pgcode", None) or getattr(error, "sqlstate", None) or "")
     primary = getattr(getattr(error, "diag", None), "message_primary", None)
     said: str = (primary or str(error).strip() or type(error).__name__).splitlines()[0]
-    if state.startswith("22"):
+    if state.startswith(("22", "P0")):  # data errors and those that functions raise may quote values
         return f"the server cannot make sense of a value in it (SQLSTATE {state})"
     if said.startswith(STREAMED):
         return QUOTED.sub('"…"', said.removeprefix(STREAMED))
@@ -191,12 +191,14 @@ FROM base b JOIN pg_type t ON t.oid = b.typid JOIN pg_namespace n ON n.oid = t.t
 WHERE t.typtype <> 'd' ORDER BY b.attnum
 """
 
-# Of a table that others inherit from, constraints say nothing about the heirs' rows.
+# Of a table that others inherit from, constraints say nothing about the heirs' rows; an index that is not valid, as of
+# a partitioned table before all its partitions have it, says nothing at all.
 CONSTRAINTS = """
 SELECT c.contype, ARRAY(SELECT a.attname::text FROM unnest(c.conkey) k JOIN pg_attribute a
                         ON a.attrelid = c.conrelid AND a.attnum = k),
        f.relname, (SELECT a.attname FROM pg_attribute a WHERE a.attrelid = c.confrelid AND a.attnum = c.confkey[1])
 FROM pg_constraint c JOIN pg_class r ON r.oid = c.conrelid
+JOIN pg_index i ON i.indexrelid = c.conindid AND i.indisvalid
 LEFT JOIN pg_class f ON f.oid = c.confrelid AND f.relnamespace = r.relnamespace
 WHERE c.conrelid = %s AND c.contype IN ('p', 'f') AND c.convalidated
   AND (r.relkind = 'p' OR NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = r.oid))

@@ -3,18 +3,19 @@
 A checksum adds 60 bits of md5(key | value) over the rows; values are written the same way on both sides.
 """
 
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 
 from psycopg2.extensions import connection as Connection
 
 from conf.contract import DECIMAL, is_summed
 from conf.settings import Postgres, Settings
+from pipelines import lake
 from pipelines.duck import Difference, differences, engine, parquet
 from pipelines.pg_types import Reading, rescued
 from pipelines.reader import Plan, Reader
@@ -22,7 +23,8 @@ from pipelines.records import Run
 from pipelines.report import Report
 from pipelines.source import Snapshot, quoted
 
-NEWER = "_newer"
+NEWER = "_lakehouse_newer"
+COLUMNS = 400  # a SELECT of PostgreSQL has at most 1664 items
 Evidence = dict[str, tuple[str, Decimal | None]]
 
 
@@ -34,26 +36,42 @@ class SourceDifference:
     wrong: list[Difference]
     newer: int
     gone: int
+    exact: bool = True
 
 
 def source_evidence(connection: Connection, one: Plan) -> tuple[int, Evidence]:
     """Rows of a table in the snapshot and, of each column, its checksum and its sum, as PostgreSQL computes them."""
-    values = {name: reading.value for name, reading in one.readings.items()} | {"_rescued": rescued(one.readings)}
+    values = values_of(one)
     key = ", ".join(f"({values[name]})::text" for name in one.table.keys)
-    items = ["count(*)"]
-    for name, value in values.items():
-        digest = f"md5(concat_ws(',', {key}) || '|' || {postgres_text(value, one.types[name])})"
-        items.append(f"coalesce(sum(('x' || left({digest}, 15))::bit(60)::bigint), 0)::text")
-        items.append(f"coalesce(sum({value}), 0)" if is_summed(one.types[name]) else "NULL::numeric")
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {', '.join(items)} FROM {one.relation.sql}")
-        rows, *found = cursor.fetchone()
-    return rows, {name: (found[2 * index], found[2 * index + 1]) for index, name in enumerate(values)}
+    rows, evidence = 0, Evidence()
+    for some in _slices(values, COLUMNS):
+        items = ["count(*)"]
+        for name, value in some:
+            digest = f"md5(concat_ws(',', {key}) || '|' || {postgres_text(value, one.types[name])})"
+            items.append(f"coalesce(sum(('x' || left({digest}, 15))::bit(60)::bigint), 0)::text")
+            items.append(f"coalesce(sum({value}), 0)" if is_summed(one.types[name]) else "NULL::numeric")
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT {', '.join(items)} FROM {one.relation.sql}")
+            rows, *found = cursor.fetchone()
+        evidence |= {name: (found[2 * index], found[2 * index + 1]) for index, (name, _) in enumerate(some)}
+    return rows, evidence
+
+
+def _slices(values: dict[str, str], size: int) -> Iterator[list[tuple[str, str]]]:
+    items = iter(values.items())
+    while some := list(islice(items, size)):
+        yield some
+
+
+def values_of(one: Plan) -> dict[str, str]:
+    """The SQL of each column that is compared; `_rescued` only where all columns are that it may tell of."""
+    values = {name: reading.value for name, reading in one.readings.items()}
+    return values if one.partial else values | {"_rescued": rescued(one.readings)}
 
 
 def bronze_evidence(what: str, files: list[str], one: Plan) -> tuple[int, Evidence]:
     """The same of Parquet files, as DuckDB computes it."""
-    names = [*one.readings, "_rescued"]
+    names = list(values_of(one))
     if not files:
         return 0, {name: ("0", Decimal(0) if is_summed(one.types[name]) else None) for name in names}
     key = ", ".join(f"{quoted(name)}::varchar" for name in one.table.keys)
@@ -102,12 +120,15 @@ def compare(
     now, then = source_evidence(picture.connection, one), bronze_evidence(what, files, one)
     if now == then:
         return None
-    types = {name: one.types[name] for name in (*one.readings, "_rescued")}
-    with _read_again(settings, server, picture, one, run, report) as again:
+    types = {name: one.types[name] for name in values_of(one)}
+    oldest = f"'{int(run.snapshot.split(':')[0]) % 2**32}'::xid"
+    exact = one.relation.has_xmin and not _shape_changed(picture.connection, one, oldest)
+    newer_sql = f"age(xmin) <= age({oldest})" if exact else "true"
+    with _read_again(settings, server, picture, one, run, newer_sql, report) as again:
         old, all_rows = (parquet(again, files, f"NOT {NEWER}"), parquet(again, files)) if again else ("", "")
         actual = parquet(files, again)
         if not again:
-            return SourceDifference([], 0, then[0])
+            return SourceDifference([], 0, then[0], exact)
         scratch = Path(again[0]).parent
         found = differences(what, old, actual, types, one.table.keys, scratch)
         keys = ", ".join(map(quoted, one.table.keys))
@@ -116,23 +137,39 @@ def compare(
             gone = connection.execute(
                 f"SELECT count(*) FROM (SELECT {keys} FROM {actual} EXCEPT ALL SELECT {keys} FROM {all_rows})"
             ).fetchone()
-    return SourceDifference(found, newer[0] if newer else 0, gone[0] if gone else 0)
+    return SourceDifference(found, newer[0] if newer else 0, gone[0] if gone else 0, exact)
+
+
+# A column may come with a default, a label be renamed, a partition be attached without a row being written. A server
+# that was restored counts its transactions anew.
+SHAPE = """
+SELECT age({oldest}) < 0 OR EXISTS (
+  WITH RECURSIVE part AS (
+    SELECT %(name)s::regclass::oid AS oid UNION SELECT i.inhrelid FROM pg_inherits i JOIN part p ON i.inhparent = p.oid)
+  SELECT FROM part p JOIN pg_class c USING (oid) WHERE age(c.xmin) <= age({oldest})
+  UNION ALL SELECT FROM part p JOIN pg_attribute a ON a.attrelid = p.oid WHERE age(a.xmin) <= age({oldest})
+  UNION ALL SELECT FROM part p JOIN pg_inherits i ON i.inhparent = p.oid WHERE age(i.xmin) <= age({oldest})
+  UNION ALL SELECT FROM pg_enum e WHERE age(e.xmin) <= age({oldest}))
+"""
+
+
+def _shape_changed(connection: Connection, one: Plan, oldest: str) -> bool:
+    """Whether the table itself may be another than when the run read it: then no row's age says anything."""
+    with connection.cursor() as cursor:
+        cursor.execute(SHAPE.format(oldest=oldest), {"name": one.relation.sql})
+        return bool(cursor.fetchone()[0])
 
 
 @contextmanager
 def _read_again(
-    settings: Settings, server: Postgres, picture: Snapshot, one: Plan, run: Run, report: Report
+    settings: Settings, server: Postgres, picture: Snapshot, one: Plan, run: Run, newer: str, report: Report
 ) -> Iterator[list[str]]:
-    """The table as bronze reads it, and `_newer`: whether a row was written after the run's snapshot was taken."""
-    newer = "true"
-    if one.relation.has_xmin:
-        oldest = int(run.snapshot.split(":")[0]) % 2**32
-        newer = f"age(xmin) <= age('{oldest}'::xid)"
+    """The table as bronze reads it, and, by the SQL `newer`, whether a row was written after the run's snapshot."""
     marked = replace(one, readings=one.readings | {NEWER: Reading(newer)}, types=one.types | {NEWER: "boolean"})
     reader = Reader(server, picture.exported, run.run, threading.Event(), report)
-    with tempfile.TemporaryDirectory(dir=settings.bronze_path, prefix=".reconcile.") as folder:
+    with lake.scratch(settings.bronze_path, "reconcile") as folder:
         try:
-            part = reader.read(marked, "", Path(folder))
-            yield [str(Path(folder) / part.name)] if part.rows else []
+            part = reader.read(marked, "", folder)
+            yield [str(folder / part.name)] if part.rows else []
         finally:
             reader.close()

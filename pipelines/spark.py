@@ -115,8 +115,8 @@ def read_files(spark: "SparkSession", files: list[Path], schema: "StructType | s
 def write_files(frame: "DataFrame", path: Path, run: int) -> list[str]:
     """Writes `frame` as Parquet files into the table's folder; a commit makes them its content. Their names."""
     lake.make_folder(path)
-    with tempfile.TemporaryDirectory(dir=path, prefix=f"_run-{run:05d}-") as half:
-        return [file.rename(path / file.name).name for file in write_parquet(frame, Path(half))]
+    with lake.scratch(path, "run") as half:
+        return [file.rename(path / f"part-{run:05d}-{file.name}").name for file in write_parquet(frame, half)]
 
 
 def write_parquet(frame: "DataFrame", folder: Path) -> list[Path]:
