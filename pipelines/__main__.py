@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import logging
 import os
 import signal
 import sys
@@ -65,6 +66,8 @@ def main(words: list[str]) -> int:
     try:
         settings = read_settings(arguments.set)
         debug = settings.log == "debug"
+        if not debug:
+            logging.disable()  # what libraries say of an interrupted question
         from pipelines.targets import run_targets
 
         run_targets(settings, set(arguments.targets))

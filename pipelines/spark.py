@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +79,9 @@ def session(settings: Settings) -> Iterator["SparkSession"]:
                     "Spark does not start; check Java (17 or 21), LAKEHOUSE_SPARK__* and free memory; "
                     "LAKEHOUSE_LOG=debug shows its log"
                 ) from error
+        if threading.current_thread() is threading.main_thread():
+            # PySpark's own handler asks the JVM in the middle of another question, and shows what comes of it.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             java = spark._jvm.java.lang.System.getProperty("java.specification.version")  # type: ignore[union-attr]
             if java not in JAVA:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from conf.contract import Pii, Table
+from conf.contract import Column, Pii, Table, is_summed
 from conf.settings import PROJECT
 from pipelines import catalogue, fake, quality
 from pipelines.arrow import arrow_type
@@ -123,6 +123,20 @@ def test_a_table_of_one_row_per_row_keeps_every_amount_of_its_origin(table: Tabl
     assert table.one_row_per is not None
     kept = {column.made_from for column in table.summed}
     assert {column.name for column in table.one_row_per.summed} <= kept
+
+
+@pytest.mark.parametrize(
+    ("kind", "summed"),
+    [
+        ("decimal(10,2)", True),
+        ("decimal(27,10)", True),
+        ("decimal(28,2)", False),
+        ("decimal(38,0)", False),
+        ("bigint", False),
+    ],
+)
+def test_sums_are_proved_of_decimals_that_leave_room_for_a_sum(kind: str, summed: bool) -> None:
+    assert is_summed(kind) == summed and Column("x", kind, "x").summed == summed
 
 
 def test_the_purity_check_finds_what_a_transform_must_not_use(tmp_path: Path) -> None:

@@ -206,6 +206,21 @@ def test_a_failed_first_run_leaves_nothing_behind_and_the_next_one_works(lakehou
     assert len(lakehouse.table("bronze", "cartao")) == 199_800
 
 
+def test_a_count_that_the_source_cannot_make_names_its_table(lakehouse: Lake) -> None:
+    execute(
+        lakehouse.address,
+        *LOOSE,
+        "INSERT INTO movimento (id) SELECT generate_series(1, 5000)",
+        "ALTER TABLE conta RENAME TO contas",
+        "INSERT INTO contas (id) VALUES (1)",
+        "CREATE FUNCTION ler(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'segredo %', $1; END $$",
+        "CREATE VIEW conta AS SELECT public.ler(id) AS id, tipo, data_criacao, id_associado FROM contas WHERE public.ler(id) > 0",
+    )
+    with pytest.raises(SourceFault, match=r"public.conta") as caught:
+        lakehouse.run("bronze")
+    assert "snapshot" not in str(caught.value)
+
+
 def test_row_level_security_is_an_error_not_fewer_rows(lakehouse: Lake, server: Postgres) -> None:
     role = f"leitor_{server.host[-6:]}"
     execute(

@@ -125,14 +125,22 @@ def test_an_odd_row_is_accepted_with_a_warning(judged: Any, odd: tuple[Any, ...]
 
 def test_identical_copies_count_once_and_conflicting_ones_are_all_set_aside(judged: Any) -> None:
     frame = judged(
-        row(id_coisa=1), row(id_coisa=1), row(id_coisa=2), row(id_coisa=2), row(id_coisa=2, valor=5), row(id_coisa=3)
+        *(
+            row(id_coisa=1),
+            row(id_coisa=1),
+            row(id_coisa=2),
+            row(id_coisa=2),
+            row(id_coisa=2, valor=5),
+            row(id_coisa=3),
+        ),
+        row(id_coisa=4),
     )
     counts = frame.counts()
-    rows = {"rows_in": 6, "rows_out": 2, "set_aside": 2, "copies": 2}
-    sums = {"valor_out": Decimal(2), "valor_aside": Decimal(6), "valor_copies": Decimal(2)}
+    rows = {"rows_in": 7, "rows_out": 3, "set_aside": 2, "copies": 2}
+    sums = {"valor_out": Decimal(3), "valor_aside": Decimal(6), "valor_copies": Decimal(2)}
     assert {name: counts[name] for name in (*rows, *sums)} == rows | sums
     assert {found["_reasons"][0] for found in frame.aside()} == {"key:conflict"}
-    assert sorted(found["id_coisa"] for found in frame.accepted()) == [1, 3]
+    assert sorted(found["id_coisa"] for found in frame.accepted()) == [1, 3, 4]
 
 
 def test_rows_without_a_key_do_not_conflict_with_each_other(judged: Any) -> None:

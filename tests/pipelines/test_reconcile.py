@@ -14,7 +14,8 @@ from pyspark.sql import SparkSession
 
 from conf.settings import Postgres
 from pipelines import lake, records
-from pipelines.errors import QualityFault, SourceFault
+from pipelines.duck import differences, parquet
+from pipelines.errors import QualityFault, SourceFault, StorageFault
 from pipelines.reconcile import reconcile
 from pipelines.report import Report
 from tests.conftest import Lake, execute, fresh_database
@@ -266,6 +267,62 @@ def test_a_source_that_changed_after_the_run_is_told_from_a_corrupt_lake(
     assert "bronze.movimento is not what the source had: 1 row changed in vlr_transacao, key 20" in faults(
         lakehouse, capsys
     )
+
+
+def test_what_changed_the_source_without_writing_its_rows_is_no_damage(
+    lakehouse: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    execute(
+        lakehouse.address,
+        *KEYED,
+        *ZOO,
+        "CREATE TYPE tipo_conta AS ENUM ('corrente', 'x')",
+        "ALTER TABLE conta ALTER tipo TYPE tipo_conta USING tipo::tipo_conta",
+    )
+    lakehouse.run()
+    execute(
+        lakehouse.address,
+        "ALTER TABLE associado DROP nascido",
+        "ALTER TABLE cartao DROP data_criacao, ADD data_criacao timestamp DEFAULT '2001-01-01'",
+        "ALTER TYPE tipo_conta RENAME VALUE 'corrente' TO 'salario'",
+    )
+    settings = lakehouse.settings(CARD_NUMBERS="plain")
+    capsys.readouterr()
+    with Report() as report:
+        reconcile(settings, report, lakehouse.spark)
+    out = capsys.readouterr().out
+    assert "difference" not in out and "source.conta: changed since run 1; `make bronze` reads it" in out
+    assert "column public.associado.nascido is gone, since run 1" in out
+
+
+def test_a_comparison_that_could_not_be_made_is_no_agreement(
+    copy: Lake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageFault("No space left on device")
+
+    monkeypatch.setattr("pipelines.reconcile.compare", full)
+    texts = faults(copy, capsys)
+    assert (
+        texts[0] == "bronze.associado cannot be compared with the source: No space left on device" and len(texts) == 4
+    )
+
+
+def test_rows_that_share_a_key_or_have_none_are_told_apart(copy: Lake, capsys: pytest.CaptureFixture[str]) -> None:
+    file = file_of(copy, "silver.movimento__quarantine")
+    table = pq.ParquetFile(file).read()
+    without_key = [at for at, key in enumerate(table["id_movimento"].to_pylist()) if key is None]
+    pq.write_table(flip("des_transacao", "z", without_key[0])(table), file)
+    texts = faults(copy, capsys)
+    assert texts[-1].endswith("is not what bronze gives: 1 row changed in des_transacao, key None"), texts
+    path = copy.folder / "same.parquet"
+    many = pa.table({"id": pa.array([None] * 300, pa.int64()), "v": list(range(300))})
+    other = pa.table({"id": pa.array([None] * 300, pa.int64()), "v": list(range(1000, 1300))})
+    for name, rows in (("a", many), ("b", other)):
+        pq.write_table(rows, path.with_name(name))
+    one_side, other_side = (parquet([str(path.with_name(name))], []) for name in ("a", "b"))
+    (one,) = differences("x", one_side, other_side, {"id": "bigint", "v": "bigint"}, ("id",), copy.folder)
+    assert (one.kind, one.rows, one.columns) == ("changed", 300, ("v",))
 
 
 def test_views_and_partitioned_tables_are_compared_too(lakehouse: Lake, capsys: pytest.CaptureFixture[str]) -> None:

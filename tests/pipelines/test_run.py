@@ -61,6 +61,7 @@ def expected(lakehouse: Lake, plain: bool = False) -> list[list[str]]:
 
 
 def cells(text: bytes) -> list[list[str]]:
+    csv.field_size_limit(2**24)
     return list(csv.reader(io.StringIO(text.decode("utf-8"), newline="")))
 
 
@@ -285,6 +286,22 @@ def test_a_source_as_the_er_diagram_draws_it_works(lakehouse: Lake) -> None:
         "2",
         "2020-01-01 00:00:00",
     ]
+
+
+def test_a_half_written_csv_is_closed_to_others_and_long_texts_are_read_back(
+    lakehouse: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(lakehouse, "UPDATE movimento SET des_transacao = repeat('texto longo ', 300000) WHERE id = 1")
+    modes: list[tuple[str, int]] = []
+    read_back = export.read_back
+
+    def look(table: Any, file: Path) -> Any:
+        modes.extend((path.name[0], path.stat().st_mode & 0o777) for path in file.parent.iterdir())
+        return read_back(table, file)
+
+    monkeypatch.setattr(export, "read_back", look)
+    lakehouse.run()
+    assert modes == [(".", 0o600)] and agree(lakehouse) == 16
 
 
 def test_an_empty_source_gives_a_csv_with_only_its_header(lakehouse: Lake) -> None:

@@ -4,8 +4,8 @@ import pytest
 from deltalake import DeltaTable
 
 from conf.contract import fail
-from pipelines import catalogue, records, silver
-from pipelines.errors import QualityFault
+from pipelines import bronze, catalogue, export, lake, proof, quality, records, silver
+from pipelines.errors import QualityFault, StorageFault
 from pipelines.records import RuleRun
 from pipelines.silver import Judged
 from pipelines.spark import read
@@ -124,7 +124,11 @@ def test_every_rule_of_a_run_is_recorded_and_what_a_failed_run_left_is_not(
     assert run is not None and len(records.read_rules(path, run)) == len(rules)
 
 
-def test_where_the_source_guarantees_key_and_reference_the_big_table_is_not_moved(keyed: Lake) -> None:
+@pytest.mark.parametrize("few", [1_000_000, 10], ids=["few parents", "many parents"])
+def test_where_the_source_guarantees_key_and_reference_the_big_table_is_not_moved(
+    keyed: Lake, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    monkeypatch.setattr(silver, "FEW", few)
     execute(keyed.address, "UPDATE cartao SET id_conta = NULL WHERE id = 20")
     for guaranteed in (True, False):
         settings = keyed.run()
@@ -151,6 +155,68 @@ def plan_of(lakehouse: Lake, settings) -> str:  # type: ignore[no-untyped-def]
         return str(judged.rows._jdf.queryExecution().executedPlan().toString())
     finally:
         spark.conf.unset("spark.sql.autoBroadcastJoinThreshold")
+
+
+def test_a_reference_that_is_declared_but_broken_sets_the_row_aside(keyed: Lake) -> None:
+    """A subscriber of logical replication writes without asking the constraints."""
+    execute(
+        keyed.address,
+        "SET session_replication_role = replica; INSERT INTO movimento VALUES (900, 5, 'x', '2024-01-01', 777)",
+    )
+    keyed.run()
+    assert [(row["id_movimento"], row["_reasons"]) for row in keyed.table("silver", "movimento__quarantine")] == [
+        (900, ["cartao:missing"])
+    ]
+
+
+def test_a_primary_key_whose_index_is_not_valid_guarantees_nothing(keyed: Lake) -> None:
+    execute(
+        keyed.address,
+        "ALTER TABLE movimento RENAME TO antigo",
+        """CREATE TABLE movimento (id bigint NOT NULL, vlr_transacao numeric(10,2), des_transacao text, data_movimento timestamp,
+        id_cartao bigint) PARTITION BY RANGE (id)""",
+        "CREATE TABLE m1 PARTITION OF movimento FOR VALUES FROM (0) TO (1000)",
+        "ALTER TABLE ONLY movimento ADD PRIMARY KEY (id)",
+        "INSERT INTO movimento SELECT * FROM antigo UNION ALL SELECT * FROM antigo WHERE id = 7",
+        "INSERT INTO movimento SELECT id, 99, des_transacao, data_movimento, id_cartao FROM antigo WHERE id = 8",
+    )
+    settings = keyed.run()
+    assert {row["_reasons"][0] for row in keyed.table("silver", "movimento__quarantine")} == {"key:conflict"}
+    run = records.last_run(settings.silver_path, "cartoes")
+    assert run is not None
+    done = run.table("movimento")
+    assert (done.rows_in, done.rows_out, done.set_aside, done.copies) == (202, 199, 2, 1)
+
+
+def test_a_run_that_fails_leaves_no_file_of_its_work(keyed: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = keyed.run()
+
+    def files() -> list[str]:
+        return sorted(str(path) for layer in lake.LAYERS for path in settings.layer_path(layer).rglob("*.parquet"))
+
+    before = files()
+
+    def broken(*_: object) -> None:
+        raise StorageFault("broken")
+
+    for module, name in (
+        (proof, "evidence"),
+        (bronze, "source_totals"),
+        (quality, "examples"),
+        (export, "read_back"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, broken)
+            for layer in lake.LAYERS:
+                if (name, layer) in {
+                    ("evidence", layer),
+                    ("source_totals", "bronze"),
+                    ("examples", "silver"),
+                    ("read_back", "gold"),
+                }:
+                    with pytest.raises(StorageFault, match="broken"):
+                        keyed.run(layer)
+                    assert files() == before, (name, layer)
 
 
 def test_guarantees_are_what_constraints_promise_of_every_row(keyed: Lake) -> None:
