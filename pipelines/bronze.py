@@ -11,8 +11,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from decimal import Decimal
-from typing import Any
 
 import psycopg2
 from psycopg2.extensions import connection as Connection
@@ -30,6 +30,7 @@ from pipelines.source import Relation, Snapshot, describe, reason
 
 RANGE_BYTES = 64 * 2**20
 READERS = min(4, os.cpu_count() or 1)
+Totals = tuple[int, dict[str, Decimal]]  # rows, and the sums of amounts by column
 
 
 def plan(table: Table, relation: Relation) -> Plan:
@@ -148,32 +149,19 @@ def load(
         lake.make_folder(lake.table_path(settings.bronze_path, one.table))
     stop = threading.Event()
     reader = Reader(server, snapshot.exported, run, stop, report)
-    parts: dict[str, list[Part]] = {one.table.name: [] for one in todo}
+    totals: dict[str, Future[Totals]] = {}
+    futures: dict[Future[Part], Plan] = {}
+    built: set[str] = set()
     with ThreadPoolExecutor(1) as control, ThreadPoolExecutor(READERS, thread_name_prefix="reader") as pool:
-        totals = {one.table.name: control.submit(source_totals, snapshot.connection, one) for one in todo}
-        futures: dict[Future[Part], Plan] = {}
-        for one in sorted(todo, key=lambda one: -one.relation.size):
-            path = lake.table_path(settings.bronze_path, one.table)
-            futures |= {pool.submit(reader.read, one, condition, path): one for condition in ranges(one.relation)}
-        waiting = Counter(one.table.name for one in futures.values())
-        built: set[str] = set()
         try:
-            for future in as_completed(futures):
-                one = futures[future]
-                parts[one.table.name].append(future.result())
-                waiting[one.table.name] -= 1
-                if not waiting[one.table.name]:
-                    yield _built(settings, one, parts[one.table.name], totals[one.table.name].result())
-                    built.add(one.table.name)
+            for one in sorted(todo, key=lambda one: -one.relation.size):
+                totals[one.table.name] = control.submit(source_totals, snapshot.connection, one)
+                path = lake.table_path(settings.bronze_path, one.table)
+                futures |= {pool.submit(reader.read, one, condition, path): one for condition in ranges(one.relation)}
+            yield from _as_built(settings, futures, totals, built)
         except BaseException as error:
             stop.set()
-            for executor in (pool, control):
-                executor.shutdown(wait=False, cancel_futures=True)
-            asked: list[Future[Any]] = [*futures, *totals.values()]
-            while not all(one.done() for one in asked):
-                reader.cancel()
-                snapshot.connection.cancel()
-                time.sleep(0.05)  # a query may begin after a cancel
+            _end((pool, control), reader, snapshot.connection)
             for future, one in futures.items():
                 if one.table.name not in built and not future.cancelled() and not future.exception():
                     (lake.table_path(settings.bronze_path, one.table) / future.result().name).unlink(missing_ok=True)
@@ -186,6 +174,42 @@ def load(
             reader.close()
 
 
+def _as_built(
+    settings: Settings, futures: dict[Future[Part], Plan], totals: dict[str, Future[Totals]], built: set[str]
+) -> Iterator[Built]:
+    """Each table when its last range is in; `built` has the names of those that were given on."""
+    waiting = Counter(one.table.name for one in futures.values())
+    parts: dict[str, list[Part]] = {name: [] for name in waiting}
+    for future in as_completed(futures):
+        name = futures[future].table.name
+        parts[name].append(future.result())
+        waiting[name] -= 1
+        if not waiting[name]:
+            yield _built(settings, futures[future], parts[name], totals[name].result())
+            built.add(name)
+
+
+def _end(executors: tuple[ThreadPoolExecutor, ...], reader: Reader, control: Connection) -> None:
+    """Waits until no query runs. One may begin after a cancel, so they are cancelled until all have ended."""
+    for executor in executors:
+        executor.shutdown(wait=False, cancel_futures=True)
+    ended = threading.Event()
+
+    def cancel() -> None:
+        while not ended.wait(0.05):
+            reader.cancel()
+            with suppress(psycopg2.Error):
+                control.cancel()
+
+    with ThreadPoolExecutor(1) as canceller:
+        canceller.submit(cancel)
+        try:
+            for executor in executors:
+                executor.shutdown()
+        finally:
+            ended.set()
+
+
 def _report_drift(settings: Settings, todo: list[Plan], previous: Run | None, report: Report) -> None:
     before = {table.name: table for table in previous.tables} if previous else {}
     drifted = [text for one in todo if one.table.name in before for text in drift(one, before[one.table.name])]
@@ -196,7 +220,7 @@ def _report_drift(settings: Settings, todo: list[Plan], previous: Run | None, re
         report.warning(text)
 
 
-def source_totals(connection: Connection, one: Plan) -> tuple[int, dict[str, Decimal]]:
+def source_totals(connection: Connection, one: Plan) -> Totals:
     """Rows of the table in the snapshot and the sums of its amounts, as the server counts them."""
     summed = {name: one.readings[name].value for name in one.readings if is_summed(one.types[name])}
     items = ", ".join(["count(*)", *(f"coalesce(sum({value}), 0)" for value in summed.values())])
@@ -209,7 +233,7 @@ def source_totals(connection: Connection, one: Plan) -> tuple[int, dict[str, Dec
     return rows, dict(zip(summed, sums, strict=True))
 
 
-def _built(settings: Settings, one: Plan, parts: list[Part], source: tuple[int, dict[str, Decimal]]) -> Built:
+def _built(settings: Settings, one: Plan, parts: list[Part], source: Totals) -> Built:
     """The table's files, proved to hold what the source counted."""
     rows, totals = source
     seconds = time.monotonic() - min(part.started for part in parts)

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf.contract import Pii, Table
-from conf.settings import Settings
+from conf.settings import Postgres, Settings
 from pipelines import catalogue, csv_check, gold, lake, quality, records, silver
 from pipelines.bronze import drift, plans
 from pipelines.duck import HASHING, Difference, differences, evidence, parquet
 from pipelines.errors import LockedFault, QualityFault, SourceFault, StorageFault
 from pipelines.lake import LAYERS, QUARANTINE
-from pipelines.reader import AUDIT
+from pipelines.reader import AUDIT, Plan
 from pipelines.records import Run, TableRun
 from pipelines.report import Report, grid
 from pipelines.run import source_server
-from pipelines.source import snapshot
+from pipelines.source import Snapshot, snapshot
 from pipelines.source_check import compare
 from pipelines.spark import read, session, storage_faults, write_parquet
 
@@ -109,10 +109,12 @@ def _unlike_run(settings: Settings, layer: str, run: Run, done: TableRun) -> lis
         columns = tuple(
             replace(column, checksum=was.checksum) for column, was in zip(columns, done.columns, strict=True)
         )
+    head = lake.version(path)
+    since = "" if head == done.version else f" (a commit that no run recorded, version {head}, changed it)"
     if rows != done.rows_out:
-        return [f"has {rows:,} rows, run {run.run} left {done.rows_out:,}"]
+        return [f"has {rows:,} rows, run {run.run} left {done.rows_out:,}{since}"]
     wrong = [column.name for column, was in zip(columns, done.columns, strict=True) if column != was]
-    return [f"is not what run {run.run} left: other values in {', '.join(wrong)}"] if wrong else []
+    return [f"is not what run {run.run} left: other values in {', '.join(wrong)}{since}"] if wrong else []
 
 
 def content(path: Path) -> list[str]:
@@ -202,36 +204,38 @@ def _with_source(settings: Settings, run: Run, findings: Findings, report: Repor
             raise SourceFault(f"run {run.run} read {run.source}, the settings name {address}: bronze was not compared")
         with snapshot(server, settings.schema_name, [table.source_name for table in tables]) as picture:
             for one in plans(picture, settings.schema_name, tables):
-                name = one.table.name
-                report.progress("source", name, 0)
-                done = run.table(name)
-                findings.notes += [f"{text}, since run {run.run}" for text in drift(one, done)]
-                was = {column.name: column.type for column in done.columns}
-                if not was:
-                    continue  # said before
-                known = {
-                    column: reading for column, reading in one.readings.items() if was.get(column) == one.types[column]
-                }
-                try:
-                    files = content(lake.table_path(settings.bronze_path, one.table))
-                    part = replace(one, readings=known, partial=known.keys() != was.keys() - AUDIT.keys())
-                    found = compare(settings, server, picture, part, files, run, report)
-                except StorageFault as fault:
-                    findings.add("bronze", name, 2, [f"cannot be compared with the source: {fault}"])
-                    continue
-                # Rows that only the lake has were deleted since, unless the lake is known to be wrong.
-                corrupt = findings.rows["bronze", name][1] == DIFFERS
-                wrong = (
-                    [str(shown(text, one.table)) for text in found.wrong if corrupt or text.kind != "extra"]
-                    if found
-                    else []
-                )
-                findings.add("bronze", name, 2, [f"is not what the source had: {text}" for text in wrong])
-                if found and (found.newer or found.gone):
-                    newer = f"{found.newer:,} row{'s' if found.newer != 1 else ''} written since run {run.run}"
-                    changed = f"{newer}, {found.gone:,} gone" if found.exact else f"changed since run {run.run}"
-                    findings.notes.append(f"source.{name}: {changed}; `make bronze` reads it")
-                    findings.rows["bronze", name][2] = DIFFERS if wrong else "changed since"
+                report.progress("source", one.table.name, 0)
+                _table_with_source(settings, server, picture, one, run, findings, report)
+
+
+def _table_with_source(
+    settings: Settings, server: Postgres, picture: Snapshot, one: Plan, run: Run, findings: Findings, report: Report
+) -> None:
+    name, done = one.table.name, run.table(one.table.name)
+    findings.notes += [f"{text}, since run {run.run}" for text in drift(one, done)]
+    was = {column.name: column.type for column in done.columns if column.name not in AUDIT}
+    if not was:
+        return  # said before
+    known = {column: reading for column, reading in one.readings.items() if was.get(column) == one.types[column]}
+    try:
+        files = content(lake.table_path(settings.bronze_path, one.table))
+        part = replace(one, readings=known, partial=known.keys() != was.keys())
+        found = compare(settings, server, picture, part, files, run, report)
+    except StorageFault as fault:
+        findings.add("bronze", name, 2, [f"cannot be compared with the source: {fault}"])
+        return
+    if found is None:
+        findings.add("bronze", name, 2, [])
+        return
+    # Rows that only the lake has were deleted since, unless the lake is known to be wrong.
+    corrupt = findings.rows["bronze", name][1] == DIFFERS
+    wrong = [shown(each, one.table) for each in found.wrong if corrupt or each.kind != "extra"]
+    findings.add("bronze", name, 2, [f"is not what the source had: {each}" for each in wrong])
+    if not wrong:
+        newer = f"{found.newer:,} row{'s' if found.newer != 1 else ''} written since run {run.run}, {found.gone:,} gone"
+        changed = newer if found.exact else f"changed since run {run.run}"
+        findings.notes.append(f"source.{name}: {changed}; `make bronze` reads it")
+        findings.rows["bronze", name][2] = "changed since"
 
 
 def _show(findings: Findings, report: Report) -> None:

@@ -196,7 +196,8 @@ def test_a_table_that_somebody_committed_to_is_found(copy: Lake, capsys: pytest.
     path = copy.settings().silver_path / "cartoes/movimento"
     DeltaTable(path).update(predicate="id_movimento = 9", updates={"vlr_transacao": "0.01"})
     assert faults(copy, capsys) == [
-        "silver.movimento is not what run 1 left: other values in vlr_transacao",
+        "silver.movimento is not what run 1 left: other values in vlr_transacao "
+        "(a commit that no run recorded, version 1, changed it)",
         "silver.movimento is not what bronze gives: 1 row changed in vlr_transacao, key 9",
     ]
 
