@@ -9,7 +9,6 @@ from pipelines.duck import Difference, engine, text
 from pipelines.export import draft, exported, records_of
 from pipelines.records import Run
 from pipelines.source import quoted
-from pipelines.status import sha256
 
 
 def against_gold(settings: Settings, table: Table, run: Run) -> list[str]:
@@ -17,12 +16,12 @@ def against_gold(settings: Settings, table: Table, run: Run) -> list[str]:
     path = lake.csv_path(settings, table)
     if not path.exists():
         return ["is gone"]
-    if sha256(path) == run.csv_sha256:
+    if lake.sha256(path) == run.csv_sha256:
         return []
     gold = lake.table_path(settings.gold_path, table)
     files = lake.file_paths(gold, run.table(table.name).version)
     with draft(settings, table, files) as fresh, lake.scratch(settings.gold_path, "reconcile") as spill:
-        if fresh.sha256 == sha256(path):
+        if fresh.sha256 == lake.sha256(path):
             return []
         return _differences(table, fresh.temporary, path, files, spill) or ["its bytes differ, its cells do not"]
 

@@ -1,6 +1,5 @@
 """Gold as one CSV file: RFC 4180, UTF-8, in key order, written beside its place and renamed."""
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -68,8 +67,7 @@ def draft(settings: Settings, table: Table, files: list[str]) -> Iterator[Draft]
         with lake.storage(f"export {temporary}"), temporary.open("rb") as file:
             os.fsync(file.fileno())
             temporary.chmod(0o640)
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        yield Draft(temporary, final, rows, totals, sha256)
+        yield Draft(temporary, final, rows, totals, lake.sha256(temporary))
     finally:
         temporary.unlink(missing_ok=True)
 

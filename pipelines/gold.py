@@ -46,7 +46,7 @@ def build(
         if origin := table.one_row_per:
             try:
                 keep_every_row(table, upstream.table(origin.name), inputs[origin.module], found)
-            except QualityFault:
+            except BaseException:
                 built.discard()
                 raise
             totals = conserved(table, upstream.table(origin.name))

@@ -1,5 +1,6 @@
 """The lake on disk: its folders and their locks, and Delta tables as versions made of Parquet files."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -109,6 +110,11 @@ def table_path(layer_path: Path, table: Table, suffix: str = "") -> Path:
 
 def csv_path(settings: Settings, table: Table) -> Path:
     return settings.export_path / f"{table.name}.csv"
+
+
+def sha256(path: Path) -> str:
+    with storage(f"file {path}"), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def version(path: Path) -> int | None:

@@ -57,7 +57,7 @@ def without_copies(frame: DataFrame) -> DataFrame:
 def parents(accepted: DataFrame | None, quarantined: DataFrame | None, key: str, carried: tuple[str, ...]) -> DataFrame:
     """What a child needs of its parent table: the key, whether it was accepted, the columns that rules use.
 
-    One row per key, also where many rows of that key are in quarantine; None where there are no such rows to test.
+    One row per key, also where many rows of that key are in quarantine. At least one of the two frames is given.
     """
     bad = None
     if quarantined is not None:

@@ -1,8 +1,6 @@
 """What the last runs left to look at: `make status` for the morning, `make quality` for every rule. No JVM."""
 
-import hashlib
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from rich.table import Table as Grid
 
@@ -61,12 +59,9 @@ def _csv(settings: Settings, table: Table, run: Run) -> list[str]:
     path = lake.csv_path(settings, table)
     if not path.exists():
         return [f"{path} is gone: `make export`"]
-    return [] if sha256(path) == run.csv_sha256 else [f"{path} is not what gold's run {run.run} wrote: `make export`"]
-
-
-def sha256(path: Path) -> str:
-    with lake.storage(f"export {path}"), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return (
+        [] if lake.sha256(path) == run.csv_sha256 else [f"{path} is not what gold's run {run.run} wrote: `make export`"]
+    )
 
 
 def quality(settings: Settings, report: Report) -> None:
