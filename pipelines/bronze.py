@@ -20,16 +20,19 @@ from psycopg2.extensions import connection as Connection
 from conf.contract import Table, is_summed
 from conf.settings import Postgres, Settings
 from pipelines import lake
+from pipelines.connection import hang_up, source_fault
 from pipelines.errors import ContractFault, SourceFault
 from pipelines.pg_types import Reading, natural_type, read_as
 from pipelines.proof import Built, prove
 from pipelines.reader import AUDIT, Part, Plan, Reader
 from pipelines.records import Run, TableRun
 from pipelines.report import Report
-from pipelines.source import Relation, Snapshot, describe, reason
+from pipelines.source import Relation, Snapshot, describe
+from pipelines.watch import Watch
 
 RANGE_BYTES = 64 * 2**20
 READERS = min(4, os.cpu_count() or 1)
+CANCEL_SECONDS = 3
 Totals = tuple[int, dict[str, Decimal]]  # rows, and the sums of amounts by column
 
 
@@ -155,13 +158,13 @@ def load(
     with ThreadPoolExecutor(1) as control, ThreadPoolExecutor(READERS, thread_name_prefix="reader") as pool:
         try:
             for one in sorted(todo, key=lambda one: -one.relation.size):
-                totals[one.table.name] = control.submit(source_totals, snapshot.connection, one)
+                totals[one.table.name] = control.submit(source_totals, snapshot.connection, one, reader.watch)
                 path = lake.table_path(settings.bronze_path, one.table)
                 futures |= {pool.submit(reader.read, one, condition, path): one for condition in ranges(one.relation)}
             yield from _as_built(settings, futures, totals, built)
         except BaseException as error:
             stop.set()
-            _end((pool, control), reader, snapshot.connection)
+            _end((pool, control), reader, snapshot.connection, server)
             for future, one in futures.items():
                 if one.table.name not in built and not future.cancelled() and not future.exception():
                     (lake.table_path(settings.bronze_path, one.table) / future.result().name).unlink(missing_ok=True)
@@ -189,8 +192,9 @@ def _as_built(
             built.add(name)
 
 
-def _end(executors: tuple[ThreadPoolExecutor, ...], reader: Reader, control: Connection) -> None:
-    """Waits until no query runs. One may begin after a cancel, so they are cancelled until all have ended."""
+def _end(executors: tuple[ThreadPoolExecutor, ...], reader: Reader, control: Connection, server: Postgres) -> None:
+    """Waits until no query runs. One may begin after a cancel, so they are cancelled until all have ended; a server
+    that does not answer a cancel is hung up on."""
     for executor in executors:
         executor.shutdown(wait=False, cancel_futures=True)
     ended = threading.Event()
@@ -201,8 +205,13 @@ def _end(executors: tuple[ThreadPoolExecutor, ...], reader: Reader, control: Con
             with suppress(psycopg2.Error):
                 control.cancel()
 
-    with ThreadPoolExecutor(1) as canceller:
-        canceller.submit(cancel)
+    def leave() -> None:
+        while not ended.wait(CANCEL_SECONDS):
+            hang_up(server)
+
+    with ThreadPoolExecutor(2) as enders:
+        enders.submit(cancel)
+        enders.submit(leave)
         try:
             for executor in executors:
                 executor.shutdown()
@@ -220,16 +229,16 @@ def _report_drift(settings: Settings, todo: list[Plan], previous: Run | None, re
         report.warning(text)
 
 
-def source_totals(connection: Connection, one: Plan) -> Totals:
+def source_totals(connection: Connection, one: Plan, watch: Watch) -> Totals:
     """Rows of the table in the snapshot and the sums of its amounts, as the server counts them."""
     summed = {name: one.readings[name].value for name in one.readings if is_summed(one.types[name])}
     items = ", ".join(["count(*)", *(f"coalesce(sum({value}), 0)" for value in summed.values())])
     try:
-        with connection.cursor() as cursor:
+        with watch.waiting(), connection.cursor() as cursor:
             cursor.execute(f"SELECT {items} FROM {one.relation.sql}")
             rows, *sums = cursor.fetchone()
     except psycopg2.Error as error:
-        raise SourceFault(f"counting {one.relation.schema}.{one.relation.name}: {reason(error)}") from error
+        raise source_fault(f"counting {one.relation.schema}.{one.relation.name}", error) from error
     return rows, dict(zip(summed, sums, strict=True))
 
 

@@ -8,7 +8,7 @@ from pipelines import lake
 from pipelines.duck import Difference, engine, text
 from pipelines.export import draft, exported, records_of
 from pipelines.records import Run
-from pipelines.source import quoted
+from pipelines.sql import quoted
 
 
 def against_gold(settings: Settings, table: Table, run: Run) -> list[str]:

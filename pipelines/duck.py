@@ -10,7 +10,7 @@ import duckdb
 from conf.contract import DECIMAL, is_summed
 from pipelines.errors import StorageFault
 from pipelines.records import ColumnRun
-from pipelines.source import quoted
+from pipelines.sql import quoted
 
 MEMORY = "1GB"
 # DuckDB may change its hash from version to version: checksums compare only within one.

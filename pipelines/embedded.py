@@ -19,11 +19,11 @@ from pathlib import Path
 
 import psutil
 import psycopg2
-from filelock import FileLock, Timeout
 
 from conf.settings import PROJECT, Postgres
-from pipelines.errors import LockedFault, SourceFault
-from pipelines.source import dsn
+from pipelines import locks
+from pipelines.connection import dsn
+from pipelines.errors import SourceFault
 
 DATABASE = "cooperativa"
 USER = "lakehouse"
@@ -123,11 +123,8 @@ def server(folder: Path | None = None) -> Iterator[Postgres]:
     """
     folder = folder or home()
     _own(folder)
-    try:
-        with FileLock(folder / ".lock", timeout=0), _started(folder) as address:
-            yield address
-    except Timeout as error:
-        raise LockedFault("the embedded PostgreSQL is in use by another run; wait for it to end") from error
+    with locks.held(folder / ".lock", "the embedded PostgreSQL"), _started(folder) as address:
+        yield address
 
 
 @contextmanager

@@ -22,6 +22,10 @@ class SourceFault(Fault):
     kind = "source"
 
 
+class PassingFault(SourceFault):
+    """The source does not answer as it should now; trying again may help."""
+
+
 class ContractFault(SourceFault):
     """A table or column that the contracts name is missing or of another family."""
 

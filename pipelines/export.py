@@ -12,7 +12,7 @@ from conf.contract import Table
 from conf.settings import Settings
 from pipelines import lake
 from pipelines.duck import engine, text
-from pipelines.source import quoted
+from pipelines.sql import quoted
 
 
 @dataclass(frozen=True)

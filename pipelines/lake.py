@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, create_table_with_add_actions
-from filelock import FileLock, Timeout
 
 from conf.contract import Pii, Table
 from conf.settings import Settings
+from pipelines import locks
 from pipelines.arrow import arrow_type
-from pipelines.errors import LockedFault, StorageFault
+from pipelines.errors import StorageFault
 
 LAYERS = ("bronze", "silver", "gold")
 EMBEDDED = "embedded"
@@ -85,12 +85,8 @@ def locked(settings: Settings) -> Iterator[None]:
     with ExitStack() as held:
         for layer in LAYERS:
             path = settings.layer_path(layer)
-            try:
-                held.enter_context(FileLock(path / LOCK, timeout=0, mode=0o600))
-            except Timeout as error:
-                raise LockedFault(f"another run works on {path}; wait for it to end") from error
-            except OSError as error:
-                raise StorageFault(f"{layer} folder {path}: {error.strerror}") from error
+            with storage(f"{layer} folder {path}"):
+                held.enter_context(locks.held(path / LOCK, str(path)))
         yield
 
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from conf.contract import DECIMAL
-from pipelines.source import SourceColumn, literal, quoted
+from pipelines.source import SourceColumn
+from pipelines.sql import literal, quoted
 
 # What a column that no contract names becomes; every other type becomes text.
 NATIVE = {

@@ -18,10 +18,13 @@ from conf.contract import Table
 from conf.settings import Postgres
 from pipelines import lake
 from pipelines.arrow import arrow_type
-from pipelines.errors import SourceFault
+from pipelines.connection import BEGIN, PIN, WATCH, dsn, source_fault
+from pipelines.errors import PassingFault
 from pipelines.pg_types import Reading, select_list
 from pipelines.report import Report
-from pipelines.source import BEGIN, PIN, Relation, dsn, literal, reason
+from pipelines.source import Relation
+from pipelines.sql import literal
+from pipelines.watch import Watch
 
 AUDIT = {"_rescued": "string", "_batch": "bigint"}
 COMMENTS = {"_rescued": "What a column could not hold: JSON, column to the source's text", "_batch": "Bronze run"}
@@ -63,6 +66,7 @@ class Reader:
 
     def __init__(self, server: Postgres, exported: str, run: int, stop: threading.Event, report: Report) -> None:
         self._server, self._exported, self._run, self._stop, self._report = server, exported, run, stop, report
+        self.watch = Watch(server)
         self._local = threading.local()
         self._connections: list[adbc.AdbcConnection] = []
         self._databases: list[adbc.AdbcDatabase] = []
@@ -75,6 +79,7 @@ class Reader:
         rows, whole, started = 0, False, time.monotonic()
         try:
             with (
+                self.watch.waiting(),
                 self._query(sql) as batches,
                 pq.ParquetWriter(path / name, one.schema, compression="zstd", compression_level=1) as writer,
             ):
@@ -83,13 +88,14 @@ class Reader:
                         break
                     writer.write_batch(shaped(batch, writer.schema, self._run))
                     rows += batch.num_rows
+                    self.watch.heard()
                     self._report.progress("bronze", one.table.name, batch.num_rows)
                 whole = not self._stop.is_set()
         except (adbc.Error, OSError) as error:
             # What ADBC says while it streams comes through Arrow, as an OSError.
             if isinstance(error, adbc.Error) or "[libpq]" in str(error):
                 place = f"{one.relation.schema}.{one.relation.name} from {self._server.address}"
-                raise SourceFault(f"reading {place}: {reason(error)}") from error
+                raise source_fault(f"reading {place}", error) from error
             with lake.storage(f"table {path}"):
                 raise
         finally:
@@ -113,10 +119,14 @@ class Reader:
             connection = adbc.AdbcConnection(database)
             self._connections.append(connection)
             self._databases.append(database)
-            for sql in (PIN, BEGIN, f"SET TRANSACTION SNAPSHOT{literal(self._exported)}"):
-                with closing(adbc.AdbcStatement(connection)) as statement:
-                    statement.set_sql_query(sql)
-                    statement.execute_update()
+            _execute(connection, PIN)
+            with suppress(adbc.Error):
+                _execute(connection, WATCH)
+            _execute(connection, BEGIN)
+            try:
+                _execute(connection, f"SET TRANSACTION SNAPSHOT{literal(self._exported)}")
+            except adbc.Error as error:
+                raise PassingFault(f"PostgreSQL {self._server.address}: the snapshot of this run is gone") from error
             self._local.connection = connection
         return connection
 
@@ -127,10 +137,17 @@ class Reader:
                 connection.cancel()
 
     def close(self) -> None:
+        self.watch.close()
         for connection in self._connections:
             connection.close()
         for database in self._databases:
             database.close()
+
+
+def _execute(connection: adbc.AdbcConnection, sql: str) -> None:
+    with closing(adbc.AdbcStatement(connection)) as statement:
+        statement.set_sql_query(sql)
+        statement.execute_update()
 
 
 def shaped(batch: pa.RecordBatch, schema: pa.Schema, run: int) -> pa.RecordBatch:

@@ -10,9 +10,10 @@ import conf
 from conf.contract import Column, Table
 from conf.settings import Postgres, Settings
 from pipelines import fake
+from pipelines.connection import connect
 from pipelines.errors import SourceFault
 from pipelines.report import Report
-from pipelines.source import connect, literal, quoted
+from pipelines.sql import literal, quoted
 
 SQL_TYPES = {"bigint": "bigint", "integer": "integer", "string": "text", "timestamp_ntz": "timestamp"}
 
@@ -75,7 +76,7 @@ def seed(settings: Settings, server: Postgres, tables: tuple[Table, ...], embedd
     place = f"{server.address}, schema {schema}"
     ours = "(fake data by lakehouse "
     mark = f"{ours}{conf.__version__}: {size.movimentos} movements, seed {size.seed})"
-    with connect(server) as connection, connection.cursor() as cursor:
+    with connect(server, copies=True) as connection, connection.cursor() as cursor:
         cursor.execute(FOUND, (schema, [table.source_name for table in tables]))
         found: dict[str, str] = dict(cursor.fetchall())
         foreign = sorted(name for name, comment in found.items() if ours not in comment)

@@ -1,97 +1,14 @@
-"""The PostgreSQL source: connections that read the same bytes for any role, one snapshot, and what its tables are."""
+"""The PostgreSQL source: one snapshot, guarded, and what its tables are."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import psycopg2
 from psycopg2.extensions import connection as Connection
-from psycopg2.extensions import make_dsn
 
 from conf.settings import Postgres
-from pipelines.errors import SourceFault
-
-# Role and database settings must not change what arrives, nor how long it may take.
-PINNED = {
-    "TimeZone": "UTC",
-    "DateStyle": "ISO, MDY",
-    "IntervalStyle": "postgres",
-    "bytea_output": "hex",
-    "lc_monetary": "C",
-    "xmlbinary": "base64",
-    "extra_float_digits": "1",
-    "search_path": "pg_catalog",
-    "row_security": "off",
-    "lock_timeout": "30s",
-    "statement_timeout": "0",
-    "transaction_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
-    "default_transaction_read_only": "on",
-    "jit": "off",
-}
-# Names that this server does not know are left out: transaction_timeout came with PostgreSQL 17.
-PIN = (
-    "SELECT pg_catalog.set_config(v.name, v.value, false) FROM (VALUES "
-    + ", ".join(f"('{name}', '{value}')" for name, value in PINNED.items())
-    + ") v(name, value) WHERE EXISTS (SELECT FROM pg_catalog.pg_settings s WHERE s.name = v.name)"
-)
-# An error in the middle of a stream comes without its code; what it quotes may be a value.
-STREAMED = "[libpq] Execution error [PGRES_FATAL_ERROR]: ERROR:  "
-QUOTED = re.compile('"[^"]*"')
-BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-
-
-def quoted(name: str) -> str:
-    """A name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """A text as an SQL literal, for any setting of the server."""
-    return " E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
-
-
-def dsn(server: Postgres) -> str:
-    """The connection string, the password in clear: for libpq only, never shown."""
-    made: str = make_dsn(
-        **server.parameters,
-        connect_timeout="10",
-        application_name="lakehouse",
-        client_encoding="UTF8",
-        keepalives_idle="30",
-        keepalives_interval="10",
-        keepalives_count="3",
-    )
-    return made
-
-
-def reason(error: Exception) -> str:
-    """The first line of a database error; of a data error (SQLSTATE class 22) the code only: its text quotes values."""
-    state = str(getattr(error, "pgcode", None) or getattr(error, "sqlstate", None) or "")
-    primary = getattr(getattr(error, "diag", None), "message_primary", None)
-    said: str = (primary or str(error).strip() or type(error).__name__).splitlines()[0]
-    if state.startswith(("22", "P0")):  # data errors and those that functions raise may quote values
-        return f"the server cannot make sense of a value in it (SQLSTATE {state})"
-    if said.startswith(STREAMED):
-        return QUOTED.sub('"…"', said.removeprefix(STREAMED))
-    return said
-
-
-@contextmanager
-def connect(server: Postgres) -> Iterator[Connection]:
-    """A connection in autocommit, not pinned. Raises SourceFault where the server cannot be reached or goes away."""
-    try:
-        connection = psycopg2.connect(dsn(server))
-    except psycopg2.Error as error:
-        raise SourceFault(f"PostgreSQL {server.address}, user {server.user}: {reason(error)}") from error
-    try:
-        connection.autocommit = True
-        yield connection
-    except psycopg2.Error as error:
-        raise SourceFault(f"PostgreSQL {server.address}: {reason(error)}") from error
-    finally:
-        connection.close()
+from pipelines.connection import BEGIN, pinned
+from pipelines.sql import quoted
 
 
 @dataclass(frozen=True)
@@ -110,29 +27,34 @@ WHERE n.nspname = %s AND c.relname = ANY(%s) AND c.relkind IN ('r', 'p', 'v', 'm
 """
 
 
+# Where this fails, what was read meanwhile may be of two moments.
+STILL_THERE = "SELECT 1"
+
+
 @contextmanager
 def guarded(server: Postgres, schema: str, names: list[str]) -> Iterator[None]:
     """Keeps the tables named as they are: what a snapshot does not keep out (TRUNCATE, VACUUM FULL, ALTER, REFRESH)
     waits. A SELECT of no row takes the lock also where LOCK TABLE may not: views, grants on single columns."""
-    with connect(server) as connection, connection.cursor() as cursor:
-        cursor.execute(PIN)
+    with pinned(server) as connection, connection.cursor() as cursor:
         cursor.execute(READABLE, (schema, names))
         readable = [name for (name,) in cursor.fetchall()]
         cursor.execute("BEGIN READ ONLY")
         for name in readable:
             cursor.execute(f"SELECT FROM {quoted(schema)}.{quoted(name)} LIMIT 0")
         yield
+        cursor.execute(STILL_THERE)
 
 
 @contextmanager
 def snapshot(server: Postgres, schema: str, names: list[str]) -> Iterator[Snapshot]:
-    """Opens and exports a read-only snapshot of the tables named, guarded before it is taken. Raises SourceFault."""
-    with guarded(server, schema, names), connect(server) as connection, connection.cursor() as cursor:
-        cursor.execute(PIN)
+    """Opens and exports a read-only snapshot of the tables named, guarded before it is taken. Raises SourceFault, at
+    the end, too, where guard or snapshot did not last."""
+    with guarded(server, schema, names), pinned(server) as connection, connection.cursor() as cursor:
         cursor.execute(BEGIN)
         cursor.execute("SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_current_snapshot()::text")
         exported, xid_range = cursor.fetchone()
         yield Snapshot(connection, exported, xid_range)
+        cursor.execute(STILL_THERE)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from pipelines.pg_types import Reading, rescued
 from pipelines.reader import Plan, Reader
 from pipelines.records import Run
 from pipelines.report import Report
-from pipelines.source import Snapshot, quoted
+from pipelines.source import Snapshot
+from pipelines.sql import quoted
 
 NEWER = "_lakehouse_newer"
 COLUMNS = 400  # a SELECT of PostgreSQL has at most 1664 items

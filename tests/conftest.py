@@ -21,9 +21,9 @@ from pyspark.sql import DataFrame, SparkSession
 
 from conf.settings import PROJECT, Postgres, Settings, load
 from pipelines import embedded, records
+from pipelines.connection import dsn
 from pipelines.report import Report
 from pipelines.run import run_layers
-from pipelines.source import dsn
 from pipelines.spark import session
 
 # `make test` tries the same few examples every time; `make test-long` new ones, and many.

@@ -14,8 +14,8 @@ import pytest
 
 from conf.settings import PROJECT, Postgres
 from pipelines import embedded
+from pipelines.connection import dsn
 from pipelines.errors import LockedFault, SourceFault
-from pipelines.source import dsn
 from tests.conftest import query
 
 
@@ -44,7 +44,7 @@ def test_a_server_whose_owner_was_killed_is_stopped_and_its_data_stay(folder: Pa
         connection.cursor().execute("CREATE TABLE kept (id int)")
         connection.commit()
         connection.close()
-        with pytest.raises(LockedFault, match="in use by another run"), embedded.server(folder):
+        with pytest.raises(LockedFault, match="works on the embedded PostgreSQL"), embedded.server(folder):
             pass
         left = int((folder / "data/postmaster.pid").read_text().splitlines()[0])
         process.send_signal(signal.SIGKILL)

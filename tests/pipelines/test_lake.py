@@ -70,7 +70,10 @@ def test_a_lake_is_one_process_at_a_time_and_a_killed_one_does_not_block(setting
     command = [sys.executable, "-c", holder, str(tmp_path)]
     with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
-        with pytest.raises(LockedFault, match="another run works on"), lake.locked(settings):
+        with (
+            pytest.raises(LockedFault, match=f"process {process.pid} on .*, since .* UTC, works on .*bronze; wait"),
+            lake.locked(settings),
+        ):
             pass
         process.kill()
     with lake.locked(settings):

@@ -1,0 +1,158 @@
+"""Connections to PostgreSQL: any role reads the same bytes, no wait is for ever, and an error says whether it may pass.
+
+libpq speaks English here, but a server may speak Portuguese: its texts are known in both.
+"""
+
+import os
+import re
+import select
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import psutil
+import psycopg2
+from psycopg2 import extensions
+from psycopg2.extensions import connection as Connection
+
+from conf.settings import Postgres
+from pipelines.errors import PassingFault, SourceFault
+
+PATIENCE = 10  # seconds to connect, or to wait for a lock
+# Role and database settings must not change what arrives, nor how long it may take.
+PINNED = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "bytea_output": "hex",
+    "lc_monetary": "C",
+    "xmlbinary": "base64",
+    "extra_float_digits": "1",
+    "search_path": "pg_catalog",
+    "row_security": "off",
+    "lock_timeout": f"{PATIENCE}s",
+    "statement_timeout": "0",
+    "transaction_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "default_transaction_read_only": "on",
+    "jit": "off",
+}
+# Names that this server does not know are left out: transaction_timeout came with PostgreSQL 17.
+PIN = (
+    "SELECT pg_catalog.set_config(v.name, v.value, false) FROM (VALUES "
+    + ", ".join(f"('{name}', '{value}')" for name, value in PINNED.items())
+    + ") v(name, value) WHERE EXISTS (SELECT FROM pg_catalog.pg_settings s WHERE s.name = v.name)"
+)
+# The queries of a process that was killed end, too; not every platform's server can.
+WATCH = "SELECT pg_catalog.set_config('client_connection_check_interval', '2s', false)"
+BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+# SQLSTATE: connection, resources, locks and conflicts, server stopping or starting.
+PASSING_STATES = re.compile("08|53|40|55P03|57P0")
+# Where there is no SQLSTATE: what libpq says of the network, and what a server says before it lets anybody in.
+PASSING_TEXTS = re.compile(
+    "Connection refused|timeout expired|timed out|No route to host|Network is unreachable|onnection reset|Broken pipe"
+    "|server closed the connection|connection to server was lost|no connection to the server|EOF detected"
+    "|could not (receive|send) data|SSL SYSCALL|SSL connection has been closed|unexpected eof|conflict with recovery"
+    "|Temporary failure in name resolution|No such file or directory"
+    "|the database system is|too many|remaining connection slots|terminating connection"
+    "|sistema de banco de dados está|muit[oa]s (clientes|conexões)|lacunas de conexão|terminando conexão"
+)
+# A server or a certificate that TLS does not accept will not do so in a second.
+FINAL_TEXTS = re.compile("does not support SSL|certificate")
+# An error in the middle of a stream comes without its code; what it quotes may be a value.
+STREAMED = "[libpq] Execution error [PGRES_FATAL_ERROR]: ERROR:  "
+QUOTED = re.compile('"[^"]*"')
+CONNECTING = 20  # psycopg2's status of a connection that is not made yet; it has no name for it
+
+
+def dsn(server: Postgres) -> str:
+    """The connection string, the password in clear: for libpq only, never shown."""
+    made: str = extensions.make_dsn(
+        **server.parameters,
+        connect_timeout=str(PATIENCE),
+        application_name=application_name(),
+        client_encoding="UTF8",
+        keepalives_idle="30",
+        keepalives_interval="10",
+        keepalives_count="3",
+    )
+    return made
+
+
+def application_name() -> str:
+    """How the server's administrator sees us, at most 63 bytes."""
+    return f"lakehouse {os.getpid()} {socket.gethostname()}"[:63]
+
+
+def reason(error: Exception) -> str:
+    """The first line of a database error; of a data error (SQLSTATE class 22) the code only: its text quotes values."""
+    state = _state(error)
+    primary = getattr(getattr(error, "diag", None), "message_primary", None)
+    said: str = (primary or str(error).strip() or type(error).__name__).splitlines()[0]
+    if state.startswith(("22", "P0")):  # data errors and those that functions raise may quote values
+        return f"the server cannot make sense of a value in it (SQLSTATE {state})"
+    if said.startswith(STREAMED):
+        return QUOTED.sub('"…"', said.removeprefix(STREAMED))
+    return said
+
+
+def source_fault(place: str, error: Exception) -> SourceFault:
+    """The fault for what a database driver raised: a PassingFault where trying again may help."""
+    state, text = _state(error), str(error)
+    passes = PASSING_STATES.match(state) if state else PASSING_TEXTS.search(text) and not FINAL_TEXTS.search(text)
+    return (PassingFault if passes else SourceFault)(f"{place}: {reason(error)}")
+
+
+def _state(error: Exception) -> str:
+    return str(getattr(error, "pgcode", None) or getattr(error, "sqlstate", None) or "").strip("\0")
+
+
+@contextmanager
+def connect(server: Postgres, copies: bool = False) -> Iterator[Connection]:
+    """A connection in autocommit, not pinned. Raises SourceFault where the server cannot be reached or goes away.
+
+    Signals are heard while it waits, unless it `copies`: psycopg2 cannot do both.
+    """
+    extensions.set_wait_callback(None if copies else _wait)
+    try:
+        connection = psycopg2.connect(dsn(server))
+    except psycopg2.Error as error:
+        raise source_fault(f"PostgreSQL {server.address}, user {server.user}", error) from error
+    try:
+        connection.autocommit = True
+        yield connection
+    except psycopg2.Error as error:
+        raise source_fault(f"PostgreSQL {server.address}", error) from error
+    finally:
+        connection.close()
+
+
+@contextmanager
+def pinned(server: Postgres) -> Iterator[Connection]:
+    """A connection on which role and database settings change nothing."""
+    with connect(server) as connection, connection.cursor() as cursor:
+        cursor.execute(PIN)
+        with suppress(psycopg2.Error):
+            cursor.execute(WATCH)
+        yield connection
+
+
+def _wait(connection: Connection) -> None:
+    """Waits for the server in Python, where a signal can end it; to connect, PATIENCE seconds at most."""
+    limit = time.monotonic() + PATIENCE if connection.status == CONNECTING else None
+    while (state := connection.poll()) != extensions.POLL_OK:
+        poller = select.poll()
+        poller.register(connection.fileno(), select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)
+        left = None if limit is None else max(0, limit - time.monotonic()) * 1000
+        if not poller.poll(left):
+            raise psycopg2.OperationalError(f"timeout expired: no answer in {PATIENCE} s")
+
+
+def hang_up(server: Postgres) -> None:
+    """Ends every TCP connection of this process to the server at once: who waits on one gets an error."""
+    for one in psutil.Process().net_connections("tcp"):
+        if one.fd >= 0 and one.raddr and one.raddr.port == server.port:
+            with suppress(OSError), socket.socket(fileno=os.dup(one.fd)) as end:
+                end.shutdown(socket.SHUT_RDWR)
