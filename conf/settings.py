@@ -131,6 +131,8 @@ class Settings(Frozen):
     quality: Quality = Quality()
     schema_drift: Literal["evolve", "freeze"] = "evolve"
     card_numbers: Literal["masked", "plain"] = "masked"
+    retry_seconds: int = Field(default=60, ge=0)
+    history_days: int = Field(default=30, ge=1)
     log: Literal["quiet", "debug"] = "quiet"
 
     def layer_path(self, layer: str) -> Path:
@@ -152,6 +154,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     f"{PREFIX}QUALITY__MAX_QUARANTINED": ("quality", "max_quarantined"),
     f"{PREFIX}SCHEMA_DRIFT": ("schema_drift",),
     f"{PREFIX}CARD_NUMBERS": ("card_numbers",),
+    f"{PREFIX}RETRY_SECONDS": ("retry_seconds",),
+    f"{PREFIX}HISTORY_DAYS": ("history_days",),
     f"{PREFIX}LOG": ("log",),
 }
 KNOWN = {*NAMES, *(name for names in FAMILIES for name in names)}

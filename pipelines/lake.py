@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,11 +30,13 @@ LAYERS = ("bronze", "silver", "gold")
 EMBEDDED = "embedded"
 LOCK = ".lock"
 LOG = "_delta_log"
+COMMIT = re.compile(r"(\d{20})\.json")
 QUARANTINE = "__quarantine"
-# Superseded versions stay readable, and the log that names them, for as long as we keep history.
+# Which superseded versions stay is `make maintain`'s to say, by runs, not Delta's by the clock.
 PROPERTIES = {
-    "delta.logRetentionDuration": "interval 365 days",
-    "delta.deletedFileRetentionDuration": "interval 365 days",
+    "delta.logRetentionDuration": "interval 3650 days",
+    "delta.deletedFileRetentionDuration": "interval 3650 days",
+    "delta.enableExpiredLogCleanup": "false",
     "delta.enableDeletionVectors": "false",
 }
 
@@ -43,7 +46,7 @@ def storage(what: str) -> Iterator[None]:
     """Turns what the file system or delta-rs says into one StorageFault that names `what`."""
     try:
         yield
-    except (OSError, DeltaError) as error:
+    except (OSError, DeltaError, pa.ArrowException) as error:
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise StorageFault(f"{what}: {said.splitlines()[0]}") from error
 
@@ -104,6 +107,11 @@ def table_path(layer_path: Path, table: Table, suffix: str = "") -> Path:
     return layer_path / table.domain / (table.name + suffix)
 
 
+def full_name(layer: str, domain: str, name: str) -> str:
+    """What a table is called in its own log, so that it is told from any other."""
+    return f"{layer}.{domain}.{name}"
+
+
 def csv_path(settings: Settings, table: Table) -> Path:
     return settings.export_path / f"{table.name}.csv"
 
@@ -120,9 +128,12 @@ def version(path: Path) -> int | None:
             return None
         if not (path / LOG).is_dir():
             raise StorageFault(f"{path} holds files that are no Delta table; move them away")
-        if not any(file.suffix == ".json" for file in (path / LOG).iterdir()):
-            return None  # a run was interrupted before its first commit
-        return DeltaTable(path, without_files=True).version()
+        return max(commits(path), default=None)  # None: a run was interrupted before its first commit
+
+
+def commits(path: Path) -> list[int]:
+    """The versions whose commits lie in the table's log, in order."""
+    return sorted(int(match[1]) for file in (path / LOG).iterdir() if (match := COMMIT.fullmatch(file.name)))
 
 
 def make_folder(path: Path) -> None:
@@ -132,12 +143,20 @@ def make_folder(path: Path) -> None:
         (path / LOG).mkdir(parents=True, exist_ok=True)
 
 
-def file_paths(path: Path, at: int) -> list[str]:
-    """The data files of a version."""
+def actions(path: Path, at: int) -> list[tuple[Path, int]]:
+    """The data files of a version and their bytes, as its log has them."""
     with storage(f"table {path}"):
         # Not file_uris(): it percent-encodes the table's folder.
-        names = pa.table(DeltaTable(path, version=at).get_add_actions())["path"].to_pylist()
-    return [str(path / name) for name in names]
+        found = pa.table(DeltaTable(path, version=at).get_add_actions())
+        return [
+            (path / name, size)
+            for name, size in zip(found["path"].to_pylist(), found["size_bytes"].to_pylist(), strict=True)
+        ]
+
+
+def file_paths(path: Path, at: int) -> list[str]:
+    """The data files of a version."""
+    return [str(file) for file, _ in actions(path, at)]
 
 
 def schema_json(path: Path, at: int) -> str:
@@ -167,20 +186,22 @@ def types_of(table: Table, more: Mapping[str, str]) -> dict[str, str]:
 def commit_files(path: Path, table: Table, schema: pa.Schema, files: list[str]) -> int:
     """Makes the Parquet files, named from `path`, the whole content of the table, in one commit. Its version.
 
-    A table that is empty already gets no commit.
+    A table that is empty already gets no commit. Raises StorageFault where another table is there.
     """
     with storage(f"table {path}"):
-        delta_schema = Schema.from_arrow(schema)
+        delta_schema, name = Schema.from_arrow(schema), full_name(table.layer, table.domain, path.name)
         head = version(path)
+        if head is not None and (found := DeltaTable(path, without_files=True).metadata().name) != name:
+            raise StorageFault(f"table {path}: another table is there, {found or 'one without a name'}; move it away")
         if not files and head is not None and not file_paths(path, head) and DeltaTable(path).schema() == delta_schema:
             return head
-        actions = []
-        for name in files:
-            stat = (path / name).stat()
-            stats = json.dumps(statistics(path / name, indexed(table)))
-            actions.append(AddAction(name, stat.st_size, {}, int(stat.st_mtime * 1000), True, stats))
+        adds = []
+        for file in files:
+            stat = (path / file).stat()
+            stats = json.dumps(statistics(path / file, indexed(table)))
+            adds.append(AddAction(file, stat.st_size, {}, int(stat.st_mtime * 1000), True, stats))
         create_table_with_add_actions(
-            str(path), delta_schema, actions, "overwrite", [], table.name, table.comment, properties(table)
+            str(path), delta_schema, adds, "overwrite", [], name, table.comment, properties(table)
         )
         return DeltaTable(path, without_files=True).version()
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from conf.contract import Table
 from pipelines import lake
+from pipelines.damage import fingerprint
 from pipelines.duck import evidence
 from pipelines.errors import QualityFault
 from pipelines.records import RuleRun, TableRun
@@ -27,7 +28,8 @@ class Built:
 
     def commit(self) -> TableRun:
         """Makes the files the table's whole content."""
-        return replace(self.done, version=lake.commit_files(self.path, self.table, self.schema, self.files))
+        version = lake.commit_files(self.path, self.table, self.schema, self.files)
+        return replace(self.done, version=version, files=fingerprint(lake.actions(self.path, version)))
 
     def discard(self) -> None:
         """Removes the files: a run that failed leaves no rows behind."""

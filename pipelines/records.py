@@ -15,8 +15,9 @@ from deltalake import DeltaTable, write_deltalake
 
 from conf.contract import Severity
 from conf.settings import Settings
+from pipelines.damage import checked
 from pipelines.errors import QualityFault, StorageFault
-from pipelines.lake import PROPERTIES, QUARANTINE, file_paths, make_folder, storage, version
+from pipelines.lake import PROPERTIES, QUARANTINE, file_paths, full_name, make_folder, storage, version
 
 RUNS, QUALITY = "_runs", "_quality"
 
@@ -36,6 +37,7 @@ class TableRun:
     """What a run did to one table: the Delta version it left, and its rows. rows_in = rows_out + set_aside + copies.
 
     `guaranteed`: what the source's constraints promise, "key" or the name of a column with a reference.
+    `files`: fingerprint of the version's files.
     """
 
     name: str
@@ -47,6 +49,7 @@ class TableRun:
     seconds: float = 0.0
     guaranteed: tuple[str, ...] = ()
     columns: tuple[ColumnRun, ...] = ()
+    files: str = ""
 
     @property
     def is_quarantine(self) -> bool:
@@ -62,7 +65,8 @@ class TableRun:
 class Run:
     """A complete run of one layer and domain. `source` (an address, or EMBEDDED) and `lake` come down
     from bronze, `snapshot` is the source's. `hashing` says how the columns' checksums were made, `card_numbers` whether
-    they are masked from silver on."""
+    they are masked from silver on. `kind` is run, restore or compaction; the latter two have the content of the run
+    `content_of`."""
 
     run: int
     lake: str
@@ -77,6 +81,13 @@ class Run:
     hashing: str = ""
     warnings: tuple[str, ...] = ()
     card_numbers: str = "masked"
+    kind: str = "run"
+    content_of: int | None = None
+
+    @property
+    def content(self) -> int:
+        """The number of the run that built what this one has."""
+        return self.run if self.content_of is None else self.content_of
 
     def table(self, name: str) -> TableRun:
         """What the run did to a table; raises QualityFault where the table is younger than the run."""
@@ -117,6 +128,7 @@ TABLE_RUN = pa.struct(
         "seconds": pa.float64(),
         "guaranteed": pa.list_(pa.string()),
         "columns": pa.list_(COLUMN_RUN),
+        "files": pa.string(),
     }.items()
 )
 RUN = pa.schema(
@@ -134,6 +146,8 @@ RUN = pa.schema(
         "hashing": pa.string(),
         "warnings": pa.list_(pa.string()),
         "card_numbers": pa.string(),
+        "kind": pa.string(),
+        "content_of": pa.int64(),
     }
 )
 RULE_RUN = pa.schema(
@@ -152,14 +166,23 @@ RULE_RUN = pa.schema(
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a small table, what it does not have yet left out."""
-    if (head := version(path)) is None:
+    if version(path) is None:
         return []
-    # File by file: pyarrow's threads under delta-rs's dataset can abort the process at its end.
-    with storage(f"table {path}"):
-        rows = [
-            row for file in file_paths(path, head) for row in pq.ParquetFile(file).read(use_threads=False).to_pylist()
-        ]
+    try:
+        rows = _read(path)
+    except StorageFault:
+        rows = _read(path)  # its files may just have been made one
     return [{name: value for name, value in row.items() if value is not None} for row in rows]
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    checked(path, None, path.name)
+    rows: list[dict[str, Any]] = []
+    # File by file: pyarrow's threads under delta-rs's dataset can abort the process at its end.
+    for file in file_paths(path, version(path) or 0):
+        with storage(f"file {file}"):
+            rows += pq.ParquetFile(file).read(use_threads=False).to_pylist()
+    return rows
 
 
 def _table_run(row: dict[str, Any]) -> TableRun:
@@ -219,34 +242,55 @@ def record(layer_path: Path, run: Run, rules: tuple[RuleRun, ...] = ()) -> None:
         _append(
             path, pa.Table.from_pylist(rows, schema=RULE_RUN), "Rules of the runs. One row per run, table and rule."
         )
-    _append(
-        layer_path / RUNS, pa.Table.from_pylist([asdict(run)], schema=RUN), "Complete runs. One row per run and domain."
-    )
+    row = pa.Table.from_pylist([asdict(run)], schema=RUN)
+    try:
+        _append(layer_path / RUNS, row, "Complete runs. One row per run and domain.")
+    except StorageFault:
+        if last_run(layer_path, run.domain) != run:  # else what failed came after the commit
+            raise
 
 
 def _append(path: Path, rows: pa.Table, description: str) -> None:
     make_folder(path)
     with storage(f"table {path}"):
         write_deltalake(
-            path, rows, mode="append", schema_mode="merge", configuration=PROPERTIES, description=description
+            path,
+            rows,
+            mode="append",
+            schema_mode="merge",
+            configuration=PROPERTIES,
+            name=path.name,
+            description=description,
         )
 
 
-def bring_back(layer_path: Path, run: Run | None) -> None:
-    """Restores each table whose head is not what `run` recorded: a run that did not complete left it so.
-
-    Raises StorageFault where a table that the run recorded is gone.
-    """
-    if run is None:
-        return
+def check(layer: str, layer_path: Path, run: Run) -> None:
+    """Raises StorageFault, naming table, file and mend, where a table is not as `run` left it."""
+    at = f"run {run.run}"
     for table in run.tables:
         path = layer_path / run.domain / table.name
-        if (head := version(path)) == table.version:
-            continue
-        if head is None:
-            said = f"it is gone, but run {run.run} recorded its version {table.version}"
-            raise StorageFault(f"table {path}: {said}; restore it from a backup, or begin anew with `make reset`")
-        with storage(f"table {path}"):
-            last = DeltaTable(path).history(1)[0]
-            if (last["operation"], last["operationParameters"].get("version")) != ("RESTORE", str(table.version)):
-                DeltaTable(path).restore(table.version)
+        try:
+            found = checked(path, table.version, full_name(layer, run.domain, table.name), at)
+            if table.files and found != table.files:
+                raise StorageFault(f"table {path}: version {table.version} has other files than {at} left in it")
+        except StorageFault as fault:
+            mend = f"restore it from a backup, or delete {layer_path} and run `make {layer}`"
+            raise StorageFault(f"{fault}; {mend}") from fault
+
+
+def bring_back(layer_path: Path, run: Run | None) -> None:
+    """Restores each table whose head is not what `run` recorded: a run that did not complete left it so."""
+    for table in run.tables if run else ():
+        restore(layer_path / run.domain / table.name, table.version)  # type: ignore[union-attr]
+
+
+def restore(path: Path, target: int) -> int:
+    """Makes a version the head again; the version that it has now. Nothing where that was done last."""
+    head = version(path)
+    if head == target:
+        return target
+    with storage(f"table {path}"):
+        last = DeltaTable(path).history(1)[0]
+        if (last["operation"], last["operationParameters"].get("version")) != ("RESTORE", str(target)):
+            DeltaTable(path).restore(target)
+        return version(path) or 0

@@ -52,6 +52,12 @@ class Report:
         """One line of progress."""
         self._screen.print(escape(text))
 
+    def again(self, text: str) -> None:
+        """Why the work begins anew; its rows are counted anew."""
+        with self._lock:
+            self._rows.clear()
+        self.step(text)
+
     def table(self, layer: str, done: TableRun) -> None:
         if done.is_quarantine:
             return
@@ -59,8 +65,9 @@ class Report:
         self.step(f"{layer}.{done.name}: {done.rows_out:,} rows{aside}, {done.seconds:.1f} s")
 
     def warning(self, text: str) -> None:
-        """Kept for the end, where it is read."""
-        self._warnings.append(text)
+        """Kept for the end, where it is read; once, however often the work began anew."""
+        if text not in self._warnings[self._taken :]:
+            self._warnings.append(text)
 
     def new_warnings(self) -> tuple[str, ...]:
         """The warnings since this was asked last."""

@@ -2,26 +2,30 @@
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from conf.contract import Table
 from conf.settings import Postgres, Settings
 from pipelines import catalogue, embedded, lake, records
 from pipelines.duck import HASHING
-from pipelines.errors import ContractFault, QualityFault, UsageFault
+from pipelines.errors import ContractFault, Fault, QualityFault, StorageFault, UsageFault
 from pipelines.lake import EMBEDDED, LAYERS
 from pipelines.proof import Built
-from pipelines.records import Run, complete_run, no_complete_run
+from pipelines.records import Run, TableRun, complete_run, no_complete_run
 from pipelines.report import Report
+from pipelines.retry import patiently
+from pipelines.signals import held_back
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from pipelines.export import Draft
+    from pipelines.source import Snapshot
 
 
 @contextmanager
@@ -46,6 +50,9 @@ def run_layers(
     if first != "bronze" and not settings.layer_path(before := LAYERS[LAYERS.index(first) - 1]).exists():
         raise no_complete_run(settings, before)  # before any folder is made
     with lake.locked(settings), ExitStack() as stack:
+        check(
+            settings, [layer for layer, after in zip(LAYERS, (*LAYERS[1:], ""), strict=True) if {layer, after} & layers]
+        )
 
         @cache
         def started() -> "SparkSession":
@@ -64,27 +71,55 @@ def run_layers(
     return done
 
 
-def _run_bronze(settings: Settings, domain: str, report: Report) -> Run:
-    from pipelines.bronze import load
-    from pipelines.source import snapshot
+def check(settings: Settings, layers: Sequence[str] = LAYERS) -> None:
+    """Raises StorageFault where a table, or the record of a run, is not as the last complete runs left it."""
+    for layer in layers:
+        path = settings.layer_path(layer)
+        for domain in catalogue.domains(layer):
+            run = records.last_run(path, domain)
+            after = LAYERS[LAYERS.index(layer) + 1 :][:1]
+            below = records.last_run(settings.layer_path(after[0]), domain) if after else None
+            if run and below and run.lake == below.lake and run.run < (below.upstream_run or 0):
+                said = f"run {below.upstream_run}, from which {after[0]} was built, is missing"
+                raise StorageFault(f"table {path / records.RUNS}: {said}; restore it from a backup, or delete {path}")
+            if run:
+                records.check(layer, path, run)
 
+
+def _run_bronze(settings: Settings, domain: str, report: Report) -> Run:
     path, source = settings.bronze_path, settings.postgres.address if settings.postgres else EMBEDDED
     for layer in LAYERS:
         _same_kind(layer, settings.layer_path(layer), records.last_run(settings.layer_path(layer), domain), source)
     previous = records.last_run(path, domain)
-    run = _next(path, domain, previous.lake if previous else uuid.uuid4().hex, None, source)
+    run = _next(settings, "bronze", domain, previous.lake if previous else uuid.uuid4().hex, None, source)
     tables = tuple(table for table in catalogue.tables("bronze") if table.domain == domain)
     with _undone(path, previous), source_server(settings) as server:
-        try:
-            with snapshot(server, settings.schema_name, [table.source_name for table in tables]) as picture:
-                run = replace(run, snapshot=picture.xid_range)
-                built = _collect("bronze", load(settings, server, picture, tables, run.run, previous, report), report)
-        except ContractFault as fault:
-            hint = "" if settings.postgres else "; the source is the embedded server, `make seed` fills it"
-            raise ContractFault(f"{fault}{hint}") from fault
+        picture, built = patiently(
+            lambda: _read(settings, server, tables, run.run, previous, report), settings.retry_seconds, report
+        )
         order = [table.name for table in tables]
         built.sort(key=lambda one: order.index(one.done.name))
-        return _complete(path, run, built, report)
+        return _complete(path, replace(run, snapshot=picture.xid_range), built, report)
+
+
+def _read(
+    settings: Settings, server: Postgres, tables: tuple[Table, ...], run: int, previous: Run | None, report: Report
+) -> "tuple[Snapshot, list[Built]]":
+    """All tables of one snapshot, which held until the last of them was read; else no file of them stays."""
+    from pipelines.bronze import load
+    from pipelines.source import snapshot
+
+    built: list[Built] = []
+    try:
+        with snapshot(server, settings.schema_name, [table.source_name for table in tables]) as picture:
+            built = _collect("bronze", load(settings, server, picture, tables, run, previous, report), report)
+        return picture, built
+    except ContractFault as fault:
+        hint = "" if settings.postgres else "; the source is the embedded server, `make seed` fills it"
+        raise ContractFault(f"{fault}{hint}") from fault
+    except BaseException:
+        _discard(built)
+        raise
 
 
 def _run_layer(
@@ -95,7 +130,7 @@ def _run_layer(
     previous = records.last_run(path, domain)
     _same_kind(layer, path, previous, upstream.source)
     run = replace(
-        _next(path, domain, upstream.lake, upstream.run, upstream.source),
+        _next(settings, layer, domain, upstream.lake, upstream.run, upstream.source),
         snapshot=upstream.snapshot,
         card_numbers=settings.card_numbers,
     )
@@ -135,14 +170,21 @@ def _discard(built: list[Built]) -> None:
 
 def _complete(path: Path, run: Run, built: list[Built], report: Report, drafts: "Sequence[Draft]" = ()) -> Run:
     """Commits each table, gives the CSVs their names, and records the run: the commit point. If that fails, the old
-    CSVs are back."""
-    with ExitStack() as published:
-        run = replace(run, tables=tuple(one.commit() for one in built), hashing=HASHING, warnings=report.new_warnings())
-        for csv in drafts:
-            published.enter_context(csv.published())
-            run = replace(run, csv_sha256=csv.sha256)
-        run = replace(run, finished=datetime.now(UTC))
-        records.record(path, run, tuple(rule for one in built for rule in one.rules))
+    CSVs are back, and what was not committed leaves no file."""
+    committed: list[TableRun] = []
+    with held_back(), ExitStack() as published:
+        try:
+            for one in built:
+                committed.append(one.commit())
+            run = replace(run, tables=tuple(committed), hashing=HASHING, warnings=report.new_warnings())
+            for csv in drafts:
+                published.enter_context(csv.published())
+                run = replace(run, csv_sha256=csv.sha256)
+            run = replace(run, finished=datetime.now(UTC))
+            records.record(path, run, tuple(rule for one in built for rule in one.rules))
+        except BaseException:
+            _discard(built[len(committed) :])
+            raise
     return run
 
 
@@ -176,10 +218,14 @@ def export(settings: Settings, report: Report) -> None:
         report.step(f"{csv.final}: {csv.rows:,} records of gold's run {run.run}")
 
 
-def _next(path: Path, domain: str, lake_id: str, upstream: int | None, source: str) -> Run:
-    number = max((run.run for run in records.read_runs(path)), default=0) + 1
+def _next(settings: Settings, layer: str, domain: str, lake_id: str, upstream: int | None, source: str) -> Run:
+    """A run that begins. Its number is above those of the layer and those that the layer below was built from, whatever
+    the clock says."""
+    after = LAYERS[LAYERS.index(layer) + 1 :][:1]
+    numbers = [run.run for run in records.read_runs(settings.layer_path(layer))]
+    numbers += [run.upstream_run or 0 for name in after for run in records.read_runs(settings.layer_path(name))]
     now = datetime.now(UTC)
-    return Run(number, lake_id, domain, upstream, source, "", now, now)
+    return Run(max(numbers, default=0) + 1, lake_id, domain, upstream, source, "", now, now)
 
 
 def _same_kind(layer: str, path: Path, previous: Run | None, source: str) -> None:
@@ -199,5 +245,6 @@ def _undone(path: Path, previous: Run | None) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        records.bring_back(path, previous)
+        with held_back(), suppress(Fault):  # else the next run does it
+            records.bring_back(path, previous)
         raise

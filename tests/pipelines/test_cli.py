@@ -123,7 +123,9 @@ def slow_run(cli: Cli, database: Postgres) -> Iterator["subprocess.Popen[str]"]:
         stderr=subprocess.PIPE,
         text=True,
     )
-    sleeping = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'lakehouse %' AND wait_event = 'PgSleep'"
+    sleeping = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'lakehouse %' AND wait_event = 'PgSleep'"
+    )
     deadline = time.monotonic() + 60
     while query(database, sleeping) == [(0,)]:
         assert process.poll() is None and time.monotonic() < deadline
