@@ -1,10 +1,10 @@
 # One line a target; what it does is in pipelines/. `make help` lists the targets.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo seed bronze silver gold export status quality reconcile shell test test-long lint clean reset
+.PHONY: help setup demo seed bronze silver gold export status quality reconcile history restore maintain shell test test-long lint clean reset
 
 PYTHON ?= python3
-RUN := @.venv/bin/python -m pipelines
+CLI := @.venv/bin/python -m pipelines
 # The layers of one make call run in one process, in layer order, at the place of the first.
 LAYERS := $(filter bronze silver gold,$(MAKECMDGOALS))
 
@@ -14,28 +14,37 @@ help: ## this list
 setup: .venv/run.stamp ## virtual environment, pinned packages, Delta jars
 
 demo: .venv/run.stamp ## fake data through all layers to one CSV, on an embedded PostgreSQL
-	$(RUN) demo
+	$(CLI) demo
 
 seed: .venv/run.stamp ## create the source tables and fill them with fake data
-	$(RUN) seed
+	$(CLI) seed
 
 bronze silver gold: .venv/run.stamp ## any of them, in any combination
-	$(if $(filter $@,$(firstword $(LAYERS))),$(RUN) $(LAYERS),@:)
+	$(if $(filter $@,$(firstword $(LAYERS))),$(CLI) $(LAYERS),@:)
 
 export: .venv/run.stamp ## write the CSV of gold's last run again
-	$(RUN) export
+	$(CLI) export
 
 status: .venv/run.stamp ## the last run of each layer, its age and its warnings
-	$(RUN) status
+	$(CLI) status
 
 quality: .venv/run.stamp ## every rule of the last run, against the run before
-	$(RUN) quality
+	$(CLI) quality
 
 reconcile: .venv/run.stamp ## prove again that source, bronze, silver, gold and CSV agree
-	$(RUN) reconcile
+	$(CLI) reconcile
+
+history: .venv/run.stamp ## the runs of each layer, and what changed in each
+	$(CLI) history
+
+restore: .venv/run.stamp ## make an old run the present one: make restore RUN=gold/12
+	$(CLI) restore
+
+maintain: .venv/run.stamp ## remove what no kept run needs, make small files one
+	$(CLI) maintain
 
 shell: .venv/run.stamp ## PySpark with bronze.*, silver.*, gold.* as of the last run
-	$(RUN) shell
+	$(CLI) shell
 
 test: .venv/dev.stamp ## the test suite
 	@.venv/bin/python -m pytest
@@ -58,7 +67,7 @@ clean: ## remove caches
 FORCE:
 
 reset: .venv/run.stamp ## delete lake, CSV and embedded data; asks first
-	$(RUN) reset
+	$(CLI) reset
 
 # Again, too, when a jar is gone or another Python is asked for on the command line.
 STALE := $(if $(word 4,$(wildcard .jars/*.jar)),,FORCE) $(if $(filter command,$(firstword $(origin PYTHON))),FORCE)

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from conf.contract import Table
+from pipelines.lake import QUARANTINE
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -41,6 +42,11 @@ def entries(layer: str) -> tuple[Entry, ...]:
 
 def tables(layer: str) -> tuple[Table, ...]:
     return tuple(entry.table for entry in entries(layer))
+
+
+def table_of(layer: str, name: str) -> Table | None:
+    """The contract of a table or of its quarantine, None where no contract names it any more."""
+    return next((table for table in tables(layer) if table.name == name.removesuffix(QUARANTINE)), None)
 
 
 def domains(layer: str) -> tuple[str, ...]:

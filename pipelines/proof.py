@@ -26,6 +26,10 @@ class Built:
     files: list[str]
     rules: tuple[RuleRun, ...] = ()
 
+    @property
+    def paths(self) -> list[str]:
+        return [str(self.path / file) for file in self.files]
+
     def commit(self) -> TableRun:
         """Makes the files the table's whole content."""
         version = lake.commit_files(self.path, self.table, self.schema, self.files)
@@ -58,7 +62,7 @@ def _proved(
     rows: int,
     totals: Mapping[str, Decimal | None],
 ) -> Built:
-    found, columns = evidence(name, [str(built.path / file) for file in built.files], types, keys)
+    found, columns = evidence(name, built.paths, types, keys)
     done = replace(built.done, columns=columns)
     wrong = [column for column, total in totals.items() if done.totals[column] != (total or 0)]
     if found != rows or wrong:

@@ -80,6 +80,9 @@ def reconcile(settings: Settings, report: Report, spark: "SparkSession | None" =
 def _with_run(settings: Settings, layer: str, run: Run, findings: Findings, report: Report) -> None:
     """Each table, and the CSV, as they are now against what the run recorded of them."""
     for done in run.tables:
+        if catalogue.table_of(layer, done.name) is None:
+            findings.notes.append(f"{layer}.{done.name}: no contract names it any more")
+            continue
         report.progress(layer, done.name, 0)
         findings.rows[layer, done.name] = [f"{done.rows_out:,}", "", ""]
         said: list[str] = []
@@ -104,7 +107,7 @@ def _unlike_run(settings: Settings, layer: str, run: Run, done: TableRun) -> lis
     path = settings.layer_path(layer) / run.domain / done.name
     files = content(path)
     types = {column.name: column.type for column in done.columns}
-    rows, columns = evidence(f"{layer}.{done.name}", files, types, table_of(layer, done.name).keys)
+    rows, columns = evidence(f"{layer}.{done.name}", files, types, _contract(layer, done.name).keys)
     if run.hashing != HASHING:
         columns = tuple(
             replace(column, checksum=was.checksum) for column, was in zip(columns, done.columns, strict=True)
@@ -117,6 +120,12 @@ def _unlike_run(settings: Settings, layer: str, run: Run, done: TableRun) -> lis
     return [f"is not what run {run.run} left: other values in {', '.join(wrong)}{since}"] if wrong else []
 
 
+def _contract(layer: str, name: str) -> Table:
+    table = catalogue.table_of(layer, name)
+    assert table is not None
+    return table
+
+
 def content(path: Path) -> list[str]:
     """The files of a table as it is now, whether a run or somebody else left it so. Raises StorageFault."""
     head = lake.version(path)
@@ -127,10 +136,6 @@ def content(path: Path) -> list[str]:
         if not Path(file).exists():
             raise StorageFault(f"{file} is gone")
     return files
-
-
-def table_of(layer: str, name: str) -> Table:
-    return next(table for table in catalogue.tables(layer) if table.name == name.removesuffix(QUARANTINE))
 
 
 def _with_layer_before(
@@ -177,7 +182,7 @@ def _made(
 
 def _unlike(settings: Settings, layer: str, run: Run, name: str, frame: "DataFrame") -> list[str]:
     """How the rows that a table should have differ from those that it has."""
-    done, keys, what = run.table(name), table_of(layer, name).keys, f"{layer}.{name}"
+    done, keys, what = run.table(name), _contract(layer, name).keys, f"{layer}.{name}"
     actual = content(settings.layer_path(layer) / run.domain / name)
     types = {column.name: column.type for column in done.columns}
     with lake.scratch(settings.layer_path(layer), "reconcile") as folder:
@@ -186,7 +191,7 @@ def _unlike(settings: Settings, layer: str, run: Run, name: str, frame: "DataFra
             return []
         with tempfile.TemporaryDirectory(dir=folder) as spill:
             found = differences(what, parquet(made, actual), parquet(actual, made), types, keys, Path(spill))
-    return [str(shown(one, table_of(layer, name))) for one in found]
+    return [str(shown(one, _contract(layer, name))) for one in found]
 
 
 def shown(difference: Difference, table: Table) -> Difference:

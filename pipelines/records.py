@@ -264,9 +264,10 @@ def _append(path: Path, rows: pa.Table, description: str) -> None:
         )
 
 
-def check(layer: str, layer_path: Path, run: Run) -> None:
+def check(layer: str, layer_path: Path, run: Run, mend: str = "") -> None:
     """Raises StorageFault, naming table, file and mend, where a table is not as `run` left it."""
     at = f"run {run.run}"
+    mend = mend or f"restore it from a backup, or delete {layer_path} and run `make {layer}`"
     for table in run.tables:
         path = layer_path / run.domain / table.name
         try:
@@ -274,7 +275,6 @@ def check(layer: str, layer_path: Path, run: Run) -> None:
             if table.files and found != table.files:
                 raise StorageFault(f"table {path}: version {table.version} has other files than {at} left in it")
         except StorageFault as fault:
-            mend = f"restore it from a backup, or delete {layer_path} and run `make {layer}`"
             raise StorageFault(f"{fault}; {mend}") from fault
 
 

@@ -1,7 +1,7 @@
 """A run: the locks, each layer's work from the last complete run of the layer before, and its commit point."""
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from pipelines.duck import HASHING
 from pipelines.errors import ContractFault, Fault, QualityFault, StorageFault, UsageFault
 from pipelines.lake import EMBEDDED, LAYERS
 from pipelines.proof import Built
-from pipelines.records import Run, TableRun, complete_run, no_complete_run
+from pipelines.records import RuleRun, Run, TableRun, complete_run, no_complete_run
 from pipelines.report import Report
 from pipelines.retry import patiently
 from pipelines.signals import held_back
@@ -91,9 +91,10 @@ def _run_bronze(settings: Settings, domain: str, report: Report) -> Run:
     for layer in LAYERS:
         _same_kind(layer, settings.layer_path(layer), records.last_run(settings.layer_path(layer), domain), source)
     previous = records.last_run(path, domain)
-    run = _next(settings, "bronze", domain, previous.lake if previous else uuid.uuid4().hex, None, source)
+    run = next_run(settings, "bronze", domain, previous.lake if previous else uuid.uuid4().hex, None, source)
     tables = tuple(table for table in catalogue.tables("bronze") if table.domain == domain)
-    with _undone(path, previous), source_server(settings) as server:
+    records.bring_back(path, previous)
+    with undone_on_failure(path, previous), source_server(settings) as server:
         picture, built = patiently(
             lambda: _read(settings, server, tables, run.run, previous, report), settings.retry_seconds, report
         )
@@ -130,7 +131,7 @@ def _run_layer(
     previous = records.last_run(path, domain)
     _same_kind(layer, path, previous, upstream.source)
     run = replace(
-        _next(settings, layer, domain, upstream.lake, upstream.run, upstream.source),
+        next_run(settings, layer, domain, upstream.lake, upstream.run, upstream.source),
         snapshot=upstream.snapshot,
         card_numbers=settings.card_numbers,
     )
@@ -139,11 +140,16 @@ def _run_layer(
     from pipelines.spark import storage_faults
 
     job = {"silver": silver, "gold": gold}[layer]
-    with _undone(path, previous), storage_faults():
+    records.bring_back(path, previous)
+    with undone_on_failure(path, previous), storage_faults():
         built = _collect(layer, job.build(settings, started(), upstream, run.run, entries, report), report)
-        with ExitStack() as drafted:
+        with ExitStack() as stack:
             try:
-                drafts = [drafted.enter_context(_draft(settings, one, report)) for one in built if one.table.csv]
+                drafts = [
+                    stack.enter_context(drafted(settings, one.table, one.done, one.paths, report))
+                    for one in built
+                    if one.table.csv
+                ]
             except BaseException:
                 _discard(built)
                 raise
@@ -168,36 +174,52 @@ def _discard(built: list[Built]) -> None:
         one.discard()
 
 
-def _complete(path: Path, run: Run, built: list[Built], report: Report, drafts: "Sequence[Draft]" = ()) -> Run:
-    """Commits each table, gives the CSVs their names, and records the run: the commit point. If that fails, the old
-    CSVs are back, and what was not committed leaves no file."""
-    committed: list[TableRun] = []
+def complete(
+    path: Path,
+    run: Run,
+    commits: Iterable[TableRun],
+    rules: tuple[RuleRun, ...] = (),
+    drafts: "Sequence[Draft]" = (),
+) -> Run:
+    """Lets `commits` make each table's commit, gives the CSVs their names, and records the run: the commit point. If
+    that fails, the old CSVs are back."""
     with held_back(), ExitStack() as published:
-        try:
-            for one in built:
-                committed.append(one.commit())
-            run = replace(run, tables=tuple(committed), hashing=HASHING, warnings=report.new_warnings())
-            for csv in drafts:
-                published.enter_context(csv.published())
-                run = replace(run, csv_sha256=csv.sha256)
-            run = replace(run, finished=datetime.now(UTC))
-            records.record(path, run, tuple(rule for one in built for rule in one.rules))
-        except BaseException:
-            _discard(built[len(committed) :])
-            raise
+        run = replace(run, tables=tuple(commits))
+        for csv in drafts:
+            published.enter_context(csv.published())
+            run = replace(run, csv_sha256=csv.sha256)
+        run = replace(run, finished=datetime.now(UTC))
+        records.record(path, run, rules)
     return run
 
 
+def _complete(path: Path, run: Run, built: list[Built], report: Report, drafts: "Sequence[Draft]" = ()) -> Run:
+    """The commits of what was built; where one fails, what was not committed leaves no file."""
+    left = list(built)
+
+    def commits() -> Iterator[TableRun]:
+        while left:
+            yield left[0].commit()
+            left.pop(0)
+
+    run = replace(run, hashing=HASHING, warnings=report.new_warnings())
+    try:
+        return complete(path, run, commits(), tuple(rule for one in built for rule in one.rules), drafts)
+    except BaseException:
+        _discard(left)
+        raise
+
+
 @contextmanager
-def _draft(settings: Settings, built: Built, report: Report) -> "Iterator[Draft]":
-    """The CSV of the rows that the run has just built, proved to have each of them."""
+def drafted(settings: Settings, table: Table, done: TableRun, files: list[str], report: Report) -> "Iterator[Draft]":
+    """The CSV of a table's files, proved to have each of the rows that `done` has."""
     from pipelines.export import draft
 
-    report.progress("csv", built.table.name, 0)
-    with draft(settings, built.table, [str(built.path / file) for file in built.files]) as csv:
-        wrong = [name for name, total in csv.totals.items() if built.done.totals[name] != total]
-        if csv.rows != built.done.rows_out or wrong:
-            said = f"{csv.rows:,} records for {built.done.rows_out:,} rows of gold, or another sum of amounts"
+    report.progress("csv", table.name, 0)
+    with draft(settings, table, files) as csv:
+        wrong = [name for name, total in csv.totals.items() if done.totals[name] != total]
+        if csv.rows != done.rows_out or wrong:
+            said = f"{csv.rows:,} records for {done.rows_out:,} rows of gold, or another sum of amounts"
             raise QualityFault(f"{csv.final}: {said}; the CSV stays as it was")
         yield csv
 
@@ -218,7 +240,7 @@ def export(settings: Settings, report: Report) -> None:
         report.step(f"{csv.final}: {csv.rows:,} records of gold's run {run.run}")
 
 
-def _next(settings: Settings, layer: str, domain: str, lake_id: str, upstream: int | None, source: str) -> Run:
+def next_run(settings: Settings, layer: str, domain: str, lake_id: str, upstream: int | None, source: str) -> Run:
     """A run that begins. Its number is above those of the layer and those that the layer below was built from, whatever
     the clock says."""
     after = LAYERS[LAYERS.index(layer) + 1 :][:1]
@@ -239,12 +261,11 @@ def _same_kind(layer: str, path: Path, previous: Run | None, source: str) -> Non
 
 
 @contextmanager
-def _undone(path: Path, previous: Run | None) -> Iterator[None]:
-    """Before the work and after its failure the tables are as the last complete run left them."""
-    records.bring_back(path, previous)
+def undone_on_failure(path: Path, previous: Run | None) -> Iterator[None]:
+    """After a failure the tables are as the last complete run left them; if that fails, too, the next run does it."""
     try:
         yield
     except BaseException:
-        with held_back(), suppress(Fault):  # else the next run does it
+        with held_back(), suppress(Fault):
             records.bring_back(path, previous)
         raise

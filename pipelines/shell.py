@@ -2,15 +2,25 @@
 
 import code
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf.settings import Settings
 from pipelines import records
-from pipelines.errors import QualityFault
+from pipelines.errors import Fault, QualityFault
+from pipelines.history import find
 from pipelines.lake import LAYERS
+from pipelines.records import Run
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+HINTS = (
+    'try: spark.sql("SELECT * FROM gold.movimento_flat LIMIT 5").show()',
+    'at("gold/1") shows the tables as that run left them, in gold_1; `make history` lists the runs',
+    "leave with Ctrl-D",
+)
 
 
 def create_views(settings: Settings, spark: "SparkSession") -> list[str]:
@@ -20,15 +30,36 @@ def create_views(settings: Settings, spark: "SparkSession") -> list[str]:
         spark.sql(f"CREATE DATABASE IF NOT EXISTS {layer}")
         path = settings.layer_path(layer)
         runs = {run.domain: run for run in records.read_runs(path)}
-        names = []
         for run in runs.values():
-            for table in run.tables:
-                location = str(path / run.domain / table.name).replace("`", "``")
-                rows = f"SELECT * FROM delta.`{location}` VERSION AS OF {table.version}"
-                spark.sql(f"CREATE OR REPLACE VIEW {layer}.`{table.name}` AS {rows}")
-                names.append(f"{layer}.{table.name}")
+            records.check(layer, path, run)
+            names = _pinned(spark, layer, path, run)
             lines.append(f"{layer}, run {run.run} of {run.finished:%Y-%m-%d %H:%M} UTC: {', '.join(names)}")
     return lines
+
+
+def _pinned(spark: "SparkSession", database: str, path: Path, run: Run) -> list[str]:
+    for table in run.tables:
+        location = str(path / run.domain / table.name).replace("`", "``")
+        rows = f"SELECT * FROM delta.`{location}` VERSION AS OF {table.version}"
+        spark.sql(f"CREATE OR REPLACE VIEW {database}.`{table.name}` AS {rows}")
+    return [f"{database}.{table.name}" for table in run.tables]
+
+
+def travel(settings: Settings, spark: "SparkSession") -> Callable[[str], list[str]]:
+    """The shell's `at`: the tables as a run like `gold/12` left them, in a database gold_12."""
+
+    def at(run: str) -> list[str]:
+        try:
+            layer, found = find(settings, run)
+            path = settings.layer_path(layer)
+            records.check(layer, path, found, "`make history` lists the runs, `make maintain` keeps the young ones")
+            spark.sql(f"CREATE DATABASE IF NOT EXISTS {layer}_{found.run}")
+            return _pinned(spark, f"{layer}_{found.run}", path, found)
+        except Fault as fault:
+            print(fault)
+            return []
+
+    return at
 
 
 def shell(settings: Settings) -> None:
@@ -41,10 +72,8 @@ def shell(settings: Settings) -> None:
 
     with session(settings) as spark:
         lines = create_views(settings, spark)
-        banner = "\n".join(
-            [*lines, 'try: spark.sql("SELECT * FROM gold.movimento_flat LIMIT 5").show()', "leave with Ctrl-D"]
-        )
-        names = {"spark": spark, "F": functions}
+        banner = "\n".join([*lines, *HINTS])
+        names = {"spark": spark, "F": functions, "at": travel(settings, spark)}
         if sys.stdin.isatty():
             import readline
             import rlcompleter

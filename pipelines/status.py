@@ -49,10 +49,10 @@ def _behind(settings: Settings, layer: str, domain: str, run: Run) -> list[str]:
     if layer == LAYERS[0]:
         return []
     before = LAYERS[LAYERS.index(layer) - 1]
-    last = records.last_run(settings.layer_path(before), domain)
-    if last is None or last.run == run.upstream_run:
+    content = {one.run: one.content for one in records.read_runs(settings.layer_path(before)) if one.domain == domain}
+    if not content or content.get(run.upstream_run or 0) == content[last := max(content)]:
         return []
-    return [f"{layer} was built from {before}'s run {run.upstream_run}, the last one is {last.run}: `make {layer}`"]
+    return [f"{layer} was built from {before}'s run {run.upstream_run}, the last one is {last}: `make {layer}`"]
 
 
 def _csv(settings: Settings, table: Table, run: Run) -> list[str]:

@@ -8,7 +8,9 @@ from pathlib import Path
 from conf.settings import Settings
 from pipelines import catalogue, embedded, lake, records
 from pipelines.errors import UsageFault
+from pipelines.history import history, restore
 from pipelines.lake import LAYERS
+from pipelines.maintain import maintain
 from pipelines.records import Run
 from pipelines.report import Report
 from pipelines.run import export, run_layers, source_server
@@ -17,7 +19,7 @@ from pipelines.status import quality, status
 
 def run_targets(settings: Settings, targets: set[str]) -> None:
     """Runs the targets in the order seed, layers, export, what looks at them, shell, whatever the order typed."""
-    alone = targets & {"demo", "reset"}
+    alone = targets & {"demo", "reset", "restore"}
     if alone and len(targets) > 1:
         raise UsageFault(f"{min(alone)} goes alone")
     with Report() as report:
@@ -35,6 +37,13 @@ def run_targets(settings: Settings, targets: set[str]) -> None:
             status(settings, report)
         if "quality" in targets:
             quality(settings, report)
+        if "restore" in targets:
+            layer, run = restore(settings, os.environ.get("RUN", ""), report)
+            show(settings, [(layer, run)], report)
+        if "maintain" in targets:
+            maintain(settings, report)
+        if "history" in targets:
+            history(settings, report)
         if "reconcile" in targets:
             from pipelines.reconcile import reconcile
 

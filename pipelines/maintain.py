@@ -1,0 +1,161 @@
+"""`make maintain`: removes what killed runs left and versions that no kept run names, and makes many small files one.
+
+Nothing that the last run of a layer, a run of the last LAKEHOUSE_HISTORY_DAYS, or the layer below was built from is
+touched, whatever the clock says. Files are removed first, so that it helps on a full disk.
+"""
+
+import re
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+
+from conf.contract import Table
+from conf.settings import Settings
+from pipelines import catalogue, lake, records
+from pipelines.damage import checked
+from pipelines.duck import HASHING
+from pipelines.errors import QualityFault
+from pipelines.lake import LAYERS
+from pipelines.proof import Built, prove
+from pipelines.records import QUALITY, RUNS, Run, TableRun
+from pipelines.report import Report
+from pipelines.run import check, complete, next_run, undone_on_failure
+
+SMALL, MANY = 16 * 2**20, 8
+PART = "part-*.parquet"
+# What a process makes for a while is named by its number; see lake.scratch and export.draft.
+TEMPORARY = re.compile(r"\.(?:run|export|reconcile|[\w-]+\.csv)\.(\d+)\..*")
+
+
+def maintain(settings: Settings, report: Report) -> None:
+    """Frees what can be freed and says how much. Raises LockedFault while a run works, StorageFault where the lake is
+    damaged; then nothing is removed."""
+    with lake.locked(settings):
+        check(settings)
+        for layer in LAYERS:
+            path = settings.layer_path(layer)
+            report.progress("maintain", layer, 0)
+            _say(layer, [*_leftovers(path), *_superseded(settings, layer)], report)
+            for name in (RUNS, QUALITY):
+                _compact_records(path / name)
+            for domain in catalogue.domains(layer):
+                if run := records.last_run(path, domain):
+                    records.bring_back(path, run)
+                    compact(settings, layer, run, report)
+        if settings.export_path.exists():
+            _say("export", _temporary(settings.export_path), report)
+
+
+def _say(place: str, files: Iterable[Path], report: Report) -> None:
+    """Removes the files and folders, and says what that freed."""
+    removed, size = 0, 0
+    for path in files:
+        every = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
+        with lake.storage(f"file {path}"):
+            size += sum(one.stat().st_size for one in every)
+            removed += len(every)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    report.say(f"{place}: {removed:,} file{'' if removed == 1 else 's'}, {size / 1e6:,.1f} MB freed")
+
+
+def _temporary(folder: Path) -> Iterator[Path]:
+    """What processes that are gone made for a while."""
+    for path in folder.iterdir():
+        if (match := TEMPORARY.fullmatch(path.name)) and not psutil.pid_exists(int(match[1])):
+            yield path
+
+
+def _leftovers(layer_path: Path) -> Iterator[Path]:
+    yield from _temporary(layer_path)
+    for table in _tables(layer_path):
+        yield from _temporary(table)
+
+
+def _tables(layer_path: Path) -> list[Path]:
+    return [log.parent for log in sorted(layer_path.glob(f"*/*/{lake.LOG}"))]
+
+
+def _superseded(settings: Settings, layer: str) -> Iterator[Path]:
+    """The data files that no kept run names. Of a domain without a complete run nothing is known, so nothing."""
+    path, runs = settings.layer_path(layer), records.read_runs(settings.layer_path(layer))
+    kept = _kept(settings, layer, runs)
+    for table in _tables(path):
+        domain = table.parent.name
+        if domain not in {run.domain for run in runs}:
+            continue
+        versions = {one.version for run in kept if run.domain == domain for one in run.tables if one.name == table.name}
+        named = {file for version in versions for file, _ in lake.actions(table, version)}
+        yield from (file for file in table.glob(PART) if file not in named)
+    for table in (path / RUNS, path / QUALITY):
+        if (head := lake.version(table)) is not None:
+            yield from set(table.glob(PART)) - {file for file, _ in lake.actions(table, head)}
+
+
+def _kept(settings: Settings, layer: str, runs: list[Run]) -> list[Run]:
+    """The runs whose versions stay: the last one of each domain, young ones, and what the layer below has read."""
+    last = {run.domain: run for run in runs}.values()
+    since = datetime.now(UTC) - timedelta(days=settings.history_days)
+    after = LAYERS[LAYERS.index(layer) + 1 :][:1]
+    below = [records.last_run(settings.layer_path(name), run.domain) for name in after for run in last]
+    read = {(run.domain, run.upstream_run) for run in below if run}
+    return [run for run in runs if run in last or run.finished >= since or (run.domain, run.run) in read]
+
+
+def _compact_records(path: Path) -> None:
+    """One file instead of one for each run. Those it replaces go the next time: somebody may just read them."""
+    head = lake.version(path)
+    if head is not None and len(lake.actions(path, head)) >= MANY:
+        with lake.storage(f"table {path}"):
+            DeltaTable(path).optimize.compact()
+        checked(path, None, path.name)
+
+
+def compact(settings: Settings, layer: str, last: Run, report: Report) -> None:
+    """Tables of many small files get one instead, as a new run of the same content."""
+    path = settings.layer_path(layer)
+    many = [
+        (one, contract)
+        for one in last.tables
+        if (contract := catalogue.table_of(layer, one.name))
+        and sum(size < SMALL for _, size in lake.actions(path / last.domain / one.name, one.version)) >= MANY
+    ]
+    if not many or last.hashing != HASHING:
+        return
+    begun = next_run(settings, layer, last.domain, last.lake, last.upstream_run, last.source)
+    run = replace(last, run=begun.run, started=begun.started, kind="compaction", content_of=last.content)
+    with undone_on_failure(path, last):
+        built = {one.name: _rewritten(path, run, one, contract) for one, contract in many}
+        commits = (built[one.name].commit() if one.name in built else one for one in last.tables)
+        rules = tuple(replace(rule, run=run.run) for rule in records.read_rules(path, last))
+        complete(path, run, commits, rules)
+    report.say(f"{layer}: {', '.join(built)} compacted, {layer}/{run.run} has them")
+
+
+def _rewritten(layer_path: Path, run: Run, done: TableRun, table: Table) -> Built:
+    """The rows of a table in one file, proved to be the same."""
+    path = layer_path / run.domain / done.name
+    files = lake.file_paths(path, done.version)
+    schema = pa.schema(DeltaTable(path, version=done.version).schema().to_arrow())
+    name = f"part-{run.run:05d}-{uuid.uuid4().hex}.parquet"
+    with lake.storage(f"table {path}"):
+        written = pq.read_schema(files[0])
+        with pq.ParquetWriter(path / name, written, compression="zstd", compression_level=1) as writer:
+            for file in files:
+                for batch in pq.ParquetFile(file).iter_batches(use_threads=False):
+                    writer.write_batch(batch.cast(written))
+    types = {column.name: column.type for column in done.columns}
+    built = prove(Built(done, table, path, schema, [name]), types, table.keys, done.rows_out, {})
+    if built.done.columns != done.columns:
+        built.discard()
+        raise QualityFault(
+            f"table {path}: one file of it would have other values than its {len(files)}; left as it was"
+        )
+    return built
