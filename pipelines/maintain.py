@@ -62,8 +62,12 @@ def _say(place: str, files: Iterable[Path], report: Report) -> None:
         with lake.storage(f"file {path}"):
             size += sum(one.stat().st_size for one in every)
             removed += len(every)
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            _remove(path)
     report.say(f"{place}: {removed:,} file{'' if removed == 1 else 's'}, {size / 1e6:,.1f} MB freed")
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _temporary(folder: Path) -> Iterator[Path]:

@@ -230,6 +230,7 @@ def export(settings: Settings, report: Report) -> None:
 
     for table in (table for table in catalogue.tables("gold") if table.csv):
         run = complete_run(settings, "gold", table.domain)
+        records.check("gold", settings.gold_path, run)
         path = lake.table_path(settings.gold_path, table)
         with draft(settings, table, lake.file_paths(path, run.table(table.name).version)) as csv, lake.locked(settings):
             if complete_run(settings, "gold", table.domain).run != run.run:

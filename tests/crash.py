@@ -1,0 +1,130 @@
+"""A child process: the command line, in which something goes wrong at one named point.
+
+`python -m tests.crash <point> <kind> <target>...`. The kinds: `kill` is SIGKILL, `error` an exception that nobody
+expects, `full` a disk (of LAKEHOUSE_TEST_DISK) without space from there on.
+"""
+
+import functools
+import importlib
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from conf.settings import Settings
+
+DISK, GATEWAY = "LAKEHOUSE_TEST_DISK", "PYSPARK_GATEWAY_PORT"
+
+
+@dataclass(frozen=True)
+class Point:
+    """Before or after the nth call of a function, in a run of the target; `complete`: the run counts by then. `first`:
+    the point at which a run was killed before."""
+
+    target: str
+    function: str
+    when: str = "after"
+    nth: int = 1
+    complete: bool = False
+    first: str = ""
+
+
+POINTS = {
+    "bronze, snapshot taken, nothing read": Point("bronze", "pipelines.bronze:plans"),
+    "bronze, a file half written": Point("bronze", "pipelines.reader:shaped", nth=2),
+    "bronze, files written, not proved": Point("bronze", "pipelines.proof:evidence", "before", 2),
+    "bronze, proved, not committed": Point("bronze", "pipelines.lake:commit_files", "before"),
+    "bronze, half of the tables committed": Point("bronze", "pipelines.lake:commit_files", nth=2),
+    "bronze, committed, not recorded": Point("bronze", "pipelines.records:record", "before"),
+    "bronze, recorded": Point("bronze", "pipelines.records:record", complete=True),
+    "silver, Spark wrote, files not in place": Point("silver", "pipelines.spark:write_parquet"),
+    "silver, files in place, not proved": Point("silver", "pipelines.proof:evidence", "before", 3),
+    "silver, half of the tables committed": Point("silver", "pipelines.lake:commit_files", nth=4),
+    "silver, rules written, not the run": Point("silver", "pipelines.records:_append"),
+    "gold, rows written, no CSV": Point("gold", "pipelines.export:draft", "before"),
+    "gold, CSV written, not read back": Point("gold", "pipelines.export:read_back", "before"),
+    "gold, committed, CSV not renamed": Point("gold", "pipelines.lake:commit_files"),
+    "gold, CSV renamed, not recorded": Point("gold", "pipelines.records:record", "before"),
+    "gold, recorded": Point("gold", "pipelines.records:record", complete=True),
+    "one table brought back, others not": Point(
+        "bronze", "pipelines.records:restore", first="bronze, half of the tables committed"
+    ),
+    "restore, half of the tables": Point("restore", "pipelines.records:restore", nth=2),
+    "maintain, some files removed": Point("maintain", "pipelines.maintain:_remove", nth=2),
+    "maintain, compacted, not recorded": Point("maintain", "pipelines.lake:commit_files"),
+}
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def error() -> None:
+    raise RuntimeError("the unexpected")
+
+
+def full() -> None:
+    """Fills the disk to the last byte; the run goes on."""
+    with suppress(OSError), (Path(os.environ[DISK]) / "filler").open("wb", buffering=0) as file:
+        for size in (2**16, 1):
+            with suppress(OSError):
+                while True:
+                    file.write(b"x" * size)
+
+
+def arm(point: Point, happens: Callable[[], None]) -> None:
+    """Replaces the point's function by one that lets it happen."""
+    module, name = point.function.split(":")
+    owner = importlib.import_module(module)
+    true, calls = getattr(owner, name), itertools.count(1)
+
+    @functools.wraps(true)
+    def wrapped(*arguments: Any, **named: Any) -> Any:
+        now = next(calls) == point.nth
+        if now and point.when == "before":
+            happens()
+        result = true(*arguments, **named)
+        if now and point.when == "after":
+            happens()
+        return result
+
+    # In each module that has imported it by name, too.
+    importlib.import_module("pipelines.targets")
+    for used in [one for key, one in sys.modules.items() if key.startswith("pipelines")]:
+        if getattr(used, name, None) is true:
+            setattr(used, name, wrapped)
+
+
+@contextmanager
+def shared_session(_: Settings) -> Iterator[SparkSession]:
+    """The session of the tests' own JVM, which outlives this process, as an orphaned one would for a while."""
+    from pyspark import SparkConf, SparkContext
+    from pyspark.java_gateway import launch_gateway
+
+    gateway = launch_gateway()
+    running = gateway.jvm.org.apache.spark.SparkContext.getOrCreate()
+    context = gateway.jvm.org.apache.spark.api.java.JavaSparkContext.fromSparkContext(running)
+    yield SparkSession(SparkContext(gateway=gateway, jsc=context, conf=SparkConf(_jconf=context.getConf())))
+
+
+if __name__ == "__main__":
+    from pipelines.__main__ import main
+
+    for module in ("bronze", "silver", "gold", "export", "maintain", "history", "spark"):
+        importlib.import_module(f"pipelines.{module}")
+    sys.modules["pipelines.maintain"].MANY = 1  # type: ignore[attr-defined]  # the tables are small
+    if GATEWAY in os.environ:
+        sys.modules["pipelines.spark"].session = shared_session  # type: ignore[attr-defined]
+    if sys.argv[1] in POINTS:
+        arm(POINTS[sys.argv[1]], {"kill": kill, "error": error, "full": full}[sys.argv[2]])
+    code = main(sys.argv[3:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,188 @@
+"""Something goes wrong at each named point of each stage: readers see the last complete state, the next run mends."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from conf.settings import Postgres
+from pipelines import lake, records
+from pipelines.history import restore
+from pipelines.lake import LAYERS
+from pipelines.maintain import maintain
+from pipelines.records import Run
+from pipelines.report import Report
+from tests.conftest import Lake, clean_environment, connection_settings, execute, fresh_database
+from tests.crash import DISK, GATEWAY, POINTS
+from tests.pipelines.test_run import agree, fill
+
+# What changes between the two states: rows come, go, change, and enter and leave quarantine, in every table.
+CHANGES = (
+    "UPDATE associado SET nome = 'Novo' WHERE id = 1; DELETE FROM associado WHERE id = 4",
+    "UPDATE conta SET tipo = 'salário' WHERE id = 1; INSERT INTO conta VALUES (9, 'corrente', NULL, 999)",
+    "UPDATE cartao SET id_conta = 888 WHERE id = 5; INSERT INTO cartao VALUES (6, '4111111111111111', 'N', NULL, 1, 1)",
+    "DELETE FROM movimento WHERE id = 3; INSERT INTO movimento VALUES (20, 12.34, 'novo', '2024-05-05', 6)",
+)
+KINDS = {"kill": -9, "error": 1, "full": 5}
+State = dict[str, Run]
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None]:
+    """A small disk of its own, where this machine lets us have one."""
+    path = tmp_path_factory.mktemp("disk")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", path], capture_output=True).returncode:
+        yield None
+        return
+    yield path
+    subprocess.run(["umount", "-l", path], check=True)
+
+
+@dataclass
+class Nights:
+    """A lake at each stage of its second night: before it, and after bronze, silver and gold; and how each began."""
+
+    folder: Path
+    address: Postgres
+    spark: SparkSession
+
+    def at(self, stage: str) -> Path:
+        return self.folder / (stage or "before")
+
+    def stage(self, target: str) -> str:
+        """The stage from which a target starts."""
+        return {"bronze": "before", "silver": "bronze", "gold": "silver"}.get(target, "gold")
+
+
+@pytest.fixture(scope="module")
+def nights(server: Postgres, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nights]:
+    with fresh_database(server) as address:
+        folder = tmp_path_factory.mktemp("nights")
+        work = Lake(folder / "work", address, spark)
+        fill(work)
+        work.run()
+        shutil.copytree(work.folder, folder / "before")
+        execute(address, *CHANGES)
+        for layer in LAYERS:
+            work.run(layer)
+            shutil.copytree(work.folder, folder / layer)
+        assert agree(work) == 14
+        yield Nights(folder, address, spark)
+
+
+def state(lakehouse: Lake) -> State:
+    """What readers see: the last run of each layer, its tables whole."""
+    settings = lakehouse.settings()
+    seen: State = {}
+    for layer in LAYERS:
+        run = records.last_run(settings.layer_path(layer), "cartoes")
+        assert run is not None
+        records.check(layer, settings.layer_path(layer), run)
+        seen[layer] = run
+    return seen
+
+
+def content(seen: State) -> dict[str, object]:
+    """The same without versions, times and numbers of runs: rows, checksums and sums of every table."""
+    return {
+        f"{layer}.{table.name}": (
+            table.rows_in,
+            table.rows_out,
+            table.set_aside,
+            [column for column in table.columns if column.name != "_batch"],
+        )
+        for layer in seen
+        for table in seen[layer].tables
+    }
+
+
+def child(lakehouse: Lake, point: str, kind: str, disk: Path | None) -> "subprocess.CompletedProcess[str]":
+    gateway = lakehouse.spark.sparkContext._gateway.gateway_parameters  # type: ignore[union-attr]
+    environment = clean_environment(lakehouse.folder) | connection_settings(lakehouse.address)
+    environment |= {GATEWAY: str(gateway.port), "PYSPARK_GATEWAY_SECRET": gateway.auth_token, "RUN": "silver/1"}
+    environment |= {DISK: str(disk), "LAKEHOUSE_QUALITY__MAX_QUARANTINED": "1", "LAKEHOUSE_HISTORY_DAYS": "1"}
+    command = [sys.executable, "-m", "tests.crash", point, kind, POINTS[point].target]
+    done = subprocess.run(command, cwd=lakehouse.folder, env=environment, capture_output=True, text=True, timeout=120)
+    if disk:
+        (disk / "filler").unlink(missing_ok=True)
+    return done
+
+
+def again(lakehouse: Lake, target: str) -> None:
+    """The target once more, undisturbed."""
+    with Report() as report:
+        if target == "restore":
+            restore(lakehouse.settings(), "silver/1", report)
+        elif target == "maintain":
+            maintain(lakehouse.settings(), report)
+        else:
+            lakehouse.run(target)
+
+
+def leftovers(lakehouse: Lake) -> list[Path]:
+    """Files and folders that no recorded version names."""
+    settings = lakehouse.settings()
+    named: set[Path] = set()
+    for layer in LAYERS:
+        path = settings.layer_path(layer)
+        for run in records.read_runs(path):
+            for table in run.tables:
+                named |= {file for file, _ in lake.actions(path / run.domain / table.name, table.version)}
+        for name in (records.RUNS, records.QUALITY):
+            if (head := lake.version(path / name)) is not None:
+                named |= {file for file, _ in lake.actions(path / name, head)}
+    found = [*(lakehouse.folder / "lake").rglob("*.parquet"), *(lakehouse.folder / "lake").rglob(".*.*.*")]
+    return [*(path for path in found if path not in named), *(lakehouse.folder / "export").glob(".*")]
+
+
+@pytest.mark.parametrize("name", POINTS)
+def test_whatever_happens_there_readers_see_a_complete_state_and_the_next_run_mends(
+    name: str, nights: Nights, disk: Path | None, tmp_path: Path
+) -> None:
+    point = POINTS[name]
+    folder = (disk or tmp_path) / re.sub(r"\W+", "-", name)
+    stage = nights.stage(point.target)
+    shutil.copytree(nights.at(stage), folder)
+    lakehouse = Lake(folder, nights.address, nights.spark)
+    if point.target == "maintain":
+        for number in range(3):
+            (folder / f"lake/silver/cartoes/conta/part-{number:05d}-left.parquet").write_bytes(b"left")
+    expected = nights.at(stage if point.target in ("restore", "maintain") else point.target)
+    csvs = {nights.at(one).joinpath("export/movimento_flat.csv").read_bytes() for one in (stage, expected.name)}
+    before = state(lakehouse)
+    try:
+        if point.first:
+            assert child(lakehouse, point.first, "kill", disk).returncode == -9
+        for kind, code in KINDS.items():
+            if kind == "full" and disk is None:
+                continue
+            done = child(lakehouse, name, kind, disk)
+            late = point.complete and kind == "full"  # nothing more to write
+            assert done.returncode == (0 if late else code), done.stderr
+            last = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else ""
+            assert "Traceback" not in done.stderr and (kind != "full" or late or last.startswith("storage: ")), last
+            seen = state(lakehouse)
+            if not point.complete:
+                assert seen == before or (point.target == "maintain" and content(seen) == content(before))
+            assert lakehouse.csv in csvs
+        again(lakehouse, point.target)
+        seen = state(lakehouse)
+        if point.target == "restore":
+            wanted = state(Lake(nights.at("before"), nights.address, nights.spark))["silver"]
+            assert content({"silver": seen["silver"]}) == content({"silver": wanted})
+        else:
+            assert content(seen) == content(state(Lake(expected, nights.address, nights.spark)))
+        assert lakehouse.csv == expected.joinpath("export/movimento_flat.csv").read_bytes()
+        with Report() as report:
+            maintain(lakehouse.settings(), report)
+        assert leftovers(lakehouse) == []
+    finally:
+        if os.environ.get("KEEP") is None:
+            shutil.rmtree(folder)
