@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import suppress
 from decimal import Decimal
 
 import psycopg2
@@ -20,7 +19,7 @@ from psycopg2.extensions import connection as Connection
 from conf.contract import Table, is_summed
 from conf.settings import Postgres, Settings
 from pipelines import lake
-from pipelines.connection import hang_up, source_fault
+from pipelines.connection import cancel, hang_up, source_fault
 from pipelines.errors import ContractFault, SourceFault
 from pipelines.pg_types import Reading, natural_type, read_as
 from pipelines.proof import Built, prove
@@ -164,7 +163,7 @@ def load(
             yield from _as_built(settings, futures, totals, built)
         except BaseException as error:
             stop.set()
-            _end((pool, control), reader, snapshot.connection, server)
+            _end((pool, control), server)
             for future, one in futures.items():
                 if one.table.name not in built and not future.cancelled() and not future.exception():
                     (lake.table_path(settings.bronze_path, one.table) / future.result().name).unlink(missing_ok=True)
@@ -192,25 +191,23 @@ def _as_built(
             built.add(name)
 
 
-def _end(executors: tuple[ThreadPoolExecutor, ...], reader: Reader, control: Connection, server: Postgres) -> None:
+def _end(executors: tuple[ThreadPoolExecutor, ...], server: Postgres) -> None:
     """Waits until no query runs. One may begin after a cancel, so they are cancelled until all have ended; a server
-    that does not answer a cancel is hung up on."""
+    that does not answer is hung up on."""
     for executor in executors:
         executor.shutdown(wait=False, cancel_futures=True)
     ended = threading.Event()
 
-    def cancel() -> None:
-        while not ended.wait(0.05):
-            reader.cancel()
-            with suppress(psycopg2.Error):
-                control.cancel()
+    def ask() -> None:
+        while not ended.wait(0.1):
+            cancel(server)
 
     def leave() -> None:
         while not ended.wait(CANCEL_SECONDS):
             hang_up(server)
 
     with ThreadPoolExecutor(2) as enders:
-        enders.submit(cancel)
+        enders.submit(ask)
         enders.submit(leave)
         try:
             for executor in executors:

@@ -64,6 +64,7 @@ FINAL_TEXTS = re.compile("does not support SSL|certificate")
 # An error in the middle of a stream comes without its code; what it quotes may be a value.
 STREAMED = "[libpq] Execution error [PGRES_FATAL_ERROR]: ERROR:  "
 QUOTED = re.compile('"[^"]*"')
+QUERY = re.compile(r"^IO: \[libpq\] Failed to execute query '.*':\s*", re.DOTALL)  # ADBC repeats it
 CONNECTING = 20  # psycopg2's status of a connection that is not made yet; it has no name for it
 
 
@@ -90,7 +91,8 @@ def reason(error: Exception) -> str:
     """The first line of a database error; of a data error (SQLSTATE class 22) the code only: its text quotes values."""
     state = _state(error)
     primary = getattr(getattr(error, "diag", None), "message_primary", None)
-    said: str = (primary or str(error).strip() or type(error).__name__).splitlines()[0]
+    text: str = primary or QUERY.sub("", str(error)).strip() or type(error).__name__
+    said = text.splitlines()[0]
     if state.startswith(("22", "P0")):  # data errors and those that functions raise may quote values
         return f"the server cannot make sense of a value in it (SQLSTATE {state})"
     if said.startswith(STREAMED):
@@ -141,13 +143,26 @@ def pinned(server: Postgres) -> Iterator[Connection]:
 
 def _wait(connection: Connection) -> None:
     """Waits for the server in Python, where a signal can end it; to connect, PATIENCE seconds at most."""
-    limit = time.monotonic() + PATIENCE if connection.status == CONNECTING else None
+    limit = time.monotonic() + PATIENCE
     while (state := connection.poll()) != extensions.POLL_OK:
         poller = select.poll()
         poller.register(connection.fileno(), select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)
-        left = None if limit is None else max(0, limit - time.monotonic()) * 1000
+        left = max(0, limit - time.monotonic()) * 1000 if connection.status == CONNECTING else None
         if not poller.poll(left):
             raise psycopg2.OperationalError(f"timeout expired: no answer in {PATIENCE} s")
+
+
+# Not libpq's own cancel: psycopg2 holds the interpreter while that waits.
+CANCEL = """
+SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+WHERE application_name = %s AND usename = current_user AND state = 'active' AND pid <> pg_backend_pid()
+"""
+
+
+def cancel(server: Postgres) -> None:
+    """Asks the server to end the queries of this process."""
+    with suppress(SourceFault), connect(server) as connection, connection.cursor() as cursor:
+        cursor.execute(CANCEL, (application_name(),))
 
 
 def hang_up(server: Postgres) -> None:

@@ -130,12 +130,6 @@ class Reader:
             self._local.connection = connection
         return connection
 
-    def cancel(self) -> None:
-        """Ends the queries that are under way, so that their readers stop waiting."""
-        for connection in self._connections:
-            with suppress(adbc.Error):
-                connection.cancel()
-
     def close(self) -> None:
         self.watch.close()
         for connection in self._connections:

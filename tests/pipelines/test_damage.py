@@ -67,7 +67,7 @@ def same_name_elsewhere(table: Path) -> None:
     schema = DeltaTable(table).schema()
     shutil.rmtree(table)
     for _ in range(3):
-        write_deltalake(table, pa.table(schema.to_arrow().empty_table()), mode="overwrite", name="silver.cartoes.conta")  # type: ignore[attr-defined]
+        write_deltalake(table, pa.table(schema.to_arrow().empty_table()), mode="overwrite", name="silver.cartoes.conta")
 
 
 def plain_parquet(table: Path) -> None:
