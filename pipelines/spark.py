@@ -4,11 +4,13 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ import pyarrow.parquet as pq
 from conf.settings import PROJECT, Settings
 from pipelines import lake
 from pipelines.errors import StorageFault, UsageFault
+from pipelines.signals import held_back
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 JARS = PROJECT / ".jars"
 JAVA = ("17", "21")
+STOP_SECONDS = 6
 NO_MARK = "mapreduce.fileoutputcommitter.marksuccessfuljobs"
 LOG4J = {"quiet": "log4j2-quiet.properties", "debug": "log4j2-debug.properties"}
 
@@ -71,7 +75,8 @@ def session(settings: Settings) -> Iterator["SparkSession"]:
         builder = SparkSession.builder
         for name, value in configuration(settings, Path(scratch)).items():
             builder = builder.config(name, value)
-        with _stderr_aside(settings.log == "quiet"):
+        # Interrupted while it starts, PySpark leaves a JVM behind that nobody ends.
+        with held_back(), _stderr_aside(settings.log == "quiet"):
             try:
                 spark = builder.getOrCreate()
             except (PySparkException, Py4JError, OSError) as error:
@@ -88,13 +93,32 @@ def session(settings: Settings) -> Iterator["SparkSession"]:
                 raise UsageFault(f"Java 17 or 21 is needed, this is {java}; point JAVA_HOME at one")
             yield spark
         finally:
-            gateway = spark.sparkContext._gateway
+            _end(spark)
+
+
+def _end(spark: "SparkSession") -> None:
+    """Stops the session and its JVM, in whatever state they are, within STOP_SECONDS."""
+    gateway = spark.sparkContext._gateway
+    limit = time.monotonic() + STOP_SECONDS
+
+    def stop() -> None:
+        with suppress(Exception):  # the JVM may be gone
             spark.stop()
             if gateway is not None:
-                # The JVM ends when its standard input closes.
                 gateway.shutdown()
-                gateway.proc.stdin.close()
-                gateway.proc.wait(20)
+
+    with held_back():
+        stopping = threading.Thread(target=stop, daemon=True)
+        stopping.start()
+        stopping.join(STOP_SECONDS / 2)
+        if gateway is not None:
+            with suppress(OSError):
+                gateway.proc.stdin.close()  # the JVM ends when its standard input closes
+            try:
+                gateway.proc.wait(max(1.0, limit - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                gateway.proc.kill()
+                gateway.proc.wait()
 
 
 def read(spark: "SparkSession", path: Path, version: int) -> "DataFrame":
