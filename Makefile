@@ -47,11 +47,11 @@ shell: .venv/run.stamp ## PySpark with bronze.*, silver.*, gold.* as of the last
 	$(CLI) shell
 
 test: .venv/dev.stamp ## the test suite
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest -n 2 --dist loadfile
 
-test-long: .venv/dev.stamp ## many more made-up sources, until one breaks a promise
-	@.venv/bin/python -m pytest -m "long or not long" tests/pipelines/test_poison.py \
-		tests/pipelines/test_properties.py --hypothesis-profile=long --hypothesis-show-statistics
+test-long: .venv/dev.stamp ## many more made-up sources and killed runs, until one breaks a promise
+	@.venv/bin/python -m pytest -m "long or not long" tests/pipelines/test_kill.py \
+		tests/pipelines/test_poison.py tests/pipelines/test_properties.py --hypothesis-profile=long --hypothesis-show-statistics
 
 lint: .venv/dev.stamp ## format, style, types, direction of imports, purity of transforms
 	@.venv/bin/ruff format --check .
