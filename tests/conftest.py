@@ -31,6 +31,9 @@ hypothesis.settings.register_profile("short", max_examples=3, derandomize=True, 
 hypothesis.settings.register_profile("long", max_examples=200, print_blob=True)
 hypothesis.settings.load_profile("short")
 
+# The tests' JVMs live for a short while: they compile less.
+BRIEF = {"spark.driver.defaultJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
+
 
 @pytest.fixture(scope="session")
 def server_folder() -> Iterator[Path]:
@@ -93,7 +96,7 @@ def query(address: Postgres, sql: str) -> list[tuple[Any, ...]]:
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     """The one session of all tests that run in this process."""
-    small = {"spark.sql.shuffle.partitions": "1", "spark.databricks.delta.snapshotPartitions": "1"}
+    small = BRIEF | {"spark.sql.shuffle.partitions": "1", "spark.databricks.delta.snapshotPartitions": "1"}
     settings, _ = load(
         {"LAKEHOUSE_SPARK__DRIVER_MEMORY": "1g", "LAKEHOUSE_SPARK__CONF": json.dumps(small)}, base=PROJECT
     )
@@ -156,7 +159,7 @@ def lakehouse(tmp_path: Path, database: Postgres, spark: SparkSession) -> Lake:
 def clean_environment(home: Path) -> dict[str, str]:
     """The environment of a child process: nothing of the developer's own settings."""
     kept = {name: os.environ[name] for name in ("PATH", "JAVA_HOME", "LANG", "TMPDIR") if name in os.environ}
-    return kept | {"HOME": str(home), "PYTHONPATH": str(PROJECT)}
+    return kept | {"HOME": str(home), "PYTHONPATH": str(PROJECT), "LAKEHOUSE_SPARK__CONF": json.dumps(BRIEF)}
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """A child process: the command line, in which something goes wrong at one named point.
 
 `python -m tests.crash <point> <kind> <target>...`. The kinds: `kill` is SIGKILL, `error` an exception that nobody
-expects, `full` a disk (of LAKEHOUSE_TEST_DISK) without space from there on.
+expects, `full` a disk (of CRASH_DISK) without space from there on.
 """
 
 import functools
@@ -20,7 +20,7 @@ from pyspark.sql import SparkSession
 
 from conf.settings import Settings
 
-DISK, GATEWAY = "LAKEHOUSE_TEST_DISK", "PYSPARK_GATEWAY_PORT"
+DISK, GATEWAY = "CRASH_DISK", "PYSPARK_GATEWAY_PORT"
 
 
 @dataclass(frozen=True)
