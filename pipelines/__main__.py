@@ -64,7 +64,8 @@ def main(words: list[str]) -> int:
             stream.reconfigure(errors="replace")  # a terminal of another encoding must not end a run
     arguments = parse(words)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _terminated)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, _terminated)
     debug = False
     try:
         settings = read_settings(arguments.set)

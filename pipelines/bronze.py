@@ -19,7 +19,7 @@ from psycopg2.extensions import connection as Connection
 from conf.contract import Table, is_summed
 from conf.settings import Postgres, Settings
 from pipelines import lake
-from pipelines.connection import cancel, hang_up, source_fault
+from pipelines.connection import cancel, hang_up, source_fault, unhurried
 from pipelines.errors import ContractFault, SourceFault
 from pipelines.pg_types import Reading, natural_type, read_as
 from pipelines.proof import Built, prove
@@ -231,7 +231,7 @@ def source_totals(connection: Connection, one: Plan, watch: Watch) -> Totals:
     summed = {name: one.readings[name].value for name in one.readings if is_summed(one.types[name])}
     items = ", ".join(["count(*)", *(f"coalesce(sum({value}), 0)" for value in summed.values())])
     try:
-        with watch.waiting(), connection.cursor() as cursor:
+        with watch.waiting(), unhurried(connection), connection.cursor() as cursor:
             cursor.execute(f"SELECT {items} FROM {one.relation.sql}")
             rows, *sums = cursor.fetchone()
     except psycopg2.Error as error:

@@ -20,6 +20,7 @@ from conf.settings import Postgres
 from pipelines.errors import PassingFault, SourceFault
 
 PATIENCE = 10  # seconds to connect, or to wait for a lock
+ANSWER = 3 * PATIENCE  # seconds to answer a question that is no work
 # Role and database settings must not change what arrives, nor how long it may take.
 PINNED = {
     "TimeZone": "UTC",
@@ -64,6 +65,7 @@ FINAL_TEXTS = re.compile("does not support SSL|certificate")
 # An error in the middle of a stream comes without its code; what it quotes may be a value.
 STREAMED = "[libpq] Execution error [PGRES_FATAL_ERROR]: ERROR:  "
 QUOTED = re.compile('"[^"]*"')
+FATAL = "FATAL: "  # of several addresses that a host has, the server that answered
 QUERY = re.compile(r"^IO: \[libpq\] Failed to execute query '.*':\s*", re.DOTALL)  # ADBC repeats it
 CONNECTING = 20  # psycopg2's status of a connection that is not made yet; it has no name for it
 
@@ -92,7 +94,8 @@ def reason(error: Exception) -> str:
     state = _state(error)
     primary = getattr(getattr(error, "diag", None), "message_primary", None)
     text: str = primary or QUERY.sub("", str(error)).strip() or type(error).__name__
-    said = text.splitlines()[0]
+    lines = text.splitlines()
+    said = next((line for line in reversed(lines) if FATAL in line), lines[0])
     if state.startswith(("22", "P0")):  # data errors and those that functions raise may quote values
         return f"the server cannot make sense of a value in it (SQLSTATE {state})"
     if said.startswith(STREAMED):
@@ -102,13 +105,29 @@ def reason(error: Exception) -> str:
 
 def source_fault(place: str, error: Exception) -> SourceFault:
     """The fault for what a database driver raised: a PassingFault where trying again may help."""
-    state, text = _state(error), str(error)
+    state, text = _state(error), reason(error)
     passes = PASSING_STATES.match(state) if state else PASSING_TEXTS.search(text) and not FINAL_TEXTS.search(text)
     return (PassingFault if passes else SourceFault)(f"{place}: {reason(error)}")
 
 
 def _state(error: Exception) -> str:
     return str(getattr(error, "pgcode", None) or getattr(error, "sqlstate", None) or "").strip("\0")
+
+
+class SourceConnection(Connection):  # type: ignore[misc]
+    """A connection on which a question is answered within ANSWER seconds, unless it is one that takes its time."""
+
+    unhurried = False
+
+
+@contextmanager
+def unhurried(connection: Connection) -> Iterator[None]:
+    """Lets a query work for as long as it needs; a Watch may look after it."""
+    connection.unhurried = True
+    try:
+        yield
+    finally:
+        connection.unhurried = False
 
 
 @contextmanager
@@ -119,7 +138,7 @@ def connect(server: Postgres, copies: bool = False) -> Iterator[Connection]:
     """
     extensions.set_wait_callback(None if copies else _wait)
     try:
-        connection = psycopg2.connect(dsn(server))
+        connection = psycopg2.connect(dsn(server), connection_factory=SourceConnection)
     except psycopg2.Error as error:
         raise source_fault(f"PostgreSQL {server.address}, user {server.user}", error) from error
     try:
@@ -142,14 +161,16 @@ def pinned(server: Postgres) -> Iterator[Connection]:
 
 
 def _wait(connection: Connection) -> None:
-    """Waits for the server in Python, where a signal can end it; to connect, PATIENCE seconds at most."""
-    limit = time.monotonic() + PATIENCE
+    """Waits for the server in Python, where a signal can end it; not for ever, but for work that is unhurried."""
+    began = time.monotonic()
     while (state := connection.poll()) != extensions.POLL_OK:
         poller = select.poll()
         poller.register(connection.fileno(), select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)
-        left = max(0, limit - time.monotonic()) * 1000 if connection.status == CONNECTING else None
+        seconds = PATIENCE if connection.status == CONNECTING else ANSWER
+        ends = connection.status == CONNECTING or not getattr(connection, "unhurried", True)
+        left = max(0, began + seconds - time.monotonic()) * 1000 if ends else None
         if not poller.poll(left):
-            raise psycopg2.OperationalError(f"timeout expired: no answer in {PATIENCE} s")
+            raise psycopg2.OperationalError(f"timeout expired: no answer in {seconds} s")
 
 
 # Not libpq's own cancel: psycopg2 holds the interpreter while that waits.
@@ -166,8 +187,10 @@ def cancel(server: Postgres) -> None:
 
 
 def hang_up(server: Postgres) -> None:
-    """Ends every TCP connection of this process to the server at once: who waits on one gets an error."""
-    for one in psutil.Process().net_connections("tcp"):
-        if one.fd >= 0 and one.raddr and one.raddr.port == server.port:
-            with suppress(OSError), socket.socket(fileno=os.dup(one.fd)) as end:
+    """Ends every connection of this process to the server at once: who waits on one gets an error."""
+    for one in psutil.Process().net_connections("all"):
+        with suppress(OSError), socket.socket(fileno=os.dup(one.fd)) as end:
+            peer = end.getpeername()
+            port = peer[1] if isinstance(peer, tuple) else str(peer).removeprefix(f"{server.host}/.s.PGSQL.")
+            if str(port) == str(server.port):
                 end.shutdown(socket.SHUT_RDWR)

@@ -74,11 +74,12 @@ def _check_commit(path: Path, version: int) -> None:
         text = file.read_bytes()
     try:
         lines = [json.loads(line) for line in text.splitlines()]
-    except ValueError as error:
+        protocols = [line["protocol"] for line in lines if "protocol" in line]
+    except (ValueError, TypeError) as error:
         raise StorageFault(f"table {path}: {_commit(version)} is cut off or no JSON") from error
     if not lines:
         raise StorageFault(f"table {path}: {_commit(version)} is empty")
-    for protocol in (line["protocol"] for line in lines if "protocol" in line):
+    for protocol in protocols:
         needs = protocol.get("minReaderVersion", 0), protocol.get("minWriterVersion", 0)
         if needs[0] > PROTOCOL[0] or needs[1] > PROTOCOL[1]:
             said = f"is of a newer protocol of Delta (reader {needs[0]}, writer {needs[1]}) than this software knows"

@@ -1,6 +1,7 @@
 """DuckDB, the second engine: it writes the CSV and says what a table's files hold, apart from who wrote them."""
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,30 @@ MEMORY = "1GB"
 HASHING = f"duckdb {duckdb.__version__}"
 
 
+class Engine:
+    """A database whose queries run in a thread of their own: while one works, signals are heard, and end it."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, thread: ThreadPoolExecutor) -> None:
+        self._connection, self._thread = connection, thread
+
+    def execute(self, sql: str, parameters: object = None) -> duckdb.DuckDBPyConnection:
+        running = self._thread.submit(self._connection.execute, sql, parameters)
+        try:
+            return running.result()
+        except (KeyboardInterrupt, SystemExit):
+            self._connection.interrupt()
+            wait([running])
+            raise
+
+
 @contextmanager
-def engine(what: str, scratch: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+def engine(what: str, scratch: Path | None = None) -> Iterator[Engine]:
     """A database in bounded memory that spills to `scratch`. What it says becomes a StorageFault that names `what`."""
     more = {"temp_directory": str(scratch)} if scratch else {}
     connection = duckdb.connect(config={"memory_limit": MEMORY, **more})
     try:
-        yield connection
+        with ThreadPoolExecutor(1) as thread:
+            yield Engine(connection, thread)
     except duckdb.Error as error:
         raise StorageFault(f"{what}: {type(error).__name__}; check the files and the disk's free space") from error
     finally:

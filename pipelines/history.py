@@ -1,5 +1,6 @@
 """The runs of each layer: `make history` lists them, `make restore RUN=gold/12` makes an old one the present one."""
 
+import re
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
@@ -66,7 +67,7 @@ def _change(was: TableRun | None, now: TableRun, before: Run, run: Run) -> str:
 def find(settings: Settings, word: str) -> tuple[str, Run]:
     """The layer and the run that a word like `gold/12` names. Raises UsageFault."""
     layer, _, number = word.partition("/")
-    if layer not in LAYERS or not number.isdigit():
+    if layer not in LAYERS or not re.fullmatch("[0-9]+", number):
         raise UsageFault(f"RUN is {word or 'missing'}; say one of `make history`, as in `make restore RUN=gold/12`")
     for run in records.read_runs(settings.layer_path(layer)):
         if run.run == int(number):
@@ -81,18 +82,22 @@ def restore(settings: Settings, word: str, report: Report) -> tuple[str, Run]:
     with lake.locked(settings), ExitStack() as stack:
         layer, target = find(settings, word)
         path = settings.layer_path(layer)
+        if target.card_numbers == "plain" != settings.card_numbers:
+            raise UsageFault(f"{word} has plain card numbers; if that is meant, say LAKEHOUSE_CARD_NUMBERS=plain")
         mend = f"{word} cannot come back: `make maintain` keeps runs for LAKEHOUSE_HISTORY_DAYS={settings.history_days}"
         records.check(layer, path, target, mend)
         begun = next_run(settings, layer, target.domain, target.lake, target.upstream_run, target.source)
         run = replace(
             target, run=begun.run, started=begun.started, kind="restore", content_of=target.content, warnings=()
         )
-        stack.enter_context(undone_on_failure(path, records.last_run(path, target.domain)))
+        stack.enter_context(undone_on_failure(path, target.domain))
         drafts = []
         for table in (one for one in catalogue.tables(layer) if one.csv and one.domain == target.domain):
             done = target.table(table.name)
             files = lake.file_paths(lake.table_path(path, table), done.version)
             drafts.append(stack.enter_context(drafted(settings, table, done, files, report)))
+        if drafts:
+            stack.enter_context(lake.publishing(settings))
         rules = tuple(replace(rule, run=run.run) for rule in records.read_rules(path, target))
         commits = (
             replace(one, version=records.restore(path / target.domain / one.name, one.version)) for one in target.tables

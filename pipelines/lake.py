@@ -63,33 +63,52 @@ def sweep(paths: Iterable[Path], prefix: str) -> None:
     """Removes what is named by `prefix` and the number of a process that is gone."""
     for path in paths:
         pid = path.name.removeprefix(prefix).split(".")[0]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        if pid.isdigit() and is_left(path, int(pid)):
+            # Somebody may do the same now, or a JVM that lost its process may still write.
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def is_left(path: Path, pid: int) -> bool:
+    """Whether the process that made `path` is gone; its number may be another's now, as in a new container."""
+    try:
+        return pid != os.getpid() and psutil.Process(pid).create_time() > path.stat().st_mtime + 1
+    except (psutil.Error, OSError):
+        return True
 
 
 def prepare(settings: Settings) -> None:
-    """Creates the layers' folders, closed to others; those with plain card numbers are their owner's only.
+    """Creates the layers' folders, closed to others.
 
     Raises StorageFault where a folder has files but was not made here.
     """
     for layer in LAYERS:
         path = settings.layer_path(layer)
         with storage(f"{layer} folder {path}"):
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(mode=0o750, parents=True, exist_ok=True)
             if any(path.iterdir()) and not (path / LOCK).exists():
                 raise StorageFault(f"{layer} folder {path} holds other files; name an empty one")
-            path.chmod(0o700 if layer == "bronze" or settings.card_numbers == "plain" else 0o750)
 
 
 @contextmanager
 def locked(settings: Settings) -> Iterator[None]:
-    """Holds the lock of every layer, or raises LockedFault at once."""
+    """Holds the lock of every layer, or raises LockedFault at once. Folders with plain card numbers are their owner's
+    only."""
     prepare(settings)
     with ExitStack() as held:
         for layer in LAYERS:
             path = settings.layer_path(layer)
             with storage(f"{layer} folder {path}"):
                 held.enter_context(locks.held(path / LOCK, str(path)))
+                # Never looser than before: older versions may have plain card numbers.
+                closed = 0o700 if layer == "bronze" or settings.card_numbers == "plain" else 0o750
+                path.chmod(path.stat().st_mode & closed)
+        yield
+
+
+@contextmanager
+def publishing(settings: Settings) -> Iterator[None]:
+    """Of a run that gives its CSV the name and records itself, and of an export, one waits for the other."""
+    with locks.held(settings.gold_path / ".csv.lock", f"the CSV in {settings.export_path}", seconds=30):
         yield
 
 

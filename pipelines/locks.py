@@ -14,9 +14,10 @@ from pipelines.errors import LockedFault
 
 
 @contextmanager
-def held(path: Path, what: str) -> Iterator[None]:
-    """Holds the lock file `path` while the context lasts. Raises LockedFault at once, naming the holder of `what`."""
-    lock = FileLock(path, timeout=0, mode=0o600)
+def held(path: Path, what: str, seconds: float = 0) -> Iterator[None]:
+    """Holds the lock file `path` while the context lasts. Raises LockedFault, naming the holder of `what`, at once or
+    after some seconds."""
+    lock = FileLock(path, timeout=seconds, mode=0o600)
     try:
         lock.acquire()
     except Timeout as error:
@@ -35,5 +36,5 @@ def _holder(path: Path) -> str:
     try:
         note = json.loads(path.read_text("utf-8"))
         return f"process {note['pid']} on {note['host']}, since {note['since']},"
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "another process"

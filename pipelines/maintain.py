@@ -9,10 +9,9 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
@@ -30,7 +29,7 @@ from pipelines.report import Report
 from pipelines.run import check, complete, next_run, undone_on_failure
 
 SMALL, MANY = 16 * 2**20, 8
-PART = "part-*.parquet"
+PART = "part-[0-9][0-9][0-9][0-9][0-9]-*.parquet"
 # What a process makes for a while is named by its number; see lake.scratch and export.draft.
 TEMPORARY = re.compile(r"\.(?:run|export|reconcile|[\w-]+\.csv)\.(\d+)\..*")
 
@@ -73,7 +72,7 @@ def _remove(path: Path) -> None:
 def _temporary(folder: Path) -> Iterator[Path]:
     """What processes that are gone made for a while."""
     for path in folder.iterdir():
-        if (match := TEMPORARY.fullmatch(path.name)) and not psutil.pid_exists(int(match[1])):
+        if (match := TEMPORARY.fullmatch(path.name)) and lake.is_left(path, int(match[1])):
             yield path
 
 
@@ -88,29 +87,33 @@ def _tables(layer_path: Path) -> list[Path]:
 
 
 def _superseded(settings: Settings, layer: str) -> Iterator[Path]:
-    """The data files that no kept run names. Of a domain without a complete run nothing is known, so nothing."""
-    path, runs = settings.layer_path(layer), records.read_runs(settings.layer_path(layer))
-    kept = _kept(settings, layer, runs)
-    for table in _tables(path):
-        domain = table.parent.name
-        if domain not in {run.domain for run in runs}:
-            continue
-        versions = {one.version for run in kept if run.domain == domain for one in run.tables if one.name == table.name}
-        named = {file for version in versions for file, _ in lake.actions(table, version)}
-        yield from (file for file in table.glob(PART) if file not in named)
+    """The data files that no kept run names, of the tables that the last runs have. Of others, which
+    are not ours, or of which nothing is known, none."""
+    path = settings.layer_path(layer)
+    for domain in catalogue.domains(layer):
+        runs = [run for run in records.read_runs(path) if run.domain == domain]
+        kept = _kept(settings, layer, runs)
+        for name in (one.name for one in (runs[-1].tables if runs else ())):
+            table = path / domain / name
+            versions = {one.version for run in kept for one in run.tables if one.name == name}
+            named = {file for version in versions for file, _ in lake.actions(table, version)}
+            yield from (file for file in table.glob(PART) if file not in named)
     for table in (path / RUNS, path / QUALITY):
         if (head := lake.version(table)) is not None:
             yield from set(table.glob(PART)) - {file for file, _ in lake.actions(table, head)}
 
 
 def _kept(settings: Settings, layer: str, runs: list[Run]) -> list[Run]:
-    """The runs whose versions stay: the last one of each domain, young ones, and what the layer below has read."""
-    last = {run.domain: run for run in runs}.values()
-    since = datetime.now(UTC) - timedelta(days=settings.history_days)
+    """The runs of a domain whose versions stay: the last one, those that were the last one within the days before it,
+    and what the layer below has read. What the clock says now does not matter."""
+    if not runs:
+        return []
+    since = runs[-1].finished - timedelta(days=settings.history_days)
     after = LAYERS[LAYERS.index(layer) + 1 :][:1]
-    below = [records.last_run(settings.layer_path(name), run.domain) for name in after for run in last]
-    read = {(run.domain, run.upstream_run) for run in below if run}
-    return [run for run in runs if run in last or run.finished >= since or (run.domain, run.run) in read]
+    below = [records.last_run(settings.layer_path(name), runs[-1].domain) for name in after]
+    read = {run.upstream_run for run in below if run}
+    replaced = [*(run.finished for run in runs[1:]), None]
+    return [run for run, when in zip(runs, replaced, strict=True) if when is None or when >= since or run.run in read]
 
 
 def _compact_records(path: Path) -> None:
@@ -135,8 +138,10 @@ def compact(settings: Settings, layer: str, last: Run, report: Report) -> None:
         return
     begun = next_run(settings, layer, last.domain, last.lake, last.upstream_run, last.source)
     run = replace(last, run=begun.run, started=begun.started, kind="compaction", content_of=last.content)
-    with undone_on_failure(path, last):
-        built = {one.name: _rewritten(path, run, one, contract) for one, contract in many}
+    built: dict[str, Built] = {}
+    with undone_on_failure(path, last.domain):
+        for one, contract in many:
+            built[one.name] = _rewritten(path, run, one, contract)
         commits = (built[one.name].commit() if one.name in built else one for one in last.tables)
         rules = tuple(replace(rule, run=run.run) for rule in records.read_rules(path, last))
         complete(path, run, commits, rules)

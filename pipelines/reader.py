@@ -79,16 +79,16 @@ class Reader:
         rows, whole, started = 0, False, time.monotonic()
         try:
             with (
-                self.watch.waiting(),
                 self._query(sql) as batches,
                 pq.ParquetWriter(path / name, one.schema, compression="zstd", compression_level=1) as writer,
             ):
-                for batch in batches:
-                    if self._stop.is_set():
+                while not self._stop.is_set():
+                    with self.watch.waiting():
+                        batch = next(batches, None)
+                    if batch is None:
                         break
                     writer.write_batch(shaped(batch, writer.schema, self._run))
                     rows += batch.num_rows
-                    self.watch.heard()
                     self._report.progress("bronze", one.table.name, batch.num_rows)
                 whole = not self._stop.is_set()
         except (adbc.Error, OSError) as error:
@@ -108,7 +108,8 @@ class Reader:
     def _query(self, sql: str) -> Iterator[pa.RecordBatchReader]:
         with closing(adbc.AdbcStatement(self._connection())) as statement:
             statement.set_sql_query(sql)
-            stream, _ = statement.execute_query()
+            with self.watch.waiting():
+                stream, _ = statement.execute_query()
             with pa.RecordBatchReader._import_from_c(stream.address) as batches:
                 yield batches
 
@@ -116,9 +117,9 @@ class Reader:
         connection: adbc.AdbcConnection | None = getattr(self._local, "connection", None)
         if connection is None:
             database = adbc.AdbcDatabase(driver=adbc_driver_postgresql._driver_path(), uri=dsn(self._server))
+            self._databases.append(database)
             connection = adbc.AdbcConnection(database)
             self._connections.append(connection)
-            self._databases.append(database)
             _execute(connection, PIN)
             with suppress(adbc.Error):
                 _execute(connection, WATCH)
@@ -132,10 +133,9 @@ class Reader:
 
     def close(self) -> None:
         self.watch.close()
-        for connection in self._connections:
-            connection.close()
-        for database in self._databases:
-            database.close()
+        for one in (*self._connections, *self._databases):
+            with suppress(adbc.Error):
+                one.close()  # type: ignore[attr-defined]
 
 
 def _execute(connection: adbc.AdbcConnection, sql: str) -> None:

@@ -16,12 +16,21 @@ Result = TypeVar("Result")
 def patiently(work: Callable[[], Result], seconds: int, report: Report) -> Result:
     """What `work` returns; after a PassingFault it is done again, with growing pauses, until it has failed for
     `seconds`. A load that went well for hours before it failed has them all, too."""
-    began: list[float] = []
+    began = started = time.monotonic()
+    tries = 0
+
+    def attempt() -> Result:
+        nonlocal started
+        started = time.monotonic()
+        return work()
 
     def stop(state: RetryCallState) -> bool:
+        nonlocal began, tries
         now = time.monotonic()
-        began.append(max(state.start_time, now - PATIENCE))
-        return now + state.upcoming_sleep > began[0] + seconds
+        if not tries or now - started > seconds:
+            began, tries = max(started, now - PATIENCE), 0
+        tries += 1
+        return now + state.upcoming_sleep > began + seconds
 
     def say(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -35,9 +44,9 @@ def patiently(work: Callable[[], Result], seconds: int, report: Report) -> Resul
         reraise=True,
     )
     try:
-        return retrying(work)
+        return retrying(attempt)
     except PassingFault as fault:
-        if len(began) == 1:
+        if tries == 1:
             raise
-        said = f"tried {len(began)} times in {time.monotonic() - began[0]:.0f} s"
+        said = f"tried {tries} times in {time.monotonic() - began:.0f} s"
         raise PassingFault(f"{fault}; {said}, run it again when the source is back") from fault

@@ -94,7 +94,7 @@ def _run_bronze(settings: Settings, domain: str, report: Report) -> Run:
     run = next_run(settings, "bronze", domain, previous.lake if previous else uuid.uuid4().hex, None, source)
     tables = tuple(table for table in catalogue.tables("bronze") if table.domain == domain)
     records.bring_back(path, previous)
-    with undone_on_failure(path, previous), source_server(settings) as server:
+    with undone_on_failure(path, domain), source_server(settings) as server:
         picture, built = patiently(
             lambda: _read(settings, server, tables, run.run, previous, report), settings.retry_seconds, report
         )
@@ -141,7 +141,7 @@ def _run_layer(
 
     job = {"silver": silver, "gold": gold}[layer]
     records.bring_back(path, previous)
-    with undone_on_failure(path, previous), storage_faults():
+    with undone_on_failure(path, domain), storage_faults():
         built = _collect(layer, job.build(settings, started(), upstream, run.run, entries, report), report)
         with ExitStack() as stack:
             try:
@@ -150,6 +150,8 @@ def _run_layer(
                     for one in built
                     if one.table.csv
                 ]
+                if drafts:
+                    stack.enter_context(lake.publishing(settings))
             except BaseException:
                 _discard(built)
                 raise
@@ -225,15 +227,16 @@ def drafted(settings: Settings, table: Table, done: TableRun, files: list[str], 
 
 
 def export(settings: Settings, report: Report) -> None:
-    """Writes the CSVs of gold's last complete run again, without stopping a run; yields to a newer run's CSV."""
+    """Writes the CSVs of gold's last complete run again, while others run, too; yields to the CSV of a newer one."""
     from pipelines.export import draft
 
     for table in (table for table in catalogue.tables("gold") if table.csv):
         run = complete_run(settings, "gold", table.domain)
         records.check("gold", settings.gold_path, run)
         path = lake.table_path(settings.gold_path, table)
-        with draft(settings, table, lake.file_paths(path, run.table(table.name).version)) as csv, lake.locked(settings):
-            if complete_run(settings, "gold", table.domain).run != run.run:
+        files = lake.file_paths(path, run.table(table.name).version)
+        with draft(settings, table, files) as csv, lake.publishing(settings):
+            if complete_run(settings, "gold", table.domain).content != run.content:
                 report.step(f"{csv.final}: a newer run has written it meanwhile")
                 continue
             with csv.published():
@@ -262,11 +265,12 @@ def _same_kind(layer: str, path: Path, previous: Run | None, source: str) -> Non
 
 
 @contextmanager
-def undone_on_failure(path: Path, previous: Run | None) -> Iterator[None]:
-    """After a failure the tables are as the last complete run left them; if that fails, too, the next run does it."""
+def undone_on_failure(path: Path, domain: str) -> Iterator[None]:
+    """After a failure the tables are as the last complete run left them, which may be the one that was just recorded;
+    if that fails, too, the next run does it."""
     try:
         yield
     except BaseException:
         with held_back(), suppress(Fault):
-            records.bring_back(path, previous)
+            records.bring_back(path, records.last_run(path, domain))
         raise

@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -15,8 +16,10 @@ def held_back() -> Iterator[None]:
         yield
         return
     came: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in STOPS}
+    before: dict[signal.Signals, Any] = {}
     try:
+        for number in STOPS:
+            before[number] = signal.signal(number, lambda number, _: came.append(number))
         yield
     finally:
         for number, handler in before.items():

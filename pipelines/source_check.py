@@ -16,6 +16,7 @@ from psycopg2.extensions import connection as Connection
 from conf.contract import DECIMAL, is_summed
 from conf.settings import Postgres, Settings
 from pipelines import lake
+from pipelines.connection import unhurried
 from pipelines.duck import Difference, differences, engine, parquet
 from pipelines.pg_types import Reading, rescued
 from pipelines.reader import Plan, Reader
@@ -51,7 +52,7 @@ def source_evidence(connection: Connection, one: Plan) -> tuple[int, Evidence]:
             digest = f"md5(concat_ws(',', {key}) || '|' || {postgres_text(value, one.types[name])})"
             items.append(f"coalesce(sum(('x' || left({digest}, 15))::bit(60)::bigint), 0)::text")
             items.append(f"coalesce(sum({value}), 0)" if is_summed(one.types[name]) else "NULL::numeric")
-        with connection.cursor() as cursor:
+        with unhurried(connection), connection.cursor() as cursor:
             cursor.execute(f"SELECT {', '.join(items)} FROM {one.relation.sql}")
             rows, *found = cursor.fetchone()
         evidence |= {name: (found[2 * index], found[2 * index + 1]) for index, (name, _) in enumerate(some)}

@@ -75,6 +75,7 @@ def session(settings: Settings) -> Iterator["SparkSession"]:
         builder = SparkSession.builder
         for name, value in configuration(settings, Path(scratch)).items():
             builder = builder.config(name, value)
+        heard = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
         # Interrupted while it starts, PySpark leaves a JVM behind that nobody ends.
         with held_back(), _stderr_aside(settings.log == "quiet"):
             try:
@@ -84,7 +85,7 @@ def session(settings: Settings) -> Iterator["SparkSession"]:
                     "Spark does not start; check Java (17 or 21), LAKEHOUSE_SPARK__* and free memory; "
                     "LAKEHOUSE_LOG=debug shows its log"
                 ) from error
-        if threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread() and heard:
             # PySpark's own handler asks the JVM in the middle of another question, and shows what comes of it.
             signal.signal(signal.SIGINT, signal.default_int_handler)
         try:

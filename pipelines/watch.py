@@ -13,7 +13,8 @@ SILENCE = 30.0  # seconds without a row after which the server is asked
 # A query that cannot send is not at work: its rows would have come.
 AT_WORK = """
 SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = %s AND usename = current_user
-  AND pid <> pg_backend_pid() AND state = 'active' AND wait_event IS DISTINCT FROM 'ClientWrite')
+  AND pid <> pg_backend_pid() AND state IN ('active', 'disabled')
+  AND wait_event IS DISTINCT FROM 'ClientWrite')
 """
 
 

@@ -31,6 +31,7 @@ CHANGES = (
     "DELETE FROM movimento WHERE id = 3; INSERT INTO movimento VALUES (20, 12.34, 'novo', '2024-05-05', 6)",
 )
 KINDS = {"kill": -9, "error": 1, "full": 5}
+CSV = "export/movimento_flat.csv"
 State = dict[str, Run]
 
 
@@ -103,6 +104,15 @@ def content(seen: State) -> dict[str, object]:
     }
 
 
+def heads(lakehouse: Lake) -> bool:
+    """Whether each table's head is the version that the last run recorded."""
+    return all(
+        lake.version(lakehouse.settings().layer_path(layer) / "cartoes" / table.name) == table.version
+        for layer, run in state(lakehouse).items()
+        for table in run.tables
+    )
+
+
 def child(lakehouse: Lake, point: str, kind: str, disk: Path | None) -> "subprocess.CompletedProcess[str]":
     gateway = lakehouse.spark.sparkContext._gateway.gateway_parameters  # type: ignore[union-attr]
     environment = clean_environment(lakehouse.folder) | connection_settings(lakehouse.address)
@@ -155,7 +165,7 @@ def test_whatever_happens_there_readers_see_a_complete_state_and_the_next_run_me
         for number in range(3):
             (folder / f"lake/silver/cartoes/conta/part-{number:05d}-left.parquet").write_bytes(b"left")
     expected = nights.at(stage if point.target in ("restore", "maintain") else point.target)
-    csvs = {nights.at(one).joinpath("export/movimento_flat.csv").read_bytes() for one in (stage, expected.name)}
+    csvs = {nights.at(one).joinpath(CSV).read_bytes() for one in (stage, expected.name)}
     before = state(lakehouse)
     try:
         if point.first:
@@ -173,7 +183,15 @@ def test_whatever_happens_there_readers_see_a_complete_state_and_the_next_run_me
             seen = state(lakehouse)
             if not point.complete:
                 assert seen == before or (point.target == "maintain" and content(seen) == content(before))
-            assert lakehouse.csv in csvs
+            else:
+                assert content(seen) == content(state(Lake(expected, nights.address, nights.spark))) and heads(
+                    lakehouse
+                )
+            assert lakehouse.csv in (
+                csvs
+                if kind == "kill"
+                else [nights.at(stage if not point.complete else expected.name).joinpath(CSV).read_bytes()]
+            )
         again(lakehouse, point.target)
         seen = state(lakehouse)
         if point.target == "restore":
@@ -181,7 +199,7 @@ def test_whatever_happens_there_readers_see_a_complete_state_and_the_next_run_me
             assert content({"silver": seen["silver"]}) == content({"silver": wanted})
         else:
             assert content(seen) == content(state(Lake(expected, nights.address, nights.spark)))
-        assert lakehouse.csv == expected.joinpath("export/movimento_flat.csv").read_bytes()
+        assert lakehouse.csv == expected.joinpath(CSV).read_bytes()
         with Report() as report:
             maintain(lakehouse.settings(), report)
         assert leftovers(lakehouse) == []

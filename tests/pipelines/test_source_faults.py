@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from pyspark.sql import SparkSession
 
@@ -30,6 +31,7 @@ NAMES = ("associado", "conta", "cartao", "movimento")
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same time-outs, shorter."""
     monkeypatch.setattr(connection, "PATIENCE", 2)
+    monkeypatch.setattr(connection, "ANSWER", 2)
     monkeypatch.setattr(connection, "PIN", connection.PIN.replace("'10s'", "'1s'"))
     monkeypatch.setattr(watch, "SILENCE", 0.6)
 
@@ -141,8 +143,6 @@ def test_a_connection_that_stalls_is_noticed_and_tried_again(
 
 
 def test_a_network_that_stalls_for_good_ends(lakehouse: Lake, proxy: Proxy) -> None:
-    proxy.fault = lambda link: proxy.stall(link) if link.sent > 100_000 or not proxy.answers else None
-
     def stall(link: Link) -> None:
         proxy.answers = False  # new connections get no answer either
         proxy.stall(link)
@@ -353,3 +353,54 @@ def test_a_server_that_is_starting_up_is_waited_for(
     finally:
         ready.set()
         server.join()
+
+
+@pytest.mark.parametrize("after", [0, 400, 700, 1500])
+def test_a_server_that_goes_silent_between_two_questions_is_left(after: int, lakehouse: Lake, proxy: Proxy) -> None:
+    """While it greets, while the snapshot is taken, while the watch itself asks."""
+    proxy.fault = lambda link: proxy.stall(link) if link.sent > after else None
+    with pytest.raises(PassingFault, match="timeout expired"):
+        lakehouse.run("bronze", RETRY_SECONDS="0")
+
+
+def test_new_connections_that_greet_and_then_stall_do_not_stop_the_watch(lakehouse: Lake, proxy: Proxy) -> None:
+    def stall(link: Link) -> None:
+        proxy.fault = lambda link: proxy.stall(link) if link.sent > 500 else None
+        proxy.stall(link)
+
+    proxy.fault = lambda link: stall(link) if link.sent > 100_000 else None
+    with pytest.raises(PassingFault):
+        lakehouse.run("bronze", RETRY_SECONDS="0")
+
+
+def test_a_server_behind_a_socket_that_freezes_is_left_too(
+    server_folder: Path, database: Postgres, tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lakehouse = Lake(tmp_path, database, spark)
+    fill(lakehouse, MANY)
+    postmaster = psutil.Process(int((server_folder / "data/postmaster.pid").read_text().splitlines()[0]))
+    true, frozen = reader.shaped, list[psutil.Process]()
+
+    def shaped(*arguments):  # type: ignore[no-untyped-def]
+        if not frozen:
+            frozen.extend((postmaster, *postmaster.children()))
+            for process in frozen:
+                process.suspend()
+        return true(*arguments)
+
+    monkeypatch.setattr(reader, "shaped", shaped)
+    try:
+        with pytest.raises(PassingFault):
+            lakehouse.run("bronze", RETRY_SECONDS="0")
+    finally:
+        for process in frozen:
+            process.resume()
+
+
+def test_of_several_addresses_the_server_that_answered_is_believed() -> None:
+    text = """connection to server at "::1", port 5432 failed: Connection refused
+\tIs the server running on that host and accepting TCP/IP connections?
+connection to server at "127.0.0.1", port 5432 failed: FATAL:  password authentication failed for user "x"
+"""
+    fault = source_fault("x", OSError(text))
+    assert not isinstance(fault, PassingFault) and "password authentication failed" in str(fault)
