@@ -241,3 +241,40 @@ def test_a_signal_in_the_middle_of_the_commit_point_waits_for_it(bank: Lake) -> 
         assert came == [signal.SIGTERM]
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_signal_that_comes_while_a_run_is_recorded_leaves_it_recorded_and_whole(
+    bank: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank.run("bronze")
+    true = records.record
+
+    def record(*arguments):  # type: ignore[no-untyped-def]
+        signal.raise_signal(signal.SIGINT)
+        true(*arguments)
+
+    monkeypatch.setattr(records, "record", record)
+    with pytest.raises(KeyboardInterrupt):
+        bank.run("bronze")
+    path = bank.settings().bronze_path
+    run = records.last_run(path, "cartoes")
+    assert run is not None and run.run == 2
+    assert all(lake.version(path / "cartoes" / table.name) == table.version for table in run.tables)
+
+
+def test_a_signal_is_heard_while_duckdb_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise SystemExit(143)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    began = time.monotonic()
+    try:
+        with pytest.raises(SystemExit), engine("a long query") as connection:
+            timer.start()
+            connection.execute(
+                "SELECT count(*) FROM range(100000000) a, range(100000) b WHERE a.range * b.range % 7 = 3"
+            )
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert time.monotonic() - began < 10
