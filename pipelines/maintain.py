@@ -1,7 +1,7 @@
 """`make maintain`: removes what killed runs left and versions that no kept run names, and makes many small files one.
 
-Nothing that the last run of a layer, a run of the last LAKEHOUSE_HISTORY_DAYS, or the layer below was built from is
-touched, whatever the clock says. Files are removed first, so that it helps on a full disk.
+Nothing is touched that the last run of a layer has, or one that it replaced less than LAKEHOUSE_HISTORY_DAYS before, or
+that the layer below was built from. Files are removed first, so that it helps on a full disk.
 """
 
 import re

@@ -106,7 +106,9 @@ class Reader:
 
     @contextmanager
     def _query(self, sql: str) -> Iterator[pa.RecordBatchReader]:
-        with closing(adbc.AdbcStatement(self._connection())) as statement:
+        with self.watch.waiting():
+            connection = self._connection()
+        with closing(adbc.AdbcStatement(connection)) as statement:
             statement.set_sql_query(sql)
             with self.watch.waiting():
                 stream, _ = statement.execute_query()

@@ -24,6 +24,7 @@ class Link:
         """Ends it as a router that forgot it does: with a reset."""
         with contextlib.suppress(OSError):
             self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.client.shutdown(socket.SHUT_RD)  # wakes who waits in it; else nothing is closed
             self.client.close()
 
 

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -128,6 +129,27 @@ def test_the_shell_has_every_table_pinned_and_export_needs_no_run(
     copy.csv.unlink()
     exported = copy.make("export")
     assert exported.returncode == 0 and copy.csv.read_bytes() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_or_killed_run_leaves_no_server_behind(
+    copy: Copy, demo: "subprocess.CompletedProcess[str]", number: signal.Signals
+) -> None:
+    """A killed run cannot stop its server; the next one does."""
+    environment = clean_environment(copy.home)
+    del environment["PYTHONPATH"]
+    process = subprocess.Popen(
+        [".venv/bin/python", "-m", "pipelines", "bronze"], cwd=copy.folder, env=environment, stderr=subprocess.PIPE
+    )
+    while "postgres" not in processes(copy.folder):
+        assert process.poll() is None
+    process.send_signal(number)
+    process.communicate(timeout=20)
+    assert process.returncode in (128 + number, -number)
+    if number == signal.SIGKILL:
+        done = copy.make("bronze")
+        assert done.returncode == 0, done.stderr
+    assert processes(copy.folder) == ""
 
 
 def test_a_table_is_added_as_contributing_says(copy: Copy, demo: "subprocess.CompletedProcess[str]") -> None:

@@ -319,6 +319,31 @@ def standby(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Postgres, Path]]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def test_a_server_that_crashes_and_recovers_is_read_again(
+    standby: tuple[Postgres, Path],
+    tmp_path: Path,
+    spark: SparkSession,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, folder = standby
+    true, happened = reader.shaped, threading.Lock()
+    with embedded.server(folder) as address:
+
+        def shaped(*arguments):  # type: ignore[no-untyped-def]
+            if happened.acquire(blocking=False):
+                execute(address, NIGHT)
+                ((victim,), *_) = query(address, f"{OURS} AND pid <> pg_backend_pid()")
+                psutil.Process(victim).kill()
+            return true(*arguments)
+
+        monkeypatch.setattr(reader, "shaped", shaped)
+        lakehouse = Lake(tmp_path, address, spark)
+        lakehouse.run("bronze", RETRY_SECONDS="30")
+        assert "trying again" in capsys.readouterr().err
+        has_the_source_of_one_moment(lakehouse, address)
+
+
 def test_a_hot_standby_is_read(standby: tuple[Postgres, Path], tmp_path: Path, spark: SparkSession) -> None:
     _, folder = standby
     (folder / "data/standby.signal").touch()
@@ -404,3 +429,13 @@ connection to server at "127.0.0.1", port 5432 failed: FATAL:  password authenti
 """
     fault = source_fault("x", OSError(text))
     assert not isinstance(fault, PassingFault) and "password authentication failed" in str(fault)
+
+
+def test_a_reader_that_stalls_while_it_connects_is_noticed(
+    lakehouse: Lake, proxy: Proxy, database: Postgres, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ADBC asks for the server's types, some twenty kilobytes, before it reads."""
+    proxy.fault = once(5_000, lambda link: proxy.stall(link))
+    lakehouse.run("bronze")
+    assert capsys.readouterr().err.count("trying again") == 1
+    has_the_source_of_one_moment(lakehouse, database)
