@@ -47,7 +47,7 @@ shell: .venv/run.stamp ## PySpark with bronze.*, silver.*, gold.* as of the last
 	$(CLI) shell
 
 test: .venv/dev.stamp ## the test suite
-	@.venv/bin/python -m pytest -n 2 --dist loadfile
+	@.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: .venv/dev.stamp ## many more made-up sources and killed runs, until one breaks a promise
 	@.venv/bin/python -m pytest -m "long or not long" tests/pipelines/test_kill.py \

@@ -28,7 +28,7 @@ from pipelines.errors import StorageFault
 
 LAYERS = ("bronze", "silver", "gold")
 EMBEDDED = "embedded"
-LOCK = ".lock"
+LOCK, CSV_LOCK = ".lock", ".csv.lock"
 LOG = "_delta_log"
 COMMIT = re.compile(r"(\d{20})\.json")
 QUARANTINE = "__quarantine"
@@ -108,7 +108,7 @@ def locked(settings: Settings) -> Iterator[None]:
 @contextmanager
 def publishing(settings: Settings) -> Iterator[None]:
     """Of a run that gives its CSV the name and records itself, and of an export, one waits for the other."""
-    with locks.held(settings.gold_path / ".csv.lock", f"the CSV in {settings.export_path}", seconds=30):
+    with locks.held(settings.gold_path / CSV_LOCK, f"the CSV in {settings.export_path}", seconds=30):
         yield
 
 

@@ -50,7 +50,7 @@ def maintain(settings: Settings, report: Report) -> None:
                     records.bring_back(path, run)
                     compact(settings, layer, run, report)
         if settings.export_path.exists():
-            _say("export", _temporary(settings.export_path), report)
+            _say("export", temporary(settings.export_path), report)
 
 
 def _say(place: str, files: Iterable[Path], report: Report) -> None:
@@ -61,15 +61,15 @@ def _say(place: str, files: Iterable[Path], report: Report) -> None:
         with lake.storage(f"file {path}"):
             size += sum(one.stat().st_size for one in every)
             removed += len(every)
-            _remove(path)
+            remove(path)
     report.say(f"{place}: {removed:,} file{'' if removed == 1 else 's'}, {size / 1e6:,.1f} MB freed")
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _temporary(folder: Path) -> Iterator[Path]:
+def temporary(folder: Path) -> Iterator[Path]:
     """What processes that are gone made for a while."""
     for path in folder.iterdir():
         if (match := TEMPORARY.fullmatch(path.name)) and lake.is_left(path, int(match[1])):
@@ -77,9 +77,9 @@ def _temporary(folder: Path) -> Iterator[Path]:
 
 
 def _leftovers(layer_path: Path) -> Iterator[Path]:
-    yield from _temporary(layer_path)
+    yield from temporary(layer_path)
     for table in _tables(layer_path):
-        yield from _temporary(table)
+        yield from temporary(table)
 
 
 def _tables(layer_path: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from pipelines import catalogue, embedded, lake, records
 from pipelines.errors import UsageFault
 from pipelines.history import history, restore
 from pipelines.lake import LAYERS
-from pipelines.maintain import maintain
+from pipelines.maintain import maintain, remove, temporary
 from pipelines.records import Run
 from pipelines.report import Report
 from pipelines.run import export, run_layers, source_server
@@ -111,6 +111,7 @@ def reset(settings: Settings, report: Report) -> None:
         if path.exists()
     ]
     files = [path for table in catalogue.tables("gold") if (path := lake.csv_path(settings, table)).exists()]
+    files += [path for folder in (*layers, settings.export_path) if folder.exists() for path in temporary(folder)]
     data = [embedded.home()] if embedded.home().exists() else []
     if not (ours or files or data):
         report.say("nothing to delete")
@@ -128,18 +129,18 @@ def reset(settings: Settings, report: Report) -> None:
             with lake.storage(f"{path}"):
                 shutil.rmtree(path)
         for path in files:
-            path.unlink()
+            remove(path)
         embedded.remove()
     _remove_empty([*layers, settings.export_path, *{layer.parent for layer in layers}])
     report.say("deleted")
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    """Folders in which only our lock is left go, too; never the home or the working directory."""
+    """Folders in which only our locks are left go, too; never the home or the working directory."""
     for folder in folders:
         if (
             folder.exists()
             and folder not in (Path.home(), Path.cwd())
-            and {path.name for path in folder.iterdir()} <= {lake.LOCK}
+            and {path.name for path in folder.iterdir()} <= {lake.LOCK, lake.CSV_LOCK}
         ):
             shutil.rmtree(folder)

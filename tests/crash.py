@@ -57,7 +57,7 @@ POINTS = {
         "bronze", "pipelines.records:restore", first="bronze, half of the tables committed"
     ),
     "restore, half of the tables": Point("restore", "pipelines.records:restore", nth=2),
-    "maintain, some files removed": Point("maintain", "pipelines.maintain:_remove", nth=2),
+    "maintain, some files removed": Point("maintain", "pipelines.maintain:remove", nth=2),
     "maintain, compacted, not recorded": Point("maintain", "pipelines.lake:commit_files"),
 }
 

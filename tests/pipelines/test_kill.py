@@ -204,7 +204,7 @@ def test_of_two_processes_that_race_one_works_and_the_other_says_who(bank: Lake)
         (signal.SIGINT, 130, "bronze.movimento", False),
         pytest.param(signal.SIGTERM, 143, "silver.associado", False, marks=pytest.mark.long),
         (signal.SIGINT, 130, "silver.movimento", True),
-        (signal.SIGTERM, 143, "silver.conta", True),
+        pytest.param(signal.SIGTERM, 143, "silver.conta", True, marks=pytest.mark.long),
     ],
     ids=["while the JVM starts", "in silver", "Ctrl-C in gold", "its whole group in silver"],
 )

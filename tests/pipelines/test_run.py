@@ -373,14 +373,14 @@ def test_export_writes_the_last_run_again_and_yields_to_a_newer_one(
         assert lakehouse.csv == before
         execute(lakehouse.address, "DELETE FROM movimento WHERE id = 1")
 
-        real_locked = lake.locked
+        true = lake.publishing
 
         def run_meanwhile(given: Settings):  # type: ignore[no-untyped-def]
-            monkeypatch.setattr(lake, "locked", real_locked)
+            monkeypatch.setattr(lake, "publishing", true)
             lakehouse.run()
-            return real_locked(given)
+            return true(given)
 
-        monkeypatch.setattr(lake, "locked", run_meanwhile)
+        monkeypatch.setattr(lake, "publishing", run_meanwhile)
         export_again(settings, report)
     assert agree(lakehouse) == 15
     assert [path.name for path in settings.export_path.iterdir()] == ["movimento_flat.csv"]
