@@ -77,11 +77,8 @@ def set_aside(lakehouse: Lake) -> list[tuple[str, int | None, list[str]]]:
     )
 
 
-# Each kind alone is also judged in test_quality.py; here the ones that concern several tables.
-ALONE = [
-    pytest.param([name], id=name, marks=[] if len({table for table, _, _ in aside}) > 1 else [pytest.mark.long])
-    for name, (_, aside) in POISONS.items()
-]
+# Each kind alone is also judged in test_quality.py, and all of them together in every test run.
+ALONE = [pytest.param([name], id=name, marks=pytest.mark.long) for name in POISONS]
 
 
 @pytest.mark.parametrize("names", [*ALONE, pytest.param(list(POISONS), id="together")])
