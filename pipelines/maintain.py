@@ -42,7 +42,7 @@ def maintain(settings: Settings, report: Report) -> None:
         for layer in LAYERS:
             path = settings.layer_path(layer)
             report.progress("maintain", layer, 0)
-            _say(layer, [*_leftovers(path), *_superseded(settings, layer)], report)
+            _free(layer, [*_leftovers(path), *_superseded(settings, layer)], report)
             for name in (RUNS, QUALITY):
                 _compact_records(path / name)
             for domain in catalogue.domains(layer):
@@ -50,10 +50,10 @@ def maintain(settings: Settings, report: Report) -> None:
                     records.bring_back(path, run)
                     compact(settings, layer, run, report)
         if settings.export_path.exists():
-            _say("export", temporary(settings.export_path), report)
+            _free("export", temporary(settings.export_path), report)
 
 
-def _say(place: str, files: Iterable[Path], report: Report) -> None:
+def _free(place: str, files: Iterable[Path], report: Report) -> None:
     """Removes the files and folders, and says what that freed."""
     removed, size = 0, 0
     for path in files:
@@ -78,12 +78,8 @@ def temporary(folder: Path) -> Iterator[Path]:
 
 def _leftovers(layer_path: Path) -> Iterator[Path]:
     yield from temporary(layer_path)
-    for table in _tables(layer_path):
-        yield from temporary(table)
-
-
-def _tables(layer_path: Path) -> list[Path]:
-    return [log.parent for log in sorted(layer_path.glob(f"*/*/{lake.LOG}"))]
+    for log in sorted(layer_path.glob(f"*/*/{lake.LOG}")):
+        yield from temporary(log.parent)
 
 
 def _superseded(settings: Settings, layer: str) -> Iterator[Path]:
