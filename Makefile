@@ -1,7 +1,7 @@
 # One line a target; what it does is in pipelines/. `make help` lists the targets.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo seed bronze silver gold export status quality reconcile history restore maintain shell test test-long lint clean reset
+.PHONY: help setup demo seed bronze silver gold plan export status quality reconcile history restore maintain shell test test-long lint clean reset
 
 PYTHON ?= python3
 CLI := @.venv/bin/python -m pipelines
@@ -19,8 +19,11 @@ demo: .venv/run.stamp ## fake data through all layers to one CSV, on an embedded
 seed: .venv/run.stamp ## create the source tables and fill them with fake data
 	$(CLI) seed
 
-bronze silver gold: .venv/run.stamp ## any of them, in any combination
+bronze silver gold: .venv/run.stamp ## any of them, in any combination; FULL=1 builds all anew, TABLES=movimento FULL=1 some
 	$(if $(filter $@,$(firstword $(LAYERS))),$(CLI) $(LAYERS),@:)
+
+plan: .venv/run.stamp ## what the next run would do with each table, and why
+	$(CLI) plan
 
 export: .venv/run.stamp ## write the CSV of gold's last run again
 	$(CLI) export

@@ -121,8 +121,9 @@ class Table:
     """One table. `module` is the declaring module's `__name__`, `doc` its docstring.
 
     `source`: the source's name for it, where that is no module name. `one_row_per`: the input of which each row gives
-    exactly one row here; the run proves it. `csv`: exported, without the columns that start with `_`, in key order.
-    `fake_rows`: rows the seed makes per movement.
+    exactly one row here, made of it and of what its references reach; the run proves it. `csv`: exported, without the
+    columns that start with `_`, in key order. `history`: of silver, all versions of its rows lie beside it; not of card
+    numbers, which would stay when they are masked. `fake_rows`: rows the seed makes per movement.
     """
 
     module: str
@@ -133,7 +134,12 @@ class Table:
     source: str = ""
     one_row_per: "Table | None" = None
     csv: bool = False
+    history: bool = False
     fake_rows: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.history and any(column.pii is Pii.CARD for column in self.columns):
+            raise ValueError(f"{self.module}: no history is kept of card numbers")
 
     @property
     def layer(self) -> str:

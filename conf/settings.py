@@ -133,6 +133,7 @@ class Settings(Frozen):
     card_numbers: Literal["masked", "plain"] = "masked"
     retry_seconds: int = Field(default=60, ge=0)
     history_days: int = Field(default=30, ge=1)
+    full_days: int = Field(default=7, ge=1)
     log: Literal["quiet", "debug"] = "quiet"
 
     def layer_path(self, layer: str) -> Path:
@@ -156,6 +157,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     f"{PREFIX}CARD_NUMBERS": ("card_numbers",),
     f"{PREFIX}RETRY_SECONDS": ("retry_seconds",),
     f"{PREFIX}HISTORY_DAYS": ("history_days",),
+    f"{PREFIX}FULL_DAYS": ("full_days",),
     f"{PREFIX}LOG": ("log",),
 }
 KNOWN = {*NAMES, *(name for names in FAMILIES for name in names)}

@@ -20,6 +20,7 @@ TARGETS = {
     "bronze": "copy the source's tables",
     "silver": "clean, type and check them",
     "gold": "build movimento_flat and its CSV",
+    "plan": "what the next run would do with each table, and why",
     "export": "write the CSV of gold's last run again",
     "status": "the last run of each layer, its age and its warnings",
     "quality": "every rule of the last silver run, against the run before",

@@ -11,7 +11,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from decimal import Decimal
+from dataclasses import replace
+from pathlib import Path
 
 import psycopg2
 from psycopg2.extensions import connection as Connection
@@ -19,12 +20,15 @@ from psycopg2.extensions import connection as Connection
 from conf.contract import Table, is_summed
 from conf.settings import Postgres, Settings
 from pipelines import lake
+from pipelines.basis import newer
 from pipelines.connection import cancel, hang_up, source_fault, unhurried
+from pipelines.duck import engine
 from pipelines.errors import ContractFault, SourceFault
+from pipelines.follow_bronze import Load, Read, Totals, decide, follow
 from pipelines.pg_types import Reading, natural_type, read_as
 from pipelines.proof import Built, prove
 from pipelines.reader import AUDIT, Part, Plan, Reader
-from pipelines.records import Run, TableRun
+from pipelines.records import Call, Run, TableRun
 from pipelines.report import Report
 from pipelines.source import Relation, Snapshot, describe
 from pipelines.watch import Watch
@@ -32,7 +36,6 @@ from pipelines.watch import Watch
 RANGE_BYTES = 64 * 2**20
 READERS = min(4, os.cpu_count() or 1)
 CANCEL_SECONDS = 3
-Totals = tuple[int, dict[str, Decimal]]  # rows, and the sums of amounts by column
 
 
 def plan(table: Table, relation: Relation) -> Plan:
@@ -98,7 +101,7 @@ def guaranteed(one: Plan) -> tuple[str, ...]:
     """
     table, relation = one.table, one.relation
     exact = {column.name for column in table.columns if column.type != "string"}
-    key = ["key"] if relation.primary_key == set(table.keys) <= exact else []
+    key = ["key"] if set(table.keys) <= exact and frozenset(table.keys) in relation.unique else []
     return tuple(key) + tuple(
         column.name
         for column, reference in table.references
@@ -124,10 +127,9 @@ def plans(snapshot: Snapshot, schema: str, tables: tuple[Table, ...]) -> list[Pl
     return made
 
 
-def ranges(relation: Relation) -> list[str]:
+def ranges(relation: Relation, parts: int = 0) -> list[str]:
     """Conditions on `ctid` that cut the table into page ranges; the last one is open, so that no row is left out."""
-    parts = max(1, -(-relation.size // RANGE_BYTES))
-    if parts > 1:
+    if not parts and (parts := max(1, -(-relation.size // RANGE_BYTES))) > 1:
         parts = -(-parts // READERS) * READERS
     bounds = [relation.pages * part // parts for part in range(1, parts)]
     lower = ["", *(f"ctid >= '({page},0)'" for page in bounds)]
@@ -135,38 +137,58 @@ def ranges(relation: Relation) -> list[str]:
     return [" AND ".join(filter(None, both)) for both in zip(lower, upper, strict=True)]
 
 
-def load(
-    settings: Settings,
-    server: Postgres,
-    snapshot: Snapshot,
-    tables: tuple[Table, ...],
-    run: int,
-    previous: Run | None,
-    report: Report,
+def read(
+    settings: Settings, server: Postgres, snapshot: Snapshot, tables: tuple[Table, ...], call: Call, report: Report
 ) -> Iterator[Built]:
-    """Reads all tables, proves each when its last range is in. Nothing is written before all of them are checked."""
+    """Reads what changed, or all, of each table, and proves it. Nothing is written before all of them are checked."""
     todo = plans(snapshot, settings.schema_name, tables)
-    _report_drift(settings, todo, previous, report)
+    _report_drift(settings, todo, call.previous, report)
+    loads = decide(settings, snapshot, todo, call.previous, call.full, call.run.started)
     for one in todo:
         lake.make_folder(lake.table_path(settings.bronze_path, one.table))
     stop = threading.Event()
-    reader = Reader(server, snapshot.exported, run, stop, report)
+    reader = Reader(server, snapshot.exported, call.run.run, stop, report)
     totals: dict[str, Future[Totals]] = {}
-    futures: dict[Future[Part], Plan] = {}
+    submitted: dict[Future[Part], tuple[str, Path]] = {}
     built: set[str] = set()
     with ThreadPoolExecutor(1) as control, ThreadPoolExecutor(READERS, thread_name_prefix="reader") as pool:
+
+        def submit(one: Plan, condition: str, path: Path) -> Future[Part]:
+            future = pool.submit(reader.read, one, condition, path)
+            submitted[future] = one.table.name, path
+            return future
+
+        def rows(one: Plan, condition: str, path: Path) -> list[Part]:
+            """All rows that meet a condition, read by all readers where there are many."""
+            parts = ranges(one.relation, min(READERS, len(ranges(one.relation))))
+            some = [submit(one, " AND ".join(filter(None, (condition, part))), path) for part in parts]
+            return [future.result() for future in some]
+
         try:
-            for one in sorted(todo, key=lambda one: -one.relation.size):
-                totals[one.table.name] = control.submit(source_totals, snapshot.connection, one, reader.watch)
-                path = lake.table_path(settings.bronze_path, one.table)
-                futures |= {pool.submit(reader.read, one, condition, path): one for condition in ranges(one.relation)}
-            yield from _as_built(settings, futures, totals, built)
+            loads.sort(key=lambda one: (bool(one.why), -one.plan.relation.size))
+            for load in loads:
+                since = newer(call.previous.snapshot) if call.previous and not load.why else "false"
+                totals[load.plan.table.name] = control.submit(
+                    source_totals, snapshot.connection, load.plan, since, reader.watch
+                )
+            whole = [load for load in loads if load.why]
+            for made in _followed(settings, loads, totals, call, rows, report):
+                if isinstance(made, Load):
+                    whole.append(made)
+                else:
+                    yield made
+                    built.add(made.done.name)
+            futures: dict[Future[Part], Load] = {}
+            for load in whole:
+                path = lake.table_path(settings.bronze_path, load.plan.table)
+                futures |= {submit(load.plan, condition, path): load for condition in ranges(load.plan.relation)}
+            yield from _as_built(settings, futures, totals, built, call.run)
         except BaseException as error:
             stop.set()
             _end((pool, control), server)
-            for future, one in futures.items():
-                if one.table.name not in built and not future.cancelled() and not future.exception():
-                    (lake.table_path(settings.bronze_path, one.table) / future.result().name).unlink(missing_ok=True)
+            for future, (name, path) in submitted.items():
+                if name not in built and not future.cancelled() and not future.exception():
+                    (path / future.result().name).unlink(missing_ok=True)
             for counted in totals.values():
                 # A failed count ends the snapshot, and with it the readers: it is what went wrong first.
                 if isinstance(error, SourceFault) and not counted.cancelled() and (first := counted.exception()):
@@ -176,18 +198,49 @@ def load(
             reader.close()
 
 
+def _followed(
+    settings: Settings,
+    loads: list[Load],
+    totals: dict[str, Future[Totals]],
+    call: Call,
+    read: Read,
+    report: Report,
+) -> Iterator[Built | Load]:
+    """The tables that follow their source by what changed; one of which that cannot be proved is to be loaded whole."""
+    some = [one for one in loads if not one.why]
+    if not some:
+        return
+    assert call.previous is not None
+    with (
+        lake.scratch(settings.bronze_path, "run") as folder,
+        engine(f"bronze in {settings.bronze_path}", folder) as db,
+    ):
+        for one in some:
+            name = one.plan.table.name
+            made = follow(db, settings, one, call.previous, totals[name].result(), read, call.run.run)
+            if isinstance(made, str):
+                report.warning(f"bronze.{name}: {made}; it was loaded whole")
+                yield replace(one, why=made)
+            else:
+                yield replace(made, done=replace(made.done, guaranteed=guaranteed(one.plan)))
+
+
 def _as_built(
-    settings: Settings, futures: dict[Future[Part], Plan], totals: dict[str, Future[Totals]], built: set[str]
+    settings: Settings,
+    futures: dict[Future[Part], Load],
+    totals: dict[str, Future[Totals]],
+    built: set[str],
+    run: Run,
 ) -> Iterator[Built]:
     """Each table when its last range is in; `built` has the names of those that were given on."""
-    waiting = Counter(one.table.name for one in futures.values())
+    waiting = Counter(one.plan.table.name for one in futures.values())
     parts: dict[str, list[Part]] = {name: [] for name in waiting}
     for future in as_completed(futures):
-        name = futures[future].table.name
+        name = futures[future].plan.table.name
         parts[name].append(future.result())
         waiting[name] -= 1
         if not waiting[name]:
-            yield _built(settings, futures[future], parts[name], totals[name].result())
+            yield _built(settings, futures[future], parts[name], totals[name].result(), run)
             built.add(name)
 
 
@@ -226,24 +279,36 @@ def _report_drift(settings: Settings, todo: list[Plan], previous: Run | None, re
         report.warning(text)
 
 
-def source_totals(connection: Connection, one: Plan, watch: Watch) -> Totals:
-    """Rows of the table in the snapshot and the sums of its amounts, as the server counts them."""
+def source_totals(connection: Connection, one: Plan, since: str, watch: Watch) -> Totals:
+    """Rows of the table in the snapshot, the sums of its amounts, and the rows that meet `since`, as the server counts
+    them."""
     summed = {name: one.readings[name].value for name in one.readings if is_summed(one.types[name])}
-    items = ", ".join(["count(*)", *(f"coalesce(sum({value}), 0)" for value in summed.values())])
+    sums = [f"coalesce(sum({value}), 0)" for value in summed.values()]
+    items = ", ".join(["count(*)", "0" if since == "false" else f"count(*) FILTER (WHERE {since})", *sums])
     try:
         with watch.waiting(), unhurried(connection), connection.cursor() as cursor:
             cursor.execute(f"SELECT {items} FROM {one.relation.sql}")
-            rows, *sums = cursor.fetchone()
+            rows, since_then, *found = cursor.fetchone()
     except psycopg2.Error as error:
         raise source_fault(f"counting {one.relation.schema}.{one.relation.name}", error) from error
-    return rows, dict(zip(summed, sums, strict=True))
+    return Totals(rows, dict(zip(summed, found, strict=True)), since_then)
 
 
-def _built(settings: Settings, one: Plan, parts: list[Part], source: Totals) -> Built:
+def _built(settings: Settings, load: Load, parts: list[Part], source: Totals, run: Run) -> Built:
     """The table's files, proved to hold what the source counted."""
-    rows, totals = source
-    seconds = time.monotonic() - min(part.started for part in parts)
-    done = TableRun(one.table.name, 0, rows, rows, seconds=seconds, guaranteed=guaranteed(one))
+    one, rows = load.plan, source.rows
+    done = TableRun(
+        one.table.name,
+        0,
+        rows,
+        rows,
+        seconds=time.monotonic() - min(part.started for part in parts),
+        guaranteed=guaranteed(one),
+        full_at=run.started,
+        how=f"whole: {load.why}",
+        base=run.run,
+        basis=load.basis,
+    )
     files = sorted(part.name for part in parts if part.rows)
     built = Built(done, one.table, lake.table_path(settings.bronze_path, one.table), one.schema, files)
-    return prove(built, one.types, one.table.keys, rows, totals)
+    return prove(built, one.types, one.table.keys, rows, source.sums)

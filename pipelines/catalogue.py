@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from conf.contract import Table
-from pipelines.lake import QUARANTINE
+from pipelines.lake import HISTORY, QUARANTINE
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -45,8 +45,9 @@ def tables(layer: str) -> tuple[Table, ...]:
 
 
 def table_of(layer: str, name: str) -> Table | None:
-    """The contract of a table or of its quarantine, None where no contract names it any more."""
-    return next((table for table in tables(layer) if table.name == name.removesuffix(QUARANTINE)), None)
+    """The contract of a table, or of what lies beside it; None where no contract names it any more."""
+    name = name.removesuffix(QUARANTINE).removesuffix(HISTORY)
+    return next((table for table in tables(layer) if table.name == name), None)
 
 
 def domains(layer: str) -> tuple[str, ...]:

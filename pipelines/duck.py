@@ -1,6 +1,6 @@
 """DuckDB, the second engine: it writes the CSV and says what a table's files hold, apart from who wrote them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from pipelines.sql import quoted
 MEMORY = "1GB"
 # DuckDB may change its hash from version to version: checksums compare only within one.
 HASHING = f"duckdb {duckdb.__version__}"
+Columns = tuple[ColumnRun, ...]
 
 
 class Engine:
@@ -48,21 +49,43 @@ def engine(what: str, scratch: Path | None = None) -> Iterator[Engine]:
         connection.close()
 
 
-def evidence(
-    what: str, files: list[str], columns: Mapping[str, str], keys: tuple[str, ...]
-) -> tuple[int, tuple[ColumnRun, ...]]:
-    """Rows of the Parquet files and, of each column (name to Spark SQL type), an order-free checksum and a sum.
+def duckdb_type(kind: str) -> str:
+    """A Spark SQL type as DuckDB calls it."""
+    if kind.startswith("array<"):
+        return duckdb_type(kind[len("array<") : -1]) + "[]"
+    named = {"string": "varchar", "timestamp_ntz": "timestamp", "timestamp": "timestamptz", "binary": "blob"}
+    return named.get(kind, kind)
+
+
+def relation(files: Sequence[str], columns: Mapping[str, str], where: str = "true") -> str:
+    """SQL that reads columns (name to Spark SQL type) of Parquet files; where there are none, no rows."""
+    if not files:
+        named = ", ".join(f"NULL::{duckdb_type(kind)} AS {quoted(name)}" for name, kind in columns.items())
+        return f"(SELECT {named} WHERE false)"
+    listed = ", ".join(map(text, files))
+    named = ", ".join(
+        f"{quoted(name)}::{kind} AS {quoted(name)}" if DECIMAL.fullmatch(kind) else quoted(name)
+        for name, kind in columns.items()
+    )
+    return f"(SELECT {named} FROM read_parquet([{listed}]) WHERE {where})"
+
+
+def evidence(what: str, rows: str, columns: Mapping[str, str], keys: tuple[str, ...]) -> tuple[int, Columns]:
+    """Rows of a relation (SQL) and, of each column (name to Spark SQL type), an order-free checksum and a sum.
 
     The checksum adds a hash of (key, value) over the rows: a value that changed, or changed places, changes it.
     """
+    with engine(what) as connection:
+        return measured(connection, rows, columns, keys)
+
+
+def measured(connection: Engine, rows: str, columns: Mapping[str, str], keys: tuple[str, ...]) -> tuple[int, Columns]:
+    """The same, of a relation that `connection` knows."""
     items, named = ["count(*)"], ", ".join(map(quoted, keys))
     for name, kind in columns.items():
         items.append(f"coalesce(sum(hash({named}, {exact(name, kind)})::hugeint), 0)::varchar")
         items.append(f"coalesce(sum({exact(name, kind)}), 0)::varchar" if is_summed(kind) else "NULL")
-    if not files:
-        return 0, tuple(ColumnRun(name, kind, "0", "0" if is_summed(kind) else None) for name, kind in columns.items())
-    with engine(what) as connection:
-        found = connection.execute(f"SELECT {', '.join(items)} FROM read_parquet($files)", {"files": files}).fetchone()
+    found = connection.execute(f"SELECT {', '.join(items)} FROM {rows}").fetchone()
     assert found is not None
     return found[0], tuple(
         ColumnRun(name, kind, found[1 + 2 * index], found[2 + 2 * index])
@@ -98,13 +121,6 @@ class Difference:
             "missing": f"{rows} missing{keys}",
             "extra": f"{rows} too many{keys}",
         }[self.kind]
-
-
-def parquet(files: list[str], like: list[str], where: str = "true") -> str:
-    """SQL that reads Parquet files; where there are none, no rows with the columns of the files `like`."""
-    some, condition = (files, where) if files else (like, "false")
-    listed = ", ".join(text(file) for file in some)
-    return f"(SELECT * FROM read_parquet([{listed}]) WHERE {condition})"
 
 
 def text(value: str) -> str:

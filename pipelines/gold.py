@@ -1,7 +1,7 @@
 """Gold's job: tables that answer questions, built from silver's last complete run, each proved against its input."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -11,16 +11,20 @@ from pyspark.sql import functions as F
 
 from conf.contract import Table
 from conf.settings import Settings
-from pipelines import lake
+from pipelines import basis, lake
 from pipelines.catalogue import Entry
+from pipelines.content import stored
 from pipelines.errors import QualityFault
 from pipelines.proof import Built, prove
-from pipelines.records import Run, TableRun
+from pipelines.records import Link, TableRun
 from pipelines.report import Report
 from pipelines.spark import read, write_files
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+
+MUCH = "much of it changed"
 
 
 def fingerprint(key: str) -> list[Column]:
@@ -29,49 +33,64 @@ def fingerprint(key: str) -> list[Column]:
 
 
 def build(
-    settings: Settings, spark: "SparkSession", upstream: Run, run: int, entries: tuple[Entry, ...], report: Report
+    settings: Settings,
+    started: "Callable[[], SparkSession]",
+    link: Link,
+    entries: tuple[Entry, ...],
+    report: Report,
 ) -> Iterator[Built]:
     """Builds the tables. Raises QualityFault where a join lost or multiplied a row, or a cent."""
+    from pipelines.follow_gold import follow
+
     for entry in entries:
-        started, table = time.monotonic(), entry.table
+        began, table = time.monotonic(), entry.table
         report.progress("gold", table.name, 0)
-        inputs = inputs_of(settings, spark, upstream, table)
-        observed = Observation(table.name)
-        path = lake.table_path(settings.gold_path, table)
-        files = write_files(transformed(entry, inputs).observe(observed, *fingerprint(table.keys[0])), path, run)
-        found = observed.get
-        done = TableRun(table.name, 0, found["rows"], found["rows"])
-        built = Built(done, table, path, lake.schema_of(table, {}), files)
-        totals: dict[str, Decimal] = {}
-        if origin := table.one_row_per:
-            try:
-                keep_every_row(table, upstream.table(origin.name), inputs[origin.module], found)
-            except BaseException:
-                built.discard()
-                raise
-            totals = conserved(table, upstream.table(origin.name))
-        built = prove(built, lake.types_of(table, {}), table.keys, found["rows"], totals)
-        yield replace(built, done=replace(built.done, seconds=time.monotonic() - started))
+        why = basis.derived(settings, link.call, link.origin, table.name)
+        built = None
+        with lake.scratch(settings.gold_path, "run") as folder:
+            if not why:
+                built = follow(settings, started, link, entry, folder)
+        built = built or _whole(settings, started(), link, entry, why or MUCH)
+        yield replace(built, done=replace(built.done, seconds=time.monotonic() - began))
 
 
-def keep_every_row(table: Table, origin: TableRun, rows: DataFrame, found: dict[str, Any]) -> None:
-    """Raises QualityFault unless the rows written have the keys of `rows`, each once."""
-    assert table.one_row_per is not None
-    expected = rows.agg(*fingerprint(table.one_row_per.keys[0])).first()
-    assert expected is not None
-    if (expected["rows"], expected["keys"]) != (found["rows"], found["keys"]) or origin.rows_out != found["rows"]:
-        raise QualityFault(
-            f"gold.{table.name}: {origin.rows_out} rows of silver.{origin.name} became {found['rows']}, or other ones; "
-            "a join lost or multiplied rows, gold and the CSV stay as they were"
-        )
+def _whole(settings: Settings, spark: "SparkSession", link: Link, entry: Entry, why: str) -> Built:
+    """All rows of a table, whatever its last version has."""
+    table, upstream = entry.table, link.upstream
+    inputs = {one.module: read(spark, stored(settings.silver_path, upstream, one)) for one in table.inputs}
+    observed = Observation(table.name)
+    path = lake.table_path(settings.gold_path, table)
+    files = write_files(
+        transformed(entry, inputs).observe(observed, *fingerprint(table.keys[0])), path, link.call.run.run
+    )
+    found = observed.get
+    done = TableRun(table.name, 0, found["rows"], found["rows"], full_at=link.call.run.started, how=f"whole: {why}")
+    built = Built(done, table, path, lake.schema_of(table, {}), files)
+    totals: dict[str, Decimal] = {}
+    if origin := table.one_row_per:
+        try:
+            expected = inputs[origin.module].agg(*fingerprint(origin.keys[0])).first()
+            same_rows(table, origin, expected, found)
+            if upstream.table(origin.name).rows_out != found["rows"]:
+                raise _lost(table, origin, upstream.table(origin.name).rows_out, found["rows"])
+        except BaseException:
+            built.discard()
+            raise
+        totals = conserved(table, upstream.table(origin.name))
+    return prove(built, lake.types_of(table, {}), table.keys, found["rows"], totals)
 
 
-def inputs_of(settings: Settings, spark: "SparkSession", upstream: Run, table: Table) -> dict[str, DataFrame]:
-    """The silver tables of the run `upstream` that a table is made from, by module."""
-    return {
-        one.module: read(spark, lake.table_path(settings.silver_path, one), upstream.table(one.name).version)
-        for one in table.inputs
-    }
+def same_rows(table: Table, origin: Table, expected: Any, found: Any) -> None:
+    """Raises QualityFault unless fingerprints of rows of `origin` and of what became of them are of the same keys."""
+    if (expected["rows"], expected["keys"]) != (found["rows"], found["keys"]):
+        raise _lost(table, origin, expected["rows"], found["rows"])
+
+
+def _lost(table: Table, origin: Table, expected: int, found: int) -> QualityFault:
+    return QualityFault(
+        f"gold.{table.name}: {expected} rows of silver.{origin.name} became {found}, or other ones; "
+        "a join lost or multiplied rows, gold and the CSV stay as they were"
+    )
 
 
 def transformed(entry: Entry, inputs: dict[str, DataFrame]) -> DataFrame:

@@ -24,7 +24,7 @@ def history(settings: Settings, report: Report) -> None:
         for domain in catalogue.domains(layer):
             runs = [run for run in records.read_runs(path) if run.domain == domain]
             for before, run in reversed(list(zip([None, *runs], runs, strict=False))[-SHOWN:]):
-                rows = sum(one.rows_out for one in run.tables if not one.is_quarantine)
+                rows = sum(one.rows_out for one in run.tables if not one.is_beside)
                 aside = sum(one.set_aside for one in run.tables)
                 seconds = (run.finished - run.started) / timedelta(seconds=1)
                 words = (f"{layer}/{run.run}", domain, what(layer, run), f"{run.finished:%Y-%m-%d %H:%M}")

@@ -6,7 +6,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import date, datetime
 from decimal import Decimal
@@ -31,7 +32,8 @@ EMBEDDED = "embedded"
 LOCK, CSV_LOCK = ".lock", ".csv.lock"
 LOG = "_delta_log"
 COMMIT = re.compile(r"(\d{20})\.json")
-QUARANTINE = "__quarantine"
+QUARANTINE, HISTORY = "__quarantine", "__history"
+CHECKPOINT_EVERY = 100
 # Which superseded versions stay is `make maintain`'s to say, by runs, not Delta's by the clock.
 PROPERTIES = {
     "delta.logRetentionDuration": "interval 3650 days",
@@ -178,24 +180,12 @@ def file_paths(path: Path, at: int) -> list[str]:
     return [str(file) for file, _ in actions(path, at)]
 
 
-def schema_json(path: Path, at: int) -> str:
-    """The schema of a version as Delta, and Spark, write it."""
-    with storage(f"table {path}"):
-        text: str = DeltaTable(path, version=at, without_files=True).schema().to_json()
-        return text
-
-
 def schema_of(table: Table, more: Mapping[str, str]) -> pa.Schema:
     """The contract's columns with their comments, then `more` (name to Spark SQL type)."""
     fields = [
         pa.field(column.name, arrow_type(column.type), metadata={"comment": column.comment}) for column in table.columns
     ]
     return pa.schema(fields + [pa.field(name, arrow_type(kind)) for name, kind in more.items()])
-
-
-def ddl_of(table: Table, more: Mapping[str, str]) -> str:
-    """The same as Spark writes a schema."""
-    return ", ".join(f"`{name}` {kind}" for name, kind in types_of(table, more).items())
 
 
 def types_of(table: Table, more: Mapping[str, str]) -> dict[str, str]:
@@ -214,15 +204,52 @@ def commit_files(path: Path, table: Table, schema: pa.Schema, files: list[str]) 
             raise StorageFault(f"table {path}: another table is there, {found or 'one without a name'}; move it away")
         if not files and head is not None and not file_paths(path, head) and DeltaTable(path).schema() == delta_schema:
             return head
-        adds = []
-        for file in files:
-            stat = (path / file).stat()
-            stats = json.dumps(statistics(path / file, indexed(table)))
-            adds.append(AddAction(file, stat.st_size, {}, int(stat.st_mtime * 1000), True, stats))
+        adds = [AddAction(*_described(path / file, table).values()) for file in files]
         create_table_with_add_actions(
             str(path), delta_schema, adds, "overwrite", [], name, table.comment, properties(table)
         )
         return DeltaTable(path, without_files=True).version()
+
+
+def commit_changes(path: Path, table: Table, added: Sequence[str], removed: Sequence[str]) -> int:
+    """Some files come, some go, the others stay, in one commit. Its version.
+
+    delta-rs replaces all files or adds some, but does not do this.
+    Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#add-file-and-remove-file
+    """
+    with storage(f"table {path}"):
+        target, now = (version(path) or 0) + 1, time.time_ns() // 10**6
+        lines: list[dict[str, Any]] = [{"commitInfo": {"timestamp": now, "operation": "WRITE"}}]
+        common = {"partitionValues": {}, "dataChange": True}
+        for name in removed:
+            size = (path / name).stat().st_size
+            gone = {"path": name, "deletionTimestamp": now, "extendedFileMetadata": True, "size": size}
+            lines.append({"remove": gone | common})
+        lines += [{"add": _described(path / name, table)} for name in added]
+        log = path / LOG
+        with scratch(path, "run") as folder:
+            half = folder / "commit"
+            with half.open("w", encoding="utf-8") as file:
+                file.write("".join(f"{json.dumps(line)}\n" for line in lines))
+                file.flush()
+                os.fsync(file.fileno())
+            half.rename(log / f"{target:020d}.json")  # whole or not at all; the lock keeps others out
+        if target % CHECKPOINT_EVERY == 0:
+            DeltaTable(path).create_checkpoint()
+        return target
+
+
+def _described(file: Path, table: Table) -> dict[str, Any]:
+    """A data file as an add action has it."""
+    stat = file.stat()
+    return {
+        "path": file.name,
+        "size": stat.st_size,
+        "partitionValues": {},
+        "modificationTime": stat.st_mtime_ns // 10**6,
+        "dataChange": True,
+        "stats": json.dumps(statistics(file, indexed(table))),
+    }
 
 
 def statistics(file: Path, columns: list[str]) -> dict[str, Any]:

@@ -6,29 +6,26 @@ that the layer below was built from. Files are removed first, so that it helps o
 
 import re
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
-from conf.contract import Table
 from conf.settings import Settings
 from pipelines import catalogue, lake, records
+from pipelines.changes import MANY, SMALL, Place, write
+from pipelines.content import stored
 from pipelines.damage import checked
-from pipelines.duck import HASHING
+from pipelines.duck import HASHING, engine
 from pipelines.errors import QualityFault
 from pipelines.lake import LAYERS
 from pipelines.proof import Built, prove
-from pipelines.records import QUALITY, RUNS, Run, TableRun
+from pipelines.records import QUALITY, RUNS, Run
 from pipelines.report import Report
 from pipelines.run import check, complete, next_run, undone_on_failure
 
-SMALL, MANY = 16 * 2**20, 8
 PART = "part-[0-9][0-9][0-9][0-9][0-9]-*.parquet"
 # What a process makes for a while is named by its number; see lake.scratch and export.draft.
 TEMPORARY = re.compile(r"\.(?:run|export|reconcile|[\w-]+\.csv)\.(\d+)\..*")
@@ -101,15 +98,15 @@ def _superseded(settings: Settings, layer: str) -> Iterator[Path]:
 
 def _kept(settings: Settings, layer: str, runs: list[Run]) -> list[Run]:
     """The runs of a domain whose versions stay: the last one, those that were the last one within the days before it,
-    and what the layer below has read. What the clock says now does not matter."""
+    what the layer below has read and all since. What the clock says now does not matter."""
     if not runs:
         return []
     since = runs[-1].finished - timedelta(days=settings.history_days)
     after = LAYERS[LAYERS.index(layer) + 1 :][:1]
     below = [records.last_run(settings.layer_path(name), runs[-1].domain) for name in after]
-    read = {run.upstream_run for run in below if run}
+    read = min((run.upstream_run for run in below if run and run.upstream_run), default=runs[-1].run)
     replaced = [*(run.finished for run in runs[1:]), None]
-    return [run for run, when in zip(runs, replaced, strict=True) if when is None or when >= since or run.run in read]
+    return [run for run, when in zip(runs, replaced, strict=True) if when is None or when >= since or run.run >= read]
 
 
 def _compact_records(path: Path) -> None:
@@ -125,9 +122,9 @@ def compact(settings: Settings, layer: str, last: Run, report: Report) -> None:
     """Tables of many small files get one instead, as a new run of the same content."""
     path = settings.layer_path(layer)
     many = [
-        (one, contract)
+        one.name
         for one in last.tables
-        if (contract := catalogue.table_of(layer, one.name))
+        if catalogue.table_of(layer, one.name)
         and sum(size < SMALL for _, size in lake.actions(path / last.domain / one.name, one.version)) >= MANY
     ]
     if not many or last.hashing != HASHING:
@@ -136,31 +133,27 @@ def compact(settings: Settings, layer: str, last: Run, report: Report) -> None:
     run = replace(last, run=begun.run, started=begun.started, kind="compaction", content_of=last.content)
     built: dict[str, Built] = {}
     with undone_on_failure(path, last.domain):
-        for one, contract in many:
-            built[one.name] = _rewritten(path, run, one, contract)
+        for name in many:
+            built[name] = _rewritten(settings, layer, last, run.run, name)
         commits = (built[one.name].commit() if one.name in built else one for one in last.tables)
         rules = tuple(replace(rule, run=run.run) for rule in records.read_rules(path, last))
         complete(path, run, commits, rules)
     report.say(f"{layer}: {', '.join(built)} compacted, {layer}/{run.run} has them")
 
 
-def _rewritten(layer_path: Path, run: Run, done: TableRun, table: Table) -> Built:
-    """The rows of a table in one file, proved to be the same."""
-    path = layer_path / run.domain / done.name
-    files = lake.file_paths(path, done.version)
-    schema = pa.schema(DeltaTable(path, version=done.version).schema().to_arrow())
-    name = f"part-{run.run:05d}-{uuid.uuid4().hex}.parquet"
-    with lake.storage(f"table {path}"):
-        written = pq.read_schema(files[0])
-        with pq.ParquetWriter(path / name, written, compression="zstd", compression_level=1) as writer:
-            for file in files:
-                for batch in pq.ParquetFile(file).iter_batches(use_threads=False):
-                    writer.write_batch(batch.cast(written))
-    types = {column.name: column.type for column in done.columns}
-    built = prove(Built(done, table, path, schema, [name]), types, table.keys, done.rows_out, {})
+def _rewritten(settings: Settings, layer: str, last: Run, run: int, name: str) -> Built:
+    """The rows of a table that count in one file, proved to be the same."""
+    path = settings.layer_path(layer)
+    done, table = last.table(name), catalogue.table_of(layer, name)
+    assert table is not None
+    old, place = stored(path, last, table, name), Place(table, path / last.domain / name, run)
+    with lake.scratch(path, "run") as spill, engine(f"table {place.path}", spill) as db:
+        files = write(db, old.sql, place)
+    one = Built(replace(done, base=run, batches=0), table, place.path, None, files, (), ())
+    built = prove(one, old.types, table.keys, done.rows_out, {})
     if built.done.columns != done.columns:
         built.discard()
         raise QualityFault(
-            f"table {path}: one file of it would have other values than its {len(files)}; left as it was"
+            f"table {place.path}: one file of it would have other values than its {len(old.files)}; left as it was"
         )
     return built

@@ -9,36 +9,66 @@ import pyarrow as pa
 
 from conf.contract import Table
 from pipelines import lake
+from pipelines.content import Content, folds_at
 from pipelines.damage import fingerprint
-from pipelines.duck import evidence
+from pipelines.duck import evidence, relation
 from pipelines.errors import QualityFault
 from pipelines.records import RuleRun, TableRun
+
+UNCHANGED = "unchanged"
 
 
 @dataclass(frozen=True)
 class Built:
-    """New content of a table, which nobody sees until it is committed; `done` has no version yet."""
+    """New content of a table, which nobody sees until it is committed: files of its own and those that it keeps of the
+    version before, None where it keeps nothing. `done` has the version before, or none yet."""
 
     done: TableRun
     table: Table
     path: Path
-    schema: pa.Schema
+    schema: pa.Schema | None
     files: list[str]
     rules: tuple[RuleRun, ...] = ()
+    kept: tuple[str, ...] | None = None
 
     @property
     def paths(self) -> list[str]:
-        return [str(self.path / file) for file in self.files]
+        return [str(self.path / file) for file in (*(self.kept or ()), *self.files)]
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether it is the version before."""
+        return self.done.how == UNCHANGED
+
+    @property
+    def content(self) -> Content:
+        types = {column.name: column.type for column in self.done.columns}
+        return Content(tuple(sorted(self.paths)), types, self.table.keys, folds_at(self.done))
 
     def commit(self) -> TableRun:
-        """Makes the files the table's whole content."""
-        version = lake.commit_files(self.path, self.table, self.schema, self.files)
+        """Makes the files the table's content; no commit where that is so already."""
+        if self.kept is None:
+            assert self.schema is not None
+            version = lake.commit_files(self.path, self.table, self.schema, self.files)
+        else:
+            before = {file.name for file, _ in lake.actions(self.path, self.done.version)}
+            removed = sorted(before - set(self.kept))
+            if not (removed or self.files):
+                return self.done
+            version = lake.commit_changes(self.path, self.table, self.files, removed)
         return replace(self.done, version=version, files=fingerprint(lake.actions(self.path, version)))
 
     def discard(self) -> None:
         """Removes the files: a run that failed leaves no rows behind."""
         for file in (self.path / name for name in self.files):
             file.unlink(missing_ok=True)
+
+
+def unchanged(done: TableRun, table: Table, path: Path, rules: tuple[RuleRun, ...] = ()) -> Built:
+    """The content of a table's last version, once more."""
+    kept = tuple(file.name for file, _ in lake.actions(path, done.version))
+    done = replace(done, seconds=0.0, how=UNCHANGED)
+    return Built(done, table, path, None, [], rules, kept)
 
 
 def prove(
@@ -62,7 +92,7 @@ def _proved(
     rows: int,
     totals: Mapping[str, Decimal | None],
 ) -> Built:
-    found, columns = evidence(name, built.paths, types, keys)
+    found, columns = evidence(name, relation(built.paths, types), types, keys)
     done = replace(built.done, columns=columns)
     wrong = [column for column, total in totals.items() if done.totals[column] != (total or 0)]
     if found != rows or wrong:

@@ -19,6 +19,7 @@ from conf.settings import Postgres
 from pipelines import lake
 from pipelines.arrow import arrow_type
 from pipelines.connection import BEGIN, PIN, WATCH, dsn, source_fault
+from pipelines.content import DELETED
 from pipelines.errors import PassingFault
 from pipelines.pg_types import Reading, select_list
 from pipelines.report import Report
@@ -26,8 +27,12 @@ from pipelines.source import Relation
 from pipelines.sql import literal
 from pipelines.watch import Watch
 
-AUDIT = {"_rescued": "string", "_batch": "bigint"}
-COMMENTS = {"_rescued": "What a column could not hold: JSON, column to the source's text", "_batch": "Bronze run"}
+AUDIT = {"_rescued": "string", "_batch": "bigint", DELETED: "boolean"}
+COMMENTS = {
+    "_rescued": "What a column could not hold: JSON, column to the source's text",
+    "_batch": "Bronze run that brought the row; of a key the last one counts",
+    DELETED: "The source has the row no more",
+}
 
 
 @dataclass(frozen=True)
@@ -147,11 +152,13 @@ def _execute(connection: adbc.AdbcConnection, sql: str) -> None:
 
 
 def shaped(batch: pa.RecordBatch, schema: pa.Schema, run: int) -> pa.RecordBatch:
-    """The batch as `schema` has it: columns the source lacks are null, `_batch` is the run."""
+    """The batch as `schema` has it: columns the source lacks are null, `_batch` is the run, nothing deleted."""
     columns: list[pa.Array] = []
     for field in schema:
         if field.name == "_batch":
             columns.append(pa.repeat(pa.scalar(run, field.type), batch.num_rows))
+        elif field.name == DELETED:
+            columns.append(pa.repeat(pa.scalar(False), batch.num_rows))
         elif (index := batch.schema.get_field_index(field.name)) < 0:
             columns.append(pa.nulls(batch.num_rows, field.type))
         else:

@@ -15,7 +15,9 @@ from conf.contract import Pii, Table
 from conf.settings import Postgres, Settings
 from pipelines import catalogue, csv_check, gold, lake, quality, records, silver
 from pipelines.bronze import drift, plans
-from pipelines.duck import HASHING, Difference, differences, evidence, parquet
+from pipelines.changes import TECHNICAL
+from pipelines.content import Content, folds_at, stored
+from pipelines.duck import HASHING, Difference, differences, evidence, relation
 from pipelines.errors import LockedFault, QualityFault, SourceFault, StorageFault
 from pipelines.lake import LAYERS, QUARANTINE
 from pipelines.reader import AUDIT, Plan
@@ -105,9 +107,8 @@ def _unlike_run(settings: Settings, layer: str, run: Run, done: TableRun) -> lis
     if not done.columns:
         return [f"was recorded without checksums by run {run.run}: `make {layer}` records them"]
     path = settings.layer_path(layer) / run.domain / done.name
-    files = content(path)
-    types = {column.name: column.type for column in done.columns}
-    rows, columns = evidence(f"{layer}.{done.name}", files, types, _contract(layer, done.name).keys)
+    now = content(path, layer, done)
+    rows, columns = evidence(f"{layer}.{done.name}", now.sql, now.types, now.keys)
     if run.hashing != HASHING:
         columns = tuple(
             replace(column, checksum=was.checksum) for column, was in zip(columns, done.columns, strict=True)
@@ -126,8 +127,8 @@ def _contract(layer: str, name: str) -> Table:
     return table
 
 
-def content(path: Path) -> list[str]:
-    """The files of a table as it is now, whether a run or somebody else left it so. Raises StorageFault."""
+def content(path: Path, layer: str, done: TableRun) -> Content:
+    """What a table holds now, whether a run or somebody else left it so. Raises StorageFault."""
     head = lake.version(path)
     if head is None:
         raise StorageFault(f"table {path} is gone")
@@ -135,7 +136,8 @@ def content(path: Path) -> list[str]:
     for file in files:
         if not Path(file).exists():
             raise StorageFault(f"{file} is gone")
-    return files
+    types = {column.name: column.type for column in done.columns}
+    return Content(tuple(files), types, _contract(layer, done.name).keys, folds_at(done))
 
 
 def _with_layer_before(
@@ -143,11 +145,7 @@ def _with_layer_before(
 ) -> None:
     """Each table against what its transform and its checks make, now, of the versions that its run read."""
     before = LAYERS[LAYERS.index(layer) - 1]
-    origin = (run.domain, run.upstream_run, run.lake)
-    upstream = next(
-        (one for one in records.read_runs(settings.layer_path(before)) if (one.domain, one.run, one.lake) == origin),
-        None,
-    )
+    upstream = records.upstream_of(settings.layer_path(before), run)
     if upstream is None:
         findings.notes.append(f"{layer} was built from a run of {before} that is not there: `make {layer}`")
         return
@@ -168,29 +166,31 @@ def _made(
 ) -> "Iterator[tuple[str, DataFrame]]":
     table = entry.table
     if layer == "gold":
-        yield table.name, gold.transformed(entry, gold.inputs_of(settings, spark, upstream, table))
+        inputs = {one.module: read(spark, stored(settings.silver_path, upstream, one)) for one in table.inputs}
+        yield table.name, gold.transformed(entry, inputs)
         return
 
     def written(name: str) -> "DataFrame":
-        return read(spark, settings.silver_path / run.domain / name, run.table(name).version)
+        return read(spark, stored(settings.silver_path, run, _contract(layer, name), name))
 
     rows = {done.name: done.rows_out for done in run.tables}
-    judged = silver.judge(settings, spark, upstream, entry, written, rows)
+    bronze = [read(spark, stored(settings.bronze_path, upstream, one)) for one in table.inputs]
+    judged = silver.judge(upstream, entry, bronze, written, rows)
     yield table.name, silver.accepted(settings, judged, table)
     yield table.name + QUARANTINE, quality.quarantined(judged.rows, table, judged.checks, upstream.run)
 
 
 def _unlike(settings: Settings, layer: str, run: Run, name: str, frame: "DataFrame") -> list[str]:
     """How the rows that a table should have differ from those that it has."""
-    done, keys, what = run.table(name), _contract(layer, name).keys, f"{layer}.{name}"
-    actual = content(settings.layer_path(layer) / run.domain / name)
-    types = {column.name: column.type for column in done.columns}
+    what = f"{layer}.{name}"
+    now = content(settings.layer_path(layer) / run.domain / name, layer, run.table(name))
+    types = {column: kind for column, kind in now.types.items() if column not in TECHNICAL}
     with lake.scratch(settings.layer_path(layer), "reconcile") as folder:
-        made = [str(file) for file in write_parquet(frame, folder)]
-        if evidence(what, made, types, keys) == evidence(what, actual, types, keys):
+        made = relation([str(file) for file in write_parquet(frame, folder)], types)
+        if evidence(what, made, types, now.keys) == evidence(what, now.sql, types, now.keys):
             return []
         with tempfile.TemporaryDirectory(dir=folder) as spill:
-            found = differences(what, parquet(made, actual), parquet(actual, made), types, keys, Path(spill))
+            found = differences(what, made, now.sql, types, now.keys, Path(spill))
     return [str(shown(one, _contract(layer, name))) for one in found]
 
 
@@ -223,9 +223,9 @@ def _table_with_source(
         return  # said before
     known = {column: reading for column, reading in one.readings.items() if was.get(column) == one.types[column]}
     try:
-        files = content(lake.table_path(settings.bronze_path, one.table))
+        now = content(lake.table_path(settings.bronze_path, one.table), "bronze", done)
         part = replace(one, readings=known, partial=known.keys() != was.keys())
-        found = compare(settings, server, picture, part, files, run, report)
+        found = compare(settings, server, picture, part, now.sql, run, report)
     except StorageFault as fault:
         findings.add("bronze", name, 2, [f"cannot be compared with the source: {fault}"])
         return

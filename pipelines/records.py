@@ -17,7 +17,7 @@ from conf.contract import Severity
 from conf.settings import Settings
 from pipelines.damage import checked
 from pipelines.errors import QualityFault, StorageFault
-from pipelines.lake import PROPERTIES, QUARANTINE, file_paths, full_name, make_folder, storage, version
+from pipelines.lake import HISTORY, PROPERTIES, QUARANTINE, file_paths, full_name, make_folder, storage, version
 
 RUNS, QUALITY = "_runs", "_quality"
 
@@ -37,7 +37,8 @@ class TableRun:
     """What a run did to one table: the Delta version it left, and its rows. rows_in = rows_out + set_aside + copies.
 
     `guaranteed`: what the source's constraints promise, "key" or the name of a column with a reference.
-    `files`: fingerprint of the version's files.
+    `files`: fingerprint of the version's files. `full_at`: when it was last built whole; `how`: what this run did, in
+    words. Of bronze, `batches` were appended since all was as of run `base`; `basis` is what they rest on.
     """
 
     name: str
@@ -50,10 +51,16 @@ class TableRun:
     guaranteed: tuple[str, ...] = ()
     columns: tuple[ColumnRun, ...] = ()
     files: str = ""
+    full_at: datetime | None = None
+    how: str = ""
+    base: int | None = None
+    batches: int = 0
+    basis: str = ""
 
     @property
-    def is_quarantine(self) -> bool:
-        return self.name.endswith(QUARANTINE)
+    def is_beside(self) -> bool:
+        """Whether it is no table of its own, but a quarantine or a history."""
+        return self.name.endswith((QUARANTINE, HISTORY))
 
     @property
     def totals(self) -> dict[str, Decimal]:
@@ -66,7 +73,7 @@ class Run:
     """A complete run of one layer and domain. `source` (an address, or EMBEDDED) and `lake` come down
     from bronze, `snapshot` is the source's. `hashing` says how the columns' checksums were made, `card_numbers` whether
     they are masked from silver on. `kind` is run, restore or compaction; the latter two have the content of the run
-    `content_of`."""
+    `content_of`. `position`: the source's place in its write-ahead log; `software`: fingerprint of what built it."""
 
     run: int
     lake: str
@@ -83,6 +90,8 @@ class Run:
     card_numbers: str = "masked"
     kind: str = "run"
     content_of: int | None = None
+    position: str = ""
+    software: str = ""
 
     @property
     def content(self) -> int:
@@ -95,6 +104,25 @@ class Run:
             if table.name == name:
                 return table
         raise QualityFault(f"run {self.run} of the layer before has no table {name}; run that layer again")
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a run of a layer is about: the run that begins, the one before it, the tables that are to be built whole."""
+
+    run: Run
+    previous: Run | None
+    full: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Link:
+    """What a run of silver or gold stands on: the run of the layer before that it reads, and the one that the run
+    before it has read, None where that is gone."""
+
+    call: Call
+    upstream: Run
+    origin: Run | None
 
 
 @dataclass(frozen=True)
@@ -129,6 +157,11 @@ TABLE_RUN = pa.struct(
         "guaranteed": pa.list_(pa.string()),
         "columns": pa.list_(COLUMN_RUN),
         "files": pa.string(),
+        "full_at": INSTANT,
+        "how": pa.string(),
+        "base": pa.int64(),
+        "batches": pa.int64(),
+        "basis": pa.string(),
     }.items()
 )
 RUN = pa.schema(
@@ -148,6 +181,8 @@ RUN = pa.schema(
         "card_numbers": pa.string(),
         "kind": pa.string(),
         "content_of": pa.int64(),
+        "position": pa.string(),
+        "software": pa.string(),
     }
 )
 RULE_RUN = pa.schema(
@@ -187,7 +222,9 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 def _table_run(row: dict[str, Any]) -> TableRun:
     columns = tuple(ColumnRun(**column) for column in row.pop("columns", None) or ())
-    return TableRun(**{**row, "guaranteed": tuple(row.pop("guaranteed", None) or ()), "columns": columns})
+    guaranteed = tuple(row.pop("guaranteed", None) or ())
+    known = {name: value for name, value in row.items() if value is not None}
+    return TableRun(**{**known, "guaranteed": guaranteed, "columns": columns})
 
 
 def read_runs(layer_path: Path) -> list[Run]:
@@ -217,6 +254,15 @@ def complete_run(settings: Settings, layer: str, domain: str) -> Run:
     if run is None:
         raise no_complete_run(settings, layer)
     return run
+
+
+def upstream_of(layer_path: Path, run: Run | None) -> Run | None:
+    """The run of the layer before, in `layer_path`, that a run was built from; None where it is not there."""
+    runs = read_runs(layer_path) if run else []
+    return next(
+        (one for one in runs if run and (one.domain, one.lake, one.run) == (run.domain, run.lake, run.upstream_run)),
+        None,
+    )
 
 
 def no_complete_run(settings: Settings, layer: str) -> QualityFault:

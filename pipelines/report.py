@@ -59,10 +59,10 @@ class Report:
         self.step(text)
 
     def table(self, layer: str, done: TableRun) -> None:
-        if done.is_quarantine:
+        if done.is_beside:
             return
         aside = f", {done.set_aside:,} set aside" if done.set_aside else ""
-        self.step(f"{layer}.{done.name}: {done.rows_out:,} rows{aside}, {done.seconds:.1f} s")
+        self.step(f"{layer}.{done.name}: {done.rows_out:,} rows{aside}, {done.how}, {done.seconds:.1f} s")
 
     def warning(self, text: str) -> None:
         """Kept for the end, where it is read; once, however often the work began anew."""
@@ -79,12 +79,13 @@ class Report:
         """The table of a whole run, then the warnings."""
         if self._status:
             self._status.stop()
-        table = grid("layer", "table", "rows in", "rows out", "set aside", "seconds", left=2)
+        table = grid("layer", "table", "rows in", "rows out", "set aside", "seconds", "how", left=2)
+        table.columns[-1].justify = "left"
         for layer, run in runs:
             for done in run.tables:
-                if not done.is_quarantine:
+                if not done.is_beside:
                     numbers = (f"{done.rows_in:,}", f"{done.rows_out:,}", f"{done.set_aside:,}", f"{done.seconds:.1f}")
-                    table.add_row(layer, done.name, *numbers)
+                    table.add_row(layer, done.name, *numbers, done.how)
         self.say("")
         self.show(table)
         for source in dict.fromkeys(run.source for _, run in runs):

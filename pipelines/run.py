@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from conf.contract import Table
 from conf.settings import Postgres, Settings
-from pipelines import catalogue, embedded, lake, records
+from pipelines import basis, catalogue, embedded, lake, records
 from pipelines.duck import HASHING
 from pipelines.errors import ContractFault, Fault, QualityFault, StorageFault, UsageFault
 from pipelines.lake import EMBEDDED, LAYERS
 from pipelines.proof import Built
-from pipelines.records import RuleRun, Run, TableRun, complete_run, no_complete_run
+from pipelines.records import Call, Link, RuleRun, Run, TableRun, complete_run, no_complete_run
 from pipelines.report import Report
 from pipelines.retry import patiently
 from pipelines.signals import held_back
@@ -39,11 +39,16 @@ def source_server(settings: Settings) -> Iterator[Postgres]:
 
 
 def run_layers(
-    settings: Settings, layers: set[str], report: Report, spark: "SparkSession | None" = None
+    settings: Settings,
+    layers: set[str],
+    report: Report,
+    spark: "SparkSession | None" = None,
+    full: frozenset[str] = frozenset(),
 ) -> list[tuple[str, Run]]:
     """Runs the layers, bronze first, in one process and at most one JVM; each is complete before the next begins.
 
-    Without `spark` a session is started when the first layer needs one, and ends with the call.
+    Without `spark` a session is started when a layer needs one, and ends with the call. Tables in `full` are built
+    whole, the others follow what changed where they can.
     """
     done: list[tuple[str, Run]] = []
     first = next(layer for layer in LAYERS if layer in layers)
@@ -64,9 +69,9 @@ def run_layers(
         for layer in (layer for layer in LAYERS if layer in layers):
             for domain in catalogue.domains(layer):
                 if layer == "bronze":
-                    run = _run_bronze(settings, domain, report)
+                    run = _run_bronze(settings, domain, report, full)
                 else:
-                    run = _run_layer(settings, layer, domain, started, report)
+                    run = _run_layer(settings, layer, domain, started, report, full)
                 done.append((layer, run))
     return done
 
@@ -86,7 +91,7 @@ def check(settings: Settings, layers: Sequence[str] = LAYERS) -> None:
                 records.check(layer, path, run)
 
 
-def _run_bronze(settings: Settings, domain: str, report: Report) -> Run:
+def _run_bronze(settings: Settings, domain: str, report: Report, full: frozenset[str]) -> Run:
     path, source = settings.bronze_path, settings.postgres.address if settings.postgres else EMBEDDED
     for layer in LAYERS:
         _same_kind(layer, settings.layer_path(layer), records.last_run(settings.layer_path(layer), domain), source)
@@ -96,24 +101,25 @@ def _run_bronze(settings: Settings, domain: str, report: Report) -> Run:
     records.bring_back(path, previous)
     with undone_on_failure(path, domain), source_server(settings) as server:
         picture, built = patiently(
-            lambda: _read(settings, server, tables, run.run, previous, report), settings.retry_seconds, report
+            lambda: _read(settings, server, tables, Call(run, previous, full), report), settings.retry_seconds, report
         )
         order = [table.name for table in tables]
         built.sort(key=lambda one: order.index(one.done.name))
-        return _complete(path, replace(run, snapshot=picture.xid_range), built, report)
+        run = replace(run, snapshot=picture.xid_range, position=picture.before)
+        return _complete(path, run, built, report)
 
 
 def _read(
-    settings: Settings, server: Postgres, tables: tuple[Table, ...], run: int, previous: Run | None, report: Report
+    settings: Settings, server: Postgres, tables: tuple[Table, ...], call: Call, report: Report
 ) -> "tuple[Snapshot, list[Built]]":
     """All tables of one snapshot, which held until the last of them was read; else no file of them stays."""
-    from pipelines.bronze import load
+    from pipelines import bronze
     from pipelines.source import snapshot
 
     built: list[Built] = []
     try:
         with snapshot(server, settings.schema_name, [table.source_name for table in tables]) as picture:
-            built = _collect("bronze", load(settings, server, picture, tables, run, previous, report), report)
+            built = _collect("bronze", bronze.read(settings, server, picture, tables, call, report), report)
         return picture, built
     except ContractFault as fault:
         hint = "" if settings.postgres else "; the source is the embedded server, `make seed` fills it"
@@ -124,7 +130,12 @@ def _read(
 
 
 def _run_layer(
-    settings: Settings, layer: str, domain: str, started: "Callable[[], SparkSession]", report: Report
+    settings: Settings,
+    layer: str,
+    domain: str,
+    started: "Callable[[], SparkSession]",
+    report: Report,
+    full: frozenset[str],
 ) -> Run:
     path, before = settings.layer_path(layer), LAYERS[LAYERS.index(layer) - 1]
     upstream = complete_run(settings, before, domain)
@@ -134,28 +145,50 @@ def _run_layer(
         next_run(settings, layer, domain, upstream.lake, upstream.run, upstream.source),
         snapshot=upstream.snapshot,
         card_numbers=settings.card_numbers,
+        software=basis.software(),
     )
     entries = tuple(entry for entry in catalogue.entries(layer) if entry.table.domain == domain)
     from pipelines import gold, silver
     from pipelines.spark import storage_faults
 
     job = {"silver": silver, "gold": gold}[layer]
+    link = Link(Call(run, previous, full), upstream, origin_of(settings, layer, previous))
     records.bring_back(path, previous)
     with undone_on_failure(path, domain), storage_faults():
-        built = _collect(layer, job.build(settings, started(), upstream, run.run, entries, report), report)
+        built = _collect(layer, job.build(settings, started, link, entries, report), report)
         with ExitStack() as stack:
             try:
                 drafts = [
                     stack.enter_context(drafted(settings, one.table, one.done, one.paths, report))
                     for one in built
-                    if one.table.csv
+                    if one.table.csv and not _has_csv(settings, previous, one)
                 ]
                 if drafts:
                     stack.enter_context(lake.publishing(settings))
             except BaseException:
                 _discard(built)
                 raise
+            if previous and not drafts:
+                run = replace(run, csv_sha256=previous.csv_sha256)
             return _complete(path, run, built, report, drafts)
+
+
+def origin_of(settings: Settings, layer: str, previous: Run | None) -> Run | None:
+    """The run that a layer's last run was built from, where all it left is still there."""
+    before = LAYERS[LAYERS.index(layer) - 1]
+    run = records.upstream_of(settings.layer_path(before), previous)
+    try:
+        if run:
+            records.check(before, settings.layer_path(before), run)
+        return run
+    except StorageFault:
+        return None
+
+
+def _has_csv(settings: Settings, previous: Run | None, built: Built) -> bool:
+    """Whether a table did not change and its CSV is still the one that was written of it."""
+    csv = lake.csv_path(settings, built.table)
+    return built.is_unchanged and previous is not None and csv.exists() and lake.sha256(csv) == previous.csv_sha256
 
 
 def _collect(layer: str, building: Iterator[Built], report: Report) -> list[Built]:
@@ -164,10 +197,13 @@ def _collect(layer: str, building: Iterator[Built], report: Report) -> list[Buil
     try:
         for one in building:
             built.append(one)
-            report.table(layer, one.done)
+            if not one.is_unchanged:
+                report.table(layer, one.done)
     except BaseException:
         _discard(built)
         raise
+    if all(one.is_unchanged for one in built):
+        report.step(f"{layer}: nothing changed")
     return built
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf.settings import Settings
-from pipelines import records
+from pipelines import catalogue, records
+from pipelines.content import DELETED, folded, folds_at
 from pipelines.errors import Fault, QualityFault
 from pipelines.history import find
 from pipelines.lake import LAYERS
 from pipelines.records import Run
+from pipelines.sql import backquoted
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -32,16 +34,21 @@ def create_views(settings: Settings, spark: "SparkSession") -> list[str]:
         runs = {run.domain: run for run in records.read_runs(path)}
         for run in runs.values():
             records.check(layer, path, run)
-            names = _pinned(spark, layer, path, run)
+            names = _pinned(spark, layer, layer, path, run)
             lines.append(f"{layer}, run {run.run} of {run.finished:%Y-%m-%d %H:%M} UTC: {', '.join(names)}")
     return lines
 
 
-def _pinned(spark: "SparkSession", database: str, path: Path, run: Run) -> list[str]:
+def _pinned(spark: "SparkSession", layer: str, database: str, path: Path, run: Run) -> list[str]:
     for table in run.tables:
-        location = str(path / run.domain / table.name).replace("`", "``")
-        rows = f"SELECT * FROM delta.`{location}` VERSION AS OF {table.version}"
-        spark.sql(f"CREATE OR REPLACE VIEW {database}.`{table.name}` AS {rows}")
+        location = backquoted(str(path / run.domain / table.name))
+        rows = f"(SELECT * FROM delta.{location} VERSION AS OF {table.version})"
+        columns = tuple(column.name for column in table.columns if column.name != DELETED)
+        contract = catalogue.table_of(layer, table.name)
+        if contract and (base := folds_at(table)) is not None:
+            rows = f"({folded(rows, columns, contract.keys, base, backquoted)})"
+        shown = ", ".join(map(backquoted, columns)) or "*"
+        spark.sql(f"CREATE OR REPLACE VIEW {database}.{backquoted(table.name)} AS SELECT {shown} FROM {rows}")
     return [f"{database}.{table.name}" for table in run.tables]
 
 
@@ -54,7 +61,7 @@ def travel(settings: Settings, spark: "SparkSession") -> Callable[[str], list[st
             path = settings.layer_path(layer)
             records.check(layer, path, found, "`make history` lists the runs, `make maintain` keeps the young ones")
             spark.sql(f"CREATE DATABASE IF NOT EXISTS {layer}_{found.run}")
-            return _pinned(spark, f"{layer}_{found.run}", path, found)
+            return _pinned(spark, layer, f"{layer}_{found.run}", path, found)
         except Fault as fault:
             print(fault)
             return []

@@ -1,9 +1,10 @@
 """Silver's job: each bronze table through its transform and its checks, into the accepted rows and the quarantine."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import DataFrame, Observation
@@ -11,21 +12,23 @@ from pyspark.sql import functions as F
 
 from conf.contract import Reference, Severity, Table
 from conf.settings import Settings
-from pipelines import lake, quality
+from pipelines import basis, lake, quality
 from pipelines.catalogue import Entry
+from pipelines.content import stored
 from pipelines.errors import QualityFault
 from pipelines.lake import QUARANTINE
 from pipelines.proof import Built, prove
 from pipelines.quality import QUARANTINE_COLUMNS, Check, Parent
-from pipelines.records import RuleRun, Run, TableRun
+from pipelines.records import Link, RuleRun, Run, TableRun
 from pipelines.report import Report
-from pipelines.spark import read, read_files, write_files
+from pipelines.spark import read, write_files
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 Found = dict[str, Any]
 FEW = 1_000_000
+MUCH = "much of it changed"
 
 
 @dataclass(frozen=True)
@@ -37,44 +40,71 @@ class Judged:
 
 
 def build(
-    settings: Settings, spark: "SparkSession", upstream: Run, run: int, entries: tuple[Entry, ...], report: Report
+    settings: Settings,
+    started: "Callable[[], SparkSession]",
+    link: Link,
+    entries: tuple[Entry, ...],
+    report: Report,
 ) -> Iterator[Built]:
     """Builds the tables, parents first; of each, what became of it and of its quarantine. Raises QualityFault where
     a rule or the share set aside ends the run, and where a row or a cent is not accounted for."""
+    from pipelines.follow_silver import follow
+    from pipelines.type2 import beside
+
     done: dict[str, Built] = {}
+    with lake.scratch(settings.silver_path, "run") as folder:
+        for entry in entries:
+            began, name = time.monotonic(), entry.table.name
+            report.progress("silver", name, 0)
+            why = whole_because(settings, link, entry.table)
+            some = [] if why else follow(settings, started, link, entry, done, folder, report)
+            for built in some or _whole(settings, started(), link, entry, done, why or MUCH, report):
+                done[built.done.name] = built
+                yield replace(built, done=replace(built.done, seconds=time.monotonic() - began))
+            if entry.table.history:
+                yield beside(settings, started, link, entry, done, folder)
 
-    def written(name: str) -> DataFrame:
-        built = done[name]
-        more = QUARANTINE_COLUMNS if built.done.is_quarantine else {}
-        return read_files(spark, [built.path / file for file in built.files], lake.ddl_of(built.table, more))
 
-    for entry in entries:
-        started, table = time.monotonic(), entry.table
-        report.progress("silver", table.name, 0)
-        judged = judge(
-            settings, spark, upstream, entry, written, {name: one.done.rows_out for name, one in done.items()}
-        )
-        for built in _write(settings, judged, table, upstream, run, report):
-            done[built.done.name] = built
-            yield replace(built, done=replace(built.done, seconds=time.monotonic() - started))
+def whole_because(settings: Settings, link: Link, table: Table) -> str:
+    """Why a table cannot take over what changed in bronze; empty where it can."""
+    if why := basis.derived(settings, link.call, link.origin, table.name):
+        return why
+    assert link.origin is not None
+    if len(table.inputs) != 1 or not table.keys:
+        return "it is made of several tables"
+    if not all("key" in guaranteed(run, table) for run in (link.origin, link.upstream)):
+        return "its key may come twice"
+    return ""
+
+
+def _whole(
+    settings: Settings,
+    spark: "SparkSession",
+    link: Link,
+    entry: Entry,
+    done: dict[str, Built],
+    why: str,
+    report: Report,
+) -> Iterator[Built]:
+    """All rows of a table, whatever its last version has."""
+    rows = {name: one.done.rows_out for name, one in done.items()}
+    bronze = [read(spark, stored(settings.bronze_path, link.upstream, one)) for one in entry.table.inputs]
+    judged = judge(link.upstream, entry, bronze, lambda name: read(spark, done[name].content), rows)
+    for built in _write(settings, judged, entry.table, link.upstream, link.call.run.run, report):
+        yield replace(built, done=replace(built.done, full_at=link.call.run.started, how=f"whole: {why}"))
 
 
 def judge(
-    settings: Settings,
-    spark: "SparkSession",
-    upstream: Run,
-    entry: Entry,
-    silver: Callable[[str], DataFrame],
-    rows: dict[str, int],
+    upstream: Run, entry: Entry, bronze: list[DataFrame], silver: Callable[[str], DataFrame], rows: dict[str, int]
 ) -> Judged:
-    """A table as the bronze run `upstream` has it, through its transform and its checks.
+    """Rows of bronze, all or some that `upstream` has, through a table's transform and its checks.
 
     `silver` gives the tables built before by name, `rows` their rows.
     """
     table = entry.table
     assert entry.transform is not None
-    typed = entry.transform(*(current(spark, settings, one, upstream) for one in table.inputs))
-    promised = _guaranteed(upstream, table)
+    typed = entry.transform(*bronze)
+    promised = guaranteed(upstream, table)
     found = {
         column.name: _parent(reference, column.made_from in promised, silver, rows)
         for column, reference in table.references
@@ -84,18 +114,13 @@ def judge(
     return Judged(quality.judge(folded, table, found), quality.checks(table, found))
 
 
-def current(spark: "SparkSession", settings: Settings, table: Table, run: Run) -> DataFrame:
-    """A bronze table as the source had it when `run` read it."""
-    return read(spark, lake.table_path(settings.bronze_path, table), run.table(table.name).version)
-
-
 def accepted(settings: Settings, judged: Judged, table: Table) -> DataFrame:
     """The rows that silver takes, card numbers masked unless the settings say plain."""
     good = quality.accepted(judged.rows, table, judged.checks)
     return quality.mask_cards(good, table) if settings.card_numbers == "masked" else good
 
 
-def _guaranteed(upstream: Run, table: Table) -> tuple[str, ...]:
+def guaranteed(upstream: Run, table: Table) -> tuple[str, ...]:
     """What the source promises of a table that is made of one bronze table alone."""
     return upstream.table(table.inputs[0].name).guaranteed if len(table.inputs) == 1 else ()
 
@@ -133,16 +158,16 @@ def _write(
         found: Found = {name: count or 0 for name, count in observed.get.items()}  # a sum over no rows is null
         counted = {name: found[name] for name in ("rows_in", "rows_out", "set_aside", "copies")}
         good = replace(good, done=TableRun(table.name, 0, **counted))
-        rules = tuple(_verdicts(judged, found, table, run))
+        rules = tuple(verdicts(judged, found, table, run))
         gate(table, found, rules, settings.quality.max_quarantined)
         conserve(table, upstream, found)
-        good = prove(good, lake.types_of(table, {}), table.keys, found["rows_out"], _totals(table, found, "out"))
+        good = prove(good, lake.types_of(table, {}), table.keys, found["rows_out"], totals(table, found, "out"))
         yield replace(good, rules=rules)
         yield _set_aside(settings, judged, table, upstream, run, found)
     except BaseException:
         good.discard()
         raise
-    _say(table, found, rules, report)
+    say(table, found, rules, report)
 
 
 def _set_aside(settings: Settings, judged: Judged, table: Table, upstream: Run, run: int, found: Found) -> Built:
@@ -152,20 +177,28 @@ def _set_aside(settings: Settings, judged: Judged, table: Table, upstream: Run, 
         files = write_files(quality.quarantined(judged.rows, table, judged.checks, upstream.run), path, run)
     done = TableRun(table.name + QUARANTINE, 0, count, count)
     built = Built(done, table, path, lake.schema_of(table, QUARANTINE_COLUMNS), files)
-    return prove(built, lake.types_of(table, QUARANTINE_COLUMNS), table.keys, count, _totals(table, found, "aside"))
+    return prove(built, lake.types_of(table, QUARANTINE_COLUMNS), table.keys, count, totals(table, found, "aside"))
 
 
-def _verdicts(judged: Judged, found: Found, table: Table, run: int) -> Iterator[RuleRun]:
-    """How each rule fared; the keys to look at cost a pass of their own, only where a rule has failed."""
+def verdicts(
+    judged: Judged, found: Found, table: Table, run: int, known: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+) -> Iterator[RuleRun]:
+    """How each rule fared; the keys to look at cost a pass of their own, only where a rule has failed. `known` has keys
+    of rows that failed and are not among those judged, by rule."""
     failed = {index: found[f"failed_{index}"] for index in range(len(judged.checks))}
     keys = quality.examples(judged.rows, table, judged.checks, [index for index, count in failed.items() if count])
     for index, check in enumerate(judged.checks):
         tested = found["rows_out"] if check.severity is Severity.WARN else found["rows_out"] + found["set_aside"]
-        shown = keys.get(index, ())
+        shown = tuple(sorted({*keys.get(index, ()), *known.get(check.name, ())}, key=_in_order))[: quality.EXAMPLES]
         yield RuleRun(run, table.domain, table.name, check.name, check.severity, tested, failed[index], shown)
 
 
-def _totals(table: Table, found: Found, side: str) -> dict[str, Decimal]:
+def _in_order(key: str) -> tuple[tuple[int, str], ...]:
+    """Numbers by their size: the shorter ones first."""
+    return tuple((len(part), part) for part in key.split(", "))
+
+
+def totals(table: Table, found: Found, side: str) -> dict[str, Decimal]:
     return {column.name: found[f"{column.name}_{side}"] for column in table.summed}
 
 
@@ -210,7 +243,7 @@ def conserve(table: Table, upstream: Run, found: Found) -> None:
             )
 
 
-def _say(table: Table, found: Found, rules: tuple[RuleRun, ...], report: Report) -> None:
+def say(table: Table, found: Found, rules: tuple[RuleRun, ...], report: Report) -> None:
     """What a person should know of the table: set aside, by reason; copies; warnings."""
     name = f"silver.{table.name}"
     failed = [rule for rule in rules if rule.failed]

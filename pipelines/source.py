@@ -13,11 +13,14 @@ from pipelines.sql import quoted
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One picture of the source that any number of readers share while `connection` lives."""
+    """One picture of the source that any number of readers share while `connection` lives. It was taken between two
+    places in the source's write-ahead log."""
 
     connection: Connection
     exported: str
     xid_range: str
+    after: str
+    before: str
 
 
 READABLE = """
@@ -27,6 +30,9 @@ WHERE n.nspname = %s AND c.relname = ANY(%s) AND c.relkind IN ('r', 'p', 'v', 'm
 """
 
 
+POSITION = """
+SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END::text
+"""
 # Where this fails, what was read meanwhile may be of two moments.
 STILL_THERE = "SELECT 1"
 
@@ -50,10 +56,14 @@ def snapshot(server: Postgres, schema: str, names: list[str]) -> Iterator[Snapsh
     """Opens and exports a read-only snapshot of the tables named, guarded before it is taken. Raises SourceFault, at
     the end, too, where guard or snapshot did not last."""
     with guarded(server, schema, names), pinned(server) as connection, connection.cursor() as cursor:
+        cursor.execute(POSITION)
+        (after,) = cursor.fetchone()
         cursor.execute(BEGIN)
         cursor.execute("SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_current_snapshot()::text")
         exported, xid_range = cursor.fetchone()
-        yield Snapshot(connection, exported, xid_range)
+        cursor.execute(POSITION)
+        (before,) = cursor.fetchone()
+        yield Snapshot(connection, exported, xid_range, after or "0/0", before or "0/0")
         cursor.execute(STILL_THERE)
 
 
@@ -73,16 +83,17 @@ class Relation:
     """A table or view of the source; `size` in bytes, 0 where it has no pages of its own. `has_xmin`: its rows say
     which transaction wrote them.
 
-    Constraints that hold for every row: the primary key's columns, and (column, table, column) of foreign keys.
+    What holds for every row: the columns of each unique key without nulls, and (column, table, column) of foreign keys.
     """
 
+    oid: int
     schema: str
     name: str
     columns: tuple[SourceColumn, ...]
     size: int
     pages: int
     has_xmin: bool = False
-    primary_key: frozenset[str] = frozenset()
+    unique: frozenset[frozenset[str]] = frozenset()
     foreign_keys: frozenset[tuple[str, str, str]] = frozenset()
 
     @property
@@ -114,16 +125,24 @@ WHERE t.typtype <> 'd' ORDER BY b.attnum
 """
 
 # Of a table that others inherit from, constraints say nothing about the heirs' rows; an index that is not valid, as of
-# a partitioned table before all its partitions have it, says nothing at all.
-CONSTRAINTS = """
-SELECT c.contype, ARRAY(SELECT a.attname::text FROM unnest(c.conkey) k JOIN pg_attribute a
-                        ON a.attrelid = c.conrelid AND a.attnum = k),
-       f.relname, (SELECT a.attname FROM pg_attribute a WHERE a.attrelid = c.confrelid AND a.attnum = c.confkey[1])
+# a partitioned table before all its partitions have it, says nothing at all; nor does a NOT NULL that is not.
+ALONE = "(r.relkind = 'p' OR NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = r.oid))"
+FOREIGN = f"""
+SELECT (SELECT a.attname FROM pg_attribute a WHERE a.attrelid = c.conrelid AND a.attnum = c.conkey[1]), f.relname,
+       (SELECT a.attname FROM pg_attribute a WHERE a.attrelid = c.confrelid AND a.attnum = c.confkey[1])
 FROM pg_constraint c JOIN pg_class r ON r.oid = c.conrelid
+JOIN pg_class f ON f.oid = c.confrelid AND f.relnamespace = r.relnamespace
 JOIN pg_index i ON i.indexrelid = c.conindid AND i.indisvalid
-LEFT JOIN pg_class f ON f.oid = c.confrelid AND f.relnamespace = r.relnamespace
-WHERE c.conrelid = %s AND c.contype IN ('p', 'f') AND c.convalidated
-  AND (r.relkind = 'p' OR NOT EXISTS (SELECT FROM pg_inherits WHERE inhparent = r.oid))
+WHERE c.conrelid = %s AND c.contype = 'f' AND c.convalidated AND cardinality(c.conkey) = 1 AND {ALONE}
+"""
+UNIQUE = f"""
+SELECT array_agg(a.attname::text) FROM pg_index i JOIN pg_class r ON r.oid = i.indrelid
+JOIN unnest(i.indkey) WITH ORDINALITY k (attnum, nth) ON k.nth <= i.indnkeyatts
+LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum AND a.attnotnull AND NOT EXISTS (
+  SELECT FROM pg_constraint n
+  WHERE n.conrelid = r.oid AND n.contype = 'n' AND NOT n.convalidated AND n.conkey = ARRAY[k.attnum])
+WHERE i.indrelid = %s AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND {ALONE}
+GROUP BY i.indexrelid HAVING count(a.attname) = count(*)
 """
 
 
@@ -137,8 +156,8 @@ def describe(connection: Connection, schema: str, name: str) -> Relation | None:
         oid, size, block, has_xmin = found
         cursor.execute(COLUMNS, {"oid": oid})
         columns = tuple(SourceColumn(*row) for row in cursor.fetchall())
-        cursor.execute(CONSTRAINTS, (oid,))
-        constraints = cursor.fetchall()
-    primary = frozenset(column for kind, own, _, _ in constraints if kind == "p" for column in own)
-    foreign = frozenset((own[0], table, key) for kind, own, table, key in constraints if kind == "f" and len(own) == 1)
-    return Relation(schema, name, columns, size, size // block, has_xmin, primary, foreign)
+        cursor.execute(FOREIGN, (oid,))
+        foreign = frozenset(cursor.fetchall())
+        cursor.execute(UNIQUE, (oid,))
+        unique = frozenset(frozenset(names) for (names,) in cursor.fetchall())
+    return Relation(oid, schema, name, columns, size, size // block, has_xmin, unique, foreign)

@@ -15,9 +15,10 @@ from psycopg2.extensions import connection as Connection
 
 from conf.contract import DECIMAL, is_summed
 from conf.settings import Postgres, Settings
-from pipelines import lake
+from pipelines import basis, lake
+from pipelines.changes import count
 from pipelines.connection import unhurried
-from pipelines.duck import Difference, differences, engine, parquet
+from pipelines.duck import Difference, differences, engine, relation
 from pipelines.pg_types import Reading, rescued
 from pipelines.reader import Plan, Reader
 from pipelines.records import Run
@@ -71,11 +72,9 @@ def values_of(one: Plan) -> dict[str, str]:
     return values if one.partial else values | {"_rescued": rescued(one.readings)}
 
 
-def bronze_evidence(what: str, files: list[str], one: Plan) -> tuple[int, Evidence]:
-    """The same of Parquet files, as DuckDB computes it."""
+def bronze_evidence(what: str, rows: str, one: Plan) -> tuple[int, Evidence]:
+    """The same of a relation (SQL), as DuckDB computes it."""
     names = list(values_of(one))
-    if not files:
-        return 0, {name: ("0", Decimal(0) if is_summed(one.types[name]) else None) for name in names}
     key = ", ".join(f"{quoted(name)}::varchar" for name in one.table.keys)
     items = ["count(*)"]
     for name in names:
@@ -83,7 +82,7 @@ def bronze_evidence(what: str, files: list[str], one: Plan) -> tuple[int, Eviden
         items.append(f"coalesce(sum(('0x' || left({digest}, 15))::bigint), 0)::varchar")
         items.append(f"coalesce(sum({quoted(name)}), 0)" if is_summed(one.types[name]) else "NULL")
     with engine(what) as connection:
-        found = connection.execute(f"SELECT {', '.join(items)} FROM read_parquet($files)", {"files": files}).fetchone()
+        found = connection.execute(f"SELECT {', '.join(items)} FROM {rows}").fetchone()
     assert found is not None
     return found[0], {name: (found[1 + 2 * index], found[2 + 2 * index]) for index, name in enumerate(names)}
 
@@ -115,63 +114,39 @@ def duckdb_text(value: str, kind: str) -> str:
 
 
 def compare(
-    settings: Settings, server: Postgres, picture: Snapshot, one: Plan, files: list[str], run: Run, report: Report
+    settings: Settings, server: Postgres, picture: Snapshot, one: Plan, bronze: str, run: Run, report: Report
 ) -> SourceDifference | None:
-    """How the source's table differs from bronze's files, which `run` read; None where it does not."""
+    """How the source's table differs from bronze's rows (SQL), which `run` left; None where it does not."""
     what = f"bronze.{one.table.name}"
-    now, then = source_evidence(picture.connection, one), bronze_evidence(what, files, one)
+    now, then = source_evidence(picture.connection, one), bronze_evidence(what, bronze, one)
     if now == then:
         return None
     types = {name: one.types[name] for name in values_of(one)}
-    oldest = f"'{int(run.snapshot.split(':')[0]) % 2**32}'::xid"
-    exact = one.relation.has_xmin and not _shape_changed(picture.connection, one, oldest)
-    newer_sql = f"age(xmin) <= age({oldest})" if exact else "true"
-    with _read_again(settings, server, picture, one, run, newer_sql, report) as again:
-        old, all_rows = (parquet(again, files, f"NOT {NEWER}"), parquet(again, files)) if again else ("", "")
-        actual = parquet(files, again)
-        if not again:
-            return SourceDifference([], 0, then[0], exact)
-        scratch = Path(again[0]).parent
-        found = differences(what, old, actual, types, one.table.keys, scratch)
+    facts, _ = basis.table(picture.connection, one, basis.server(picture.connection))
+    changed = basis.what_changed(run.table(one.table.name).basis, facts, but=("reading", "software"))
+    exact = one.relation.has_xmin and not changed and not basis.went_back(run, picture)
+    since = basis.newer(run.snapshot) if exact else "true"
+    with _read_again(settings, server, picture, one, run, since, report) as (again, scratch):
+        marked = types | {NEWER: "boolean"}
+        found = differences(what, relation(again, marked, f"NOT {NEWER}"), bronze, types, one.table.keys, scratch)
         keys = ", ".join(map(quoted, one.table.keys))
         with engine(what, scratch) as connection:
-            newer = connection.execute(f"SELECT count(*) FROM {all_rows} WHERE {NEWER}").fetchone()
-            gone = connection.execute(
-                f"SELECT count(*) FROM (SELECT {keys} FROM {actual} EXCEPT ALL SELECT {keys} FROM {all_rows})"
-            ).fetchone()
-    return SourceDifference(found, newer[0] if newer else 0, gone[0] if gone else 0, exact)
-
-
-# A column may come with a default, a label be renamed, a partition be attached without a row being written. A server
-# that was restored counts its transactions anew.
-SHAPE = """
-SELECT age({oldest}) < 0 OR EXISTS (
-  WITH RECURSIVE part AS (
-    SELECT %(name)s::regclass::oid AS oid UNION SELECT i.inhrelid FROM pg_inherits i JOIN part p ON i.inhparent = p.oid)
-  SELECT FROM part p JOIN pg_class c USING (oid) WHERE age(c.xmin) <= age({oldest})
-  UNION ALL SELECT FROM part p JOIN pg_attribute a ON a.attrelid = p.oid WHERE age(a.xmin) <= age({oldest})
-  UNION ALL SELECT FROM part p JOIN pg_inherits i ON i.inhparent = p.oid WHERE age(i.xmin) <= age({oldest})
-  UNION ALL SELECT FROM pg_enum e WHERE age(e.xmin) <= age({oldest}))
-"""
-
-
-def _shape_changed(connection: Connection, one: Plan, oldest: str) -> bool:
-    """Whether the table itself may be another than when the run read it: then no row's age says anything."""
-    with connection.cursor() as cursor:
-        cursor.execute(SHAPE.format(oldest=oldest), {"name": one.relation.sql})
-        return bool(cursor.fetchone()[0])
+            left = f"(SELECT {keys} FROM {bronze} EXCEPT ALL SELECT {keys} FROM {relation(again, marked)})"
+            newer, gone = count(connection, relation(again, marked, NEWER)), count(connection, left)
+    return SourceDifference(found, newer, gone, exact)
 
 
 @contextmanager
 def _read_again(
     settings: Settings, server: Postgres, picture: Snapshot, one: Plan, run: Run, newer: str, report: Report
-) -> Iterator[list[str]]:
-    """The table as bronze reads it, and, by the SQL `newer`, whether a row was written after the run's snapshot."""
+) -> Iterator[tuple[list[str], Path]]:
+    """The table as bronze reads it, and, by the SQL `newer`, whether a row was written after the run's snapshot; and a
+    folder to work in."""
     marked = replace(one, readings=one.readings | {NEWER: Reading(newer)}, types=one.types | {NEWER: "boolean"})
     reader = Reader(server, picture.exported, run.run, threading.Event(), report)
     with lake.scratch(settings.bronze_path, "reconcile") as folder:
         try:
             part = reader.read(marked, "", folder)
-            yield [str(folder / part.name)] if part.rows else []
+            yield [str(folder / part.name)] if part.rows else [], folder
         finally:
             reader.close()

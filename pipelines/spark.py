@@ -1,6 +1,5 @@
 """The Spark session: local, quiet, in UTC, with the Delta jars that set-up checked."""
 
-import json
 import os
 import re
 import signal
@@ -9,7 +8,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +18,13 @@ import pyarrow.parquet as pq
 
 from conf.settings import PROJECT, Settings
 from pipelines import lake
+from pipelines.content import Content, folded
 from pipelines.errors import StorageFault, UsageFault
 from pipelines.signals import held_back
+from pipelines.sql import backquoted
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
-    from pyspark.sql.types import StructType
 
 JARS = PROJECT / ".jars"
 JAVA = ("17", "21")
@@ -122,24 +123,28 @@ def _end(spark: "SparkSession") -> None:
                 gateway.proc.wait()
 
 
-def read(spark: "SparkSession", path: Path, version: int) -> "DataFrame":
-    """A Delta table as it was at `version`: the files that its log names. Raises StorageFault where one is gone."""
-    from pyspark.sql.types import StructType
+def read(spark: "SparkSession", content: Content) -> "DataFrame":
+    """The rows that count of a version: the files that its log names. Raises StorageFault where one is gone."""
+    frame = read_files(spark, list(content.files), content.types)
+    if content.base is None:
+        return frame
+    view = f"lakehouse_{uuid.uuid4().hex}"
+    frame.createTempView(view)
+    try:
+        return spark.sql(folded(view, tuple(content.types), content.keys, content.base, backquoted))
+    finally:
+        spark.catalog.dropTempView(view)
 
-    if lake.version(path) is None:
-        raise StorageFault(f"table {path} is gone; restore it from a backup, or run its layer again")
-    schema = StructType.fromJson(json.loads(lake.schema_json(path, version)))
-    return read_files(spark, [Path(file) for file in lake.file_paths(path, version)], schema)
 
-
-def read_files(spark: "SparkSession", files: list[Path], schema: "StructType | str") -> "DataFrame":
-    """Parquet files of a table, whether a commit names them or not yet."""
+def read_files(spark: "SparkSession", files: list[str], types: Mapping[str, str]) -> "DataFrame":
+    """Parquet files of columns (name to Spark SQL type), whether a commit names them or not yet."""
+    schema = ", ".join(f"{backquoted(name)} {kind}" for name, kind in types.items())
     for file in files:
-        if not file.exists():
+        if not Path(file).exists():
             raise StorageFault(f"{file} cannot be read; restore it from a backup")
     if not files:
         return spark.createDataFrame([], schema)
-    return spark.read.schema(schema).parquet(*map(str, files))
+    return spark.read.schema(schema).parquet(*files)
 
 
 def write_files(frame: "DataFrame", path: Path, run: int) -> list[str]:

@@ -9,3 +9,8 @@ def quoted(name: str) -> str:
 def literal(text: str) -> str:
     """A text as an SQL literal, for any setting of PostgreSQL."""
     return " E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def backquoted(name: str) -> str:
+    """A name as Spark's SQL writes it."""
+    return "`" + name.replace("`", "``") + "`"

@@ -24,7 +24,7 @@ def status(settings: Settings, report: Report) -> None:
             if run is None:
                 notes.append(f"{layer} has no complete run in {path}: `make {layer}`")
                 continue
-            rows = sum(one.rows_out for one in run.tables if not one.is_quarantine)
+            rows = sum(one.rows_out for one in run.tables if not one.is_beside)
             aside = sum(one.set_aside for one in run.tables)
             finished = f"{run.finished:%Y-%m-%d %H:%M}"
             numbers = (str(run.run), age(now - run.finished), f"{rows:,}", f"{aside:,}")

@@ -30,7 +30,7 @@ def run_targets(settings: Settings, targets: set[str]) -> None:
         if "seed" in targets:
             seed(settings, report)
         if layers := targets & set(LAYERS):
-            show(settings, run_layers(settings, layers, report), report)
+            show(settings, run_layers(settings, layers, report, full=full_tables()), report)
         if "export" in targets:
             export(settings, report)
         if "status" in targets:
@@ -44,6 +44,10 @@ def run_targets(settings: Settings, targets: set[str]) -> None:
             maintain(settings, report)
         if "history" in targets:
             history(settings, report)
+        if "plan" in targets:
+            from pipelines.plan import plan
+
+            plan(settings, full_tables(), report)
         if "reconcile" in targets:
             from pipelines.reconcile import reconcile
 
@@ -52,6 +56,19 @@ def run_targets(settings: Settings, targets: set[str]) -> None:
         from pipelines.shell import shell
 
         shell(settings)
+
+
+def full_tables() -> frozenset[str]:
+    """The tables that FULL=1 asks to be built whole: all, or those that TABLES names. Raises UsageFault."""
+    full, some = os.environ.get("FULL", ""), os.environ.get("TABLES", "").replace(",", " ").split()
+    names = {table.name for layer in LAYERS for table in catalogue.tables(layer)}
+    if full not in ("", "0", "1"):
+        raise UsageFault(f"FULL is {full}; say FULL=1 to build tables whole")
+    if unknown := sorted(set(some) - names):
+        raise UsageFault(f"TABLES names {', '.join(unknown)}; there are {', '.join(sorted(names))}")
+    if some and full != "1":
+        raise UsageFault(f"TABLES={','.join(some)} says which tables FULL=1 builds whole; say FULL=1, too")
+    return frozenset(some or names) if full == "1" else frozenset()
 
 
 def seed(settings: Settings, report: Report) -> None:

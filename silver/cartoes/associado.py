@@ -11,6 +11,7 @@ TABLE = Table(
     __name__,
     __doc__,
     inputs=(associado.TABLE,),
+    history=True,
     columns=(
         Column("id_associado", "bigint", "Member id", key=True, source="id"),
         Column("nome", "string", "First name", nullable=True, pii=Pii.DIRECT),

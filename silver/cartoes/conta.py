@@ -12,6 +12,7 @@ TABLE = Table(
     __name__,
     __doc__,
     inputs=(conta.TABLE,),
+    history=True,
     columns=(
         Column("id_conta", "bigint", "Account id", key=True, source="id"),
         Column("tipo", "string", "Account type", nullable=True, labels=conta.TABLE["tipo"].labels),

@@ -282,7 +282,7 @@ def test_comments_of_the_contract_are_in_the_table_and_bronze_is_private(lakehou
 
 @pytest.mark.parametrize("size", [0, 1, 8192, 70 * 2**20, 500 * 2**20])
 def test_ranges_cover_every_page_once(size: int) -> None:
-    relation = Relation("s", "t", (), size, size // 8192)
+    relation = Relation(1, "s", "t", (), size, size // 8192)
     conditions = bronze.ranges(relation)
     for page in {0, 1, relation.pages // 2, relation.pages, relation.pages + 5}:
         assert sum(inside(condition, page) for condition in conditions) == 1

@@ -16,7 +16,7 @@ from conf.settings import Postgres
 from gold.cartoes import movimento_flat
 from pipelines import lake, records
 from pipelines.csv_check import against_gold
-from pipelines.duck import differences, parquet
+from pipelines.duck import differences, evidence, relation
 from pipelines.errors import QualityFault, SourceFault, StorageFault
 from pipelines.reconcile import reconcile
 from pipelines.report import Report
@@ -267,10 +267,8 @@ def test_a_source_that_changed_after_the_run_is_told_from_a_corrupt_lake(
     path = settings.bronze_path / "cartoes/movimento"
     DeltaTable(path).update(predicate="id = 20", updates={"vlr_transacao": "0.01"})
     (run,) = records.read_runs(settings.bronze_path)
-    from pipelines.duck import evidence
-
     types = {column.name: column.type for column in run.table("movimento").columns}
-    _, columns = evidence("bronze.movimento", lake.file_paths(path, 1), types, ("id",))
+    _, columns = evidence("bronze.movimento", relation(lake.file_paths(path, 1), types), types, ("id",))
     assert columns != run.table("movimento").columns
     assert "bronze.movimento is not what the source had: 1 row changed in vlr_transacao, key 20" in faults(
         lakehouse, capsys
@@ -328,8 +326,9 @@ def test_rows_that_share_a_key_or_have_none_are_told_apart(copy: Lake, capsys: p
     other = pa.table({"id": pa.array([None] * 300, pa.int64()), "v": list(range(1000, 1300))})
     for name, rows in (("a", many), ("b", other)):
         pq.write_table(rows, path.with_name(name))
-    one_side, other_side = (parquet([str(path.with_name(name))], []) for name in ("a", "b"))
-    (one,) = differences("x", one_side, other_side, {"id": "bigint", "v": "bigint"}, ("id",), copy.folder)
+    types = {"id": "bigint", "v": "bigint"}
+    one_side, other_side = (relation([str(path.with_name(name))], types) for name in ("a", "b"))
+    (one,) = differences("x", one_side, other_side, types, ("id",), copy.folder)
     assert (one.kind, one.rows, one.columns) == ("changed", 300, ("v",))
 
 

@@ -5,6 +5,7 @@ from deltalake import DeltaTable
 
 from conf.contract import fail
 from pipelines import bronze, catalogue, export, lake, proof, quality, records, silver
+from pipelines.content import stored
 from pipelines.errors import QualityFault, StorageFault
 from pipelines.records import RuleRun
 from pipelines.silver import Judged
@@ -146,12 +147,15 @@ def plan_of(lakehouse: Lake, settings) -> str:  # type: ignore[no-untyped-def]
     spark, entry = lakehouse.spark, next(e for e in catalogue.entries("silver") if e.table is movimento.TABLE)
 
     def written(name: str):  # type: ignore[no-untyped-def]
-        return read(spark, settings.silver_path / "cartoes" / name, run.table(name).version)
+        table = catalogue.table_of("silver", name)
+        assert table is not None
+        return read(spark, stored(settings.silver_path, run, table, name))
 
     spark.conf.set("spark.sql.autoBroadcastJoinThreshold", -1)
     try:
         rows = {table.name: table.rows_out for table in run.tables}
-        judged: Judged = silver.judge(settings, spark, upstream, entry, written, rows)
+        bronze = [read(spark, stored(settings.bronze_path, upstream, one)) for one in entry.table.inputs]
+        judged: Judged = silver.judge(upstream, entry, bronze, written, rows)
         return str(judged.rows._jdf.queryExecution().executedPlan().toString())
     finally:
         spark.conf.unset("spark.sql.autoBroadcastJoinThreshold")

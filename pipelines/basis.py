@@ -1,0 +1,190 @@
+"""What an incremental load rests on: facts of server, table and software of which each, once changed, asks for a full
+load; and whether a snapshot is later than another.
+
+A row's `xmin` tells who wrote it last, but not that its table was swapped, a partition attached, a column added with a
+default, a label renamed, or the server restored from a backup.
+"""
+
+import hashlib
+import json
+import re
+from datetime import datetime, timedelta
+from functools import cache
+
+from psycopg2.extensions import connection as Connection
+
+from conf.settings import PROJECT, Settings
+from pipelines.pg_types import select_list
+from pipelines.reader import Plan
+from pipelines.records import Call, Run, TableRun
+from pipelines.source import Snapshot
+
+# What a person is told when a fact is another one.
+CHANGED = {
+    "server": "the server is another one",
+    "timeline": "the server was restored, or another one took over",
+    "database": "the database is another one",
+    "version": "the server has another version",
+    "extensions": "the server's extensions changed",
+    "relations": "another table has its name, or its partitions changed",
+    "columns": "its columns or their defaults changed",
+    "types": "the type of a column changed: labels, members",
+    "key": "its key changed",
+    "reading": "columns are read otherwise",
+    "software": "this software changed",
+}
+NIGHT = timedelta(hours=12)
+HALF = 2**31  # transaction ids that a row's age tells apart
+
+SERVER = """
+SELECT CASE WHEN pg_is_in_recovery() THEN (SELECT timeline_id FROM pg_control_checkpoint())::text
+            ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END,
+       (SELECT system_identifier FROM pg_control_system())::text,
+       (SELECT oid FROM pg_database WHERE datname = current_database())::text, current_setting('server_version_num'),
+       (SELECT string_agg(extname || extversion, ' ' ORDER BY extname) FROM pg_extension)
+"""
+READABLE = """
+SELECT bool_and(has_function_privilege(f, 'EXECUTE')) FROM unnest(ARRAY['pg_control_system()',
+  'pg_control_checkpoint()', 'pg_walfile_name(pg_lsn)', 'pg_current_wal_insert_lsn()']) f
+"""
+# What a value's text is depends on all types below its column's: labels of an enum, members of a composite.
+TABLE = """
+WITH RECURSIVE part AS (
+  SELECT %(oid)s::oid AS oid UNION SELECT i.inhrelid FROM pg_inherits i JOIN part p ON i.inhparent = p.oid
+), typ AS (
+  SELECT a.atttypid AS oid FROM pg_attribute a WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped
+  UNION
+  SELECT unnest(ARRAY[t.typelem, t.typbasetype, r.rngsubtype, m.rngsubtype]
+                || ARRAY(SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = t.typrelid AND t.typtype = 'c'))
+  FROM typ JOIN pg_type t USING (oid) LEFT JOIN pg_range r ON r.rngtypid = t.oid
+  LEFT JOIN pg_range m ON m.rngmultitypid = t.oid
+)
+SELECT (SELECT string_agg(oid::text, ' ' ORDER BY oid) FROM part),
+  (SELECT string_agg(concat_ws(' ', a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attcollation,
+     a.attgenerated, a.attmissingval::text, md5(pg_get_expr(d.adbin, d.adrelid))), ',' ORDER BY a.attrelid, a.attnum)
+   FROM pg_attribute a JOIN part ON part.oid = a.attrelid
+   LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum WHERE a.attnum > 0 AND NOT a.attisdropped),
+  (SELECT string_agg(concat_ws(' ', t.oid, t.typname, t.typoutput,
+     (SELECT string_agg(enumlabel, ',' ORDER BY enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid),
+     (SELECT string_agg(concat_ws(' ', attname, atttypid, atttypmod), ',' ORDER BY attnum) FROM pg_attribute
+      WHERE attrelid = t.typrelid AND t.typtype = 'c' AND NOT attisdropped)), ';' ORDER BY t.oid)
+   FROM typ JOIN pg_type t USING (oid)),
+  EXISTS (SELECT FROM part JOIN pg_class c USING (oid) LEFT JOIN pg_am am ON am.oid = c.relam
+          WHERE c.relkind NOT IN ('r', 'p') OR (c.relkind = 'r' AND am.amname <> 'heap')),
+  EXISTS (SELECT FROM typ JOIN pg_type t USING (oid) WHERE t.typname ~ '^(reg[a-z]+|aclitem)$')
+"""
+
+
+@cache
+def software() -> str:
+    """Fingerprint of our sources and of the libraries that they are pinned to."""
+    made = hashlib.sha256()
+    files = [PROJECT / "requirements/run.txt", PROJECT / "requirements/jars.sha256"]
+    for package in ("conf", "bronze", "silver", "gold", "pipelines"):
+        files += sorted((PROJECT / package).rglob("*.py"))
+    for file in files:
+        made.update(str(file.relative_to(PROJECT)).encode() + b"\0" + file.read_bytes() + b"\0")
+    return made.hexdigest()[:16]
+
+
+def server(connection: Connection) -> dict[str, str] | None:
+    """The facts of the server; None where this user may not know them."""
+    with connection.cursor() as cursor:
+        cursor.execute(READABLE)
+        if not cursor.fetchone()[0]:
+            return None
+        cursor.execute(SERVER)
+        timeline, system, database, version, extensions = cursor.fetchone()
+    known = {"server": system, "timeline": timeline, "database": database, "version": version}
+    return known | {"extensions": _hash(extensions or "")}
+
+
+def table(connection: Connection, one: Plan, known: dict[str, str] | None) -> tuple[str, str]:
+    """What a table's incremental loads rest on, as JSON; and why it has none, empty where it may."""
+    with connection.cursor() as cursor:
+        cursor.execute(TABLE, {"oid": one.relation.oid})
+        relations, columns, types, foreign, names = cursor.fetchone()
+    keys = frozenset(one.table.keys)
+    why = ""
+    if known is None:
+        why = "this user may not ask which server it is (EXECUTE on pg_control_system, pg_control_checkpoint)"
+    elif foreign or not one.relation.has_xmin:
+        why = "it is a view, or another kind of table than PostgreSQL's own"
+    elif keys not in one.relation.unique:
+        why = f"the source has no unique, not null key {', '.join(one.table.keys)}"
+    elif any(one.readings[key].fits for key in one.table.keys):
+        why = "its key may have values that bronze cannot hold"
+    elif names:
+        why = "a column holds names of the catalogue"
+    facts = (known or {}) | {
+        "relations": relations,
+        "columns": _hash(columns),
+        "types": _hash(types or ""),
+        "key": ", ".join(one.table.keys) if keys in one.relation.unique else "",
+        "reading": _hash(select_list(one.readings) + json.dumps(one.types)),
+        "software": software(),
+    }
+    return json.dumps(facts), why
+
+
+def what_changed(was: str, now: str, but: tuple[str, ...] = ()) -> str:
+    """The first fact that is another one, in words; empty where all are the same, or among `but`."""
+    before, after = json.loads(was or "{}"), json.loads(now)
+    return next((said for name, said in CHANGED.items() if name not in but and before.get(name) != after.get(name)), "")
+
+
+def whole(settings: Settings, done: TableRun | None, asked: bool, now: datetime) -> str:
+    """Why a table is built whole, whatever changed: the first time, asked for, or the last time is long ago (some hours
+    early, so that a nightly run is never late). Empty where nothing of it holds."""
+    if done is None:
+        return "the first time"
+    if asked:
+        return "asked for"
+    if done.full_at and timedelta(0) <= now - done.full_at <= timedelta(days=settings.full_days) - NIGHT:
+        return ""
+    return f"LAKEHOUSE_FULL_DAYS={settings.full_days} have passed"
+
+
+def derived(settings: Settings, call: Call, origin: Run | None, name: str) -> str:
+    """Why a table of silver or gold is built whole, whatever changed; `origin` is the run its last version is of."""
+    previous = call.previous
+    done = next((one for one in previous.tables if one.name == name), None) if previous else None
+    if why := whole(settings, done, name in call.full, call.run.started):
+        return why
+    if previous and previous.software != software():
+        return CHANGED["software"]
+    if previous and previous.card_numbers != settings.card_numbers:
+        return "LAKEHOUSE_CARD_NUMBERS changed"
+    return "" if origin else "the run that it was built from is gone"
+
+
+def went_back(was: Run, now: Snapshot) -> str:
+    """Why a snapshot may not see what the one of a run saw; empty where it sees all of that.
+
+    Of a standby's snapshot the transactions that run are not told (`xmin:xmax:xip,…`); its place in the log is.
+    """
+    (low, high, running), (_, top, still) = _parsed(was.snapshot), _parsed(now.xid_range)
+    ahead = not was.position or _place(was.position) > _place(now.after)
+    if ahead or top < high or any(one < high and one not in running for one in still):
+        return "the source is older than when it was read last"
+    return "too many transactions since it was read last" if top - low >= HALF else ""
+
+
+def newer(snapshot: str) -> str:
+    """The SQL condition of the rows that were written by a transaction which a snapshot may not have seen."""
+    return f"age(xmin) <= (SELECT age('{int(snapshot.split(':')[0]) % 2**32}'::xid))"
+
+
+def _parsed(snapshot: str) -> tuple[int, int, set[int]]:
+    low, high, running = re.fullmatch(r"(\d+):(\d+):([\d,]*)", snapshot).groups()  # type: ignore[union-attr]
+    return int(low), int(high), {int(one) for one in running.split(",") if one}
+
+
+def _place(position: str) -> int:
+    """A place in the write-ahead log, as `16/B374D848`, as a number."""
+    high, low = position.split("/")
+    return int(high, 16) << 32 | int(low, 16)
+
+
+def _hash(value: str) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()[:16]

@@ -1,0 +1,171 @@
+"""What changed between two versions of a table, and a version made of the one before and what changed.
+
+Files that both versions have hold the same rows, so only the others are looked at. All of it is DuckDB's work.
+"""
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal, localcontext
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from conf.contract import Table
+from pipelines import lake
+from pipelines.content import Content
+from pipelines.duck import Columns, Engine, exact, measured, relation, text
+from pipelines.errors import QualityFault
+from pipelines.proof import Built
+from pipelines.records import TableRun
+from pipelines.sql import quoted
+
+TECHNICAL = ("_batch",)
+SMALL, MANY = 16 * 2**20, 8
+
+
+def listed(names: Iterable[str]) -> str:
+    return ", ".join(map(quoted, names))
+
+
+def count(db: Engine, rows: str) -> int:
+    found = db.execute(f"SELECT count(*) FROM {rows}").fetchone()
+    return int(found[0]) if found else 0
+
+
+def within(rows: str, keys: Sequence[str], some: str) -> str:
+    """SQL of the rows whose key is among `some` (a relation)."""
+    return f"(SELECT * FROM {rows} SEMI JOIN {some} USING ({listed(keys)}))"
+
+
+def without(rows: str, keys: Sequence[str], some: str) -> str:
+    """SQL of the rows whose key is not among `some`."""
+    return f"(SELECT * FROM {rows} ANTI JOIN {some} USING ({listed(keys)}))"
+
+
+def changed_keys(old: Content, new: Content) -> str:
+    """SQL of the keys that only one of two versions has, or that have other values. A key comes once in each."""
+    gone, came = set(old.files) - set(new.files), set(new.files) - set(old.files)
+    if old.base is None and new.base is None:
+        return unlike(old.only(gone).sql, new.only(came).sql, old, new)
+    if not gone:  # batches were appended
+        return f"(SELECT DISTINCT {listed(new.keys)} FROM {new.only(came).raw})"
+    return unlike(old.sql, new.sql, old, new)
+
+
+def unlike(one: str, other: str, old: Content, new: Content) -> str:
+    """SQL of the keys of which two relations have other rows; `old` and `new` say which columns these have."""
+    keys = old.keys
+    values = {name: kind for name, kind in new.types.items() if name not in (*keys, *TECHNICAL)}
+    if values.keys() != {name for name in old.types if name not in (*keys, *TECHNICAL)}:
+        return f"(SELECT {listed(keys)} FROM {one} UNION SELECT {listed(keys)} FROM {other})"
+    sides = [
+        f"(SELECT {listed(keys)}, true AS _here"
+        + "".join(f", {exact(name, kind)} AS v{index}" for index, (name, kind) in enumerate(values.items()))
+        + f" FROM {rows})"
+        for rows in (one, other)
+    ]
+    differs = "".join(f" OR a.v{index} IS DISTINCT FROM b.v{index}" for index in range(len(values)))
+    where = f"a._here IS NULL OR b._here IS NULL{differs}"
+    return f"(SELECT {listed(keys)} FROM {sides[0]} a FULL JOIN {sides[1]} b USING ({listed(keys)}) WHERE {where})"
+
+
+def moved(columns: Columns, gone: Columns, came: Columns) -> Columns:
+    """Checksums and sums of a table after some rows went and others came."""
+
+    def after(was: str, less: str, more: str) -> str:
+        with localcontext(prec=76):
+            return f"{Decimal(was) - Decimal(less) + Decimal(more):f}"
+
+    return tuple(
+        replace(
+            one,
+            checksum=after(one.checksum, less.checksum, more.checksum),
+            total=None if one.total is None else after(one.total, less.total or "0", more.total or "0"),
+        )
+        for one, less, more in zip(columns, gone, came, strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where new files of a table go, and the run that makes them."""
+
+    table: Table
+    path: Path
+    run: int
+
+    def new(self) -> str:
+        lake.make_folder(self.path)
+        return f"part-{self.run:05d}-{uuid.uuid4().hex}.parquet"
+
+
+def write(db: Engine, rows: str, place: Place) -> list[str]:
+    """Writes the rows of a relation as one file, none where there are none. Its name."""
+    name = place.new()
+    save(db, rows, place.path / name)
+    if pq.read_metadata(place.path / name).num_rows:
+        return [name]
+    (place.path / name).unlink()
+    return []
+
+
+def save(db: Engine, rows: str, file: Path) -> None:
+    dialect = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, USE_TMP_FILE false"
+    db.execute(f"COPY (SELECT * FROM {rows}) TO {text(str(file))} ({dialect})")
+
+
+def spliced(db: Engine, old: Content, done: TableRun, place: Place, keys: str, rows: str) -> Built:
+    """A version in which the rows of `keys` (a table of `db`) are those of the relation `rows`, all others as in `old`.
+
+    Only files that hold one of the keys are written again, and small ones where there are many. Raises QualityFault
+    where what was written is not that.
+    """
+    own, files = old.keys, set(old.files)
+    sql = f"SELECT DISTINCT _file FROM read_parquet([{', '.join(map(text, old.files))}], filename = '_file')"
+    found = db.execute(f"{sql} SEMI JOIN {keys} USING ({listed(own)})").fetchall() if files else []
+    touched = {str(name) for (name,) in found}
+    small = {file for file in files if Path(file).stat().st_size < SMALL}
+    if len(small) >= MANY:
+        touched |= small
+    written: list[str] = []
+    try:
+        for file in sorted(touched - small):
+            written += write(db, without(old.only({file}).sql, own, keys), place)
+        rest = without(old.only(touched & small).sql, own, keys)
+        columns = listed(old.types)
+        fresh = f"(SELECT {columns} FROM {rest} UNION ALL SELECT {columns} FROM {rows})"
+        written += write(db, fresh, place)
+        kept = tuple(Path(file).name for file in sorted(files - touched))
+        return _proved(db, old, done, place, keys, rows, touched, written, kept)
+    except BaseException:
+        for name in written:
+            (place.path / name).unlink(missing_ok=True)
+        raise
+
+
+def _proved(
+    db: Engine,
+    old: Content,
+    done: TableRun,
+    place: Place,
+    keys: str,
+    rows: str,
+    touched: set[str],
+    written: list[str],
+    kept: tuple[str, ...],
+) -> Built:
+    """What was written, if it has what the files it replaces had, less the rows of the keys, and the new rows."""
+    types, own = old.types, old.keys
+
+    def of(relation: str) -> tuple[int, Columns]:
+        return measured(db, relation, types, own)
+
+    before, now = of(old.only(touched).sql), of(relation([str(place.path / name) for name in written], types))
+    gone, came = of(within(old.only(touched).sql, own, keys)), of(rows)
+    if now != (before[0] - gone[0] + came[0], moved(before[1], gone[1], came[1])):
+        raise QualityFault(f"{place.table.layer}.{done.name}: a row was lost or doubled on the way; run it again")
+    total = done.rows_out - gone[0] + came[0]
+    how = f"{came[0]:,} written, {gone[0]:,} replaced"
+    done = replace(done, rows_out=total, columns=moved(done.columns, gone[1], came[1]), how=how)
+    return Built(done, place.table, place.path, None, written, (), kept)

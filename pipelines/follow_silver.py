@@ -1,0 +1,208 @@
+"""Silver from what changed in bronze: rows that changed, and rows whose parents did, are judged again; others stay.
+
+What a run knows of a table (rows, sums, failures of each rule) is corrected by what the old rows and the new ones of
+those keys add to it, so that it is what a run over all rows would find.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from conf.contract import Reference, Table
+from conf.settings import Settings
+from pipelines import lake, quality, records
+from pipelines.catalogue import Entry
+from pipelines.changes import Place, changed_keys, count, listed, save, spliced, unlike, within
+from pipelines.content import Content, stored
+from pipelines.duck import Engine, engine, relation
+from pipelines.errors import QualityFault
+from pipelines.lake import QUARANTINE
+from pipelines.proof import Built, unchanged
+from pipelines.records import Link, RuleRun, Run, TableRun
+from pipelines.report import Report
+from pipelines.silver import Found, Judged, accepted, conserve, gate, judge, say, totals, verdicts
+from pipelines.spark import read, read_files, write_parquet
+from pipelines.sql import quoted
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+SHARE = 0.25  # of its rows; where more are to be judged again, all are
+AFFECTED = "affected"
+
+
+def follow(
+    settings: Settings,
+    started: "Callable[[], SparkSession]",
+    link: Link,
+    entry: Entry,
+    done: dict[str, Built],
+    folder: Path,
+    report: Report,
+) -> list[Built]:
+    """A table and its quarantine with what changed since the run before; nothing where much did. Raises as a run over
+    all rows would."""
+    table, previous, origin = entry.table, link.call.previous, link.origin
+    assert previous is not None and origin is not None
+    was, aside = previous.table(table.name), previous.table(table.name + QUARANTINE)
+    rules = {rule.rule: rule for rule in records.read_rules(settings.silver_path, previous) if rule.table == table.name}
+    with engine(f"silver.{table.name}", folder) as db:
+        some = _affected(db, settings, link, previous, origin, table, done)
+        if not some:
+            again = tuple(replace(rule, run=link.call.run.run) for rule in rules.values())
+            path = settings.silver_path / table.domain
+            say(table, numbers(was, aside, rules, []), again, report)
+            return [
+                unchanged(was, table, path / was.name, again),
+                unchanged(aside, table, path / aside.name),
+            ]
+        if some > SHARE * max(was.rows_in, 1):
+            return []
+        spark, place = started(), folder / table.name
+        old = _judged(db, settings, spark, origin, entry, place, lambda name: stored_as(settings, previous, name))
+        new = _judged(db, settings, spark, link.upstream, entry, place, lambda name: done[name].content)
+        less = _counted(old.rows.agg(*quality.counts(table, old.checks)).first())
+        more = _counted(new.rows.agg(*quality.counts(table, new.checks)).first())
+        found = {
+            name: value - less[name] + more[name] for name, value in numbers(was, aside, rules, new.checks).items()
+        }
+        known = _known(db, rules, table)
+        verdict = tuple(verdicts(new, found, table, link.call.run.run, known))
+        gate(table, found, verdict, settings.quality.max_quarantined)
+        conserve(table, link.upstream, found)
+        good, bad = accepted(settings, new, table), quality.quarantined(new.rows, table, new.checks, link.upstream.run)
+        built = [replace(_replaced(db, settings, link, was, good, place / "accepted", table), rules=verdict)]
+        try:
+            built.append(_replaced(db, settings, link, aside, bad, place / "aside", table))
+            _prove(table, built, found)
+        except BaseException:
+            for one in built:
+                one.discard()
+            raise
+    say(table, found, verdict, report)
+    counted = {name: found[name] for name in ("rows_in", "set_aside", "copies")}
+    return [replace(built[0], done=replace(built[0].done, **counted)), built[1]]
+
+
+def stored_as(settings: Settings, run: Run, name: str) -> Content:
+    """A table of silver, by name, as a run left it."""
+    from pipelines.catalogue import table_of
+
+    table = table_of("silver", name)
+    assert table is not None
+    return stored(settings.silver_path, run, table, name)
+
+
+def _affected(
+    db: Engine, settings: Settings, link: Link, previous: Run, origin: Run, table: Table, done: dict[str, Built]
+) -> int:
+    """Makes the table `affected`: keys whose row bronze has changed, or whose parent is another one. How many."""
+    (source,) = table.inputs
+    rows = changed_keys(
+        stored(settings.bronze_path, origin, source), stored(settings.bronze_path, link.upstream, source)
+    )
+    named = ", ".join(f"{quoted(table[key].made_from)} AS {quoted(key)}" for key in table.keys)
+    parts = [f"SELECT {named} FROM {rows}"]
+    for column, reference in table.references:
+        other = _other_parents(settings, previous, reference, done)
+        for name in (table.name, table.name + QUARANTINE):
+            children = stored(settings.silver_path, previous, table, name).sql
+            parts += [
+                f"SELECT {listed(table.keys)} FROM {children} WHERE {quoted(column.name)} IN {keys}" for keys in other
+            ]
+    db.execute(f"CREATE TEMP TABLE {AFFECTED} AS {' UNION '.join(parts)}")
+    return count(db, AFFECTED)
+
+
+def _other_parents(settings: Settings, previous: Run, reference: Reference, done: dict[str, Built]) -> list[str]:
+    """SQL of the keys of parents that came, went, entered or left quarantine, or of which rules see other values."""
+    parent, some = reference.table, []
+    for name, more in ((parent.name, reference.columns), (parent.name + QUARANTINE, ())):
+        old, new = stored_as(settings, previous, name), done[name].content
+        seen = listed((parent.keys[0], *more))
+        sides = [
+            f"(SELECT {seen} FROM {one.only(set(one.files) - set(other.files)).sql})"
+            for one, other in ((old, new), (new, old))
+        ]
+        if set(old.files) != set(new.files):
+            both = " UNION ".join(
+                f"(SELECT * FROM {one} EXCEPT SELECT * FROM {other})" for one, other in (sides, reversed(sides))
+            )
+            some.append(f"(SELECT {quoted(parent.keys[0])} FROM ({both}))")
+    return some
+
+
+def _judged(
+    db: Engine,
+    settings: Settings,
+    spark: "SparkSession",
+    run: Run,
+    entry: Entry,
+    folder: Path,
+    silver: Callable[[str], Content],
+) -> Judged:
+    """The affected rows as a bronze run has them, judged with the silver tables of that time."""
+    (source,) = entry.table.inputs
+    content = stored(settings.bronze_path, run, source)
+    named = ", ".join(f"{quoted(key)} AS {quoted(entry.table[key].made_from)}" for key in entry.table.keys)
+    with lake.storage(f"folder {folder}"):
+        folder.mkdir(exist_ok=True)
+    file = folder / f"{run.run}.parquet"
+    save(db, within(content.sql, content.keys, f"(SELECT {named} FROM {AFFECTED})"), file)
+    tables = [reference.table.name for _, reference in entry.table.references]
+    parents = {name: silver(name) for one in tables for name in (one, one + QUARANTINE)}
+    rows = {name: count(db, parent.sql) for name, parent in parents.items()}
+    bronze = [read_files(spark, [str(file)], content.types)]
+    return judge(run, entry, bronze, lambda name: read(spark, parents[name]), rows)
+
+
+def _counted(row: object) -> Found:
+    assert row is not None
+    return {name: value or 0 for name, value in row.asDict().items()}  # type: ignore[attr-defined]
+
+
+def numbers(was: TableRun, aside: TableRun, rules: dict[str, RuleRun], checks: list[quality.Check]) -> Found:
+    """What the run before counted, as `quality.counts` names it. There are no copies where keys come once."""
+    found: Found = {name: getattr(was, name) for name in ("rows_in", "rows_out", "set_aside", "copies")}
+    for name, total in was.totals.items():
+        found |= {f"{name}_out": total, f"{name}_aside": aside.totals[name], f"{name}_copies": Decimal(0)}
+    return found | {f"failed_{index}": rules[check.name].failed for index, check in enumerate(checks)}
+
+
+def _known(db: Engine, rules: dict[str, RuleRun], table: Table) -> dict[str, tuple[str, ...]]:
+    """Keys that failed a rule before and were not judged again."""
+    shown = f"concat_ws(', ', {listed(table.keys)})"
+    named = sorted({key for rule in rules.values() for key in rule.keys})
+    sql = f"SELECT {shown} FROM {AFFECTED} WHERE list_contains($keys, {shown})"
+    again = {key for (key,) in db.execute(sql, {"keys": named}).fetchall()} if named else set()
+    return {name: tuple(key for key in rule.keys if key not in again) for name, rule in rules.items()}
+
+
+def _replaced(
+    db: Engine, settings: Settings, link: Link, was: TableRun, frame: "DataFrame", folder: Path, table: Table
+) -> Built:
+    """A table in which the affected rows are those of `frame`; unchanged where they are so already."""
+    previous = link.call.previous
+    assert previous is not None
+    place = Place(table, settings.silver_path / table.domain / was.name, link.call.run.run)
+    old = stored(settings.silver_path, previous, table, was.name)
+    with lake.storage(f"folder {folder}"):
+        folder.mkdir(exist_ok=True)
+    new = relation([str(file) for file in write_parquet(frame, folder)], old.types)
+    keys = f'"{was.name} differs"'
+    db.execute(f"CREATE TEMP TABLE {keys} AS {unlike(within(old.sql, old.keys, AFFECTED), new, old, old)[1:-1]}")
+    if not count(db, keys):
+        return unchanged(was, table, place.path)
+    return spliced(db, old, was, place, keys, within(new, old.keys, keys))
+
+
+def _prove(table: Table, built: list[Built], found: Found) -> None:
+    """Raises QualityFault unless the tables have the rows and the sums that were counted."""
+    for one, rows, side in zip(built, ("rows_out", "set_aside"), ("out", "aside"), strict=True):
+        if one.done.rows_out != found[rows] or one.done.totals != totals(table, found, side):
+            raise QualityFault(
+                f"silver.{one.done.name}: its rows or sums are not those that were counted; "
+                "silver stays as it was, run it again"
+            )

@@ -1,0 +1,95 @@
+"""`make plan`: what the next run would do with each table, and why. It reads the source and writes nothing."""
+
+import tempfile
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from conf.settings import Postgres, Settings
+from pipelines import basis, catalogue, records
+from pipelines.bronze import drift, plans, source_totals
+from pipelines.changes import count, without
+from pipelines.content import stored
+from pipelines.duck import engine, relation
+from pipelines.follow_bronze import Load, Totals, decide
+from pipelines.lake import LAYERS
+from pipelines.reader import Reader
+from pipelines.records import Call, Run
+from pipelines.report import Report, grid
+from pipelines.run import next_run, origin_of, source_server
+from pipelines.silver import whole_because
+from pipelines.source import Snapshot, snapshot
+
+
+def plan(settings: Settings, full: frozenset[str], report: Report) -> None:
+    """Shows each table: whole, or what changed; rows to come and rows deleted; why; and columns that changed."""
+    table = grid("layer", "table", "rows to come", "deleted", "how", left=2)
+    table.columns[-1].justify = "left"
+    notes: list[str] = []
+    for domain in catalogue.domains("bronze"):
+        tables = [one for one in catalogue.tables("bronze") if one.domain == domain]
+        previous = records.last_run(settings.bronze_path, domain)
+        with (
+            source_server(settings) as server,
+            snapshot(server, settings.schema_name, [one.source_name for one in tables]) as picture,
+        ):
+            todo = plans(picture, settings.schema_name, tuple(tables))
+            for load in decide(settings, picture, todo, previous, full, datetime.now(UTC)):
+                report.progress("plan", load.plan.table.name, 0)
+                rows, gone = _counted(settings, server, picture, load, previous, report)
+                how = f"whole: {load.why}" if load.why else "what changed" if rows or gone else "unchanged"
+                table.add_row("bronze", load.plan.table.name, f"{rows:,}", f"{gone:,}", how)
+                notes += drift(load.plan, load.before) if load.before else []
+        for layer in LAYERS[1:]:
+            for name, how in _derived(settings, layer, domain, full):
+                table.add_row(layer, name, "", "", how)
+    report.show(table)
+    for note in notes:
+        report.say(note)
+
+
+def _counted(
+    settings: Settings, server: Postgres, picture: Snapshot, load: Load, previous: Run | None, report: Report
+) -> tuple[int, int]:
+    """Rows to come, and rows deleted since the run before."""
+    reader = Reader(server, picture.exported, 0, threading.Event(), report)
+    since = basis.newer(previous.snapshot) if previous and not load.why else "false"
+    try:
+        totals = source_totals(picture.connection, load.plan, since, reader.watch)
+        if previous is None or load.why or load.before is None:
+            return totals.rows, 0
+        return totals.newer, _deleted(settings, load, previous, totals, reader)
+    finally:
+        reader.close()
+
+
+def _deleted(settings: Settings, load: Load, previous: Run, totals: Totals, reader: Reader) -> int:
+    one, keys = load.plan, load.plan.table.keys
+    assert load.before is not None
+    old, types = stored(settings.bronze_path, previous, one.table), {key: one.types[key] for key in keys}
+    with tempfile.TemporaryDirectory() as folder, engine(f"bronze.{one.table.name}", Path(folder)) as db:
+        part = reader.read(
+            replace(one, readings={key: one.readings[key] for key in keys}, types=types),
+            basis.newer(previous.snapshot),
+            Path(folder),
+        )
+        new = relation([f"{folder}/{part.name}"] if part.rows else [], types)
+        return load.before.rows_out + count(db, without(new, keys, old.sql)) - totals.rows
+
+
+def _derived(settings: Settings, layer: str, domain: str, full: frozenset[str]) -> list[tuple[str, str]]:
+    """How the tables of silver or gold will be built, by name."""
+    path = settings.layer_path(layer)
+    previous = records.last_run(path, domain)
+    run = previous or next_run(settings, layer, domain, "", None, "")
+    call = Call(replace(run, started=datetime.now(UTC)), previous, full)
+    upstream = records.last_run(settings.layer_path(LAYERS[LAYERS.index(layer) - 1]), domain)
+    origin = origin_of(settings, layer, previous)
+    said = []
+    for table in (one for one in catalogue.tables(layer) if one.domain == domain):
+        why = basis.derived(settings, call, origin, table.name)
+        if layer == "silver" and not why and upstream:
+            why = whole_because(settings, records.Link(call, upstream, origin), table)
+        said.append((table.name, f"whole: {why}" if why else f"what changed in {LAYERS[LAYERS.index(layer) - 1]}"))
+    return said

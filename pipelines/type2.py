@@ -1,0 +1,164 @@
+"""The type-2 history beside a silver table: every version of a row, from when to when it was the present one.
+
+The rows that are `_current` are the table's, always. Runs of bronze that silver has skipped leave their versions, too;
+these are judged by what stands in the row, for their parents' past is not kept.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from conf.contract import Severity, Table
+from conf.settings import Settings
+from pipelines import lake, records
+from pipelines.catalogue import Entry
+from pipelines.changes import Place, changed_keys, count, listed, save, spliced, unlike, within, write
+from pipelines.content import Content, stored
+from pipelines.duck import Engine, engine, relation
+from pipelines.errors import StorageFault
+from pipelines.lake import HISTORY
+from pipelines.proof import Built, prove, unchanged
+from pipelines.records import Link, Run, TableRun
+from pipelines.silver import accepted, guaranteed, judge
+from pipelines.spark import read, read_files, write_parquet
+from pipelines.sql import quoted
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+COLUMNS = {"_valid_from": "timestamp", "_valid_to": "timestamp", "_current": "boolean"}
+
+
+def beside(
+    settings: Settings,
+    started: "Callable[[], SparkSession]",
+    link: Link,
+    entry: Entry,
+    done: dict[str, Built],
+    folder: Path,
+) -> Built:
+    """The history of a table whose new version is in `done`."""
+    table, previous, new = entry.table, link.call.previous, done[entry.table.name].content
+    place = Place(table, lake.table_path(settings.silver_path, table, HISTORY), link.call.run.run)
+    known = [one for one in previous.tables if one.name == table.name + HISTORY] if previous else []
+    with engine(f"silver.{table.name}{HISTORY}", folder) as db:
+        if previous is None or not known:
+            return _begun(db, link, new, place)
+        was, now = (
+            stored(settings.silver_path, previous, table),
+            stored(settings.silver_path, previous, table, known[0].name),
+        )
+        skipped = _skipped(settings, link, table)
+        steps = [(run, *_step(db, settings, started, before, run, entry, done, folder)) for before, run in skipped]
+        steps.append((link.upstream, changed_keys(was, new), new.sql))
+        db.execute(f"CREATE TEMP TABLE k AS {' UNION '.join(f'SELECT * FROM {keys}' for _, keys, _ in steps)}")
+        if not count(db, "k"):
+            return unchanged(known[0], table, place.path)
+        db.execute(f"CREATE TEMP TABLE h AS SELECT * FROM {within(now.sql, now.keys, 'k')}")
+        db.execute("CREATE TEMP TABLE touched AS SELECT * FROM k WHERE false")
+        for index, (run, keys, rows) in enumerate(steps):
+            some = "k" if index == len(steps) - 1 else keys
+            _turn(db, new, some, rows, _moment(now, run.started))
+        if not count(db, "touched"):
+            return unchanged(known[0], table, place.path)
+        db.execute("CREATE TEMP TABLE t AS SELECT DISTINCT * FROM touched")
+        return spliced(db, now, known[0], place, "t", within("h", now.keys, "t"))
+
+
+def _begun(db: Engine, link: Link, new: Content, place: Place) -> Built:
+    """The first version of a history: all rows, since this run."""
+    since = f"'{link.upstream.started.isoformat()}'::timestamptz"
+    files = write(
+        db,
+        f"(SELECT *, {since} AS _valid_from, NULL::timestamptz AS _valid_to, true AS _current FROM {new.sql})",
+        place,
+    )
+    types = {**new.types, **COLUMNS}
+    rows = count(db, new.sql)
+    done = TableRun(place.path.name, 0, rows, rows, full_at=link.call.run.started, how="begun")
+    schema = lake.schema_of(place.table, COLUMNS)
+    return prove(Built(done, place.table, place.path, schema, files), types, new.keys, rows, {})
+
+
+def _skipped(settings: Settings, link: Link, table: Table) -> list[tuple[Run, Run]]:
+    """The runs of bronze after the one that silver has read, but for the last, each with the one before it."""
+    if link.origin is None:
+        return []
+    runs = [
+        run
+        for run in records.read_runs(settings.bronze_path)
+        if (run.domain, run.lake) == (link.origin.domain, link.origin.lake)
+        and link.origin.run <= run.run < link.upstream.run
+    ]
+    there = [run for run in runs if "key" in guaranteed(run, table) and _is_there(settings, run)]
+    return list(pairwise(there))
+
+
+def _is_there(settings: Settings, run: Run) -> bool:
+    try:
+        records.check("bronze", settings.bronze_path, run)
+    except StorageFault:
+        return False
+    return True
+
+
+def _step(
+    db: Engine,
+    settings: Settings,
+    started: "Callable[[], SparkSession]",
+    before: Run,
+    run: Run,
+    entry: Entry,
+    done: dict[str, Built],
+    folder: Path,
+) -> tuple[str, str]:
+    """What a run of bronze that was skipped has changed: SQL of the keys, and of the rows that silver would have."""
+    table, (source,) = entry.table, entry.table.inputs
+    old, new = stored(settings.bronze_path, before, source), stored(settings.bronze_path, run, source)
+    name = quoted(f"changed {run.run}")
+    db.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM {changed_keys(old, new)}")
+    named = ", ".join(f"{quoted(table[key].made_from)} AS {quoted(key)}" for key in table.keys)
+    keys = f"(SELECT {named} FROM {name})"
+    types = done[table.name].content.types
+    if not count(db, name):
+        return keys, relation([], types)
+    file = folder / f"{table.name}.{run.run}.parquet"
+    save(db, within(new.sql, new.keys, name), file)
+    spark, made = started(), folder / f"{table.name}.{run.run}"
+    rows = {one: built.done.rows_out for one, built in done.items()}
+    frames = [read_files(spark, [str(file)], new.types)]
+    judged = judge(run, entry, frames, lambda one: read(spark, done[one].content), rows)
+    of_parents = {
+        f"{reference.table.name}:{why}" for _, reference in table.references for why in ("missing", "quarantined")
+    }
+    checks = [replace(one, severity=Severity.WARN) if one.name in of_parents else one for one in judged.checks]
+    with lake.storage(f"folder {made}"):
+        made.mkdir()
+    files = write_parquet(accepted(settings, replace(judged, checks=checks), table), made)
+    return keys, relation([str(file) for file in files], types)
+
+
+def _moment(history: Content, at: datetime) -> str:
+    """When a run's versions begin: at its start, but after all that is known, whatever the clock says."""
+    last = "SELECT max(greatest(_valid_from, coalesce(_valid_to, _valid_from))) FROM"
+    return (
+        f"(SELECT greatest('{at.isoformat()}'::timestamptz, ({last} {history.sql}) + INTERVAL 1 microsecond, "
+        f"({last} h) + INTERVAL 1 microsecond))"
+    )
+
+
+def _turn(db: Engine, table: Content, keys: str, rows: str, moment: str) -> None:
+    """Ends, in the table `h`, the current version of each key that `rows` has otherwise or not at all, and begins the
+    one that it has."""
+    now = within("(SELECT * FROM h WHERE _current)", table.keys, keys)
+    db.execute(f"CREATE OR REPLACE TEMP TABLE d AS {unlike(now, within(rows, table.keys, keys), table, table)[1:-1]}")
+    db.execute(f"CREATE OR REPLACE TEMP TABLE m AS SELECT {moment} AS moment")
+    these = listed(table.keys)
+    among = f"({these}) IN (SELECT ({these}) FROM d)" if len(table.keys) > 1 else f"{these} IN (SELECT {these} FROM d)"
+    db.execute(f"UPDATE h SET _valid_to = (SELECT moment FROM m), _current = false WHERE _current AND {among}")
+    columns = listed(table.types)
+    db.execute(f"INSERT INTO h SELECT {columns}, (SELECT moment FROM m), NULL, true FROM {within(rows, table.keys, 'd')}")
+    db.execute("INSERT INTO touched SELECT * FROM d")
