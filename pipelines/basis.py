@@ -23,6 +23,7 @@ from pipelines.source import Snapshot
 CHANGED = {
     "server": "the server is another one",
     "timeline": "the server was restored, or another one took over",
+    "started": "the server was started anew, and may be a copy of before",
     "database": "the database is another one",
     "version": "the server has another version",
     "extensions": "the server's extensions changed",
@@ -41,7 +42,8 @@ SELECT CASE WHEN pg_is_in_recovery() THEN (SELECT timeline_id FROM pg_control_ch
             ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END,
        (SELECT system_identifier FROM pg_control_system())::text,
        (SELECT oid FROM pg_database WHERE datname = current_database())::text, current_setting('server_version_num'),
-       (SELECT string_agg(extname || extversion, ' ' ORDER BY extname) FROM pg_extension)
+       (SELECT string_agg(extname || extversion, ' ' ORDER BY extname) FROM pg_extension),
+       pg_postmaster_start_time()::text
 """
 READABLE = """
 SELECT bool_and(has_function_privilege(f, 'EXECUTE')) FROM unnest(ARRAY['pg_control_system()',
@@ -87,16 +89,16 @@ def software() -> str:
     return made.hexdigest()[:16]
 
 
-def server(connection: Connection) -> dict[str, str] | None:
-    """The facts of the server; None where this user may not know them."""
+def server(connection: Connection, settings: Settings) -> dict[str, str] | None:
+    """The facts of the server; None where this user may not know them. Nobody but us starts the embedded one, often."""
     with connection.cursor() as cursor:
         cursor.execute(READABLE)
         if not cursor.fetchone()[0]:
             return None
         cursor.execute(SERVER)
-        timeline, system, database, version, extensions = cursor.fetchone()
-    known = {"server": system, "timeline": timeline, "database": database, "version": version}
-    return known | {"extensions": _hash(extensions or "")}
+        timeline, system, database, version, extensions, began = cursor.fetchone()
+    known = {"server": system, "timeline": timeline, "started": began if settings.postgres else ""}
+    return known | {"database": database, "version": version, "extensions": _hash(extensions or "")}
 
 
 def table(connection: Connection, one: Plan, known: dict[str, str] | None) -> tuple[str, str]:

@@ -52,7 +52,7 @@ def decide(
     settings: Settings, picture: Snapshot, plans: list[Plan], previous: Run | None, full: frozenset[str], now: datetime
 ) -> list[Load]:
     """How each table will be loaded: whole where anything could hide a change from `xmin`, or all is old."""
-    known = basis.server(picture.connection)
+    known = basis.server(picture.connection, settings)
     before = {done.name: done for done in previous.tables} if previous else {}
     back = basis.went_back(previous, picture) if previous else ""
     decided = []

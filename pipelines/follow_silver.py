@@ -63,6 +63,8 @@ def follow(
         spark, place = started(), folder / table.name
         old = _judged(db, settings, spark, origin, entry, place, lambda name: stored_as(settings, previous, name))
         new = _judged(db, settings, spark, link.upstream, entry, place, lambda name: done[name].content)
+        if {check.name for check in new.checks} != rules.keys():
+            return []
         less = _counted(old.rows.agg(*quality.counts(table, old.checks)).first())
         more = _counted(new.rows.agg(*quality.counts(table, new.checks)).first())
         found = {
@@ -83,7 +85,8 @@ def follow(
             raise
     say(table, found, verdict, report)
     counted = {name: found[name] for name in ("rows_in", "set_aside", "copies")}
-    return [replace(built[0], done=replace(built[0].done, **counted)), built[1]]
+    good_done, bad_done = replace(built[0].done, **counted), replace(built[1].done, rows_in=found["set_aside"])
+    return [replace(built[0], done=good_done), replace(built[1], done=bad_done)]
 
 
 def stored_as(settings: Settings, run: Run, name: str) -> Content:

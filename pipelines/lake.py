@@ -219,7 +219,16 @@ def commit_changes(path: Path, table: Table, added: Sequence[str], removed: Sequ
     """
     with storage(f"table {path}"):
         target, now = (version(path) or 0) + 1, time.time_ns() // 10**6
-        lines: list[dict[str, Any]] = [{"commitInfo": {"timestamp": now, "operation": "WRITE"}}]
+        lines: list[dict[str, Any]] = [
+            {
+                "commitInfo": {
+                    "timestamp": now,
+                    "operation": "WRITE",
+                    "operationParameters": {},
+                    "engineInfo": "lakehouse",
+                }
+            }
+        ]
         common = {"partitionValues": {}, "dataChange": True}
         for name in removed:
             size = (path / name).stat().st_size

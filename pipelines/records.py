@@ -337,6 +337,6 @@ def restore(path: Path, target: int) -> int:
         return target
     with storage(f"table {path}"):
         last = DeltaTable(path).history(1)[0]
-        if (last["operation"], last["operationParameters"].get("version")) != ("RESTORE", str(target)):
+        if (last["operation"], last.get("operationParameters", {}).get("version")) != ("RESTORE", str(target)):
             DeltaTable(path).restore(target)
         return version(path) or 0

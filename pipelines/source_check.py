@@ -122,7 +122,7 @@ def compare(
     if now == then:
         return None
     types = {name: one.types[name] for name in values_of(one)}
-    facts, _ = basis.table(picture.connection, one, basis.server(picture.connection))
+    facts, _ = basis.table(picture.connection, one, basis.server(picture.connection, settings))
     changed = basis.what_changed(run.table(one.table.name).basis, facts, but=("reading", "software"))
     exact = one.relation.has_xmin and not changed and not basis.went_back(run, picture)
     since = basis.newer(run.snapshot) if exact else "true"

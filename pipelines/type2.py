@@ -160,5 +160,7 @@ def _turn(db: Engine, table: Content, keys: str, rows: str, moment: str) -> None
     among = f"({these}) IN (SELECT ({these}) FROM d)" if len(table.keys) > 1 else f"{these} IN (SELECT {these} FROM d)"
     db.execute(f"UPDATE h SET _valid_to = (SELECT moment FROM m), _current = false WHERE _current AND {among}")
     columns = listed(table.types)
-    db.execute(f"INSERT INTO h SELECT {columns}, (SELECT moment FROM m), NULL, true FROM {within(rows, table.keys, 'd')}")
+    db.execute(
+        f"INSERT INTO h SELECT {columns}, (SELECT moment FROM m), NULL, true FROM {within(rows, table.keys, 'd')}"
+    )
     db.execute("INSERT INTO touched SELECT * FROM d")

@@ -22,6 +22,7 @@ from pyspark.sql import DataFrame, SparkSession
 from conf.settings import PROJECT, Postgres, Settings, load
 from pipelines import embedded, records
 from pipelines.connection import dsn
+from pipelines.lake import LAYERS
 from pipelines.report import Report
 from pipelines.run import run_layers
 from pipelines.spark import session
@@ -112,6 +113,7 @@ def spark() -> Iterator[SparkSession]:
         yield spark
 
 
+ALL = "associado conta cartao movimento movimento_flat"
 Rows = Callable[..., DataFrame]
 
 
@@ -139,10 +141,11 @@ class Lake:
         settings, _ = load({f"LAKEHOUSE_{name}": value for name, value in named.items()}, base=self.folder)
         return settings.model_copy(update={"postgres": self.address})
 
-    def run(self, *layers: str, **given: str) -> Settings:
+    def run(self, *layers: str, full: str = "", **given: str) -> Settings:
+        """Runs layers, all of them by default; `full` names tables to build whole."""
         settings = self.settings(**given)
         with Report() as report:
-            run_layers(settings, set(layers or ("bronze", "silver", "gold")), report, self.spark)
+            run_layers(settings, set(layers or LAYERS), report, self.spark, frozenset(full.split()))
         return settings
 
     def table(self, layer: str, name: str) -> list[dict[str, Any]]:

@@ -58,7 +58,7 @@ POINTS = {
     ),
     "restore, half of the tables": Point("restore", "pipelines.records:restore", nth=2),
     "maintain, some files removed": Point("maintain", "pipelines.maintain:remove", nth=2),
-    "maintain, compacted, not recorded": Point("maintain", "pipelines.lake:commit_files"),
+    "maintain, compacted, not recorded": Point("maintain", "pipelines.lake:commit_changes"),
 }
 
 

@@ -344,7 +344,7 @@ def test_a_join_that_loses_or_multiplies_a_movement_leaves_the_old_gold(
         entry = catalogue.Entry(movimento_flat.TABLE, broken)
         monkeypatch.setattr(catalogue, "entries", lambda layer, entry=entry: (entry,))
         with pytest.raises(QualityFault, match="a join lost or multiplied rows"):
-            lakehouse.run("gold")
+            lakehouse.run("gold", full="movimento_flat")
         assert (lakehouse.csv, lakehouse.table("gold", "movimento_flat")) == before
         assert lake.version(path) == 0 and len(list(path.glob("*.parquet"))) == 1  # nothing was committed or left
 
@@ -425,7 +425,7 @@ def test_a_csv_that_lacks_a_record_or_a_cent_is_not_published(
     read_back = export.read_back
     monkeypatch.setattr(export, "read_back", lambda *arguments: broken(*read_back(*arguments)))
     with pytest.raises(QualityFault, match="records for 16 rows of gold"):
-        lakehouse.run("gold")
+        lakehouse.run("gold", full="movimento_flat")
     assert lakehouse.csv == before and len(lakehouse.table("gold", "movimento_flat")) == 16
     path = settings.gold_path / "cartoes/movimento_flat"
     assert lake.version(path) == 0 and len(list(path.glob("*.parquet"))) == 1

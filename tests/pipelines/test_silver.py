@@ -11,7 +11,8 @@ from pipelines.records import RuleRun
 from pipelines.silver import Judged
 from pipelines.spark import read
 from silver.cartoes import movimento
-from tests.conftest import Lake, execute
+from tests.conftest import ALL, Lake, execute
+from tests.pipelines.test_run import agree
 
 KEYED = (
     "CREATE TABLE associado (id bigint PRIMARY KEY, nome text, sobrenome text, idade int, email text)",
@@ -219,8 +220,32 @@ def test_a_run_that_fails_leaves_no_file_of_its_work(keyed: Lake, monkeypatch: p
                     ("read_back", "gold"),
                 }:
                     with pytest.raises(StorageFault, match="broken"):
-                        keyed.run(layer)
+                        keyed.run(layer, full=ALL)
                     assert files() == before, (name, layer)
+
+
+def test_a_run_that_fails_while_it_follows_what_changed_leaves_no_file_either(
+    keyed: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = keyed.run()
+    execute(keyed.address, "UPDATE associado SET nome = 'x' WHERE id < 4", "DELETE FROM movimento WHERE id = 1")
+
+    def broken(*_: object) -> None:
+        raise StorageFault("broken")
+
+    for layer, places in {
+        "bronze": ("follow_bronze.measured", "follow_bronze._keys", "follow_bronze.save"),
+        "silver": ("changes._proved", "follow_silver._prove", "follow_silver.spliced", "type2._turn", "type2.spliced"),
+        "gold": ("changes._proved", "follow_gold._like", "export.read_back"),
+    }.items():
+        before = sorted(str(path) for path in settings.layer_path(layer).rglob("*"))
+        for place in places:
+            with monkeypatch.context() as patch, pytest.raises(StorageFault, match="broken"):
+                patch.setattr(f"pipelines.{place}", broken)
+                keyed.run(layer)
+            assert sorted(str(path) for path in settings.layer_path(layer).rglob("*")) == before, place
+        keyed.run(layer)
+    assert agree(keyed) == 199
 
 
 def test_guarantees_are_what_constraints_promise_of_every_row(keyed: Lake) -> None:
