@@ -129,11 +129,15 @@ def _inputs(db: Engine, table: Table, origin: Table, new: dict[str, Content], fo
 
 def _like(built: Built, link: Link, origin: Table) -> Built:
     """`built`, if it has as many rows as the input of which each gives one, and its sums."""
-    table, upstream = built.table, link.upstream.table(origin.name)
-    sums = gold.conserved(table, upstream)
-    if built.done.rows_out == upstream.rows_out and all(built.done.totals[name] == sums[name] for name in sums):
+    try:
+        table, upstream = built.table, link.upstream.table(origin.name)
+        sums = gold.conserved(table, upstream)
+        if built.done.rows_out != upstream.rows_out or any(built.done.totals[name] != sums[name] for name in sums):
+            raise QualityFault(
+                f"gold.{table.name}: its rows or sums are not those of silver.{origin.name}; "
+                "gold and the CSV stay as they were"
+            )
         return replace(built, done=replace(built.done, rows_in=upstream.rows_out))
-    built.discard()
-    raise QualityFault(
-        f"gold.{table.name}: its rows or sums are not those of silver.{origin.name}; gold and the CSV stay as they were"
-    )
+    except BaseException:
+        built.discard()
+        raise

@@ -10,6 +10,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow.parquet as pq
+from pyspark.sql import Observation
+
 from conf.contract import Reference, Table
 from conf.settings import Settings
 from pipelines import lake, quality, records
@@ -63,21 +66,27 @@ def follow(
         spark, place = started(), folder / table.name
         old = _judged(db, settings, spark, origin, entry, place, lambda name: stored_as(settings, previous, name))
         new = _judged(db, settings, spark, link.upstream, entry, place, lambda name: done[name].content)
-        if {check.name for check in new.checks} != rules.keys():
+        judged = new or old
+        assert judged is not None
+        if {check.name for check in judged.checks} != rules.keys():
             return []
-        less = _counted(old.rows.agg(*quality.counts(table, old.checks)).first())
-        more = _counted(new.rows.agg(*quality.counts(table, new.checks)).first())
+        less = _counted(old.rows.agg(*quality.counts(table, old.checks)).first()) if old else {}
+        good, more = _accepted(settings, new, table, place / "accepted") if new else ([], {})
         found = {
-            name: value - less[name] + more[name] for name, value in numbers(was, aside, rules, new.checks).items()
+            name: value - less.get(name, 0) + more.get(name, 0)
+            for name, value in numbers(was, aside, rules, judged.checks).items()
         }
-        known = _known(db, rules, table)
-        verdict = tuple(verdicts(new, found, table, link.call.run.run, known))
+        verdict = tuple(verdicts(judged, found, table, link.call.run.run, more, _known(db, rules, table)))
         gate(table, found, verdict, settings.quality.max_quarantined)
         conserve(table, link.upstream, found)
-        good, bad = accepted(settings, new, table), quality.quarantined(new.rows, table, new.checks, link.upstream.run)
-        built = [replace(_replaced(db, settings, link, was, good, place / "accepted", table), rules=verdict)]
+        bad = (
+            _written(quality.quarantined(new.rows, table, new.checks, link.upstream.run), place / "aside")
+            if (new and more["set_aside"])
+            else []
+        )
+        built = [replace(_replaced(db, settings, link, was, good, table), rules=verdict)]
         try:
-            built.append(_replaced(db, settings, link, aside, bad, place / "aside", table))
+            built.append(_replaced(db, settings, link, aside, bad, table))
             _prove(table, built, found)
         except BaseException:
             for one in built:
@@ -145,8 +154,8 @@ def _judged(
     entry: Entry,
     folder: Path,
     silver: Callable[[str], Content],
-) -> Judged:
-    """The affected rows as a bronze run has them, judged with the silver tables of that time."""
+) -> Judged | None:
+    """The affected rows as a bronze run has them, judged with the silver of that time; None where it has none."""
     (source,) = entry.table.inputs
     content = stored(settings.bronze_path, run, source)
     named = ", ".join(f"{quoted(key)} AS {quoted(entry.table[key].made_from)}" for key in entry.table.keys)
@@ -154,11 +163,27 @@ def _judged(
         folder.mkdir(exist_ok=True)
     file = folder / f"{run.run}.parquet"
     save(db, within(content.sql, content.keys, f"(SELECT {named} FROM {AFFECTED})"), file)
+    if not pq.read_metadata(file).num_rows:
+        return None
     tables = [reference.table.name for _, reference in entry.table.references]
     parents = {name: silver(name) for one in tables for name in (one, one + QUARANTINE)}
     rows = {name: count(db, parent.sql) for name, parent in parents.items()}
     bronze = [read_files(spark, [str(file)], content.types)]
     return judge(run, entry, bronze, lambda name: read(spark, parents[name]), rows)
+
+
+def _accepted(settings: Settings, judged: Judged, table: Table, folder: Path) -> tuple[list[str], Found]:
+    """Writes the rows that silver takes; the files, and what was counted on the way."""
+    observed = Observation(table.name)
+    rows = judged.rows.observe(observed, *quality.counts(table, judged.checks))
+    files = _written(accepted(settings, replace(judged, rows=rows), table), folder)
+    return files, {name: value or 0 for name, value in observed.get.items()}
+
+
+def _written(frame: "DataFrame", folder: Path) -> list[str]:
+    with lake.storage(f"folder {folder}"):
+        folder.mkdir()
+    return [str(file) for file in write_parquet(frame, folder)]
 
 
 def _counted(row: object) -> Found:
@@ -183,17 +208,13 @@ def _known(db: Engine, rules: dict[str, RuleRun], table: Table) -> dict[str, tup
     return {name: tuple(key for key in rule.keys if key not in again) for name, rule in rules.items()}
 
 
-def _replaced(
-    db: Engine, settings: Settings, link: Link, was: TableRun, frame: "DataFrame", folder: Path, table: Table
-) -> Built:
-    """A table in which the affected rows are those of `frame`; unchanged where they are so already."""
+def _replaced(db: Engine, settings: Settings, link: Link, was: TableRun, files: list[str], table: Table) -> Built:
+    """A table in which the affected rows are those of `files`; unchanged where they are so already."""
     previous = link.call.previous
     assert previous is not None
     place = Place(table, settings.silver_path / table.domain / was.name, link.call.run.run)
     old = stored(settings.silver_path, previous, table, was.name)
-    with lake.storage(f"folder {folder}"):
-        folder.mkdir(exist_ok=True)
-    new = relation([str(file) for file in write_parquet(frame, folder)], old.types)
+    new = relation(files, old.types)
     keys = f'"{was.name} differs"'
     db.execute(f"CREATE TEMP TABLE {keys} AS {unlike(within(old.sql, old.keys, AFFECTED), new, old, old)[1:-1]}")
     if not count(db, keys):

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import DataFrame, Observation
@@ -158,7 +157,7 @@ def _write(
         found: Found = {name: count or 0 for name, count in observed.get.items()}  # a sum over no rows is null
         counted = {name: found[name] for name in ("rows_in", "rows_out", "set_aside", "copies")}
         good = replace(good, done=TableRun(table.name, 0, **counted))
-        rules = tuple(verdicts(judged, found, table, run))
+        rules = tuple(verdicts(judged, found, table, run, found, {}))
         gate(table, found, rules, settings.quality.max_quarantined)
         conserve(table, upstream, found)
         good = prove(good, lake.types_of(table, {}), table.keys, found["rows_out"], totals(table, found, "out"))
@@ -181,12 +180,13 @@ def _set_aside(settings: Settings, judged: Judged, table: Table, upstream: Run, 
 
 
 def verdicts(
-    judged: Judged, found: Found, table: Table, run: int, known: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    judged: Judged, found: Found, table: Table, run: int, here: Found, known: Mapping[str, tuple[str, ...]]
 ) -> Iterator[RuleRun]:
-    """How each rule fared; the keys to look at cost a pass of their own, only where a rule has failed. `known` has keys
-    of rows that failed and are not among those judged, by rule."""
+    """How each rule fared in all rows; the keys to look at cost a pass of their own, only where a rule has failed in
+    those judged, as `here` counts them. `known` has keys of others that failed, by rule."""
     failed = {index: found[f"failed_{index}"] for index in range(len(judged.checks))}
-    keys = quality.examples(judged.rows, table, judged.checks, [index for index, count in failed.items() if count])
+    some = [index for index in failed if here.get(f"failed_{index}")]
+    keys = quality.examples(judged.rows, table, judged.checks, some)
     for index, check in enumerate(judged.checks):
         tested = found["rows_out"] if check.severity is Severity.WARN else found["rows_out"] + found["set_aside"]
         shown = tuple(sorted({*keys.get(index, ()), *known.get(check.name, ())}, key=_in_order))[: quality.EXAMPLES]
