@@ -26,7 +26,7 @@ DISK, GATEWAY = "CRASH_DISK", "PYSPARK_GATEWAY_PORT"
 @dataclass(frozen=True)
 class Point:
     """Before or after the nth call of a function, in a run of the target; `complete`: the run counts by then. `first`:
-    the point at which a run was killed before."""
+    the point at which a run was killed before. `keyed`: the tables have keys, so that the run follows what changed."""
 
     target: str
     function: str
@@ -34,6 +34,7 @@ class Point:
     nth: int = 1
     complete: bool = False
     first: str = ""
+    keyed: bool = False
 
 
 POINTS = {
@@ -43,16 +44,22 @@ POINTS = {
     "bronze, proved, not committed": Point("bronze", "pipelines.lake:commit_files", "before"),
     "bronze, half of the tables committed": Point("bronze", "pipelines.lake:commit_files", nth=2),
     "bronze, committed, not recorded": Point("bronze", "pipelines.records:record", "before"),
-    "bronze, recorded": Point("bronze", "pipelines.records:record", complete=True),
+    "bronze, recorded": Point("bronze", "pipelines.records:record", complete=True, keyed=True),
     "silver, Spark wrote, files not in place": Point("silver", "pipelines.spark:write_parquet"),
     "silver, files in place, not proved": Point("silver", "pipelines.proof:evidence", "before", 3),
     "silver, half of the tables committed": Point("silver", "pipelines.lake:commit_files", nth=4),
-    "silver, rules written, not the run": Point("silver", "pipelines.records:_append"),
+    "silver, rules written, not the run": Point("silver", "pipelines.records:_append", keyed=True),
     "gold, rows written, no CSV": Point("gold", "pipelines.export:draft", "before"),
     "gold, CSV written, not read back": Point("gold", "pipelines.export:read_back", "before"),
     "gold, committed, CSV not renamed": Point("gold", "pipelines.lake:commit_files"),
     "gold, CSV renamed, not recorded": Point("gold", "pipelines.records:record", "before"),
-    "gold, recorded": Point("gold", "pipelines.records:record", complete=True),
+    "gold, recorded": Point("gold", "pipelines.records:record", complete=True, keyed=True),
+    "bronze, batch written, not committed": Point("bronze", "pipelines.lake:commit_changes", "before", keyed=True),
+    "bronze, half of the batches committed": Point("bronze", "pipelines.lake:commit_changes", nth=2, keyed=True),
+    "silver, a file written again, not proved": Point("silver", "pipelines.changes:_proved", "before", 2, keyed=True),
+    "silver, half of the changes committed": Point("silver", "pipelines.lake:commit_changes", nth=3, keyed=True),
+    "gold, a commit half written": Point("gold", "pipelines.lake:_described", keyed=True),
+    "gold, changes committed, CSV not renamed": Point("gold", "pipelines.lake:commit_changes", keyed=True),
     "one table brought back, others not": Point(
         "bronze", "pipelines.records:restore", first="bronze, half of the tables committed"
     ),

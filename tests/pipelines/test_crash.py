@@ -5,8 +5,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,15 @@ CHANGES = (
 )
 KINDS = {"kill": -9, "error": 1, "full": 5}
 CSV = "export/movimento_flat.csv"
+# With keys, and with enough rows that do not change, all layers follow what does.
+MANY = 100
+KEYS = (
+    *(f"ALTER TABLE {name} ADD PRIMARY KEY (id)" for name in ("associado", "conta", "cartao", "movimento")),
+    f"INSERT INTO associado SELECT 1000 + i, 'Ana', 'Lima', 30, 'a@b' FROM generate_series(1, {MANY}) i",
+    f"INSERT INTO conta SELECT 1000 + i, 'corrente', '2020-01-01', 1000 + i FROM generate_series(1, {MANY}) i",
+    f"INSERT INTO cartao SELECT 1000 + i, '1', 'x', '2020-01-01', 1000 + i, 1000 + i FROM generate_series(1, {MANY}) i",
+    f"INSERT INTO movimento SELECT 1000 + i, 1, 'x', '2024-01-01', 1000 + i FROM generate_series(1, {MANY}) i",
+)
 State = dict[str, Run]
 
 
@@ -63,19 +74,31 @@ class Nights:
 
 
 @pytest.fixture(scope="module")
-def nights(server: Postgres, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nights]:
-    with fresh_database(server) as address:
-        folder = tmp_path_factory.mktemp("nights")
-        work = Lake(folder / "work", address, spark)
-        fill(work)
-        work.run()
-        shutil.copytree(work.folder, folder / "before")
-        execute(address, *CHANGES)
-        for layer in LAYERS:
-            work.run(layer)
-            shutil.copytree(work.folder, folder / layer)
-        assert agree(work) == 14
-        yield Nights(folder, address, spark)
+def nights(
+    server: Postgres, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[bool], Nights]]:
+    """Two nights of a source, whose tables have keys or not."""
+    with ExitStack() as stack:
+
+        @cache
+        def lived(keyed: bool) -> Nights:
+            address = stack.enter_context(fresh_database(server))
+            folder = tmp_path_factory.mktemp("nights")
+            work = Lake(folder / "work", address, spark)
+            fill(work, *(KEYS if keyed else ()))
+            work.run()
+            shutil.copytree(work.folder, folder / "before")
+            execute(address, *CHANGES)
+            for layer in LAYERS:
+                work.run(layer)
+                shutil.copytree(work.folder, folder / layer)
+            assert agree(work) == 14 + keyed * MANY
+            for layer in LAYERS:
+                whole = {table.how.startswith("whole") for table in state(work)[layer].tables if not table.is_beside}
+                assert whole == {not keyed}
+            return Nights(folder, address, spark)
+
+        yield lived
 
 
 def state(lakehouse: Lake) -> State:
@@ -154,18 +177,19 @@ def leftovers(lakehouse: Lake) -> list[Path]:
 
 @pytest.mark.parametrize("name", POINTS)
 def test_whatever_happens_there_readers_see_a_complete_state_and_the_next_run_mends(
-    name: str, nights: Nights, disk: Path | None, tmp_path: Path
+    name: str, nights: Callable[[bool], Nights], disk: Path | None, tmp_path: Path
 ) -> None:
     point = POINTS[name]
+    lived = nights(point.keyed)
     folder = (disk or tmp_path) / re.sub(r"\W+", "-", name)
-    stage = nights.stage(point.target)
-    shutil.copytree(nights.at(stage), folder)
-    lakehouse = Lake(folder, nights.address, nights.spark)
+    stage = lived.stage(point.target)
+    shutil.copytree(lived.at(stage), folder)
+    lakehouse = Lake(folder, lived.address, lived.spark)
     if point.target == "maintain":
         for number in range(3):
             (folder / f"lake/silver/cartoes/conta/part-{number:05d}-left.parquet").write_bytes(b"left")
-    expected = nights.at(stage if point.target in ("restore", "maintain") else point.target)
-    csvs = {nights.at(one).joinpath(CSV).read_bytes() for one in (stage, expected.name)}
+    expected = lived.at(stage if point.target in ("restore", "maintain") else point.target)
+    csvs = {lived.at(one).joinpath(CSV).read_bytes() for one in (stage, expected.name)}
     before = state(lakehouse)
     try:
         if point.first:
@@ -184,9 +208,7 @@ def test_whatever_happens_there_readers_see_a_complete_state_and_the_next_run_me
             if not point.complete:
                 assert seen == before or (point.target == "maintain" and content(seen) == content(before))
             else:
-                assert content(seen) == content(state(Lake(expected, nights.address, nights.spark))) and heads(
-                    lakehouse
-                )
+                assert content(seen) == content(state(Lake(expected, lived.address, lived.spark))) and heads(lakehouse)
             if point.complete:
                 assert lakehouse.csv == expected.joinpath(CSV).read_bytes()
             else:
@@ -194,10 +216,10 @@ def test_whatever_happens_there_readers_see_a_complete_state_and_the_next_run_me
         again(lakehouse, point.target)
         seen = state(lakehouse)
         if point.target == "restore":
-            wanted = state(Lake(nights.at("before"), nights.address, nights.spark))["silver"]
+            wanted = state(Lake(lived.at("before"), lived.address, lived.spark))["silver"]
             assert content({"silver": seen["silver"]}) == content({"silver": wanted})
         else:
-            assert content(seen) == content(state(Lake(expected, nights.address, nights.spark)))
+            assert content(seen) == content(state(Lake(expected, lived.address, lived.spark)))
         assert lakehouse.csv == expected.joinpath(CSV).read_bytes()
         with Report() as report:
             maintain(lakehouse.settings(), report)
