@@ -16,7 +16,7 @@ from pyspark.sql import Observation
 from conf.contract import Reference, Table
 from conf.settings import Settings
 from pipelines import lake, quality, records
-from pipelines.catalogue import Entry
+from pipelines.catalogue import Entry, table_of
 from pipelines.changes import Place, changed_keys, count, listed, save, spliced, unlike, within
 from pipelines.content import Content, stored
 from pipelines.duck import Engine, engine, relation
@@ -55,8 +55,9 @@ def follow(
         some = _affected(db, settings, link, previous, origin, table, done)
         if not some:
             again = tuple(replace(rule, run=link.call.run.run) for rule in rules.values())
-            path = settings.silver_path / table.domain
-            say(table, numbers(was, aside, rules, []), again, report)
+            path, found = settings.silver_path / table.domain, numbers(was, aside, rules, [])
+            gate(table, found, again, settings.quality.max_quarantined)
+            say(table, found, again, report)
             return [
                 unchanged(was, table, path / was.name, again),
                 unchanged(aside, table, path / aside.name),
@@ -100,8 +101,6 @@ def follow(
 
 def stored_as(settings: Settings, run: Run, name: str) -> Content:
     """A table of silver, by name, as a run left it."""
-    from pipelines.catalogue import table_of
-
     table = table_of("silver", name)
     assert table is not None
     return stored(settings.silver_path, run, table, name)

@@ -19,7 +19,7 @@ from pipelines.changes import TECHNICAL
 from pipelines.content import Content, folds_at, stored
 from pipelines.duck import HASHING, Difference, differences, evidence, relation
 from pipelines.errors import LockedFault, QualityFault, SourceFault, StorageFault
-from pipelines.lake import LAYERS, QUARANTINE
+from pipelines.lake import HISTORY, LAYERS, QUARANTINE
 from pipelines.reader import AUDIT, Plan
 from pipelines.records import Run, TableRun
 from pipelines.report import Report, grid
@@ -117,6 +117,12 @@ def _unlike_run(settings: Settings, layer: str, run: Run, done: TableRun) -> lis
     since = "" if head == done.version else f" (a commit that no run recorded, version {head}, changed it)"
     if rows != done.rows_out:
         return [f"has {rows:,} rows, run {run.run} left {done.rows_out:,}{since}"]
+    if done.name.endswith(HISTORY) and run.hashing == HASHING:
+        table = run.table(done.name.removesuffix(HISTORY))
+        names = {column.name: column.type for column in table.columns}
+        current = relation(now.files, names, "_current")
+        if evidence(f"{layer}.{done.name}", current, names, now.keys) != (table.rows_out, table.columns):
+            return [f"has other rows as current than {layer}.{table.name}"]
     wrong = [column.name for column, was in zip(columns, done.columns, strict=True) if column != was]
     return [f"is not what run {run.run} left: other values in {', '.join(wrong)}{since}"] if wrong else []
 

@@ -170,6 +170,8 @@ def _run_layer(
                 raise
             if previous and not drafts:
                 run = replace(run, csv_sha256=previous.csv_sha256)
+                for one in (one for one in built if one.table.csv):
+                    report.step(f"{lake.csv_path(settings, one.table)}: stays, it is the CSV of these rows")
             return _complete(path, run, built, report, drafts)
 
 

@@ -62,6 +62,7 @@ def test_a_run_writes_only_what_changed_and_nothing_where_nothing_did(
     keyed.spark = spark
     said = capsys.readouterr().err.splitlines()
     assert [line for line in said if "nothing changed" in line] == [f"{layer}: nothing changed" for layer in LAYERS]
+    assert said[-1] == f"{file}: stays, it is the CSV of these rows"
     assert versions(keyed) == before and (file.stat().st_mtime_ns, file.stat().st_ino) == (
         stat.st_mtime_ns,
         stat.st_ino,
