@@ -34,6 +34,7 @@ CHANGED = {
     "reading": "columns are read otherwise",
     "software": "this software changed",
 }
+MUCH = "much of it changed"
 NIGHT = timedelta(hours=12)
 HALF = 2**31  # transaction ids that a row's age tells apart
 

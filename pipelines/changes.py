@@ -4,7 +4,7 @@ Files that both versions have hold the same rows, so only the others are looked 
 """
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, localcontext
 from pathlib import Path
@@ -22,6 +22,7 @@ from pipelines.sql import quoted
 
 TECHNICAL = ("_batch",)
 SMALL, MANY = 16 * 2**20, 8
+SHARE = 0.25  # of a table's rows; where more are affected, all are built again
 
 
 def listed(names: Iterable[str]) -> str:
@@ -103,16 +104,32 @@ class Place:
 def write(db: Engine, rows: str, place: Place) -> list[str]:
     """Writes the rows of a relation as one file, none where there are none. Its name."""
     name = place.new()
-    save(db, rows, place.path / name)
-    if pq.read_metadata(place.path / name).num_rows:
-        return [name]
+    try:
+        save(db, rows, place.path / name)
+        if pq.read_metadata(place.path / name).num_rows:
+            return [name]
+    except BaseException:
+        (place.path / name).unlink(missing_ok=True)
+        raise
     (place.path / name).unlink()
     return []
 
 
 def save(db: Engine, rows: str, file: Path) -> None:
+    """Writes a relation as a Parquet file."""
     dialect = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, USE_TMP_FILE false"
+    kinds = {kind for _, kind, *_ in db.execute(f"DESCRIBE SELECT * FROM {rows}").fetchall()}
+    if kinds & {"FLOAT", "DOUBLE"}:
+        dialect += ", DICTIONARY_SIZE_LIMIT 0"  # in a dictionary DuckDB makes -0.0 and 0.0 one
     db.execute(f"COPY (SELECT * FROM {rows}) TO {text(str(file))} ({dialect})")
+
+
+def named_files(files: Sequence[str], types: Mapping[str, str]) -> tuple[str, str]:
+    """SQL that reads Parquet files with the file of each row, and that column's name: one that `types` has not."""
+    name = "_file"
+    while name in {column.lower() for column in types}:
+        name += "_"
+    return f"read_parquet([{', '.join(map(text, files))}], filename = {text(name)})", quoted(name)
 
 
 def spliced(db: Engine, old: Content, done: TableRun, place: Place, keys: str, rows: str) -> Built:
@@ -122,8 +139,9 @@ def spliced(db: Engine, old: Content, done: TableRun, place: Place, keys: str, r
     where what was written is not that.
     """
     own, files = old.keys, set(old.files)
-    sql = f"SELECT DISTINCT _file FROM read_parquet([{', '.join(map(text, old.files))}], filename = '_file')"
-    found = db.execute(f"{sql} SEMI JOIN {keys} USING ({listed(own)})").fetchall() if files else []
+    rows_of, file = named_files(old.files, old.types)
+    sql = f"SELECT DISTINCT {file} FROM {rows_of} SEMI JOIN {keys} USING ({listed(own)})"
+    found = db.execute(sql).fetchall() if files else []
     touched = {str(name) for (name,) in found}
     small = {file for file in files if Path(file).stat().st_size < SMALL}
     if len(small) >= MANY:
@@ -167,5 +185,5 @@ def _proved(
         raise QualityFault(f"{place.table.layer}.{done.name}: a row was lost or doubled on the way; run it again")
     total = done.rows_out - gone[0] + came[0]
     how = f"{came[0]:,} written, {gone[0]:,} replaced"
-    done = replace(done, rows_out=total, columns=moved(done.columns, gone[1], came[1]), how=how)
+    done = replace(done, rows_in=total, rows_out=total, columns=moved(done.columns, gone[1], came[1]), how=how)
     return Built(done, place.table, place.path, None, written, (), kept)

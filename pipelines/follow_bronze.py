@@ -13,9 +13,10 @@ from pathlib import Path
 
 from conf.settings import Settings
 from pipelines import basis, lake
-from pipelines.changes import Place, count, listed, moved, save, spliced, unlike, within, without, write
+from pipelines.changes import Place, count, listed, moved, named_files, save, spliced, unlike, within, without, write
 from pipelines.content import DELETED, Content, stored
 from pipelines.duck import Engine, duckdb_type, measured, relation
+from pipelines.errors import QualityFault
 from pipelines.proof import Built, unchanged
 from pipelines.reader import Part, Plan
 from pipelines.records import Run, TableRun
@@ -108,6 +109,7 @@ def _followed(
     really = f'"really {place.table.name}"'
     some = unlike(within(old.sql, keys, name), batch, old, old)
     db.execute(f"CREATE OR REPLACE TEMP TABLE {really} AS {some[1:-1]}")
+    expected = measured(db, within(batch, keys, really), old.types, keys)
     if (differ := count(db, really)) < came:
         written = write(db, within(batch, keys, really), place) if differ else []
         _remove(place.path, files)
@@ -130,6 +132,8 @@ def _followed(
             files.append(place.new())
             save(db, f"(SELECT {', '.join(tombs)} FROM {gone})", place.path / files[-1])
     (lost, less), (won, more) = (measured(db, rows, old.types, keys) for rows in (within(old.sql, keys, really), batch))
+    if (won, more) != expected:
+        return "a file does not hold what was read"
     columns = moved(before.columns, less, more)
     done = replace(
         before,
@@ -145,7 +149,10 @@ def _followed(
     if not files:
         return Built(done, place.table, place.path, None, [], (), kept)
     done = replace(done, batches=before.batches + 1)
-    return _folded(db, Built(done, place.table, place.path, None, files, (), kept), old, place)
+    try:
+        return _folded(db, Built(done, place.table, place.path, None, files, (), kept), old, place)
+    except QualityFault:
+        return "its batches cannot be folded"
 
 
 def _keys(plan: Plan, folder: Path, read: Read) -> str:
@@ -165,10 +172,9 @@ def _folded(db: Engine, built: Built, old: Content, place: Place) -> Built:
     db.execute(f"CREATE OR REPLACE TEMP TABLE {batches} AS {later}")
     if built.done.batches <= BATCHES and count(db, batches) <= SHARE * built.done.rows_out:
         return built
-    young = (
-        f"SELECT filename FROM read_parquet($files, filename = true) GROUP BY filename HAVING max(_batch) > {old.base}"
-    )
-    late = {str(name) for (name,) in db.execute(young, {"files": list(old.files)}).fetchall()}
+    rows_of, file = named_files(old.files, old.types)
+    young = f"SELECT {file} FROM {rows_of} GROUP BY {file} HAVING max(_batch) > {old.base}"
+    late = {str(name) for (name,) in db.execute(young).fetchall()}
     resting = Content(tuple(sorted(set(old.files) - late)), old.types, old.keys)
     rows, columns = measured(db, resting.sql, old.types, old.keys)
     was = replace(built.done, rows_out=rows, columns=columns)

@@ -11,7 +11,7 @@ from conf.contract import Table
 from conf.settings import Settings
 from pipelines import gold, lake
 from pipelines.catalogue import Entry
-from pipelines.changes import Place, changed_keys, count, listed, save, spliced, unlike, within
+from pipelines.changes import SHARE, Place, changed_keys, count, listed, save, spliced, unlike, within
 from pipelines.content import Content, stored
 from pipelines.duck import Engine, engine, relation
 from pipelines.errors import QualityFault
@@ -22,8 +22,6 @@ from pipelines.sql import quoted
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-SHARE = 0.25  # of its rows; where more are to be made anew, all are
 
 
 def follow(

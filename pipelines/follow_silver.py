@@ -17,7 +17,7 @@ from conf.contract import Reference, Table
 from conf.settings import Settings
 from pipelines import lake, quality, records
 from pipelines.catalogue import Entry, table_of
-from pipelines.changes import Place, changed_keys, count, listed, save, spliced, unlike, within
+from pipelines.changes import SHARE, Place, changed_keys, count, listed, save, spliced, unlike, within
 from pipelines.content import Content, stored
 from pipelines.duck import Engine, engine, relation
 from pipelines.errors import QualityFault
@@ -32,7 +32,6 @@ from pipelines.sql import quoted
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-SHARE = 0.25  # of its rows; where more are to be judged again, all are
 AFFECTED = "affected"
 
 
@@ -199,7 +198,9 @@ def numbers(was: TableRun, aside: TableRun, rules: dict[str, RuleRun], checks: l
 
 
 def _known(db: Engine, rules: dict[str, RuleRun], table: Table) -> dict[str, tuple[str, ...]]:
-    """Keys that failed a rule before and were not judged again."""
+    """Keys that failed a rule before and were not judged again; of whole numbers, which both engines write alike."""
+    if any(table[key].type not in ("bigint", "integer", "smallint") for key in table.keys):
+        return {}
     shown = f"concat_ws(', ', {listed(table.keys)})"
     named = sorted({key for rule in rules.values() for key in rule.keys})
     sql = f"SELECT {shown} FROM {AFFECTED} WHERE list_contains($keys, {shown})"

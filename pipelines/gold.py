@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-MUCH = "much of it changed"
-
-
 def fingerprint(key: str) -> list[Column]:
     """Rows, and the sum of the keys' hashes: equal on both sides means no row was lost and none came twice."""
     return [F.count(F.lit(1)).alias("rows"), F.sum(F.xxhash64(key).cast("decimal(38,0)")).alias("keys")]
@@ -50,7 +47,7 @@ def build(
         with lake.scratch(settings.gold_path, "run") as folder:
             if not why:
                 built = follow(settings, started, link, entry, folder)
-        built = built or _whole(settings, started(), link, entry, why or MUCH)
+        built = built or _whole(settings, started(), link, entry, why or basis.MUCH)
         yield replace(built, done=replace(built.done, seconds=time.monotonic() - began))
 
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from conf.settings import Settings
 from pipelines import catalogue, lake, records
 from pipelines.errors import UsageFault
-from pipelines.lake import LAYERS
+from pipelines.lake import HISTORY, LAYERS
 from pipelines.records import Run, TableRun
 from pipelines.report import Report, grid
 from pipelines.run import complete, drafted, next_run, undone_on_failure
@@ -51,7 +51,8 @@ def changes(before: Run | None, run: Run) -> str:
     if before is None:
         return "first run"
     was = {table.name: table for table in before.tables}
-    return ", ".join(filter(None, (_change(was.get(table.name), table, before, run) for table in run.tables))) or "none"
+    tables = [table for table in run.tables if not table.name.endswith(HISTORY)]
+    return ", ".join(filter(None, (_change(was.get(table.name), table, before, run) for table in tables))) or "none"
 
 
 def _change(was: TableRun | None, now: TableRun, before: Run, run: Run) -> str:

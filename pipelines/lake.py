@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -244,7 +244,8 @@ def commit_changes(path: Path, table: Table, added: Sequence[str], removed: Sequ
                 os.fsync(file.fileno())
             half.rename(log / f"{target:020d}.json")  # whole or not at all; the lock keeps others out
         if target % CHECKPOINT_EVERY == 0:
-            DeltaTable(path).create_checkpoint()
+            with suppress(OSError, DeltaError):  # without one the log is only longer
+                DeltaTable(path).create_checkpoint()
         return target
 
 

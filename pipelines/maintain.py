@@ -134,7 +134,16 @@ def compact(settings: Settings, layer: str, last: Run, report: Report) -> None:
     built: dict[str, Built] = {}
     with undone_on_failure(path, last.domain):
         for name in many:
-            built[name] = _rewritten(settings, layer, last, run.run, name)
+            try:
+                built[name] = _rewritten(settings, layer, last, run.run, name)
+            except QualityFault as fault:
+                report.say(str(fault))
+            except BaseException:
+                for one in built.values():
+                    one.discard()
+                raise
+        if not built:
+            return
         commits = (built[one.name].commit() if one.name in built else one for one in last.tables)
         rules = tuple(replace(rule, run=run.run) for rule in records.read_rules(path, last))
         complete(path, run, commits, rules)

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 Found = dict[str, Any]
 FEW = 1_000_000
-MUCH = "much of it changed"
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def build(
             report.progress("silver", name, 0)
             why = whole_because(settings, link, entry.table)
             some = [] if why else follow(settings, started, link, entry, done, folder, report)
-            for built in some or _whole(settings, started(), link, entry, done, why or MUCH, report):
+            for built in some or _whole(settings, started(), link, entry, done, why or basis.MUCH, report):
                 done[built.done.name] = built
                 yield replace(built, done=replace(built.done, seconds=time.monotonic() - began))
             if entry.table.history:

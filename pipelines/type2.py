@@ -4,7 +4,7 @@ The rows that are `_current` are the table's, always. Runs of bronze that silver
 these are judged by what stands in the row, for their parents' past is not kept.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
@@ -17,8 +17,8 @@ from pipelines import lake, records
 from pipelines.catalogue import Entry
 from pipelines.changes import Place, changed_keys, count, listed, save, spliced, unlike, within, write
 from pipelines.content import Content, stored
-from pipelines.duck import Engine, engine, relation
-from pipelines.errors import StorageFault
+from pipelines.duck import Engine, duckdb_type, engine, relation
+from pipelines.errors import QualityFault, StorageFault
 from pipelines.lake import HISTORY
 from pipelines.proof import Built, prove, unchanged
 from pipelines.records import Link, Run, TableRun
@@ -54,14 +54,24 @@ def beside(
         skipped = _skipped(settings, link, table)
         steps = [(run, *_step(db, settings, started, before, run, entry, done, folder)) for before, run in skipped]
         steps.append((link.upstream, changed_keys(was, new), new.sql))
-        db.execute(f"CREATE TEMP TABLE k AS {' UNION '.join(f'SELECT * FROM {keys}' for _, keys, _ in steps)}")
+        columns = {**new.types, **COLUMNS}
+        whole = list(columns.items()) != list(now.types.items())
+        parts = [f"SELECT {listed(new.keys)} FROM {keys}" for _, keys, _ in steps]
+        parts += [f"SELECT {listed(new.keys)} FROM {now.sql}"] if whole else []
+        db.execute(f"CREATE TEMP TABLE k AS {' UNION '.join(parts)}")
         if not count(db, "k"):
             return unchanged(known[0], table, place.path)
-        db.execute(f"CREATE TEMP TABLE h AS SELECT * FROM {within(now.sql, now.keys, 'k')}")
+        named = ", ".join(f"{_cast(name, kind, now.types)} AS {quoted(name)}" for name, kind in columns.items())
+        db.execute(f"CREATE TEMP TABLE h AS SELECT {named} FROM {within(now.sql, now.keys, 'k')}")
         db.execute("CREATE TEMP TABLE touched AS SELECT * FROM k WHERE false")
         for index, (run, keys, rows) in enumerate(steps):
             some = "k" if index == len(steps) - 1 else keys
             _turn(db, new, some, rows, _moment(now, run.started))
+        wrong = unlike("(SELECT * FROM h WHERE _current)", within(new.sql, new.keys, "k"), new, new)
+        if count(db, wrong):
+            raise QualityFault(f"silver.{place.path.name}: its current rows are not those of silver.{table.name}")
+        if whole:
+            return _anew(db, "h", new, place, replace(known[0], how="its columns changed"))
         if not count(db, "touched"):
             return unchanged(known[0], table, place.path)
         db.execute("CREATE TEMP TABLE t AS SELECT DISTINCT * FROM touched")
@@ -71,16 +81,24 @@ def beside(
 def _begun(db: Engine, link: Link, new: Content, place: Place) -> Built:
     """The first version of a history: all rows, since this run."""
     since = f"'{link.upstream.started.isoformat()}'::timestamptz"
-    files = write(
-        db,
-        f"(SELECT *, {since} AS _valid_from, NULL::timestamptz AS _valid_to, true AS _current FROM {new.sql})",
-        place,
+    rows = f"(SELECT *, {since} AS _valid_from, NULL::timestamptz AS _valid_to, true AS _current FROM {new.sql})"
+    done = TableRun(place.path.name, 0, 0, 0, full_at=link.call.run.started, how="begun")
+    return _anew(db, rows, new, place, done)
+
+
+def _anew(db: Engine, rows: str, new: Content, place: Place, done: TableRun) -> Built:
+    """A history that is made of `rows` and nothing else."""
+    size, files = count(db, rows), write(db, rows, place)
+    built = Built(
+        replace(done, rows_in=size, rows_out=size), place.table, place.path, lake.schema_of(place.table, COLUMNS), files
     )
-    types = {**new.types, **COLUMNS}
-    rows = count(db, new.sql)
-    done = TableRun(place.path.name, 0, rows, rows, full_at=link.call.run.started, how="begun")
-    schema = lake.schema_of(place.table, COLUMNS)
-    return prove(Built(done, place.table, place.path, schema, files), types, new.keys, rows, {})
+    return prove(built, {**new.types, **COLUMNS}, new.keys, size, {})
+
+
+def _cast(name: str, kind: str, known: Mapping[str, str]) -> str:
+    """SQL of a column of older versions as it is declared now: null where they did not have it, or not so."""
+    value = quoted(name) if name in known else "NULL"
+    return value if known.get(name) == kind else f"TRY_CAST({value} AS {duckdb_type(kind)})"
 
 
 def _skipped(settings: Settings, link: Link, table: Table) -> list[tuple[Run, Run]]:
@@ -93,16 +111,18 @@ def _skipped(settings: Settings, link: Link, table: Table) -> list[tuple[Run, Ru
         if (run.domain, run.lake) == (link.origin.domain, link.origin.lake)
         and link.origin.run <= run.run < link.upstream.run
     ]
-    there = [run for run in runs if "key" in guaranteed(run, table) and _is_there(settings, run)]
+    needed = {(column.name, column.type) for one in table.inputs for column in one.columns}
+    there = [run for run in runs if "key" in guaranteed(run, table) and _is_there(settings, run, table, needed)]
     return list(pairwise(there))
 
 
-def _is_there(settings: Settings, run: Run) -> bool:
+def _is_there(settings: Settings, run: Run, table: Table, needed: set[tuple[str, str]]) -> bool:
+    """Whether a run's files are there, with the columns that the transform needs today."""
     try:
         records.check("bronze", settings.bronze_path, run)
     except StorageFault:
         return False
-    return True
+    return needed <= {(column.name, column.type) for column in run.table(table.inputs[0].name).columns}
 
 
 def _step(
@@ -160,7 +180,6 @@ def _turn(db: Engine, table: Content, keys: str, rows: str, moment: str) -> None
     among = f"({these}) IN (SELECT ({these}) FROM d)" if len(table.keys) > 1 else f"{these} IN (SELECT {these} FROM d)"
     db.execute(f"UPDATE h SET _valid_to = (SELECT moment FROM m), _current = false WHERE _current AND {among}")
     columns = listed(table.types)
-    db.execute(
-        f"INSERT INTO h SELECT {columns}, (SELECT moment FROM m), NULL, true FROM {within(rows, table.keys, 'd')}"
-    )
+    began = f"SELECT {columns}, (SELECT moment FROM m) AS _valid_from, true AS _current"
+    db.execute(f"INSERT INTO h BY NAME {began} FROM {within(rows, table.keys, 'd')}")
     db.execute("INSERT INTO touched SELECT * FROM d")

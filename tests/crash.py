@@ -26,7 +26,8 @@ DISK, GATEWAY = "CRASH_DISK", "PYSPARK_GATEWAY_PORT"
 @dataclass(frozen=True)
 class Point:
     """Before or after the nth call of a function, in a run of the target; `complete`: the run counts by then. `first`:
-    the point at which a run was killed before. `keyed`: the tables have keys, so that the run follows what changed."""
+    the point at which a run was killed before. `keyed`: the tables have keys, so that the run follows what changed.
+    `long`: tried by `make test-long` only."""
 
     target: str
     function: str
@@ -35,28 +36,33 @@ class Point:
     complete: bool = False
     first: str = ""
     keyed: bool = False
+    long: bool = False
 
 
 POINTS = {
     "bronze, snapshot taken, nothing read": Point("bronze", "pipelines.bronze:plans"),
     "bronze, a file half written": Point("bronze", "pipelines.reader:shaped", nth=2),
-    "bronze, files written, not proved": Point("bronze", "pipelines.proof:evidence", "before", 2),
+    "bronze, files written, not proved": Point("bronze", "pipelines.proof:evidence", "before", 2, long=True),
     "bronze, proved, not committed": Point("bronze", "pipelines.lake:commit_files", "before"),
     "bronze, half of the tables committed": Point("bronze", "pipelines.lake:commit_files", nth=2),
-    "bronze, committed, not recorded": Point("bronze", "pipelines.records:record", "before"),
+    "bronze, committed, not recorded": Point("bronze", "pipelines.records:record", "before", long=True),
     "bronze, recorded": Point("bronze", "pipelines.records:record", complete=True, keyed=True),
     "silver, Spark wrote, files not in place": Point("silver", "pipelines.spark:write_parquet"),
-    "silver, files in place, not proved": Point("silver", "pipelines.proof:evidence", "before", 3),
+    "silver, files in place, not proved": Point("silver", "pipelines.proof:evidence", "before", 3, long=True),
     "silver, half of the tables committed": Point("silver", "pipelines.lake:commit_files", nth=4),
-    "silver, rules written, not the run": Point("silver", "pipelines.records:_append", keyed=True),
+    "silver, rules written, not the run": Point("silver", "pipelines.records:_append", keyed=True, long=True),
     "gold, rows written, no CSV": Point("gold", "pipelines.export:draft", "before"),
-    "gold, CSV written, not read back": Point("gold", "pipelines.export:read_back", "before"),
+    "gold, CSV written, not read back": Point("gold", "pipelines.export:read_back", "before", long=True),
     "gold, committed, CSV not renamed": Point("gold", "pipelines.lake:commit_files"),
     "gold, CSV renamed, not recorded": Point("gold", "pipelines.records:record", "before"),
     "gold, recorded": Point("gold", "pipelines.records:record", complete=True, keyed=True),
     "bronze, batch written, not committed": Point("bronze", "pipelines.lake:commit_changes", "before", keyed=True),
-    "bronze, half of the batches committed": Point("bronze", "pipelines.lake:commit_changes", nth=2, keyed=True),
-    "silver, a file written again, not proved": Point("silver", "pipelines.changes:_proved", "before", 2, keyed=True),
+    "bronze, half of the batches committed": Point(
+        "bronze", "pipelines.lake:commit_changes", nth=2, keyed=True, long=True
+    ),
+    "silver, a file written again, not proved": Point(
+        "silver", "pipelines.changes:_proved", "before", 2, keyed=True, long=True
+    ),
     "silver, half of the changes committed": Point("silver", "pipelines.lake:commit_changes", nth=3, keyed=True),
     "gold, a commit half written": Point("gold", "pipelines.lake:_described", keyed=True),
     "gold, changes committed, CSV not renamed": Point("gold", "pipelines.lake:commit_changes", keyed=True),

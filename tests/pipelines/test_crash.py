@@ -175,7 +175,9 @@ def leftovers(lakehouse: Lake) -> list[Path]:
     return [*(path for path in found if path not in named), *(lakehouse.folder / "export").glob(".*")]
 
 
-@pytest.mark.parametrize("name", POINTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if point.long else name for name, point in POINTS.items()]
+)
 def test_whatever_happens_there_readers_see_a_complete_state_and_the_next_run_mends(
     name: str, nights: Callable[[bool], Nights], disk: Path | None, tmp_path: Path
 ) -> None:

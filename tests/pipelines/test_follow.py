@@ -1,5 +1,6 @@
 """Silver, gold, history and CSV follow what changed; a person sees beforehand what will happen, and afterwards what did."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame
 
+from conf.contract import Column
 from gold.cartoes import movimento_flat
 from pipelines import catalogue, lake, records, run
 from pipelines.errors import QualityFault, UsageFault
@@ -17,6 +19,7 @@ from pipelines.reconcile import reconcile
 from pipelines.report import Report
 from pipelines.shell import create_views
 from pipelines.targets import full_tables
+from silver.cartoes import associado
 from tests.conftest import Cli, Lake, connection_settings, execute
 from tests.pipelines.test_run import agree
 from tests.pipelines.test_silver import KEYED
@@ -190,6 +193,41 @@ def test_the_history_has_every_version_from_when_to_when(keyed: Lake, monkeypatc
     rename("Eva")
     keyed.run()
     assert shown()[-1] == "Eva now" and "associado__history" not in changed(keyed, "silver")
+
+
+def test_a_history_takes_over_columns_that_change_places_come_go_or_get_another_type(
+    keyed: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute(keyed.address, "UPDATE associado SET nome = 'Bia', sobrenome = 'Reis' WHERE id = 3")
+    keyed.run()
+    table, columns, entries = associado.TABLE, associado.TABLE.columns, catalogue.entries("silver")
+
+    def transform(frame: DataFrame) -> DataFrame:
+        return associado.transform(frame).selectExpr("*", "left(nome, 1) AS inicial", "id_associado * 2 AS dobro")
+
+    patched = tuple(replace(one, transform=transform) if one.table is table else one for one in entries)
+    true = catalogue.entries
+    monkeypatch.setattr(catalogue, "entries", lambda layer: patched if layer == "silver" else true(layer))
+    key, nome, sobrenome, idade, email = columns
+    for now in (
+        (key, sobrenome, nome, idade, email),
+        (*columns, Column("inicial", "string", "Initial", nullable=True)),
+        (key, nome, sobrenome, idade, Column("dobro", "bigint", "Twice", nullable=True)),
+    ):
+        object.__setattr__(table, "columns", now)
+        try:
+            keyed.run("silver", "gold", full="associado")
+            rows = keyed.table("silver", "associado")
+            names = {column.name for column in now}
+            versions = keyed.table("silver", "associado__history")
+            current = [{name: row[name] for name in names} for row in versions if row["_current"]]
+            assert sorted(current, key=lambda row: row["id_associado"]) == rows
+            # What was known of the old versions stays under its name.
+            assert ("Ana", "Lima") in {(row["nome"], row["sobrenome"]) for row in versions if row["id_associado"] == 3}
+            keyed.run("silver", "gold")
+            assert changed(keyed, "silver") == {}
+        finally:
+            object.__setattr__(table, "columns", columns)
 
 
 def tree(folder: Path) -> dict[str, int]:

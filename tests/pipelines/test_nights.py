@@ -366,8 +366,16 @@ def test_after_a_crash_of_each_layer_between_changes_of_all_tables(lakehouse: La
             ("commit", [("delete", "associado", 1, 0), ("write", "associado", 2, member), ("rekey", "conta", 3, 9)]),
             ("crash", "bronze"),
             ("crash", "gold"),
+            ("close", True),
+            ("run", "bronze"),
         ],
-        [("close", True), ("run", "bronze"), ("commit", [("write", "associado", 1, member)]), ("run", "bronze silver")],
-        [("swap", "conta"), ("crash", "silver"), ("truncate", "cartao"), ("attach",)],
+        [
+            ("commit", [("write", "associado", 1, member)]),
+            ("run", "bronze silver"),
+            ("swap", "conta"),
+            ("crash", "silver"),
+            ("truncate", "cartao"),
+            ("attach",),
+        ],
     ]
     live(lakehouse, nights if order == "as it is" else nights[::-1])

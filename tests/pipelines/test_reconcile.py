@@ -75,7 +75,7 @@ def test_a_lake_that_nobody_touched_agrees_with_its_runs_and_its_source(
     whole: Lake, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = found(whole, capsys)
-    assert "difference" not in out and out.count("agrees") == 4 * 2 + 8 * 2 + 2 + 1 + len(["everything agrees"])
+    assert "difference" not in out and out.count("agrees") == 4 * 2 + 8 * 2 + 2 + 2 + 1 + len(["everything agrees"])
     assert not list(whole.folder.rglob(".reconcile.*"))
 
 
@@ -361,7 +361,7 @@ def test_a_source_that_cannot_be_read_is_said_after_the_lake_was_compared(
     copy.address = copy.address.model_copy(update={"database": "other"})
     with pytest.raises(SourceFault, match="the settings name .*/other: bronze was not compared"):
         found(copy, capsys)
-    assert capsys.readouterr().out.count("agrees") == 4 + 8 * 2 + 2 + 1
+    assert capsys.readouterr().out.count("agrees") == 4 + 8 * 2 + 2 + 2 + 1
     (copy.folder / "export/movimento_flat.csv").unlink()
     assert faults(copy, capsys) == ["export.movimento_flat.csv is gone"]
 
