@@ -13,7 +13,7 @@ from pathlib import Path
 
 from conf.settings import Settings
 from pipelines import basis, lake
-from pipelines.changes import Place, count, listed, moved, named_files, save, spliced, unlike, within, without, write
+from pipelines.changes import Place, count, listed, moved, named_files, spliced, unlike, within, without, write
 from pipelines.content import DELETED, Content, stored
 from pipelines.duck import Engine, duckdb_type, measured, relation
 from pipelines.errors import QualityFault
@@ -122,15 +122,7 @@ def _followed(
             if count(db, gone) != deleted:
                 return "other rows were deleted than its rows and keys say"
             db.execute(f"INSERT INTO {really} SELECT * FROM {gone}")
-            tombs = [
-                f"{place.run}::bigint AS _batch" if column == "_batch"
-                else f"true AS {DELETED}" if column == DELETED
-                else quoted(column) if column in keys
-                else f"NULL::{duckdb_type(kind)} AS {quoted(column)}"
-                for column, kind in old.types.items()
-            ]  # fmt: skip
-            files.append(place.new())
-            save(db, f"(SELECT {', '.join(tombs)} FROM {gone})", place.path / files[-1])
+            files.append(_tombstones(db, gone, old, place))
     (lost, less), (won, more) = (measured(db, rows, old.types, keys) for rows in (within(old.sql, keys, really), batch))
     if (won, more) != expected:
         return "a file does not hold what was read"
@@ -153,6 +145,14 @@ def _followed(
         return _folded(db, Built(done, place.table, place.path, None, files, (), kept), old, place)
     except QualityFault:
         return "its batches cannot be folded"
+
+
+def _tombstones(db: Engine, gone: str, old: Content, place: Place) -> str:
+    """Writes a row that says deleted for each key of the relation `gone`. The file's name."""
+    said = {"_batch": f"{place.run}::bigint", DELETED: "true"} | {key: quoted(key) for key in old.keys}
+    values = (f"{said.get(name, f'NULL::{duckdb_type(kind)}')} AS {quoted(name)}" for name, kind in old.types.items())
+    (file,) = write(db, f"(SELECT {', '.join(values)} FROM {gone})", place)
+    return file
 
 
 def _keys(plan: Plan, folder: Path, read: Read) -> str:

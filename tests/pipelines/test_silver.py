@@ -234,7 +234,7 @@ def test_a_run_that_fails_while_it_follows_what_changed_leaves_no_file_either(
         raise StorageFault("broken")
 
     for layer, places in {
-        "bronze": ("follow_bronze.measured", "follow_bronze._keys", "follow_bronze.save"),
+        "bronze": ("follow_bronze.measured", "follow_bronze._keys", "changes.save"),
         "silver": ("changes._proved", "follow_silver._prove", "follow_silver.spliced", "type2._turn", "type2.spliced"),
         "gold": ("changes._proved", "gold.conserved", "export.read_back"),
     }.items():
