@@ -108,7 +108,7 @@ def _followed(
     # Somebody may have written a row without changing it, or a transaction may have been open for long.
     really = f'"really {place.table.name}"'
     some = unlike(within(old.sql, keys, name), batch, old, old)
-    db.execute(f"CREATE OR REPLACE TEMP TABLE {really} AS {some[1:-1]}")
+    db.execute(f"CREATE OR REPLACE TEMP TABLE {really} AS SELECT * FROM {some}")
     expected = measured(db, within(batch, keys, really), old.types, keys)
     if (differ := count(db, really)) < came:
         written = write(db, within(batch, keys, really), place) if differ else []

@@ -58,7 +58,7 @@ def follow(
         keys = f"(SELECT {named} FROM {_name(origin)})"
         differ = "differs"
         sql = unlike(within(content.sql, table.keys, keys), rows, content, content)
-        db.execute(f"CREATE TEMP TABLE {differ} AS {sql[1:-1]}")
+        db.execute(f"CREATE TEMP TABLE {differ} AS SELECT * FROM {sql}")
         if not count(db, differ):
             return _like(unchanged(was, table, path), link, origin)
         place = Place(table, path, link.call.run.run)

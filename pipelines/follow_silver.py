@@ -216,7 +216,9 @@ def _replaced(db: Engine, settings: Settings, link: Link, was: TableRun, files: 
     old = stored(settings.silver_path, previous, table, was.name)
     new = relation(files, old.types)
     keys = f'"{was.name} differs"'
-    db.execute(f"CREATE TEMP TABLE {keys} AS {unlike(within(old.sql, old.keys, AFFECTED), new, old, old)[1:-1]}")
+    db.execute(
+        f"CREATE TEMP TABLE {keys} AS SELECT * FROM {unlike(within(old.sql, old.keys, AFFECTED), new, old, old)}"
+    )
     if not count(db, keys):
         return unchanged(was, table, place.path)
     return spliced(db, old, was, place, keys, within(new, old.keys, keys))

@@ -174,7 +174,9 @@ def _turn(db: Engine, table: Content, keys: str, rows: str, moment: str) -> None
     """Ends, in the table `h`, the current version of each key that `rows` has otherwise or not at all, and begins the
     one that it has."""
     now = within("(SELECT * FROM h WHERE _current)", table.keys, keys)
-    db.execute(f"CREATE OR REPLACE TEMP TABLE d AS {unlike(now, within(rows, table.keys, keys), table, table)[1:-1]}")
+    db.execute(
+        f"CREATE OR REPLACE TEMP TABLE d AS SELECT * FROM {unlike(now, within(rows, table.keys, keys), table, table)}"
+    )
     db.execute(f"CREATE OR REPLACE TEMP TABLE m AS SELECT {moment} AS moment")
     these = listed(table.keys)
     among = f"({these}) IN (SELECT ({these}) FROM d)" if len(table.keys) > 1 else f"{these} IN (SELECT {these} FROM d)"
