@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -116,19 +116,23 @@ def _stop_left_over(data: Path) -> None:
 
 
 @contextmanager
-def server(folder: Path | None = None) -> Iterator[Postgres]:
+def server(folder: Path | None = None, options: Mapping[str, str] | None = None) -> Iterator[Postgres]:
     """The embedded server, running while the context lasts. Its data stays in `folder` (the project's own by default).
+    `options` are PostgreSQL's, beside ours.
 
     Raises SourceFault where it does not start, LockedFault where another process uses it.
     """
     folder = folder or home()
     _own(folder)
-    with locks.held(folder / ".lock", "the embedded PostgreSQL"), _started(folder) as address:
+    with (
+        locks.held(folder / ".lock", "the embedded PostgreSQL"),
+        _started(folder, OPTIONS | dict(options or {})) as address,
+    ):
         yield address
 
 
 @contextmanager
-def _started(folder: Path) -> Iterator[Postgres]:
+def _started(folder: Path, settings: Mapping[str, str]) -> Iterator[Postgres]:
     programs, data, log = _programs(folder), folder / "data", folder / "server.log"
     if not (data / "PG_VERSION").exists():
         half = folder / "data.half"
@@ -151,7 +155,7 @@ def _started(folder: Path) -> Iterator[Postgres]:
         )
         half.rename(data)
     _stop_left_over(data)
-    options = [word for name, value in OPTIONS.items() for word in ("-c", f"{name}={value}")]
+    options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     with log.open("wb") as output:
         process = subprocess.Popen(  # type: ignore[call-overload]
             [programs / "postgres", "-D", data, "-k", folder, *options],
@@ -164,7 +168,8 @@ def _started(folder: Path) -> Iterator[Postgres]:
             **_server_user(),
         )
     try:
-        address = Postgres(host=str(folder), database=DATABASE, user=USER)
+        port = int(settings.get("port", 5432))
+        address = Postgres(host=str(folder), port=port, database=DATABASE, user=USER)
         _wait_until_ready(process, address, log)
         yield address
     finally:

@@ -1,0 +1,84 @@
+"""The source of a benchmark: an embedded PostgreSQL that also listens on the loopback, as Spark's JDBC needs.
+
+Each size lies in a schema of its own, and stays for the next time.
+"""
+
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg2
+
+from conf.settings import Postgres, load
+from pipelines import catalogue, embedded
+from pipelines.connection import dsn
+from pipelines.report import Report
+from pipelines.seed import seed
+
+ACCESS = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A server with the tables of one size in a schema; its password is of this process only."""
+
+    server: Postgres
+    schema: str
+    rows: int
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The connection in the words of our settings, which the rivals read, too."""
+        assert self.server.password is not None
+        return {
+            "LAKEHOUSE_POSTGRES__HOST": self.server.host,
+            "LAKEHOUSE_POSTGRES__PORT": str(self.server.port),
+            "LAKEHOUSE_POSTGRES__DATABASE": self.server.database,
+            "LAKEHOUSE_POSTGRES__USER": self.server.user,
+            "LAKEHOUSE_POSTGRES__PASSWORD": self.server.password.get_secret_value(),
+            "LAKEHOUSE_POSTGRES__SCHEMA": self.schema,
+        }
+
+
+def home() -> Path:
+    """Where the benchmark's server and the lakes of its rounds lie: emptied by removing it."""
+    return embedded.home().with_name(f"{embedded.home().name}-bench")
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Postgres]:
+    """The server, on a free port of the loopback, with a password that is made up now."""
+    folder.mkdir(parents=True, exist_ok=True)
+    access, password = folder / "access.conf", secrets.token_urlsafe(24)
+    access.write_text(ACCESS, "utf-8")
+    access.chmod(0o644)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = {"listen_addresses": "127.0.0.1", "hba_file": str(access), "port": str(port), "shared_buffers": "1GB"}
+    with embedded.server(folder, options) as local:
+        execute(local, f"ALTER ROLE {embedded.USER} PASSWORD %s", (password,))
+        yield Postgres(host="127.0.0.1", port=port, database=local.database, user=local.user, password=password)
+
+
+def source(server: Postgres, movements: int) -> Source:
+    """The fake tables with so many movements, made when they are not there."""
+    made = Source(server, f"size_{movements}", movements)
+    size = {"LAKEHOUSE_SEED__MOVIMENTOS": str(movements)}
+    settings, _ = load({}, made.environment | size, {}, {}, base=Path.cwd())
+    with Report() as report:
+        seed(settings, server, catalogue.tables("bronze"), False, report)
+    execute(server, "VACUUM ANALYZE")  # what the first reader would write is written
+    execute(server, "CHECKPOINT")
+    return made
+
+
+def execute(server: Postgres, statement: str, values: tuple[object, ...] = ()) -> None:
+    """One statement, committed."""
+    with closing(psycopg2.connect(dsn(server))) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement, values)
