@@ -72,8 +72,8 @@ FORCE:
 reset: .venv/run.stamp ## delete lake, CSV and embedded data; asks first
 	$(CLI) reset
 
-# Again, too, when a jar is gone or another Python is asked for on the command line.
-STALE := $(if $(word 4,$(wildcard .jars/*.jar)),,FORCE) $(if $(filter command,$(firstword $(origin PYTHON))),FORCE)
+# Again, too, when a jar or Spark's archive is gone or another Python is asked for on the command line.
+STALE := $(if $(word 4,$(wildcard .jars/*.jar)),,FORCE) $(if $(wildcard .jars/*.jsa),,FORCE) $(if $(filter command,$(firstword $(origin PYTHON))),FORCE)
 
 .venv/run.stamp: requirements/build.txt requirements/run.txt requirements/jars.sha256 tools/bootstrap.py $(STALE)
 	@$(PYTHON) tools/bootstrap.py run && touch $@

@@ -10,35 +10,37 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
-from conf.settings import PROJECT, Settings
-from pipelines import lake
+from conf.settings import Settings
+from pipelines import archive, lake
 from pipelines.content import Content, folded
 from pipelines.errors import StorageFault, UsageFault
 from pipelines.signals import held_back
 from pipelines.sql import backquoted
 
 if TYPE_CHECKING:
+    from py4j.java_gateway import JavaGateway
     from pyspark.sql import DataFrame, SparkSession
 
-JARS = PROJECT / ".jars"
 JAVA = ("17", "21")
 STOP_SECONDS = 6
+DEFAULTS = "spark.driver.defaultJavaOptions"  # before spark.driver.extraJavaOptions, which stay the user's
 NO_MARK = "mapreduce.fileoutputcommitter.marksuccessfuljobs"
 LOG4J = {"quiet": "log4j2-quiet.properties", "debug": "log4j2-debug.properties"}
 
 
 def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
-    """Spark's configuration. The user's own entries win."""
-    jars = sorted(str(jar) for jar in JARS.glob("*.jar"))
+    """Spark's configuration. The user's own entries win; of Java's options, those that come later."""
+    jars = sorted(str(jar) for jar in archive.JARS.glob("*.jar"))
     if not jars:
         raise UsageFault("the Delta jars are missing; run `make setup`")
     log4j = Path(__file__).with_name(LOG4J[settings.log])
+    java = f"-Duser.timezone=UTC -Dlog4j2.configurationFile={log4j.as_uri()} {archive.options()}"
     return {
         "spark.app.name": "lakehouse",
         "spark.master": settings.spark.master,
@@ -46,7 +48,6 @@ def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.extraClassPath": os.pathsep.join(jars),
-        "spark.driver.extraJavaOptions": f"-Duser.timezone=UTC -Dlog4j2.configurationFile={log4j.as_uri()}",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.local.dir": str(scratch),
@@ -59,68 +60,75 @@ def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
         "spark.sql.shuffle.partitions": str(max(4, 2 * (os.cpu_count() or 1))),
         "spark.databricks.delta.snapshotPartitions": "2",
         **settings.spark.conf,
+        DEFAULTS: " ".join(filter(None, (java, settings.spark.conf.get(DEFAULTS)))),
     }
 
 
 @contextmanager
-def session(settings: Settings) -> Iterator["SparkSession"]:
-    """A session whose JVM and scratch files end with the context. Raises UsageFault where Java does not start."""
+def session(settings: Settings, stop_seconds: float = STOP_SECONDS) -> Iterator["SparkSession"]:
+    """A session whose JVM and scratch files end with the context, the JVM within `stop_seconds`. Raises UsageFault
+    where Java does not start."""
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     os.environ.pop("SPARK_HOME", None)
     from py4j.protocol import Py4JError
+    from pyspark import SparkConf, SparkContext
     from pyspark.errors import PySparkException
+    from pyspark.java_gateway import launch_gateway
     from pyspark.sql import SparkSession
 
     with tempfile.TemporaryDirectory(prefix="lakehouse-", ignore_cleanup_errors=True) as scratch:
-        builder = SparkSession.builder
-        for name, value in configuration(settings, Path(scratch)).items():
-            builder = builder.config(name, value)
+        conf = SparkConf().setAll(list(configuration(settings, Path(scratch)).items()))
+        # The child alone is silenced: others of this process's threads have something to say meanwhile.
+        banners = {"stderr": subprocess.DEVNULL} if settings.log == "quiet" else {}
         heard = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
-        # Interrupted while it starts, PySpark leaves a JVM behind that nobody ends.
-        with held_back(), _stderr_aside(settings.log == "quiet"):
-            try:
-                spark = builder.getOrCreate()
-            except (PySparkException, Py4JError, OSError) as error:
-                raise UsageFault(
-                    "Spark does not start; check Java (17 or 21), LAKEHOUSE_SPARK__* and free memory; "
-                    "LAKEHOUSE_LOG=debug shows its log"
-                ) from error
-        if threading.current_thread() is threading.main_thread() and heard:
-            # PySpark's own handler asks the JVM in the middle of another question, and shows what comes of it.
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            java = spark._jvm.java.lang.System.getProperty("java.specification.version")  # type: ignore[union-attr]
+        with ExitStack() as stack:
+            # Interrupted while it starts, PySpark leaves a JVM behind that nobody ends.
+            with held_back():
+                try:
+                    gateway = launch_gateway(conf, banners)  # type: ignore[no-untyped-call]
+                    stack.callback(_end, gateway, stop_seconds)
+                    SparkContext(conf=conf, gateway=gateway)
+                    spark = SparkSession.builder.config(conf=conf).getOrCreate()
+                except (PySparkException, Py4JError, OSError) as error:
+                    raise UsageFault(
+                        "Spark does not start; check Java (17 or 21), LAKEHOUSE_SPARK__* and free memory; "
+                        "LAKEHOUSE_LOG=debug shows its log"
+                    ) from error
+            if threading.current_thread() is threading.main_thread() and heard:
+                # PySpark's own handler asks the JVM in the middle of another question, and shows what comes of it.
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+            java = gateway.jvm.java.lang.System.getProperty("java.specification.version")
             if java not in JAVA:
                 raise UsageFault(f"Java 17 or 21 is needed, this is {java}; point JAVA_HOME at one")
             yield spark
-        finally:
-            _end(spark)
 
 
-def _end(spark: "SparkSession") -> None:
-    """Stops the session and its JVM, in whatever state they are, within STOP_SECONDS."""
-    gateway = spark.sparkContext._gateway
-    limit = time.monotonic() + STOP_SECONDS
+def _end(gateway: "JavaGateway", seconds: float) -> None:
+    """Stops the session and its JVM, in whatever state they are, within some seconds."""
+    from pyspark import SparkContext
+    from pyspark.sql import SparkSession
+
+    limit = time.monotonic() + seconds
 
     def stop() -> None:
         with suppress(Exception):  # the JVM may be gone
-            spark.stop()
-            if gateway is not None:
-                gateway.shutdown()
+            if SparkSession._instantiatedSession:
+                SparkSession._instantiatedSession.stop()
+            gateway.shutdown()
 
     with held_back():
         stopping = threading.Thread(target=stop, daemon=True)
         stopping.start()
-        stopping.join(STOP_SECONDS / 2)
-        if gateway is not None:
-            with suppress(OSError):
-                gateway.proc.stdin.close()  # the JVM ends when its standard input closes
-            try:
-                gateway.proc.wait(max(1.0, limit - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                gateway.proc.kill()
-                gateway.proc.wait()
+        stopping.join(seconds / 2)
+        with suppress(OSError):
+            gateway.proc.stdin.close()  # the JVM ends when its standard input closes
+        try:
+            gateway.proc.wait(max(1.0, limit - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            gateway.proc.kill()
+            gateway.proc.wait()
+        SparkContext._gateway = SparkContext._jvm = None  # else the next session would ask this JVM
 
 
 def read(spark: "SparkSession", content: Content) -> "DataFrame":
@@ -178,21 +186,3 @@ def storage_faults() -> Iterator[None]:
             named = file[1] if file else "a file of the lake"
             raise StorageFault(f"{named} cannot be read; restore it from a backup") from error
         raise
-
-
-@contextmanager
-def _stderr_aside(quiet: bool) -> Iterator[None]:
-    """Lets a child that starts meanwhile write its banners to nowhere."""
-    if not quiet:
-        yield
-        return
-    sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)

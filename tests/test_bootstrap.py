@@ -1,6 +1,7 @@
 """Set-up says in one line what a machine lacks."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,3 +64,31 @@ def test_a_jar_with_another_checksum_is_not_right(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes((PROJECT / ".jars" / name).read_bytes() + b"x")
         assert not bootstrap.right(str(tmp_path / name), checksum)
     assert len(bootstrap.checksums()) == 4
+
+
+def test_spark_that_cannot_be_prepared_is_one_line_and_no_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bootstrap, "PYTHON", shutil.which("false"))
+    bootstrap.prepare_spark()
+    assert capsys.readouterr().err == "setup: Spark could not be prepared; it will start some seconds slower\n"
+
+
+def test_make_sets_up_again_when_a_jar_or_the_archive_is_gone(tmp_path: Path) -> None:
+    shutil.copy(PROJECT / "Makefile", tmp_path)
+    needed = ["requirements/build.txt", "requirements/run.txt", "requirements/jars.sha256", "tools/bootstrap.py"]
+    there = [f".jars/{number}.jar" for number in range(4)] + [".jars/spark-1-0.jsa"]
+    for name in (*needed, *there, ".venv/run.stamp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+
+    def sets_up() -> bool:
+        done = subprocess.run(["make", "-n", "setup"], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return "bootstrap.py run" in done.stdout
+
+    assert not sets_up()
+    for name in there[3:]:
+        (tmp_path / name).unlink()
+        assert sets_up()
+        (tmp_path / name).touch()
+    assert not sets_up()

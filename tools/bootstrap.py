@@ -1,4 +1,4 @@
-"""Sets up what is missing: the virtual environment, its pinned packages, the Delta jars. Needs only Python and Java.
+"""Sets up what is missing: the virtual environment, its pinned packages, the Delta jars, Spark's archive. Needs only Python and Java.
 
 Run by make with the system's Python, which may be an old one: plain syntax, standard library.
 """
@@ -32,6 +32,7 @@ def main(what: str) -> None:
     if what == "dev":
         install("dev")
     fetch_jars()
+    prepare_spark()
 
 
 def fail(text: str) -> NoReturn:
@@ -136,6 +137,13 @@ def fetch_jars() -> None:
             os.makedirs(JARS)
         for name in wanted:
             shutil.copyfile(os.path.join(got, name), os.path.join(JARS, name))
+
+
+def prepare_spark() -> None:
+    """Lets pipelines/archive.py lay out the classes that Spark loads, unless that is done. Nothing depends on it."""
+    done = subprocess.run([PYTHON, "-m", "pipelines.archive"], cwd=PROJECT)
+    if done.returncode:
+        say("Spark could not be prepared; it will start some seconds slower")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,107 @@
+"""Java's class-data archive: the classes that Spark loads, laid out once in set-up; each JVM maps them instead of
+reading them out of some 280 jars. Java tests by itself whether an archive is of this JVM, of these jars and whole, and
+goes without where it is not.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+from conf.settings import PROJECT, load
+
+JARS = PROJECT / ".jars"
+DUMP_SECONDS = 120
+MOVIMENTOS = 200
+BRIEF = "-XX:TieredStopAtLevel=1"
+
+
+def archive() -> Path | None:
+    """The archive of this JVM and these jars, if it was made and is whole. An empty one says that it cannot be made."""
+    files = JARS.glob(f"spark-{_key()}-*.jsa")
+    # Java tests the sums of what it maps, but a file that is too short kills it.
+    return next((file for file in files if file.stem.endswith(f"-{file.stat().st_size}")), None)
+
+
+def _key() -> str:
+    """Stands for the JVM that `spark-submit` takes and for the jars, by what Java tests of a jar, too."""
+    spec = find_spec("pyspark")
+    assert spec is not None and spec.origin is not None
+    given = os.environ.get("JAVA_HOME")
+    java = Path(given, "bin/java") if given else Path(shutil.which("java") or "java")
+    home = java.resolve().parent.parent
+    jars = sorted([*(Path(spec.origin).parent / "jars").glob("*.jar"), *JARS.glob("*.jar")])
+    known = hashlib.sha256()
+    for file in (home / "release", home / "lib/server/libjvm.so", *jars):
+        with suppress(OSError):
+            found = file.stat()
+            known.update(f"{file} {found.st_size} {found.st_mtime_ns}\n".encode())
+    return known.hexdigest()[:16]
+
+
+def options() -> str:
+    """Java's options for a session that uses the archive, silent about one that does not fit; empty without one."""
+    file = archive()
+    if file is None or not file.stat().st_size:
+        return ""
+    return f"-Xshare:auto -XX:SharedArchiveFile={file} -XX:+VerifySharedSpaces -Xlog:disable"
+
+
+def make(train: Callable[[Path], object]) -> bool:
+    """Lets `train` write the archive; whether it did. No other one stays."""
+    half = JARS / f"spark-{os.getpid()}.half"
+    try:
+        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            train(half)
+    except Exception:
+        half.unlink(missing_ok=True)
+    half.touch()
+    for other in {*JARS.glob("spark-*")} - {half}:
+        other.unlink()
+    size = half.stat().st_size
+    half.rename(JARS / f"spark-{_key()}-{size}.jsa")
+    return size > 0
+
+
+def train(file: Path) -> None:
+    """Runs the real jobs on a small made-up source, whole and by what changed, and looks at the tables as the shell
+    does, in a JVM that writes the archive when it ends."""
+    import psycopg2
+
+    from pipelines import catalogue, embedded
+    from pipelines.connection import dsn
+    from pipelines.report import Report
+    from pipelines.run import run_layers
+    from pipelines.seed import seed
+    from pipelines.shell import create_views
+    from pipelines.spark import DEFAULTS, session
+
+    folder = Path(tempfile.mkdtemp(prefix="lakehouse-setup-", dir="/var/tmp"))
+    given = {"LAKEHOUSE_SEED__MOVIMENTOS": str(MOVIMENTOS), "LAKEHOUSE_ROOT": "lake"}
+    given["LAKEHOUSE_SPARK__CONF"] = json.dumps({DEFAULTS: f"{BRIEF} -XX:ArchiveClassesAtExit={file} -Xlog:disable"})
+    settings, _ = load(given, base=folder)
+    try:
+        with embedded.server(folder) as address, Report() as report:
+            settings = settings.model_copy(update={"postgres": address})
+            seed(settings, address, catalogue.tables("bronze"), False, report)
+            with session(settings, DUMP_SECONDS) as spark:
+                run_layers(settings, {"bronze", "silver", "gold"}, report, spark)
+                with psycopg2.connect(dsn(address)) as connection, connection.cursor() as cursor:
+                    cursor.execute("UPDATE associado SET nome = 'Eva' WHERE id = 1")
+                run_layers(settings, {"bronze", "silver", "gold"}, report, spark)
+                create_views(settings, spark)
+                spark.table("gold.movimento_flat").limit(5).show()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    if archive() is None:
+        sys.stderr.write("setup: preparing Spark (once)\n")
+        sys.exit(0 if make(train) else 1)
