@@ -63,6 +63,10 @@ lint: .venv/dev.stamp ## format, style, types, direction of imports, purity of t
 	@.venv/bin/lint-imports
 	@.venv/bin/python tools/check_transforms.py
 
+.PHONY: bench
+bench: .venv/bench.stamp ## several ways to the same lake, measured; SIZES=10000,5000000 ROUNDS=3 WAYS=ours,D NIGHTS=5000000
+	@.venv/bin/python -m bench $(foreach name,SIZES ROUNDS WAYS NIGHTS,$(if $(filter undefined,$(origin $(name))),,--$(shell echo $(name) | tr A-Z a-z) '$($(name))'))
+
 clean: ## remove caches
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
@@ -80,3 +84,6 @@ STALE := $(if $(word 4,$(wildcard .jars/*.jar)),,FORCE) $(if $(wildcard .jars/*.
 
 .venv/dev.stamp: .venv/run.stamp requirements/dev.txt
 	@$(PYTHON) tools/bootstrap.py dev && touch $@
+
+.venv/bench.stamp: .venv/run.stamp requirements/bench.txt
+	@$(PYTHON) tools/bootstrap.py bench && touch $@

@@ -1,9 +1,10 @@
-"""What a command costs: seconds, CPU seconds and peak memory of its whole process tree, and what it says of its steps."""
+"""What a command costs: seconds, CPU seconds and peak memory of its process tree, and what it says of its steps."""
 
 import json
+import resource
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import psutil
 
 EVERY = 0.1  # seconds between two looks at the processes
+SAID = "said.txt"  # what a command said lies in its folder
 
 
 @dataclass(frozen=True)
@@ -30,18 +32,24 @@ class Failed(Exception):
 def cost(command: list[str], environment: Mapping[str, str], folder: Path) -> Cost:
     """Runs a command to its end. Lines of its output that are JSON objects name steps and their seconds.
 
-    Memory that processes share counts once for each. CPU of a process is what it had used at the last look. Raises Failed.
+    Memory that processes share counts once for each. CPU is what the processes had used at their last look, or what the
+    system says of those that were waited for, whichever is more. Raises Failed.
     """
-    said = folder / "said.txt"
-    began = time.monotonic()
+    said = folder / SAID
+    before, began = _waited_for(), time.monotonic()
     with said.open("wb") as output:
         process = psutil.Popen(command, env=dict(environment), stdout=output, stderr=subprocess.STDOUT, cwd=folder)
         used: dict[tuple[int, float], float] = {}
         peak = 0
-        while process.poll() is None:
-            peak = max(peak, _look(process, used))
-            with suppress(psutil.TimeoutExpired):
-                process.wait(EVERY)
+        try:
+            while process.poll() is None:
+                peak = max(peak, _look(process, used))
+                with suppress(psutil.TimeoutExpired):
+                    process.wait(EVERY)
+        except BaseException:
+            for one in (*process.children(recursive=True), process):
+                one.kill()
+            raise
     seconds = time.monotonic() - began
     text = said.read_text(errors="replace")
     if process.returncode:
@@ -50,7 +58,24 @@ def cost(command: list[str], environment: Mapping[str, str], folder: Path) -> Co
     for line in text.splitlines():
         if line.startswith("{"):
             steps |= json.loads(line)
-    return Cost(seconds, sum(used.values()), peak / 2**20, steps)
+    return Cost(seconds, max(sum(used.values()), _waited_for() - before), peak / 2**20, steps)
+
+
+def costs(commands: Sequence[list[str]], environment: Mapping[str, str], folder: Path) -> Cost:
+    """The same of commands one after the other: their seconds together, their highest peak."""
+    each = [cost(command, environment, folder) for command in commands]
+    steps = {name: seconds for one in each for name, seconds in one.steps.items()}
+    return Cost(
+        sum(one.seconds for one in each),
+        sum(one.cpu for one in each),
+        max((one.peak for one in each), default=0),
+        steps,
+    )
+
+
+def _waited_for() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _look(root: psutil.Process, used: dict[tuple[int, float], float]) -> int:

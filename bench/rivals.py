@@ -3,11 +3,10 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.source import Source, home
+from bench.source import Source
 from conf.settings import PROJECT
 
 DELTA, JDBC = "4.4.0", "org.postgresql:postgresql:42.7.7"
@@ -26,60 +25,71 @@ LAYERS = ("bronze", "silver", "gold")
 
 @dataclass(frozen=True)
 class Way:
-    """One way to the lake and its CSV: `commands` fill the folder `LAKE` of their environment, one after the other."""
+    """One way to the lake and its CSV: `commands` fill the folder `LAKE` of their environment, one after the other;
+    `beside` are measured on the lake that is full, and are no part of the whole."""
 
     letter: str
     name: str
     commands: tuple[list[str], ...]
+    layers: tuple[str, ...] = LAYERS
     domain: str = ""
+    beside: tuple[list[str], ...] = ()
 
     def table(self, lake: Path, layer: str, table: str) -> Path:
         return lake / layer / self.domain / table
 
-    def csv(self, lake: Path) -> list[Path]:
-        return sorted((lake / "csv").glob("*.csv"))
 
-
-def ways() -> tuple[Way, ...]:
-    """Ours first, then the rivals."""
+def ways(folder: Path) -> tuple[Way, ...]:
+    """Ours first, then the rivals, then the floors. `folder` has the rivals' jars."""
+    plain = tuple(_submitted(folder, WAYS / "spark_plain.py", layer) for layer in LAYERS)
+    beside = (_python("ours", "csv"), _python("floors", "same_files"))
     return (
-        Way("ours", "make bronze silver gold", ([sys.executable, "-m", "bench.ways.ours", *LAYERS],), "cartoes"),
-        Way("E", "plain Spark JDBC, a process a layer", tuple(_submitted("spark_plain.py", layer) for layer in LAYERS)),
-        Way("T", "the same, tuned, one process", ([sys.executable, str(WAYS / "spark_tuned.py")],)),
-        Way("D", "DuckDB and delta-rs", ([sys.executable, str(WAYS / "duckdb_delta.py"), *LAYERS, "csv"],)),
+        Way("ours", "make bronze silver gold", (_python("ours", *LAYERS),), domain="cartoes", beside=beside),
+        Way("E", "plain Spark JDBC, a process a layer", plain),
+        Way("T", "the same, tuned, one process", (_python("spark_tuned"),)),
+        Way("D", "DuckDB and delta-rs", (_python("duckdb_delta", *LAYERS, "csv"),)),
+        Way("F", "floors", (_python("floors", "copy", "parquet", "join_csv"),), layers=()),
     )
 
 
-def environment(source: Source, lake: Path) -> dict[str, str]:
+def environment(source: Source, lake: Path, folder: Path) -> dict[str, str]:
     """What all ways read: the connection and the folder to fill. Nothing else of ours."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LAKEHOUSE_", "PG", "POSTGRES"))}
     kept.pop("DATABASE_URL", None)
-    return kept | source.environment | {
-        "LAKE": str(lake),
-        "LAKEHOUSE_ROOT": str(lake),
-        "LAKEHOUSE_EXPORT_PATH": str(lake / "csv"),
-        "PYTHONPATH": str(PROJECT),
-        "PYSPARK_PYTHON": sys.executable,
-        "PYSPARK_DRIVER_PYTHON": sys.executable,
-        "SPARK_LOCAL_IP": "127.0.0.1",
-        "DRIVER_MEMORY": DRIVER_MEMORY,
-        "JARS": os.pathsep.join(map(str, sorted((home() / "ivy" / "jars").glob("*.jar")))),
-    }
+    return (
+        kept
+        | source.environment
+        | {
+            "LAKE": str(lake),
+            "LAKEHOUSE_ROOT": str(lake),
+            "LAKEHOUSE_EXPORT_PATH": str(lake / "csv"),
+            "PYTHONPATH": str(PROJECT),
+            "PYSPARK_PYTHON": sys.executable,
+            "PYSPARK_DRIVER_PYTHON": sys.executable,
+            "SPARK_LOCAL_IP": "127.0.0.1",
+            "DRIVER_MEMORY": DRIVER_MEMORY,
+            "JARS": os.pathsep.join(map(str, sorted((folder / "ivy" / "jars").glob("*.jar")))),
+        }
+    )
 
 
-def _submitted(script: str, *words: str) -> list[str]:
+def _python(module: str, *words: str) -> list[str]:
+    return [sys.executable, "-m", f"bench.ways.{module}", *words]
+
+
+def _submitted(folder: Path, script: Path, *words: str) -> list[str]:
     return [
         str(Path(sys.executable).with_name("spark-submit")),
         *("--packages", ",".join(PACKAGES), "--exclude-packages", ",".join(NOT_WANTED)),
-        *("--conf", f"spark.jars.ivy={home() / 'ivy'}", "--driver-memory", DRIVER_MEMORY),
-        *(str(WAYS / script), *words),
+        *("--conf", f"spark.jars.ivy={folder / 'ivy'}", "--driver-memory", DRIVER_MEMORY),
+        *(str(script), *words),
     ]
 
 
-def fetch() -> None:
+def fetch(folder: Path) -> None:
     """Lets Spark's resolver fetch the rivals' jars once, so that no round waits for the network."""
-    empty = home() / "empty.py"
-    empty.write_text("")
-    if not any((home() / "ivy" / "jars").glob("*.jar")):
-        command = [*_submitted("spark_plain.py")[:-1], str(empty)]
-        subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYSPARK_PYTHON": sys.executable})
+    if not any((folder / "ivy" / "jars").glob("*.jar")):
+        empty = folder / "empty.py"
+        empty.write_text("")
+        environment = os.environ | {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
+        subprocess.run(_submitted(folder, empty), check=True, capture_output=True, env=environment)

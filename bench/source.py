@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg2
+from pydantic import SecretStr
 
 from conf.settings import Postgres, load
 from pipelines import catalogue, embedded
@@ -60,25 +62,40 @@ def running(folder: Path) -> Iterator[Postgres]:
         port = free.getsockname()[1]
     options = {"listen_addresses": "127.0.0.1", "hba_file": str(access), "port": str(port), "shared_buffers": "1GB"}
     with embedded.server(folder, options) as local:
-        execute(local, f"ALTER ROLE {embedded.USER} PASSWORD %s", (password,))
-        yield Postgres(host="127.0.0.1", port=port, database=local.database, user=local.user, password=password)
+        execute(local, f"ALTER ROLE {embedded.USER} PASSWORD %s", values=(password,))
+        yield Postgres(
+            host="127.0.0.1", port=port, database=local.database, user=local.user, password=SecretStr(password)
+        )
 
 
 def source(server: Postgres, movements: int) -> Source:
     """The fake tables with so many movements, made when they are not there."""
     made = Source(server, f"size_{movements}", movements)
     size = {"LAKEHOUSE_SEED__MOVIMENTOS": str(movements)}
-    settings, _ = load({}, made.environment | size, {}, {}, base=Path.cwd())
+    settings, _ = load(made.environment | size, base=Path.cwd())
     with Report() as report:
         seed(settings, server, catalogue.tables("bronze"), False, report)
-    execute(server, "VACUUM ANALYZE")  # what the first reader would write is written
-    execute(server, "CHECKPOINT")
+    settle(server)
     return made
 
 
-def execute(server: Postgres, statement: str, values: tuple[object, ...] = ()) -> None:
-    """One statement, committed."""
+def settle(server: Postgres) -> None:
+    """Lets the server write now what the first reader would have to write."""
+    execute(server, "VACUUM ANALYZE", "CHECKPOINT")
+
+
+def execute(server: Postgres, *statements: str, values: tuple[object, ...] | None = None) -> None:
+    """Statements in one session, each committed."""
     with closing(psycopg2.connect(dsn(server))) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
-            cursor.execute(statement, values)
+            for statement in statements:
+                cursor.execute(statement, values)
+
+
+def one(server: Postgres, query: str) -> tuple[Any, ...]:
+    """The first row of a query."""
+    with closing(psycopg2.connect(dsn(server))) as connection, connection.cursor() as cursor:
+        cursor.execute(query)
+        found: tuple[Any, ...] = cursor.fetchone()
+        return found

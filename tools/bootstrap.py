@@ -29,8 +29,8 @@ def main(what: str) -> None:
     make_venv()
     install("build")
     install("run", "--no-build-isolation")
-    if what == "dev":
-        install("dev")
+    if what in ("dev", "bench"):
+        install(what)
     fetch_jars()
     prepare_spark()
 

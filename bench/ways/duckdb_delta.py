@@ -7,13 +7,13 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import duckdb
 import duckdb_extension_postgres_scanner as scanner
 from deltalake import DeltaTable, write_deltalake
 
-LAKE, SCHEMA = os.environ["LAKE"], os.environ["LAKEHOUSE_POSTGRES__SCHEMA"]
 ATTACHED = {
     "host": "LAKEHOUSE_POSTGRES__HOST",
     "port": "LAKEHOUSE_POSTGRES__PORT",
@@ -51,45 +51,52 @@ CSV = "FORMAT csv, HEADER true, DELIMITER ',', QUOTE '\"', ESCAPE '\"', NULLSTR 
 Connection = duckdb.DuckDBPyConnection
 
 
-def attach(db: Connection) -> None:
+def attach(db: Connection, environment: Mapping[str, str] = os.environ) -> None:
     (extension,) = Path(scanner.__file__).parent.rglob("*.duckdb_extension")
     db.execute(f"LOAD '{extension}'")
-    words = " ".join(f"{word}={os.environ[name]}" for word, name in ATTACHED.items())
+    words = " ".join(f"{word}={environment[name]}" for word, name in ATTACHED.items())
     db.execute(f"ATTACH '{words}' AS pg (TYPE postgres, READ_ONLY)")
 
 
-def source() -> dict[str, str]:
-    return {table: sql.format(f'pg."{SCHEMA}".{table}') for table, sql in SOURCE.items()}
+def source(schema: str) -> dict[str, str]:
+    """SQL that reads each table."""
+    return {table: sql.format(f'pg."{schema}".{table}') for table, sql in SOURCE.items()}
 
 
-def stored(layer: str, table: str) -> str:
+def stored(path: str | Path) -> str:
     """SQL that reads the files of a table's head."""
-    return f"read_parquet({DeltaTable(f'{LAKE}/{layer}/{table}').file_uris()})"
+    return f"read_parquet({DeltaTable(path).file_uris()})"
 
 
-def write(db: Connection, sql: str, layer: str, table: str) -> None:
-    write_deltalake(f"{LAKE}/{layer}/{table}", db.execute(sql).to_arrow_reader(200_000), mode="overwrite")
+def write(db: Connection, sql: str, lake: str, layer: str, table: str) -> None:
+    write_deltalake(f"{lake}/{layer}/{table}", db.execute(sql).to_arrow_reader(200_000), mode="overwrite")
 
 
-def bronze(db: Connection) -> None:
+def bronze(db: Connection, lake: str) -> None:
     attach(db)
-    for table, sql in source().items():
-        write(db, sql, "bronze", table)
+    for table, sql in source(os.environ["LAKEHOUSE_POSTGRES__SCHEMA"]).items():
+        write(db, sql, lake, "bronze", table)
 
 
-def silver(db: Connection) -> None:
+def silver(db: Connection, lake: str) -> None:
     for table, sql in CLEAN.items():
-        write(db, sql.format(stored("bronze", table)), "silver", table)
+        write(db, sql.format(stored(f"{lake}/bronze/{table}")), lake, "silver", table)
 
 
-def gold(db: Connection) -> None:
-    write(db, FLAT.format(**{table: stored("silver", table) for table in CLEAN}), "gold", "movimento_flat")
+def gold(db: Connection, lake: str) -> None:
+    flat = FLAT.format(**{table: stored(f"{lake}/silver/{table}") for table in CLEAN})
+    write(db, flat, lake, "gold", "movimento_flat")
 
 
-def csv(db: Connection) -> None:
-    ordered = f"SELECT * EXCLUDE (_id_movimento) FROM {stored('gold', 'movimento_flat')} ORDER BY _id_movimento"
-    Path(LAKE, "csv").mkdir()
-    db.execute(f"COPY ({ordered}) TO '{LAKE}/csv/movimento_flat.csv' ({CSV})")
+def csv(db: Connection, lake: str) -> None:
+    Path(lake, "csv").mkdir()
+    ordered(db, stored(f"{lake}/gold/movimento_flat"), f"{lake}/csv/movimento_flat.csv")
+
+
+def ordered(db: Connection, flat: str, file: str) -> None:
+    """Writes gold's rows (SQL) as a CSV in order of their key."""
+    rows = f"SELECT * EXCLUDE (_id_movimento) FROM {flat} ORDER BY _id_movimento"
+    db.execute(f"COPY ({rows}) TO '{file}' ({CSV})")
 
 
 STEPS = {step.__name__: step for step in (bronze, silver, gold, csv)}
@@ -99,7 +106,7 @@ def main(names: list[str]) -> None:
     db = duckdb.connect()
     for name in names:
         began = time.monotonic()
-        STEPS[name](db)
+        STEPS[name](db, os.environ["LAKE"])
         print(json.dumps({name: time.monotonic() - began}), flush=True)
 
 

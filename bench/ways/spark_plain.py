@@ -8,7 +8,7 @@ import os
 import sys
 import time
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 LAKE, SCHEMA = os.environ["LAKE"], os.environ["LAKEHOUSE_POSTGRES__SCHEMA"]
@@ -22,7 +22,7 @@ ACCESS = {
 TABLES = ("associado", "conta", "cartao", "movimento")
 
 
-def tidy(name: str) -> F.Column:
+def tidy(name: str) -> Column:
     return F.regexp_replace(F.trim(name), r"\s+", " ")
 
 

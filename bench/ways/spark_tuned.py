@@ -14,7 +14,7 @@ import psycopg2
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-import spark_plain as plain
+from bench.ways import spark_plain as plain
 
 LAKE, CORES = plain.LAKE, os.cpu_count() or 1
 CONFIGURATION = {

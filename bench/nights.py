@@ -1,0 +1,61 @@
+"""Nights after the first: what a run costs when nothing changed, when rows were added, when rows were changed."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from bench import check
+from bench.rivals import Way
+from bench.rounds import Numbers, empty_lake, filled, tell
+from bench.source import Source, execute, settle
+from pipelines import catalogue
+from pipelines.seed import ddl
+from pipelines.sql import quoted
+
+NEWEST = """
+INSERT INTO {0}.movimento (id, {1}) SELECT (SELECT max(id) FROM {0}.movimento) + row_number() OVER (ORDER BY id), {1}
+FROM {0}.movimento ORDER BY id LIMIT (SELECT count(*) / 100 FROM {0}.movimento)
+"""
+COLUMNS = "vlr_transacao, des_transacao, data_movimento, id_cartao"
+SPREAD = "UPDATE {0}.movimento SET vlr_transacao = vlr_transacao + 1 WHERE id % 100 = 0"
+# What happened at the source before each run; the first fills the lake.
+NIGHTS = {"whole": "", "nothing changed": "", "1 % newest": NEWEST, "1 % spread": SPREAD}
+
+
+def nights(source: Source, way: Way, count: int, folder: Path) -> list[dict[str, Numbers]]:
+    """Of each round the numbers of each night, one after the other on one lake and one copy of the source."""
+    results = []
+    for number in range(count):
+        night = replace(source, schema=f"night_{source.rows}")
+        _copy(source, night)
+        done: dict[str, Numbers] = {}
+        try:
+            with empty_lake(folder) as lake:
+                for name, event in NIGHTS.items():
+                    if event:
+                        execute(night.server, event.format(night.schema, COLUMNS))
+                        settle(night.server)
+                    contents = check.expected(night, folder, ("gold",))
+                    done[name] = filled(replace(way, layers=("gold",)), night, lake, folder, contents, beside=False)
+                    tell(f"night {source.rows:,}, round {number + 1}", name, done[name])
+        finally:
+            execute(source.server, f"DROP SCHEMA {night.schema} CASCADE")
+        results.append(done)
+    return results
+
+
+def _copy(source: Source, night: Source) -> None:
+    """The tables once more, in a schema of their own."""
+    tables, schema = catalogue.tables("bronze"), night.schema
+    # Members before accounts before cards: as replica the server checks no reference, which takes long.
+    statements = [f"DROP SCHEMA IF EXISTS {schema} CASCADE", f"CREATE SCHEMA {schema}", *ddl(tables, schema, "")]
+    statements.append("SET session_replication_role = replica")
+    for table in tables:
+        values = [
+            quoted(column.name) + (f"::text::{schema}.{quoted(f'{column.name}_{table.name}')}" if column.labels else "")
+            for column in table.columns
+        ]
+        names = ", ".join(quoted(column.name) for column in table.columns)
+        target, origin = (f"{quoted(one)}.{quoted(table.source_name)}" for one in (schema, source.schema))
+        statements.append(f"INSERT INTO {target} ({names}) SELECT {', '.join(values)} FROM {origin} ORDER BY 1")
+    execute(night.server, *statements)
+    settle(night.server)

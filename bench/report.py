@@ -1,0 +1,137 @@
+"""Writes what was measured into docs/performance.md, between its marks, and draws it over the size."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.tables import Result, floors, lines, read, wrong
+
+MARKS = "<!-- measured: `python -m bench report` -->", "<!-- end -->"
+Point = tuple[str, str, str]  # a result, a way or night in it, a number of that
+SIZES = {"10 thousand": "10000", "5 million": "5000000", "20 million": "20000000"}
+NIGHTS = "nights-5000000"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A promise: the first number is at most `most` times the second, or without one at most `most`."""
+
+    what: str
+    most: float
+    first: Point
+    second: Point | None = None
+
+
+def _to(size: str, number: str, rival: str, most: float) -> Bar:
+    """A bar of ours to a rival's same number."""
+    at, shown = SIZES[size], {"seconds": "whole run", "bronze": "bronze, start-up aside", "csv": "CSV"}[number]
+    return Bar(f"{shown}, {size}, to {rival}", most, (at, "ours", number), (at, rival, number))
+
+
+BARS = (
+    _to("5 million", "bronze", "D", 1.1),
+    _to("5 million", "bronze", "E", 0.3),
+    _to("10 thousand", "seconds", "E", 0.3),
+    _to("5 million", "seconds", "E", 0.35),
+    _to("5 million", "seconds", "T", 0.6),
+    _to("20 million", "seconds", "E", 0.35),
+    _to("20 million", "seconds", "T", 0.6),
+    _to("5 million", "csv", "E", 0.33),
+    Bar(
+        "CSV, 5 million, to DuckDB's COPY of the same files",
+        1.3,
+        (SIZES["5 million"], "ours", "csv"),
+        (SIZES["5 million"], "ours", "same_files"),
+    ),
+    Bar(
+        "1 % newest rows, 5 million, to the whole run", 0.35, (NIGHTS, "1 % newest", "work"), (NIGHTS, "whole", "work")
+    ),
+    Bar(
+        "nothing changed, 5 million, to the whole run",
+        0.05,
+        (NIGHTS, "nothing changed", "work"),
+        (NIGHTS, "whole", "work"),
+    ),
+    Bar("peak memory, 20 million, MB", 3072, (SIZES["20 million"], "ours", "peak")),
+    Bar(
+        "peak memory, 20 million to 5 million",
+        1.2,
+        (SIZES["20 million"], "ours", "peak"),
+        (SIZES["5 million"], "ours", "peak"),
+    ),
+    Bar(
+        "whole run, 20 million to 5 million",
+        4.3,
+        (SIZES["20 million"], "ours", "seconds"),
+        (SIZES["5 million"], "ours", "seconds"),
+    ),
+)
+
+
+def write(results: Path, document: Path) -> None:
+    """Replaces what is between the marks, and the drawing beside the document."""
+    measured = read(results)
+    drawing = document.with_suffix(".svg")
+    text = document.read_text("utf-8")
+    begin, end = text.index(MARKS[0]) + len(MARKS[0]), text.index(MARKS[1])
+    parts = [_bars(measured), f"![seconds of a whole run over movements]({drawing.name})"]
+    parts += [_section(name, result) for name, result in measured.items()]
+    document.write_text(text[:begin] + "\n\n" + "\n\n".join(parts) + "\n\n" + text[end:], "utf-8")
+    draw([result for name, result in measured.items() if name.isdigit()], drawing)
+
+
+def _bars(measured: dict[str, Result]) -> str:
+    table = [["", "at most", "measured", ""]]
+    for bar in BARS:
+        found = ratio(bar, measured)
+        verdict = "not measured" if found is None else "holds" if found <= bar.most else "does not hold"
+        table.append([bar.what, f"{bar.most:g}", "" if found is None else f"{found:.4g}", verdict])
+    return "## Bars\n\n" + _markdown(table)
+
+
+def ratio(bar: Bar, measured: dict[str, Result]) -> float | None:
+    """What was measured for a bar, of medians; None where something of it was not."""
+    values = [
+        measured[at].median(name, number) if at in measured else None
+        for at, name, number in filter(None, (bar.first, bar.second))
+    ]
+    if None in values:
+        return None
+    first, second = (*values, 1.0)[:2]
+    return first / second if first is not None and second else None
+
+
+def _section(name: str, result: Result) -> str:
+    title = "Nights at" if name.startswith("nights") else "From nothing:"
+    machine = ", ".join(f"{what} {value}" for what, value in result.machine.items())
+    said = f"Median of {len(result.rounds)} rounds, with the least and the most. {machine}."
+    parts = [f"## {title} {result.size:,} movements", said, _markdown(lines(result))]
+    parts += [_markdown(floors(result))] if floors(result)[1:] else []
+    return "\n\n".join(parts + [f"Wrong: {what}." for what in wrong(result)])
+
+
+def _markdown(table: list[list[str]]) -> str:
+    header, *body = table
+    rule = ["---", *(["---:"] * (len(header) - 1))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *body))
+
+
+def draw(results: list[Result], file: Path) -> None:
+    """Seconds of a whole run of each way over the movements, both logarithmic. The same file for the same numbers."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({"svg.hashsalt": "bench", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        axes = figure.subplots()
+        names = dict.fromkeys(name for result in results for name in result.names if name != "F")
+        for name in names:
+            found = [
+                (one.size, values) for one in results if name in one.names and (values := one.median(name, "seconds"))
+            ]
+            axes.loglog(*zip(*found, strict=True), marker="o", label=name) if found else None
+        axes.set(xlabel="movements", ylabel="seconds of a whole run")
+        axes.grid(True, which="both", alpha=0.3)
+        axes.legend()
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    file.write_text(re.sub(r"[ \t]+$", "", file.read_text("utf-8"), flags=re.M), "utf-8")
