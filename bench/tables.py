@@ -73,7 +73,7 @@ def lines(result: Result) -> list[list[str]]:
     body = []
     for what, (number, unit) in LINES.items():
         cells = [_cell([value / unit for value in result.values(name, number)]) for name in names]
-        if any(cells):
+        if any(cells) or number == "seconds":
             body.append([what, *cells])
     if "whole" in names:
         body.append(["to the whole run, start-up aside", *(_ratio(result, name, "whole", "work") for name in names)])

@@ -1,0 +1,124 @@
+"""The benchmark counts a time only if the result is right."""
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import report, rivals
+from bench.__main__ import main
+from bench.rivals import Way
+from bench.tables import Result, lines
+
+FEW = ["--sizes", "300", "--rounds", "1"]
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """The benchmark's server, its rivals' jars and its lakes: all tests of this file share them."""
+    made = Path(tempfile.mkdtemp(prefix="lakehouse-test-", dir="/var/tmp"))
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def measured(results: Path, name: str = "300") -> dict[str, Any]:
+    """The only round of a result."""
+    (found,) = json.loads((results / f"{name}.json").read_text())["rounds"]
+    return dict(found)
+
+
+def with_damage(folder: Path, code: str) -> list[Way]:
+    """D, whose result is damaged afterwards by `code`; its LAKE is `lake`."""
+    given = "import os, pathlib, deltalake; lake = pathlib.Path(os.environ['LAKE']); "
+    return [
+        replace(way, commands=(*way.commands, [sys.executable, "-c", given + code]))
+        for way in rivals.ways(folder)
+        if way.letter == "D"
+    ]
+
+
+def test_ours_and_duckdb_make_the_same_lake_and_csv(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*FEW, "--ways", "ours,D,F"], folder, tmp_path) == 0
+    found = measured(tmp_path)
+    assert list(found) == ["ours", "D", "F"]
+    for letter in ("ours", "D"):
+        assert 0 < found[letter]["work"] < found[letter]["seconds"]
+        assert {"bronze", "silver", "gold_csv", "csv", "cpu", "peak", "bytes", "files"} <= set(found[letter])
+    assert {"copy", "parquet", "join_csv"} <= set(found["F"]) and "same_files" in found["ours"]
+    assert str(folder) not in (tmp_path / "300.json").read_text()
+    assert "ours to this, whole" in capsys.readouterr().out
+    assert not list((folder / "lakes").iterdir())
+
+
+@pytest.mark.long
+def test_the_spark_jobs_make_the_same_lake_and_csv(folder: Path, tmp_path: Path) -> None:
+    assert main([*FEW, "--ways", "E,T"], folder, tmp_path) == 0
+
+
+@pytest.mark.long
+def test_gold_is_right_after_each_night(folder: Path, tmp_path: Path) -> None:
+    assert main(["--sizes", "", "--nights", "300", "--rounds", "1"], folder, tmp_path) == 0
+    assert list(measured(tmp_path, "nights-300")) == ["whole", "nothing changed", "1 % newest", "1 % spread"]
+
+
+@pytest.mark.parametrize(
+    ("code", "wrong"),
+    [
+        (
+            "deltalake.DeltaTable(lake / 'gold/movimento_flat')"
+            ".update(updates={'vlr_transacao_movimento': '0'}, predicate='_id_movimento = 7')",
+            ["gold.movimento_flat.vlr_transacao_movimento"],
+        ),
+        (
+            "deltalake.DeltaTable(lake / 'silver/conta').delete('id_conta = 1')",
+            [f"silver.conta.{name}" for name in ("rows", "id_conta", "tipo", "data_criacao", "id_associado")],
+        ),
+        ("(lake / 'csv/movimento_flat.csv').unlink()", ["csv: ValueError"]),
+    ],
+)
+def test_a_wrong_result_has_no_time(folder: Path, tmp_path: Path, code: str, wrong: list[str]) -> None:
+    assert main([*FEW, "--ways", "D"], folder, tmp_path, with_damage(folder, code)) == 1
+    assert measured(tmp_path) == {"D": {"wrong": wrong}}
+
+
+def test_a_csv_in_another_order_is_wrong(folder: Path, tmp_path: Path) -> None:
+    code = "import csv; file = lake / 'csv/movimento_flat.csv'; head, *rest = csv.reader(file.open(newline='')); "
+    code += "csv.writer(file.open('w', newline=''), lineterminator='\\n').writerows([head, *sorted(rest)])"
+    assert main([*FEW, "--ways", "D"], folder, tmp_path, with_damage(folder, code)) == 1
+    (wrong,) = measured(tmp_path).values()
+    assert "csv.vlr_transacao_movimento" in wrong["wrong"] and "csv.rows" not in wrong["wrong"]
+
+
+def test_what_was_wrong_once_has_no_time_in_the_table() -> None:
+    right: dict[str, Any] = {"ours": {"seconds": 1.0}, "D": {"seconds": 2.0}}
+    result = Result(300, {}, [right, right | {"D": {"wrong": ["csv.rows"]}}])
+    assert lines(result) == [["", "ours", "D"], ["whole, s", "1.00", "wrong"], ["ours to this, whole", "1.00", ""]]
+
+
+def test_the_report_writes_between_its_marks_and_says_whether_a_bar_holds(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    results, document = tmp_path / "results", tmp_path / "performance.md"
+    results.mkdir()
+    ways = {"ours": {"seconds": 4.0}, "E": {"seconds": 10.0}, "T": {"seconds": 8.0}}
+    for size in (5_000_000, 20_000_000):
+        text = json.dumps({"size": size, "machine": {"CPU": "one"}, "rounds": [ways]})
+        (results / f"{size}.json").write_text(text)
+    document.write_text(f"before\n\n{report.MARKS[0]}\nstale\n{report.MARKS[1]}\nafter\n")
+    written = []
+    for _ in range(2):
+        report.write(results, document)
+        written.append((document.read_text(), document.with_suffix(".svg").read_bytes()))
+    assert written[0] == written[1]
+    text = written[0][0]
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "stale" not in text
+    assert "| whole run, 5 million, to E | 0.35 | 0.4 | does not hold |" in text
+    assert "| whole run, 20 million, to T | 0.6 | 0.5 | holds |" in text
+    assert "| CSV, 5 million, to E | 0.33 |  | not measured |" in text
