@@ -39,6 +39,9 @@ def main(
         return 0
     folder = folder or home()
     named = {way.letter: way for way in ways or rivals.ways(folder)}
+    if unknown := set(arguments.ways) - set(named):
+        print(f"--ways: there is no {', '.join(sorted(unknown))}; there are {', '.join(named)}", file=sys.stderr)
+        return 2
     chosen = [named[letter] for letter in arguments.ways]
     right = True
     with running(folder) as server:

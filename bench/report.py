@@ -28,6 +28,15 @@ def _to(size: str, number: str, rival: str, most: float) -> Bar:
     return Bar(f"{shown}, {size}, to {rival}", most, (at, "ours", number), (at, rival, number))
 
 
+def _ours(what: str, most: float, number: str, size: str, to_number: str, to_size: str) -> Bar:
+    """A bar of ours to another number of ours."""
+    return Bar(what, most, (SIZES[size], "ours", number), (SIZES[to_size], "ours", to_number))
+
+
+def _night(night: str, most: float) -> Bar:
+    return Bar(f"{night}, 5 million, to the whole run", most, (NIGHTS, night, "work"), (NIGHTS, "whole", "work"))
+
+
 BARS = (
     _to("5 million", "bronze", "D", 1.1),
     _to("5 million", "bronze", "E", 0.3),
@@ -37,34 +46,12 @@ BARS = (
     _to("20 million", "seconds", "E", 0.35),
     _to("20 million", "seconds", "T", 0.6),
     _to("5 million", "csv", "E", 0.33),
-    Bar(
-        "CSV, 5 million, to DuckDB's COPY of the same files",
-        1.3,
-        (SIZES["5 million"], "ours", "csv"),
-        (SIZES["5 million"], "ours", "same_files"),
-    ),
-    Bar(
-        "1 % newest rows, 5 million, to the whole run", 0.35, (NIGHTS, "1 % newest", "work"), (NIGHTS, "whole", "work")
-    ),
-    Bar(
-        "nothing changed, 5 million, to the whole run",
-        0.05,
-        (NIGHTS, "nothing changed", "work"),
-        (NIGHTS, "whole", "work"),
-    ),
+    _ours("CSV, 5 million, to DuckDB's COPY of the same files", 1.3, "csv", "5 million", "same_files", "5 million"),
+    _night("1 % newest", 0.35),
+    _night("nothing changed", 0.05),
     Bar("peak memory, 20 million, MB", 3072, (SIZES["20 million"], "ours", "peak")),
-    Bar(
-        "peak memory, 20 million to 5 million",
-        1.2,
-        (SIZES["20 million"], "ours", "peak"),
-        (SIZES["5 million"], "ours", "peak"),
-    ),
-    Bar(
-        "whole run, 20 million to 5 million",
-        4.3,
-        (SIZES["20 million"], "ours", "seconds"),
-        (SIZES["5 million"], "ours", "seconds"),
-    ),
+    _ours("peak memory, 20 million to 5 million", 1.2, "peak", "20 million", "peak", "5 million"),
+    _ours("whole run, 20 million to 5 million", 4.3, "seconds", "20 million", "seconds", "5 million"),
 )
 
 
@@ -104,7 +91,7 @@ def ratio(bar: Bar, measured: dict[str, Result]) -> float | None:
 def _section(name: str, result: Result) -> str:
     title = "Nights at" if name.startswith("nights") else "From nothing:"
     machine = ", ".join(f"{what} {value}" for what, value in result.machine.items())
-    said = f"Median of {len(result.rounds)} rounds, with the least and the most. {machine}."
+    said = f"Rounds: {len(result.rounds)}; medians, with the least and the most. {machine}."
     parts = [f"## {title} {result.size:,} movements", said, _markdown(lines(result))]
     parts += [_markdown(floors(result))] if floors(result)[1:] else []
     return "\n\n".join(parts + [f"Wrong: {what}." for what in wrong(result)])

@@ -72,7 +72,7 @@ def lines(result: Result) -> list[list[str]]:
     names = [name for name in result.names if name != "F"]
     body = []
     for what, (number, unit) in LINES.items():
-        cells = [_cell([value / unit for value in result.values(name, number)]) for name in names]
+        cells = [_cell([float(value) / unit for value in result.values(name, number)]) for name in names]
         if any(cells) or number == "seconds":
             body.append([what, *cells])
     if "whole" in names:
@@ -108,7 +108,7 @@ def _cell(values: list[float]) -> str:
     if not values:
         return ""
     middle = median(values)
-    digits = 0 if middle >= 100 else 1 if middle >= 10 else 2
+    digits = 0 if middle >= 100 or all(value.is_integer() for value in values) else 1 if middle >= 10 else 2
     least, most = f"{min(values):,.{digits}f}", f"{max(values):,.{digits}f}"
     return f"{middle:,.{digits}f}" + (f" ({least}-{most})" if least != most else "")
 

@@ -52,6 +52,7 @@ def test_ours_and_duckdb_make_the_same_lake_and_csv(
     for letter in ("ours", "D"):
         assert 0 < found[letter]["work"] < found[letter]["seconds"]
         assert {"bronze", "silver", "gold_csv", "csv", "cpu", "peak", "bytes", "files"} <= set(found[letter])
+    assert found["ours"]["start"] > 0  # else it is not aside
     assert {"copy", "parquet", "join_csv"} <= set(found["F"]) and "same_files" in found["ours"]
     assert str(folder) not in (tmp_path / "300.json").read_text()
     assert "ours to this, whole" in capsys.readouterr().out

@@ -27,6 +27,7 @@ def main(words: list[str]) -> int:
     starts = watched()
     code = command_line(words)
     settings = read_settings([])
+    print(json.dumps({"start": sum((end - begin).total_seconds() for begin, end in starts)}))
     for layer in words:
         run = records.last_run(settings.layer_path(layer), "cartoes")
         assert code or run is not None
