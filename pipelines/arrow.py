@@ -1,6 +1,7 @@
 """The contracts' types as Arrow has them."""
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from conf.contract import DECIMAL
 
@@ -25,3 +26,9 @@ def arrow_type(name: str) -> pa.DataType:
         return pa.list_(arrow_type(name[len("array<") : -1]))
     match = DECIMAL.fullmatch(name)
     return pa.decimal128(int(match[1]), int(match[2])) if match else ARROW[name]
+
+
+def scaled(integers: pa.Array, kind: pa.Decimal128Type) -> pa.Array:
+    """Unscaled 64-bit integers as the decimals that they stand for: the same bits, a type with a scale."""
+    wide = pc.cast(integers, pa.decimal128(19, 0))
+    return pa.Array.from_buffers(kind, len(wide), wide.buffers(), wide.null_count, wide.offset)

@@ -33,7 +33,7 @@ from pipelines.report import Report
 from pipelines.source import Relation, Snapshot, describe
 from pipelines.watch import Watch
 
-RANGE_BYTES = 64 * 2**20
+RANGE_BYTES, SMALL_BYTES = 64 * 2**20, 8 * 2**20
 READERS = min(4, os.cpu_count() or 1)
 CANCEL_SECONDS = 3
 
@@ -128,9 +128,12 @@ def plans(snapshot: Snapshot, schema: str, tables: tuple[Table, ...]) -> list[Pl
 
 
 def ranges(relation: Relation, parts: int = 0) -> list[str]:
-    """Conditions on `ctid` that cut the table into page ranges; the last one is open, so that no row is left out."""
-    if not parts and (parts := max(1, -(-relation.size // RANGE_BYTES))) > 1:
-        parts = -(-parts // READERS) * READERS
+    """Conditions on `ctid` that cut the table into page ranges; the last one is open, so that no row is left out.
+
+    As many for each reader, and so for each task that reads what it wrote; a small table is one.
+    """
+    if not parts:
+        parts = -(-relation.size // (RANGE_BYTES * READERS)) * READERS if relation.size > SMALL_BYTES else 1
     bounds = [relation.pages * part // parts for part in range(1, parts)]
     lower = ["", *(f"ctid >= '({page},0)'" for page in bounds)]
     upper = [*(f"ctid < '({page},0)'" for page in bounds), ""]

@@ -1,6 +1,6 @@
 """How each PostgreSQL type is read, so that it arrives exactly or as text, and which values a column cannot hold."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from conf.contract import DECIMAL
 from pipelines.source import SourceColumn
@@ -20,6 +20,7 @@ NATIVE = {
     "timestamptz": "timestamp",
 }
 MONEY = (19, 2)  # all that its 64 bits hold
+SHORT = 18  # digits that 64 bits hold
 INTEGER_BITS = {"int2": 15, "int4": 31, "int8": 63, "smallint": 15, "integer": 31, "bigint": 63}
 INTEGER_DIGITS = {"int2": 5, "int4": 10, "int8": 19}
 # Arrow and Delta hold the years 1 to 9999; PostgreSQL also knows infinity, BC and five-digit years.
@@ -28,15 +29,27 @@ FROM, BEFORE = "0001-01-01", "10000-01-01"
 
 @dataclass(frozen=True)
 class Reading:
-    """`expression` is the SQL that reads a column; `fits` the SQL condition for a value to be held, None if all are."""
+    """`expression` is the SQL that reads a column; `fits` the SQL condition for a value to be held, None if all are;
+    `scale` that of a decimal that 64 bits hold."""
 
     expression: str
     fits: str | None = None
+    scale: int | None = None
 
     @property
     def value(self) -> str:
-        """The SQL of what arrives: null where the value does not fit."""
-        return f"CASE WHEN {self.fits} THEN {self.expression} END" if self.fits else self.expression
+        """The SQL of the value: null where it does not fit."""
+        return self._where_it_fits(self.expression)
+
+    @property
+    def sent(self) -> str:
+        """The SQL of what arrives: of a short decimal its unscaled integer, which ADBC does not turn into text."""
+        if self.scale is None:
+            return self.value
+        return self._where_it_fits(f"({self.expression} * {10**self.scale})::int8")
+
+    def _where_it_fits(self, expression: str) -> str:
+        return f"CASE WHEN {self.fits} THEN {expression} END" if self.fits else expression
 
 
 def natural_type(column: SourceColumn) -> str:
@@ -63,7 +76,9 @@ def read_as(column: SourceColumn, target: str) -> Reading | None:
     if target in ("smallint", "integer", "bigint"):
         return _as_integer(column, INTEGER_BITS[target])
     if match := DECIMAL.fullmatch(target):
-        return _as_decimal(column, int(match[1]), int(match[2]))
+        precision, scale = int(match[1]), int(match[2])
+        reading = _as_decimal(column, precision, scale)
+        return replace(reading, scale=scale) if reading and precision <= SHORT else reading
     if target in ("date", "timestamp_ntz", "timestamp") and (
         NATIVE.get(source) == target or (source, target) == ("date", "timestamp_ntz")
     ):
@@ -107,7 +122,7 @@ def _as_decimal(column: SourceColumn, precision: int, scale: int) -> Reading | N
 
 def select_list(readings: dict[str, Reading]) -> str:
     """The SELECT list: each column by name, null where its value does not fit, and `_rescued`."""
-    items = [f"{reading.value} AS {quoted(column)}" for column, reading in readings.items()]
+    items = [f"{reading.sent} AS {quoted(column)}" for column, reading in readings.items()]
     return ", ".join([*items, f'{rescued(readings)} AS "_rescued"'])
 
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from conf.contract import Table
 from conf.settings import Postgres
 from pipelines import lake
-from pipelines.arrow import arrow_type
+from pipelines.arrow import arrow_type, scaled
 from pipelines.connection import BEGIN, PIN, WATCH, dsn, source_fault
 from pipelines.content import DELETED
 from pipelines.errors import PassingFault
@@ -85,7 +85,7 @@ class Reader:
         try:
             with (
                 self._query(sql) as batches,
-                pq.ParquetWriter(path / name, one.schema, compression="zstd", compression_level=1) as writer,
+                _writer(path / name, one.schema) as writer,
             ):
                 while not self._stop.is_set():
                     with self.watch.waiting():
@@ -145,6 +145,14 @@ class Reader:
                 one.close()  # type: ignore[attr-defined]
 
 
+def _writer(file: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """Dictionaries for texts only: numbers and times seldom repeat enough to pay for the look-up."""
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    return pq.ParquetWriter(
+        file, schema, compression="zstd", compression_level=1, use_dictionary=texts, store_decimal_as_integer=True
+    )
+
+
 def _execute(connection: adbc.AdbcConnection, sql: str) -> None:
     with closing(adbc.AdbcStatement(connection)) as statement:
         statement.set_sql_query(sql)
@@ -164,5 +172,8 @@ def shaped(batch: pa.RecordBatch, schema: pa.Schema, run: int) -> pa.RecordBatch
         else:
             column = batch.column(index)
             storage = column.storage if isinstance(column, pa.ExtensionArray) else column
-            columns.append(storage if storage.type == field.type else pc.cast(storage, field.type))
+            if pa.types.is_decimal(field.type) and pa.types.is_integer(storage.type):
+                columns.append(scaled(storage, field.type))
+            else:
+                columns.append(storage if storage.type == field.type else pc.cast(storage, field.type))
     return pa.record_batch(columns, schema=schema)

@@ -95,6 +95,7 @@ def test_everything_that_is_wrong_with_the_source_is_named_before_anything_is_wr
 
 
 def test_a_table_larger_than_one_range_arrives_whole(lakehouse: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bronze, "SMALL_BYTES", 8192)
     monkeypatch.setattr(bronze, "RANGE_BYTES", 8192)
     execute(
         lakehouse.address,
@@ -280,7 +281,7 @@ def test_comments_of_the_contract_are_in_the_table_and_bronze_is_private(lakehou
     assert schema["fields"][1]["metadata"] == {"comment": "Card number, 13 to 19 digits"}
 
 
-@pytest.mark.parametrize("size", [0, 1, 8192, 70 * 2**20, 500 * 2**20])
+@pytest.mark.parametrize("size", [0, 1, 8192, 9 * 2**20, 70 * 2**20, 500 * 2**20])
 def test_ranges_cover_every_page_once(size: int) -> None:
     relation = Relation(1, "s", "t", (), size, size // 8192)
     conditions = bronze.ranges(relation)

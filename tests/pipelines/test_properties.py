@@ -128,6 +128,7 @@ def test_whatever_the_source_has_the_result_is_the_oracles_and_nothing_is_lost(
     shuffled["associado"].append((99, "Sem", "Conta", 1, None))
     fill(made_up, shuffled)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bronze, "SMALL_BYTES", 4096)
         patch.setattr(bronze, "RANGE_BYTES", 4096)
         made_up.spark.conf.set("spark.sql.shuffle.partitions", 1 + seed % 4)
         try:
