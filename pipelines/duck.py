@@ -1,8 +1,9 @@
 """DuckDB, the second engine: it writes the CSV and says what a table's files hold, apart from who wrote them."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from pipelines.errors import StorageFault
 from pipelines.records import ColumnRun
 from pipelines.sql import quoted
 
-MEMORY = "1GB"
+MEMORY = 1000  # megabytes
 # DuckDB may change its hash from version to version: checksums compare only within one.
 HASHING = f"duckdb {duckdb.__version__}"
 Columns = tuple[ColumnRun, ...]
@@ -34,12 +35,20 @@ class Engine:
             wait([running])
             raise
 
+    def interrupt(self) -> None:
+        """Ends the query that works now, if any; it raises."""
+        with suppress(duckdb.Error):  # it may be closed
+            self._connection.interrupt()
+
 
 @contextmanager
-def engine(what: str, scratch: Path | None = None) -> Iterator[Engine]:
-    """A database in bounded memory that spills to `scratch`. What it says becomes a StorageFault that names `what`."""
-    more = {"temp_directory": str(scratch)} if scratch else {}
-    connection = duckdb.connect(config={"memory_limit": MEMORY, **more})
+def engine(what: str, scratch: Path | None = None, share: int = 1) -> Iterator[Engine]:
+    """A database in bounded memory that spills to `scratch`; one of `share` that work at the same time. What it says
+    becomes a StorageFault that names `what`."""
+    more: dict[str, str] = {"temp_directory": str(scratch)} if scratch else {}
+    if share > 1:
+        more["threads"] = str(max(1, (os.cpu_count() or 1) // share))
+    connection = duckdb.connect(config={"memory_limit": f"{MEMORY // share}MB", **more})
     try:
         with ThreadPoolExecutor(1) as thread:
             yield Engine(connection, thread)

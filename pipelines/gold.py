@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pyspark.sql import Column, DataFrame, Observation
+from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 
 from conf.contract import Table
@@ -14,6 +14,7 @@ from conf.settings import Settings
 from pipelines import basis, lake
 from pipelines.catalogue import Entry
 from pipelines.content import stored
+from pipelines.duck import HASHING, evidence
 from pipelines.errors import QualityFault
 from pipelines.proof import Built, prove
 from pipelines.records import Link, TableRun
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-def fingerprint(key: str) -> list[Column]:
-    """Rows, and the sum of the keys' hashes: equal on both sides means no row was lost and none came twice."""
-    return [F.count(F.lit(1)).alias("rows"), F.sum(F.xxhash64(key).cast("decimal(38,0)")).alias("keys")]
+# Rows of the small tables up to which a transform's broadcast is done as it says: they fit into the driver's memory.
+FEW = 1_500_000
+NO_HINTS = "spark.sql.optimizer.disableHints"
 
 
 def build(
@@ -57,46 +58,66 @@ def _whole(settings: Settings, spark: "SparkSession", link: Link, entry: Entry, 
     inputs = {one.module: read(spark, stored(settings.silver_path, upstream, one)) for one in table.inputs}
     observed = Observation(table.name)
     path = lake.table_path(settings.gold_path, table)
-    files = write_files(
-        transformed(entry, inputs).observe(observed, *fingerprint(table.keys[0])), path, link.call.run.run
-    )
-    found = observed.get
-    done = TableRun(table.name, 0, found["rows"], found["rows"], full_at=link.call.run.started, how=f"whole: {why}")
+    small = sum(upstream.table(one.name).rows_out for one in table.inputs if one != table.one_row_per)
+    with _hints(spark, small <= FEW):
+        rows = transformed(entry, inputs).observe(observed, F.count(F.lit(1)).alias("rows"))
+        files = write_files(rows, path, link.call.run.run)
+    count = observed.get["rows"]
+    done = TableRun(table.name, 0, count, count, full_at=link.call.run.started, how=f"whole: {why}")
     built = Built(done, table, path, lake.schema_of(table, {}), files)
-    totals: dict[str, Decimal] = {}
-    if origin := table.one_row_per:
-        try:
-            expected = inputs[origin.module].agg(*fingerprint(origin.keys[0])).first()
-            same_rows(table, origin, expected, found)
-            if upstream.table(origin.name).rows_out != found["rows"]:
-                raise _lost(table, origin, upstream.table(origin.name).rows_out, found["rows"])
-        except BaseException:
-            built.discard()
-            raise
-        totals = conserved(table, upstream.table(origin.name))
-    return prove(built, lake.types_of(table, {}), table.keys, found["rows"], totals)
+    built = prove(built, lake.types_of(table, {}), table.keys, count, {})
+    return like(settings, built, link, table.one_row_per) if table.one_row_per else built
 
 
-def same_rows(table: Table, origin: Table, expected: Any, found: Any) -> None:
-    """Raises QualityFault unless fingerprints of rows of `origin` and of what became of them are of the same keys."""
-    if (expected["rows"], expected["keys"]) != (found["rows"], found["keys"]):
-        raise _lost(table, origin, expected["rows"], found["rows"])
+def like(settings: Settings, built: Built, link: Link, origin: Table) -> Built:
+    """`built`, if it has each row of `origin` once: as many, the same keys by their checksum, the same sums. Raises
+    QualityFault otherwise."""
+    table, upstream = built.table, link.upstream.table(origin.name)
+    try:
+        found = {column.name: column.checksum for column in built.done.columns}
+        same = [found[own] for own in table.keys] == _checksums_of_keys(settings, link, origin)
+        sums = {
+            column.name: upstream.totals[column.made_from]
+            for column in table.summed
+            if column.made_from in upstream.totals
+        }
+        if built.done.rows_out != upstream.rows_out or not same:
+            raise QualityFault(
+                f"gold.{table.name}: {upstream.rows_out} rows of silver.{origin.name} became {built.done.rows_out}, or "
+                "other ones; a join lost or multiplied rows, gold and the CSV stay as they were"
+            )
+        if wrong := [name for name, total in sums.items() if built.done.totals[name] != total]:
+            raise QualityFault(
+                f"gold.{table.name}: the sum of {wrong[0]} is not that of silver.{origin.name}; "
+                "gold and the CSV stay as they were"
+            )
+        return replace(built, done=replace(built.done, rows_in=upstream.rows_out))
+    except BaseException:
+        built.discard()
+        raise
 
 
-def _lost(table: Table, origin: Table, expected: int, found: int) -> QualityFault:
-    return QualityFault(
-        f"gold.{table.name}: {expected} rows of silver.{origin.name} became {found}, or other ones; "
-        "a join lost or multiplied rows, gold and the CSV stay as they were"
-    )
+def _checksums_of_keys(settings: Settings, link: Link, origin: Table) -> list[str]:
+    """The checksums of an input's keys, as its run recorded them; made anew where another engine made those."""
+    columns = link.upstream.table(origin.name).columns
+    if link.upstream.hashing != HASHING:
+        content = stored(settings.silver_path, link.upstream, origin)
+        some = {name: content.types[name] for name in origin.keys}
+        _, columns = evidence(f"silver.{origin.name}", content.sql, some, origin.keys)
+    known = {column.name: column.checksum for column in columns}
+    return [known[key] for key in origin.keys]
+
+
+@contextmanager
+def _hints(spark: "SparkSession", followed: bool) -> Iterator[None]:
+    """Whether Spark does what a transform's `F.broadcast` asks for, or joins as it would without."""
+    spark.conf.set(NO_HINTS, str(not followed).lower())
+    try:
+        yield
+    finally:
+        spark.conf.unset(NO_HINTS)
 
 
 def transformed(entry: Entry, inputs: dict[str, DataFrame]) -> DataFrame:
     assert entry.transform is not None
     return entry.transform(*inputs.values())
-
-
-def conserved(table: Table, origin: TableRun) -> dict[str, Decimal]:
-    """The sums that a table of one row per row of `origin` takes over, by its own columns' names."""
-    return {
-        column.name: origin.totals[column.made_from] for column in table.summed if column.made_from in origin.totals
-    }

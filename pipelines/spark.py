@@ -57,6 +57,7 @@ def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+        "spark.sql.files.maxPartitionBytes": "16m",  # a file a task: rows stay in the order of their keys
         "spark.sql.shuffle.partitions": str(max(4, 2 * (os.cpu_count() or 1))),
         "spark.databricks.delta.snapshotPartitions": "2",
         **settings.spark.conf,

@@ -7,6 +7,10 @@ from pyspark.sql import functions as F
 BLANKS = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 
 
+# The same as a regular expression has them, in ranges, which Java tests faster than one by one.
+BLANK = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+
+
 def trimmed(text: str | Column) -> Column:
     """Without blanks at both ends; what is left empty becomes null. Blanks inside stay, line breaks too."""
     return F.nullif(F.trim(text, F.lit(BLANKS)), F.lit(""))
@@ -14,12 +18,12 @@ def trimmed(text: str | Column) -> Column:
 
 def tidy(text: str | Column) -> Column:
     """Trimmed, each run of blanks inside one space. The case of names is the source's."""
-    return F.regexp_replace(trimmed(text), f"[{BLANKS}]+", " ")
+    return F.regexp_replace(trimmed(text), f"[{BLANK}]+", " ")
 
 
 def card_digits(number: str | Column) -> Column:
     """A card number without blanks and hyphens. Leading zeros stay; so does what is no digit, for the checks to see."""
-    return F.nullif(F.regexp_replace(number, f"[{BLANKS}-]+", ""), F.lit(""))
+    return F.nullif(F.translate(number, BLANKS + "-", ""), F.lit(""))
 
 
 def masked(number: str | Column) -> Column:

@@ -47,7 +47,7 @@ def transform(movimento: DataFrame, cartao: DataFrame, conta: DataFrame, associa
         )
         .join(associado, on="id_associado", how="inner")
     )
-    return movimento.join(cards, on="id_cartao", how="inner").select(
+    return movimento.join(F.broadcast(cards), on="id_cartao", how="inner").select(
         F.col("nome").alias("nome_associado"),
         F.col("sobrenome").alias("sobrenome_associado"),
         F.col("idade").alias("idade_associado"),
