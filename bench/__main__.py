@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -97,6 +98,7 @@ def machine(server: Postgres) -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that server and ways end, too
     try:
         sys.exit(main(sys.argv[1:]))
     except Fault as fault:
