@@ -99,9 +99,9 @@ def test_a_csv_in_another_order_is_wrong(folder: Path, tmp_path: Path) -> None:
 
 
 def test_what_was_wrong_once_has_no_time_in_the_table() -> None:
-    right: dict[str, Any] = {"ours": {"seconds": 1.0}, "D": {"seconds": 2.0}}
+    right: dict[str, Any] = {"ours": {"seconds": 1.5}, "D": {"seconds": 2.5}}
     result = Result(300, {}, [right, right | {"D": {"wrong": ["csv.rows"]}}])
-    assert lines(result) == [["", "ours", "D"], ["whole, s", "1.00", "wrong"], ["ours to this, whole", "1.00", ""]]
+    assert lines(result) == [["", "ours", "D"], ["whole, s", "1.50", "wrong"], ["ours to this, whole", "1.00", ""]]
 
 
 def test_the_report_writes_between_its_marks_and_says_whether_a_bar_holds(tmp_path: Path) -> None:
