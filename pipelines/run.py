@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,7 +17,8 @@ from pipelines.duck import HASHING
 from pipelines.errors import ContractFault, Fault, QualityFault, StorageFault, UsageFault
 from pipelines.lake import EMBEDDED, LAYERS
 from pipelines.proof import Built
-from pipelines.records import Call, Link, RuleRun, Run, TableRun, complete_run, no_complete_run
+from pipelines.reader import AUDIT
+from pipelines.records import Call, ColumnRun, Link, RuleRun, Run, TableRun, complete_run, no_complete_run
 from pipelines.report import Report
 from pipelines.retry import patiently
 from pipelines.signals import held_back
@@ -47,8 +49,8 @@ def run_layers(
 ) -> list[tuple[str, Run]]:
     """Runs the layers, bronze first, in one process and at most one JVM; each is complete before the next begins.
 
-    Without `spark` a session is started when a layer needs one, and ends with the call. Tables in `full` are built
-    whole, the others follow what changed where they can.
+    Without `spark` a session is started when a layer needs one, beside bronze where silver surely will, and ends with
+    the call. Tables in `full` are built whole, the others follow what changed where they can.
     """
     done: list[tuple[str, Run]] = []
     first = next(layer for layer in LAYERS if layer in layers)
@@ -59,21 +61,42 @@ def run_layers(
             settings, [layer for layer, after in zip(LAYERS, (*LAYERS[1:], ""), strict=True) if {layer, after} & layers]
         )
 
+        sessions, starter = stack.enter_context(ExitStack()), stack.enter_context(_starter())
+
         @cache
-        def started() -> "SparkSession":
+        def starting() -> "Future[SparkSession]":
             from pipelines.spark import session
 
+            return starter.submit(sessions.enter_context, session(settings))
+
+        @cache
+        def started() -> "SparkSession":
             report.progress("spark", "start", 0)
-            return spark or stack.enter_context(session(settings))
+            return spark or starting().result()
+
+        def ahead() -> None:
+            if "silver" in layers and not spark:
+                starting()
 
         for layer in (layer for layer in LAYERS if layer in layers):
             for domain in catalogue.domains(layer):
                 if layer == "bronze":
-                    run = _run_bronze(settings, domain, report, full)
+                    run = _run_bronze(settings, domain, ahead, report, full)
                 else:
                     run = _run_layer(settings, layer, domain, started, report, full)
                 done.append((layer, run))
     return done
+
+
+@contextmanager
+def _starter() -> Iterator[ThreadPoolExecutor]:
+    """The thread that starts a session. What it began it ends, whatever signal comes, so that no JVM is left behind."""
+    with ThreadPoolExecutor(1, thread_name_prefix="spark") as starter:
+        try:
+            yield starter
+        finally:
+            with held_back():
+                starter.shutdown()
 
 
 def check(settings: Settings, layers: Sequence[str] = LAYERS) -> None:
@@ -91,7 +114,9 @@ def check(settings: Settings, layers: Sequence[str] = LAYERS) -> None:
                 records.check(layer, path, run)
 
 
-def _run_bronze(settings: Settings, domain: str, report: Report, full: frozenset[str]) -> Run:
+def _run_bronze(
+    settings: Settings, domain: str, ahead: Callable[[], None], report: Report, full: frozenset[str]
+) -> Run:
     path, source = settings.bronze_path, settings.postgres.address if settings.postgres else EMBEDDED
     for layer in LAYERS:
         _same_kind(layer, settings.layer_path(layer), records.last_run(settings.layer_path(layer), domain), source)
@@ -101,7 +126,9 @@ def _run_bronze(settings: Settings, domain: str, report: Report, full: frozenset
     records.bring_back(path, previous)
     with undone_on_failure(path, domain), source_server(settings) as server:
         picture, built = patiently(
-            lambda: _read(settings, server, tables, Call(run, previous, full), report), settings.retry_seconds, report
+            lambda: _read(settings, server, tables, Call(run, previous, full), ahead, report),
+            settings.retry_seconds,
+            report,
         )
         order = [table.name for table in tables]
         built.sort(key=lambda one: order.index(one.done.name))
@@ -110,16 +137,29 @@ def _run_bronze(settings: Settings, domain: str, report: Report, full: frozenset
 
 
 def _read(
-    settings: Settings, server: Postgres, tables: tuple[Table, ...], call: Call, report: Report
+    settings: Settings,
+    server: Postgres,
+    tables: tuple[Table, ...],
+    call: Call,
+    ahead: Callable[[], None],
+    report: Report,
 ) -> "tuple[Snapshot, list[Built]]":
-    """All tables of one snapshot, which held until the last of them was read; else no file of them stays."""
+    """All tables of one snapshot, which held until the last of them was read; else no file of them stays. Calls `ahead`
+    as soon as it is known that silver will have work."""
     from pipelines import bronze
     from pipelines.source import snapshot
 
     built: list[Built] = []
     try:
         with snapshot(server, settings.schema_name, [table.source_name for table in tables]) as picture:
-            built = _collect("bronze", bronze.read(settings, server, picture, tables, call, report), report)
+            before = {done.name: done for done in call.previous.tables} if call.previous else {}
+            if any(
+                basis.whole(settings, before.get(table.name), table.name in call.full, call.run.started)
+                for table in tables
+            ):
+                ahead()
+            reading = bronze.read(settings, server, picture, tables, call, report)
+            built = _collect("bronze", _watched(reading, before, ahead), report)
         return picture, built
     except ContractFault as fault:
         hint = "" if settings.postgres else "; the source is the embedded server, `make seed` fills it"
@@ -127,6 +167,19 @@ def _read(
     except BaseException:
         _discard(built)
         raise
+
+
+def _watched(reading: Iterator[Built], before: dict[str, TableRun], ahead: Callable[[], None]) -> Iterator[Built]:
+    """What is read; calls `ahead` at a table that has other rows than the run before."""
+
+    def rows(done: TableRun) -> list[ColumnRun]:
+        return [column for column in done.columns if column.name not in AUDIT]
+
+    for one in reading:
+        was = before.get(one.done.name)
+        if was is None or rows(was) != rows(one.done):
+            ahead()
+        yield one
 
 
 def _run_layer(

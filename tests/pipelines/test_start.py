@@ -1,0 +1,122 @@
+"""Spark starts beside bronze where silver will have work, and only there; nothing of it is left behind."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from pyspark.sql import SparkSession
+
+from conf.settings import Settings
+from pipelines import bronze, records
+from pipelines.errors import UsageFault
+from pipelines.report import Report
+from pipelines.run import run_layers
+from tests.conftest import Lake, execute, query
+from tests.pipelines.test_follow import changed, keyed
+from tests.pipelines.test_kill import LAYERS, bank, family, gone, start
+from tests.pipelines.test_run import agree
+
+__all__ = ["bank", "keyed"]
+
+
+def run(lakehouse: Lake) -> None:
+    """All layers; a session is started as on the command line."""
+    with Report() as report:
+        run_layers(lakehouse.settings(), set(LAYERS), report)
+
+
+def starts(
+    monkeypatch: pytest.MonkeyPatch, at: Callable[[], SparkSession]
+) -> tuple[threading.Event, list[bool], list[str]]:
+    """Lets sessions be what `at` gives: whether one begun, whether it had when each layer was recorded, which ended."""
+    begun, recorded, ended, true = threading.Event(), list[bool](), list[str](), records.record
+
+    @contextmanager
+    def session(_: Settings) -> Iterator[SparkSession]:
+        begun.set()
+        try:
+            yield at()
+        finally:
+            ended.append(threading.current_thread().name)
+
+    def record(*arguments):  # type: ignore[no-untyped-def]
+        recorded.append(begun.wait(3))
+        true(*arguments)
+
+    monkeypatch.setattr("pipelines.spark.session", session)
+    monkeypatch.setattr(records, "record", record)
+    return begun, recorded, ended
+
+
+def test_the_session_starts_while_bronze_reads_the_first_time_and_when_a_row_changed(
+    keyed: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, recorded, ended = starts(monkeypatch, lambda: keyed.spark)
+    execute(keyed.address, "UPDATE associado SET nome = 'Eva' WHERE id = 3")
+    run(keyed)
+    assert (recorded, ended) == ([True] * 3, ["MainThread"])
+    assert changed(keyed, "gold") == {"movimento_flat": "10 written, 10 replaced"}
+    begun.clear()
+    true, early = bronze.read, list[bool]()
+
+    def read(*arguments):  # type: ignore[no-untyped-def]
+        early.append(begun.wait(3))
+        return true(*arguments)
+
+    monkeypatch.setattr(bronze, "read", read)
+    fresh = Lake(keyed.folder / "fresh", keyed.address, keyed.spark)
+    run(fresh)
+    assert (early, recorded, ended) == ([True], [True] * 6, ["MainThread"] * 2)
+    agree(fresh)
+
+
+def test_a_table_that_is_read_whole_and_found_the_same_starts_no_session(
+    keyed: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.spark.session", lambda _: pytest.fail("Spark was started for nothing"))
+    monkeypatch.setattr("pipelines.basis.what_changed", lambda *_: "the server was started anew")
+    run(keyed)
+    assert changed(keyed, "bronze").keys() == {"associado", "conta", "cartao", "movimento"}
+    assert changed(keyed, "silver") == changed(keyed, "gold") == {}
+
+
+def test_a_session_that_does_not_start_ends_the_run_where_silver_needs_it(
+    keyed: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> SparkSession:
+        raise UsageFault("Spark does not start")
+
+    starts(monkeypatch, broken)
+    fresh = Lake(keyed.folder / "fresh", keyed.address, keyed.spark)
+    with pytest.raises(UsageFault, match="Spark does not start"):
+        run(fresh)
+    settings = fresh.settings()
+    assert [len(records.read_runs(settings.layer_path(layer))) for layer in LAYERS] == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "group"), [(signal.SIGINT, 130, True), (signal.SIGTERM, 143, False)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_a_signal_while_bronze_reads_and_the_jvm_starts_leaves_nothing(
+    bank: Lake, number: signal.Signals, code: int, group: bool
+) -> None:
+    process = start(bank, *LAYERS)
+    while not (children := family(process)):
+        time.sleep(0.01)
+    os.killpg(process.pid, number) if group else process.send_signal(number)
+    began = time.monotonic()
+    _, said = process.communicate(timeout=30)
+    assert time.monotonic() - began < 10
+    assert process.returncode == code and "Traceback" not in said and "Error" not in said
+    assert gone(children, 3)
+    assert not [line for line in os.popen("ps -eo args") if str(bank.folder) in line]
+    assert query(
+        bank.address,
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'lakehouse %' AND pid <> pg_backend_pid()",
+    ) == [(0,)]
+    bank.run()
+    agree(bank)
