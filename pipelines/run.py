@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,20 +63,23 @@ def run_layers(
 
         sessions, starter = stack.enter_context(ExitStack()), stack.enter_context(_starter())
 
-        @cache
-        def starting() -> "Future[SparkSession]":
-            from pipelines.spark import session
+        futures: list[Future[SparkSession]] = []
 
-            return starter.submit(sessions.enter_context, session(settings))
+        def starting(rows: int) -> "Future[SparkSession]":
+            from pipelines.spark import brief, session
+
+            if not futures:
+                futures.append(starter.submit(sessions.enter_context, session(brief(settings, rows))))
+            return futures[0]
 
         @cache
         def started() -> "SparkSession":
             report.progress("spark", "start", 0)
-            return spark or starting().result()
+            return spark or starting(_rows(records.read_runs(settings.bronze_path)[-1:])).result()
 
-        def ahead() -> None:
+        def ahead(rows: int) -> None:
             if "silver" in layers and not spark:
-                starting()
+                starting(rows)
 
         for layer in (layer for layer in LAYERS if layer in layers):
             for domain in catalogue.domains(layer):
@@ -99,6 +102,10 @@ def _starter() -> Iterator[ThreadPoolExecutor]:
                 starter.shutdown()
 
 
+def _rows(runs: Iterable[Run]) -> int:
+    return sum(done.rows_out for run in runs for done in run.tables)
+
+
 def check(settings: Settings, layers: Sequence[str] = LAYERS) -> None:
     """Raises StorageFault where a table, or the record of a run, is not as the last complete runs left it."""
     for layer in layers:
@@ -115,7 +122,7 @@ def check(settings: Settings, layers: Sequence[str] = LAYERS) -> None:
 
 
 def _run_bronze(
-    settings: Settings, domain: str, ahead: Callable[[], None], report: Report, full: frozenset[str]
+    settings: Settings, domain: str, ahead: Callable[[int], None], report: Report, full: frozenset[str]
 ) -> Run:
     path, source = settings.bronze_path, settings.postgres.address if settings.postgres else EMBEDDED
     for layer in LAYERS:
@@ -141,11 +148,11 @@ def _read(
     server: Postgres,
     tables: tuple[Table, ...],
     call: Call,
-    ahead: Callable[[], None],
+    ahead: Callable[[int], None],
     report: Report,
 ) -> "tuple[Snapshot, list[Built]]":
-    """All tables of one snapshot, which held until the last of them was read; else no file of them stays. Calls `ahead`
-    as soon as it is known that silver will have work."""
+    """All tables of one snapshot, which held until the last of them was read; else no file of them stays. `ahead` is
+    called, with the rows to expect, as soon as it is known that silver will have work."""
     from pipelines import bronze
     from pipelines.source import snapshot
 
@@ -153,13 +160,14 @@ def _read(
     try:
         with snapshot(server, settings.schema_name, [table.source_name for table in tables]) as picture:
             before = {done.name: done for done in call.previous.tables} if call.previous else {}
+            begin = partial(ahead, _rows([call.previous]) if call.previous else _likely_rows(settings, picture, tables))
             if any(
                 basis.whole(settings, before.get(table.name), table.name in call.full, call.run.started)
                 for table in tables
             ):
-                ahead()
+                begin()
             reading = bronze.read(settings, server, picture, tables, call, report)
-            built = _collect("bronze", _watched(reading, before, ahead), report)
+            built = _collect("bronze", _watched(reading, before, begin), report)
         return picture, built
     except ContractFault as fault:
         hint = "" if settings.postgres else "; the source is the embedded server, `make seed` fills it"
@@ -169,8 +177,16 @@ def _read(
         raise
 
 
-def _watched(reading: Iterator[Built], before: dict[str, TableRun], ahead: Callable[[], None]) -> Iterator[Built]:
-    """What is read; calls `ahead` at a table that has other rows than the run before."""
+def _likely_rows(settings: Settings, picture: "Snapshot", tables: tuple[Table, ...]) -> int:
+    """The rows of tables that were never read, by their size."""
+    from pipelines.source import describe
+
+    found = [describe(picture.connection, settings.schema_name, table.source_name) for table in tables]
+    return sum(relation.size for relation in found if relation) // ROW_BYTES
+
+
+def _watched(reading: Iterator[Built], before: dict[str, TableRun], begin: Callable[[], None]) -> Iterator[Built]:
+    """What is read; calls `begin` at a table that has other rows than the run before."""
 
     def rows(done: TableRun) -> list[ColumnRun]:
         return [column for column in done.columns if column.name not in AUDIT]
@@ -178,7 +194,7 @@ def _watched(reading: Iterator[Built], before: dict[str, TableRun], ahead: Calla
     for one in reading:
         was = before.get(one.done.name)
         if was is None or rows(was) != rows(one.done):
-            ahead()
+            begin()
         yield one
 
 

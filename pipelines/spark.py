@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 JAVA = ("17", "21")
 STOP_SECONDS = 6
+FEW = 2_500_000  # rows below which compiling well costs more than it gains
 DEFAULTS = "spark.driver.defaultJavaOptions"  # before spark.driver.extraJavaOptions, which stay the user's
 NO_MARK = "mapreduce.fileoutputcommitter.marksuccessfuljobs"
 LOG4J = {"quiet": "log4j2-quiet.properties", "debug": "log4j2-debug.properties"}
@@ -63,6 +64,15 @@ def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
         **settings.spark.conf,
         DEFAULTS: " ".join(filter(None, (java, settings.spark.conf.get(DEFAULTS)))),
     }
+
+
+def brief(settings: Settings, rows: int) -> Settings:
+    """Settings for a session that has so many rows of bronze to work on: where they are few, its JVM compiles less."""
+    if rows > FEW:
+        return settings
+    java = " ".join(filter(None, ("-XX:TieredStopAtLevel=1", settings.spark.conf.get(DEFAULTS))))
+    spark = settings.spark.model_copy(update={"conf": settings.spark.conf | {DEFAULTS: java}})
+    return settings.model_copy(update={"spark": spark})
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from conf.settings import Settings
-from pipelines import bronze, records
+from pipelines import bronze, records, spark
 from pipelines.errors import UsageFault
 from pipelines.report import Report
 from pipelines.run import run_layers
@@ -96,6 +96,31 @@ def test_a_session_that_does_not_start_ends_the_run_where_silver_needs_it(
         run(fresh)
     settings = fresh.settings()
     assert [len(records.read_runs(settings.layer_path(layer))) for layer in LAYERS] == [1, 0, 0]
+
+
+def test_the_jvm_compiles_less_where_rows_are_few_and_the_users_options_come_after_ours(
+    keyed: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The 260 rows of `keyed` are known from its last run; those of a new lake by the source's size."""
+    given = list[str]()
+
+    def session(settings: Settings) -> None:
+        given.append(settings.spark.conf.get(spark.DEFAULTS, ""))
+        raise UsageFault("enough")
+
+    monkeypatch.setattr(spark, "session", session)
+    for few, row_bytes in ((260, 10**9), (259, 1)):
+        monkeypatch.setattr(spark, "FEW", few)
+        monkeypatch.setattr("pipelines.run.ROW_BYTES", row_bytes)
+        execute(keyed.address, "UPDATE associado SET idade = idade + 1 WHERE id = 3")
+        for lakehouse in (Lake(keyed.folder / f"fresh {few}", keyed.address, keyed.spark), keyed):
+            with pytest.raises(UsageFault, match="enough"):
+                run(lakehouse)
+    assert given == ["-XX:TieredStopAtLevel=1"] * 2 + [""] * 2
+    monkeypatch.setattr(spark, "FEW", 260)
+    user = keyed.settings(SPARK__CONF='{"spark.driver.defaultJavaOptions": "-XX:TieredStopAtLevel=3"}')
+    java = spark.configuration(spark.brief(user, 260), keyed.folder)[spark.DEFAULTS]
+    assert java.endswith(" -XX:TieredStopAtLevel=1 -XX:TieredStopAtLevel=3")
 
 
 @pytest.mark.parametrize(
