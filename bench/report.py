@@ -24,8 +24,9 @@ class Bar:
 
 def _to(size: str, number: str, rival: str, most: float) -> Bar:
     """A bar of ours to a rival's same number."""
-    at, shown = SIZES[size], {"seconds": "whole run", "bronze": "bronze, start-up aside", "csv": "CSV"}[number]
-    return Bar(f"{shown}, {size}, to {rival}", most, (at, "ours", number), (at, rival, number))
+    at, shown = SIZES[size], {"seconds": "whole run", "bronze": "bronze alone, start-up aside", "csv": "CSV"}[number]
+    own = {"bronze": "bronze_alone"}.get(number, number)
+    return Bar(f"{shown}, {size}, to {rival}", most, (at, "ours", own), (at, rival, number))
 
 
 def _ours(what: str, most: float, number: str, size: str, to_number: str, to_size: str) -> Bar:

@@ -42,7 +42,7 @@ class Way:
 def ways(folder: Path) -> tuple[Way, ...]:
     """Ours first, then the rivals, then the floors. `folder` has the rivals' jars."""
     plain = tuple(_submitted(folder, WAYS / "spark_plain.py", layer) for layer in LAYERS)
-    beside = (_python("ours", "csv"), _python("floors", "same_files"))
+    beside = (_python("ours", "csv"), _python("floors", "same_files"), _python("ours", "bronze_alone"))
     return (
         Way("ours", "make bronze silver gold", (_python("ours", *LAYERS),), domain="cartoes", beside=beside),
         Way("E", "plain Spark JDBC, a process a layer", plain),

@@ -51,6 +51,7 @@ LINES = {
     "whole, s": ("seconds", 1),
     "all steps, start-up aside, s": ("work", 1),
     "bronze, s": ("bronze", 1),
+    "bronze alone, s": ("bronze_alone", 1),
     "silver, s": ("silver", 1),
     "gold and CSV, s": ("gold_csv", 1),
     "CSV alone, s": ("csv", 1),

@@ -1,9 +1,11 @@
-"""Our way, as the command line goes it. Called with layers, or with `csv` on a lake that is full.
+"""Our way, as the command line goes it. Called with layers, with `csv` on a lake that is full, or with `bronze_alone` for
+a lake beside it.
 
 Prints the seconds of its steps, start-up aside: of silver and gold, the time in which a Spark session started.
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -24,6 +26,8 @@ Span = tuple[datetime, datetime]
 def main(words: list[str]) -> int:
     if words == ["csv"]:
         return csv()
+    if words == ["bronze_alone"]:
+        return bronze_alone()
     starts = watched()
     code = command_line(words)
     settings = read_settings([])
@@ -45,6 +49,15 @@ def csv() -> int:
         export(settings, report)
         print(json.dumps({"csv": time.monotonic() - began}))
     return 0
+
+
+def bronze_alone() -> int:
+    """`make bronze`: no session starts beside it."""
+    os.environ["LAKEHOUSE_ROOT"] = f"{os.environ['LAKEHOUSE_ROOT']}/alone"
+    code = command_line(["bronze"])
+    run = records.last_run(read_settings([]).bronze_path, "cartoes")
+    print(json.dumps({"bronze_alone": (run.finished - run.started).total_seconds()} if run else {}))
+    return code
 
 
 def watched() -> list[Span]:
