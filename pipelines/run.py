@@ -26,8 +26,10 @@ from pipelines.signals import held_back
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from pipelines.export import Draft
+    from pipelines.export import Before, Draft
     from pipelines.source import Snapshot
+
+ROW_BYTES = 100  # of a row in the source, its overhead included
 
 
 @contextmanager
@@ -228,7 +230,9 @@ def _run_layer(
         with ExitStack() as stack:
             try:
                 drafts = [
-                    stack.enter_context(drafted(settings, one.table, one.done, one.paths, report))
+                    stack.enter_context(
+                        drafted(settings, one.table, one.done, one.paths, report, _csv_before(settings, previous, one))
+                    )
                     for one in built
                     if one.table.csv and not _has_csv(settings, previous, one)
                 ]
@@ -260,6 +264,17 @@ def _has_csv(settings: Settings, previous: Run | None, built: Built) -> bool:
     """Whether a table did not change and its CSV is still the one that was written of it."""
     csv = lake.csv_path(settings, built.table)
     return built.is_unchanged and previous is not None and csv.exists() and lake.sha256(csv) == previous.csv_sha256
+
+
+def _csv_before(settings: Settings, previous: Run | None, built: Built) -> "Before | None":
+    """The CSV that the last run left of a table, where it left one."""
+    from pipelines.export import Before
+
+    if previous is None or not previous.csv_sha256 or built.kept is None:
+        return None
+    was = previous.table(built.table.name)
+    files = lake.file_paths(lake.table_path(settings.gold_path, built.table), was.version)
+    return Before(frozenset(files), was.rows_out, was.totals, previous.csv_sha256)
 
 
 def _collect(layer: str, building: Iterator[Built], report: Report) -> list[Built]:
@@ -320,12 +335,19 @@ def _complete(path: Path, run: Run, built: list[Built], report: Report, drafts: 
 
 
 @contextmanager
-def drafted(settings: Settings, table: Table, done: TableRun, files: list[str], report: Report) -> "Iterator[Draft]":
-    """The CSV of a table's files, proved to have each of the rows that `done` has."""
+def drafted(
+    settings: Settings,
+    table: Table,
+    done: TableRun,
+    files: list[str],
+    report: Report,
+    before: "Before | None" = None,
+) -> "Iterator[Draft]":
+    """The CSV of a table's files, proved to have each of the rows that `done` has; `before` is the last run's."""
     from pipelines.export import draft
 
     report.progress("csv", table.name, 0)
-    with draft(settings, table, files) as csv:
+    with draft(settings, table, files, before) as csv:
         wrong = [name for name, total in csv.totals.items() if done.totals[name] != total]
         if csv.rows != done.rows_out or wrong:
             said = f"{csv.rows:,} records for {done.rows_out:,} rows of gold, or another sum of amounts"
