@@ -174,8 +174,15 @@ def write_files(frame: "DataFrame", path: Path, run: int) -> list[str]:
 
 
 def write_parquet(frame: "DataFrame", folder: Path) -> list[Path]:
-    """Writes `frame` as Parquet files into a folder; those that have rows."""
-    frame.write.mode("append").option(NO_MARK, False).parquet(str(folder), compression="zstd")
+    """Writes `frame` as Parquet files into a folder; those that have rows.
+
+    Dictionaries for texts only, extremes for all others only: numbers seldom repeat, and nobody skips by a text.
+    """
+    options = {"parquet.compression.codec.zstd.level": "1"}
+    for name, kind in frame.dtypes:
+        less = "column.statistics.enabled" if kind == "string" else "enable.dictionary"
+        options[f"parquet.{less}#{name}"] = "false"
+    frame.write.mode("append").option(NO_MARK, False).options(**options).parquet(str(folder), compression="zstd")
     with lake.storage(f"folder {folder}"):
         return sorted(file for file in folder.glob("*.parquet") if pq.read_metadata(file).num_rows)
 
