@@ -1,7 +1,7 @@
 # One line a target; what it does is in pipelines/. `make help` lists the targets.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo seed bronze silver gold plan export status quality reconcile history restore maintain shell test test-long lint clean reset
+.PHONY: help setup demo seed bronze silver gold plan export status quality reconcile history restore maintain shell test test-long lint clean reset bench
 
 PYTHON ?= python3
 CLI := @.venv/bin/python -m pipelines
@@ -53,7 +53,7 @@ test: .venv/dev.stamp ## the test suite
 	@.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: .venv/dev.stamp ## many more made-up sources and killed runs, until one breaks a promise
-	@.venv/bin/python -m pytest -m "long or not long" tests/pipelines/test_crash.py tests/pipelines/test_kill.py \
+	@.venv/bin/python -m pytest -m "long or not long" tests/test_bench.py tests/pipelines/test_crash.py tests/pipelines/test_kill.py \
 		tests/pipelines/test_nights.py tests/pipelines/test_poison.py tests/pipelines/test_properties.py --hypothesis-profile=long --hypothesis-show-statistics
 
 lint: .venv/dev.stamp ## format, style, types, direction of imports, purity of transforms
@@ -63,7 +63,6 @@ lint: .venv/dev.stamp ## format, style, types, direction of imports, purity of t
 	@.venv/bin/lint-imports
 	@.venv/bin/python tools/check_transforms.py
 
-.PHONY: bench
 bench: .venv/bench.stamp ## several ways to the same lake, measured; SIZES=10000,5000000 ROUNDS=3 WAYS=ours,D NIGHTS=5000000
 	@.venv/bin/python -m bench $(foreach name,SIZES ROUNDS WAYS NIGHTS,$(if $(filter undefined,$(origin $(name))),,--$(shell echo $(name) | tr A-Z a-z) '$($(name))'))
 

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,7 @@ from pipelines.duck import HASHING
 from pipelines.errors import ContractFault, Fault, QualityFault, StorageFault, UsageFault
 from pipelines.lake import EMBEDDED, LAYERS
 from pipelines.proof import Built
-from pipelines.reader import AUDIT
-from pipelines.records import Call, ColumnRun, Link, RuleRun, Run, TableRun, complete_run, no_complete_run
+from pipelines.records import Call, Link, RuleRun, Run, TableRun, complete_run, no_complete_run
 from pipelines.report import Report
 from pipelines.retry import patiently
 from pipelines.signals import held_back
@@ -77,7 +76,7 @@ def run_layers(
         @cache
         def started() -> "SparkSession":
             report.progress("spark", "start", 0)
-            return spark or starting(_rows(records.read_runs(settings.bronze_path)[-1:])).result()
+            return spark or starting(_rows_to_come(settings)).result()
 
         def ahead(rows: int) -> None:
             if "silver" in layers and not spark:
@@ -104,8 +103,12 @@ def _starter() -> Iterator[ThreadPoolExecutor]:
                 starter.shutdown()
 
 
-def _rows(runs: Iterable[Run]) -> int:
-    return sum(done.rows_out for run in runs for done in run.tables)
+def _rows_to_come(settings: Settings) -> int:
+    """The rows that silver and gold have work with: all, unless bronze followed what changed."""
+    bronze, silver = (records.read_runs(settings.layer_path(layer))[-1:] for layer in LAYERS[:2])
+    tables = [done for run in bronze for done in run.tables]
+    whole = not silver or any(done.how.startswith("whole") for done in tables)
+    return sum(done.rows_out for done in tables) if whole else 0
 
 
 def check(settings: Settings, layers: Sequence[str] = LAYERS) -> None:
@@ -154,7 +157,7 @@ def _read(
     report: Report,
 ) -> "tuple[Snapshot, list[Built]]":
     """All tables of one snapshot, which held until the last of them was read; else no file of them stays. `ahead` is
-    called, with the rows to expect, as soon as it is known that silver will have work."""
+    called, with the rows to expect, before a table is read whole for a reason that is silver's, too."""
     from pipelines import bronze
     from pipelines.source import snapshot
 
@@ -162,14 +165,10 @@ def _read(
     try:
         with snapshot(server, settings.schema_name, [table.source_name for table in tables]) as picture:
             before = {done.name: done for done in call.previous.tables} if call.previous else {}
-            begin = partial(ahead, _rows([call.previous]) if call.previous else _likely_rows(settings, picture, tables))
-            if any(
-                basis.whole(settings, before.get(table.name), table.name in call.full, call.run.started)
-                for table in tables
-            ):
-                begin()
-            reading = bronze.read(settings, server, picture, tables, call, report)
-            built = _collect("bronze", _watched(reading, before, begin), report)
+            now = call.run.started
+            if any(basis.whole(settings, before.get(one.name), one.name in call.full, now) for one in tables):
+                ahead(_likely_rows(settings, picture, tables))
+            built = _collect("bronze", bronze.read(settings, server, picture, tables, call, report), report)
         return picture, built
     except ContractFault as fault:
         hint = "" if settings.postgres else "; the source is the embedded server, `make seed` fills it"
@@ -180,24 +179,11 @@ def _read(
 
 
 def _likely_rows(settings: Settings, picture: "Snapshot", tables: tuple[Table, ...]) -> int:
-    """The rows of tables that were never read, by their size."""
+    """The rows of the source's tables, by their size."""
     from pipelines.source import describe
 
     found = [describe(picture.connection, settings.schema_name, table.source_name) for table in tables]
     return sum(relation.size for relation in found if relation) // ROW_BYTES
-
-
-def _watched(reading: Iterator[Built], before: dict[str, TableRun], begin: Callable[[], None]) -> Iterator[Built]:
-    """What is read; calls `begin` at a table that has other rows than the run before."""
-
-    def rows(done: TableRun) -> list[ColumnRun]:
-        return [column for column in done.columns if column.name not in AUDIT]
-
-    for one in reading:
-        was = before.get(one.done.name)
-        if was is None or rows(was) != rows(one.done):
-            begin()
-        yield one
 
 
 def _run_layer(

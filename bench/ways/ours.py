@@ -1,5 +1,5 @@
-"""Our way, as the command line goes it. Called with layers, with `csv` on a lake that is full, or with `bronze_alone` for
-a lake beside it.
+"""Our way, as the command line goes it. Called with layers; with `csv` on a lake that is full; or with `bronze_alone`,
+for a lake beside it.
 
 Prints the seconds of its steps, start-up aside: of silver and gold, the time in which a Spark session started.
 """

@@ -129,7 +129,7 @@ def test_a_join_that_loses_or_multiplies_a_changed_movement_leaves_the_old_gold(
         )
 
     names = [column.name for column in movimento_flat.TABLE.columns]
-    for broken, said in ((losing, "a join lost"), (doubling, "a join lost"), (cheating, "its rows or sums")):
+    for broken, said in ((losing, "a join lost"), (doubling, "a join lost"), (cheating, "the sum of")):
         entry = catalogue.Entry(movimento_flat.TABLE, broken)
         with monkeypatch.context() as patch, pytest.raises(QualityFault, match=said):
             patch.setattr(catalogue, "entries", lambda layer, entry=entry: (entry,))

@@ -15,7 +15,7 @@ from pipelines import bronze, records, spark
 from pipelines.errors import UsageFault
 from pipelines.report import Report
 from pipelines.run import run_layers
-from tests.conftest import Lake, execute, query
+from tests.conftest import ALL, Lake, execute, query
 from tests.pipelines.test_follow import changed, keyed
 from tests.pipelines.test_kill import LAYERS, bank, family, gone, start
 from tests.pipelines.test_run import agree
@@ -44,7 +44,7 @@ def starts(
             ended.append(threading.current_thread().name)
 
     def record(*arguments):  # type: ignore[no-untyped-def]
-        recorded.append(begun.wait(3))
+        recorded.append(begun.wait(1))
         true(*arguments)
 
     monkeypatch.setattr("pipelines.spark.session", session)
@@ -52,13 +52,13 @@ def starts(
     return begun, recorded, ended
 
 
-def test_the_session_starts_while_bronze_reads_the_first_time_and_when_a_row_changed(
+def test_the_session_starts_while_bronze_reads_the_first_time_and_later_when_silver_asks(
     keyed: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, recorded, ended = starts(monkeypatch, lambda: keyed.spark)
     execute(keyed.address, "UPDATE associado SET nome = 'Eva' WHERE id = 3")
     run(keyed)
-    assert (recorded, ended) == ([True] * 3, ["MainThread"])
+    assert (recorded, ended) == ([False, True, True], ["MainThread"])
     assert changed(keyed, "gold") == {"movimento_flat": "10 written, 10 replaced"}
     begun.clear()
     true, early = bronze.read, list[bool]()
@@ -70,7 +70,7 @@ def test_the_session_starts_while_bronze_reads_the_first_time_and_when_a_row_cha
     monkeypatch.setattr(bronze, "read", read)
     fresh = Lake(keyed.folder / "fresh", keyed.address, keyed.spark)
     run(fresh)
-    assert (early, recorded, ended) == ([True], [True] * 6, ["MainThread"] * 2)
+    assert (early, recorded, ended) == ([True], [False] + [True] * 5, ["MainThread"] * 2)
     agree(fresh)
 
 
@@ -101,7 +101,7 @@ def test_a_session_that_does_not_start_ends_the_run_where_silver_needs_it(
 def test_the_jvm_compiles_less_where_rows_are_few_and_the_users_options_come_after_ours(
     keyed: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The 260 rows of `keyed` are known from its last run; those of a new lake by the source's size."""
+    """Few are the rows of a new lake, by the source's size; those of the last run, here 260; and what changed."""
     given = list[str]()
 
     def session(settings: Settings) -> None:
@@ -116,7 +116,13 @@ def test_the_jvm_compiles_less_where_rows_are_few_and_the_users_options_come_aft
         for lakehouse in (Lake(keyed.folder / f"fresh {few}", keyed.address, keyed.spark), keyed):
             with pytest.raises(UsageFault, match="enough"):
                 run(lakehouse)
-    assert given == ["-XX:TieredStopAtLevel=1"] * 2 + [""] * 2
+    keyed.run("bronze", full=ALL)
+    for few in (259, 260):
+        monkeypatch.setattr(spark, "FEW", few)
+        with pytest.raises(UsageFault, match="enough"):
+            run_layers(keyed.settings(), {"silver"}, Report(), full=frozenset(ALL.split()))
+    less = "-XX:TieredStopAtLevel=1"
+    assert given == [less, less, "", less, "", less]
     monkeypatch.setattr(spark, "FEW", 260)
     user = keyed.settings(SPARK__CONF='{"spark.driver.defaultJavaOptions": "-XX:TieredStopAtLevel=3"}')
     java = spark.configuration(spark.brief(user, 260), keyed.folder)[spark.DEFAULTS]
