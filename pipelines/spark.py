@@ -20,7 +20,7 @@ from conf.settings import Settings
 from pipelines import archive, lake
 from pipelines.content import Content, folded
 from pipelines.errors import StorageFault, UsageFault
-from pipelines.signals import held_back
+from pipelines.signals import held_back, unheard_by_children
 from pipelines.sql import backquoted
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ def session(settings: Settings, stop_seconds: float = STOP_SECONDS) -> Iterator[
             # Interrupted while it starts, PySpark leaves a JVM behind that nobody ends.
             with held_back():
                 try:
-                    gateway = launch_gateway(conf, banners)  # type: ignore[no-untyped-call]
+                    with unheard_by_children():
+                        gateway = launch_gateway(conf, banners)  # type: ignore[no-untyped-call]
                     stack.callback(_end, gateway, stop_seconds)
                     SparkContext(conf=conf, gateway=gateway)
                     spark = SparkSession.builder.config(conf=conf).getOrCreate()

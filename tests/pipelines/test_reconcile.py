@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -118,24 +119,25 @@ def flip(column: str, value: object, row: int = 4) -> Callable[[pa.Table], pa.Ta
     return change
 
 
-def drop(table: pa.Table) -> pa.Table:
-    return pa.concat_tables([table.slice(0, 4), table.slice(5)])
+def drop(table: pa.Table, row: int = 4) -> pa.Table:
+    return pa.concat_tables([table.slice(0, row), table.slice(row + 1)])
 
 
-def duplicate(table: pa.Table) -> pa.Table:
-    return pa.concat_tables([table, table.slice(4, 1)])
+def duplicate(table: pa.Table, row: int = 4) -> pa.Table:
+    return pa.concat_tables([table, table.slice(row, 1)])
 
 
-def swap(column: str) -> Callable[[pa.Table], pa.Table]:
+def swap(column: str, row: int = 4) -> Callable[[pa.Table], pa.Table]:
     """Two rows exchange a value: the sum stays."""
 
     def change(table: pa.Table) -> pa.Table:
         cells = table[column].to_pylist()
-        return flip(column, cells[6], 4)(flip(column, cells[4], 6)(table))
+        return flip(column, cells[row + 2], row)(flip(column, cells[row], row + 2)(table))
 
     return change
 
 
+# Another row in gold than in silver: else it would be what silver gives.
 CELLS = {
     "bronze.cartao": (flip("nom_impresso", None), "1 row changed in nom_impresso, key 5"),
     "bronze.associado": (flip("taxa", 0.0), "other values in taxa"),
@@ -149,18 +151,18 @@ DROPPED = {
     "bronze.movimento": (drop, "has 204 rows, run 1 left 205"),
     "silver.movimento": (drop, "1 row missing, key 5"),
     "silver.movimento__quarantine": (lambda table: table.slice(1), "1 row missing, key"),
-    "gold.movimento_flat": (drop, "1 row missing, key"),
+    "gold.movimento_flat": (partial(drop, row=9), "1 row missing, key"),
 }
 TWICE = {
     "bronze.movimento": (duplicate, "has 206 rows, run 1 left 205"),
     "bronze.conta": (duplicate, "1 row too many, key 5"),
     "silver.movimento": (duplicate, "1 row too many, key 5"),
-    "gold.movimento_flat": (duplicate, "1 row too many, key"),
+    "gold.movimento_flat": (partial(duplicate, row=9), "1 row too many, key"),
 }
 SWAPPED = {
     "bronze.cartao": (swap("num_cartao"), "2 rows changed in num_cartao, keys 5 to 7"),
     "silver.movimento": (swap("vlr_transacao"), "2 rows changed in vlr_transacao, keys 5 to 7"),
-    "gold.movimento_flat": (swap("vlr_transacao_movimento"), "rows changed in vlr_transacao_movimento, keys"),
+    "gold.movimento_flat": (swap("vlr_transacao_movimento", 9), "rows changed in vlr_transacao_movimento, keys"),
 }
 
 
