@@ -79,12 +79,14 @@ def _waited_for() -> float:
 
 
 def _look(root: psutil.Process, used: dict[tuple[int, float], float]) -> int:
-    """Notes the CPU seconds of each process of the tree; the tree's resident bytes."""
+    """Notes the CPU seconds of each process of the tree; the resident bytes of those that were there at the last look,
+    too: one that was forked just now still shows the memory of its parent as its own."""
     resident = 0
     with suppress(psutil.Error):
         for process in (root, *root.children(recursive=True)):
             with suppress(psutil.Error), process.oneshot():
                 times = process.cpu_times()
-                used[process.pid, process.create_time()] = times.user + times.system
-                resident += process.memory_info().rss
+                name = process.pid, process.create_time()
+                resident += process.memory_info().rss if name in used else 0
+                used[name] = times.user + times.system
     return resident

@@ -82,13 +82,18 @@ def run_layers(
             if "silver" in layers and not spark:
                 starting(rows)
 
-        for layer in (layer for layer in LAYERS if layer in layers):
-            for domain in catalogue.domains(layer):
-                if layer == "bronze":
-                    run = _run_bronze(settings, domain, ahead, report, full)
-                else:
-                    run = _run_layer(settings, layer, domain, started, report, full)
-                done.append((layer, run))
+        def ended() -> None:
+            if futures and futures[0].done():
+                sessions.close()
+
+        todo = [(layer, domain) for layer in LAYERS if layer in layers for domain in catalogue.domains(layer)]
+        for layer, domain in todo:
+            if layer == "bronze":
+                run = _run_bronze(settings, domain, ahead, report, full)
+            else:
+                last = (layer, domain) == todo[-1]
+                run = _run_layer(settings, layer, domain, started, ended if last else None, report, full)
+            done.append((layer, run))
     return done
 
 
@@ -191,9 +196,11 @@ def _run_layer(
     layer: str,
     domain: str,
     started: "Callable[[], SparkSession]",
+    ended: Callable[[], None] | None,
     report: Report,
     full: frozenset[str],
 ) -> Run:
+    """One run of silver or gold. `ended` is called when Spark has no more work: a CSV is written without its memory."""
     path, before = settings.layer_path(layer), LAYERS[LAYERS.index(layer) - 1]
     upstream = complete_run(settings, before, domain)
     previous = records.last_run(path, domain)
@@ -215,6 +222,8 @@ def _run_layer(
         built = _collect(layer, job.build(settings, started, link, entries, report), report)
         with ExitStack() as stack:
             try:
+                if ended:
+                    ended()
                 drafts = [
                     stack.enter_context(
                         drafted(settings, one.table, one.done, one.paths, report, _csv_before(settings, previous, one))

@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from conf.settings import Settings
-from pipelines import bronze, records, spark
+from pipelines import bronze, export, records, spark
 from pipelines.errors import UsageFault
 from pipelines.report import Report
 from pipelines.run import run_layers
@@ -56,8 +56,16 @@ def test_the_session_starts_while_bronze_reads_the_first_time_and_later_when_sil
     keyed: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, recorded, ended = starts(monkeypatch, lambda: keyed.spark)
+    draft, at_the_csv = export.draft, list[int]()
+
+    def drafted(*arguments):  # type: ignore[no-untyped-def]
+        at_the_csv.append(len(ended))
+        return draft(*arguments)
+
+    monkeypatch.setattr(export, "draft", drafted)
     execute(keyed.address, "UPDATE associado SET nome = 'Eva' WHERE id = 3")
     run(keyed)
+    assert at_the_csv == [1]  # the memory of Spark is free
     assert (recorded, ended) == ([False, True, True], ["MainThread"])
     assert changed(keyed, "gold") == {"movimento_flat": "10 written, 10 replaced"}
     begun.clear()
