@@ -19,7 +19,7 @@ from conf.settings import PROJECT, load
 JARS = PROJECT / ".jars"
 DUMP_SECONDS = 120
 MOVIMENTOS = 200
-BRIEF = "-XX:TieredStopAtLevel=1"
+BRIEF = "-XX:TieredStopAtLevel=1"  # compile less
 
 
 def archive() -> Path | None:

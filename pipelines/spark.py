@@ -70,7 +70,7 @@ def brief(settings: Settings, rows: int) -> Settings:
     """Settings for a session that has so many rows of bronze to work on: where they are few, its JVM compiles less."""
     if rows > FEW:
         return settings
-    java = " ".join(filter(None, ("-XX:TieredStopAtLevel=1", settings.spark.conf.get(DEFAULTS))))
+    java = " ".join(filter(None, (archive.BRIEF, settings.spark.conf.get(DEFAULTS))))
     spark = settings.spark.model_copy(update={"conf": settings.spark.conf | {DEFAULTS: java}})
     return settings.model_copy(update={"spark": spark})
 

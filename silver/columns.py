@@ -5,8 +5,6 @@ from pyspark.sql import functions as F
 
 # Every character that Unicode calls White_Space: what "blank" means here.
 BLANKS = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
-
-
 # The same as a regular expression has them, in ranges, which Java tests faster than one by one.
 BLANK = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 

@@ -7,19 +7,12 @@ import duckdb
 import pytest
 
 from gold.cartoes.movimento_flat import TABLE
-from pipelines import catalogue, export, gold, lake
+from pipelines import export, gold, lake
 from tests.conftest import ALL, Lake, execute
-from tests.pipelines.test_follow import last
+from tests.pipelines.test_follow import keyed, last
 from tests.pipelines.test_run import agree
-from tests.pipelines.test_silver import KEYED
 
-
-@pytest.fixture
-def keyed(lakehouse: Lake) -> Lake:
-    """20 members with an account and a card each, 200 movements; all layers ran once."""
-    execute(lakehouse.address, *KEYED)
-    lakehouse.run()
-    return lakehouse
+__all__ = ["keyed"]
 
 
 def files_of(settings: Any) -> list[str]:
@@ -89,8 +82,7 @@ def test_rows_that_come_last_are_written_behind_the_csv_of_the_run_before_if_it_
 def test_small_tables_that_are_not_small_are_joined_without_a_broadcast(
     keyed: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    csv, entry = keyed.csv, next(one for one in catalogue.entries("gold") if one.table == TABLE)
-    plans: list[str] = []
+    csv, plans = keyed.csv, list[str]()
     transformed = gold.transformed
 
     def noted(*arguments: Any) -> Any:
@@ -107,7 +99,7 @@ def test_small_tables_that_are_not_small_are_joined_without_a_broadcast(
     finally:
         keyed.spark.conf.unset("spark.sql.autoBroadcastJoinThreshold")
     assert ["strategy=broadcast" in plan for plan in plans] == [True, False]
-    assert keyed.csv == csv and entry.table == TABLE
+    assert keyed.csv == csv
 
 
 def test_gold_is_compared_with_silvers_rows_where_another_engine_made_its_checksums(
