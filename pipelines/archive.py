@@ -6,6 +6,7 @@ goes without where it is not.
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -50,7 +51,12 @@ def options() -> str:
     file = archive()
     if file is None or not file.stat().st_size:
         return ""
-    return f"-Xshare:auto -XX:SharedArchiveFile={file} -XX:+VerifySharedSpaces -Xlog:disable"
+    return f"-Xshare:auto {_option('SharedArchiveFile', file)} -XX:+VerifySharedSpaces -Xlog:disable"
+
+
+def _option(name: str, file: Path) -> str:
+    """Java's option that names a file, for Spark, which takes a line of options apart as a shell does."""
+    return shlex.quote(f"-XX:{name}={file}")
 
 
 def make(train: Callable[[Path], object]) -> bool:
@@ -83,8 +89,9 @@ def train(file: Path) -> None:
     from pipelines.spark import DEFAULTS, session
 
     folder = Path(tempfile.mkdtemp(prefix="lakehouse-setup-", dir="/var/tmp"))
+    java = f"{BRIEF} {_option('ArchiveClassesAtExit', file)} -Xlog:disable"
     given = {"LAKEHOUSE_SEED__MOVIMENTOS": str(MOVIMENTOS), "LAKEHOUSE_ROOT": "lake"}
-    given["LAKEHOUSE_SPARK__CONF"] = json.dumps({DEFAULTS: f"{BRIEF} -XX:ArchiveClassesAtExit={file} -Xlog:disable"})
+    given["LAKEHOUSE_SPARK__CONF"] = json.dumps({DEFAULTS: java})
     settings, _ = load(given, base=folder)
     try:
         with embedded.server(folder) as address, Report() as report:

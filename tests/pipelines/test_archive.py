@@ -35,11 +35,14 @@ def test_a_damaged_archive_is_left_out_without_a_word(tmp_path: Path, monkeypatc
     true = archive.archive()
     assert true is not None and true.stat().st_size, "set-up makes it"
     assert submitted(archive.options(), tmp_path) == (0, [], True)
-    monkeypatch.setattr(archive, "JARS", tmp_path)
+    folder = tmp_path / "with a blank"
+    folder.mkdir()
+    monkeypatch.setattr(archive, "JARS", folder)
     size = true.stat().st_size
-    copy = tmp_path / f"spark-{archive._key()}-{size}.jsa"
+    copy = folder / f"spark-{archive._key()}-{size}.jsa"
     shutil.copyfile(true, copy)
     assert str(copy) in archive.options()
+    assert submitted(archive.options(), tmp_path) == (0, [], True)
     for place in (0, 100_000, size // 2, size - 5000):
         with copy.open("r+b") as file:
             file.seek(place)
