@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 JAVA = ("17", "21")
 STOP_SECONDS = 6
 FEW = 2_500_000  # rows below which compiling well costs more than it gains
-DEFAULTS = "spark.driver.defaultJavaOptions"  # before spark.driver.extraJavaOptions, which stay the user's
+DEFAULTS, OPTIONS = "spark.driver.defaultJavaOptions", "spark.driver.extraJavaOptions"  # the second are the user's
 NO_MARK = "mapreduce.fileoutputcommitter.marksuccessfuljobs"
 LOG4J = {"quiet": "log4j2-quiet.properties", "debug": "log4j2-debug.properties"}
 
@@ -41,7 +41,11 @@ def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
     if not jars:
         raise UsageFault("the Delta jars are missing; run `make setup`")
     log4j = Path(__file__).with_name(LOG4J[settings.log])
-    java = f"-Duser.timezone=UTC -Dlog4j2.configurationFile={log4j.as_uri()} {archive.options()}"
+    defaults, given = settings.spark.conf.get(DEFAULTS, ""), [settings.spark.conf.get(OPTIONS, "")]
+    given += [os.environ.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS")]
+    named = re.search(r"-XX:\+Use\w+GC\b", " ".join([defaults, *given]))
+    collector = "" if named else "-XX:+UseParallelGC"  # Java takes but one
+    ours = ("-Duser.timezone=UTC", "-Duser.language=en", f"-Dlog4j2.configurationFile={log4j.as_uri()}")
     return {
         "spark.app.name": "lakehouse",
         "spark.master": settings.spark.master,
@@ -58,11 +62,13 @@ def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+        "spark.sql.icu.caseMappings.enabled": "false",  # its tables cost a second; Java knows the same letters
+        "spark.buffer.pageSize": "2m",  # a hash table of a few rows would take 64
         "spark.sql.files.maxPartitionBytes": "16m",  # a file a task: rows stay in the order of their keys
         "spark.sql.shuffle.partitions": str(max(4, 2 * (os.cpu_count() or 1))),
         "spark.databricks.delta.snapshotPartitions": "2",
         **settings.spark.conf,
-        DEFAULTS: " ".join(filter(None, (java, settings.spark.conf.get(DEFAULTS)))),
+        DEFAULTS: " ".join(filter(None, (*ours, collector, archive.options(), defaults))),
     }
 
 

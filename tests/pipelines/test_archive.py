@@ -85,8 +85,7 @@ def test_a_training_that_fails_is_not_tried_at_each_call(tmp_path: Path, monkeyp
 
 
 TWICE = """
-import sys
-from functools import partial
+import os
 from pathlib import Path
 from conf.settings import load
 from pipelines.spark import session
@@ -94,21 +93,27 @@ log = "-Xlog:class+load:file={name} -Dours=1"
 settings, _ = load({{"LAKEHOUSE_SPARK__CONF": '{{"spark.driver.extraJavaOptions": "' + log + '"}}'}}, base=Path())
 for _ in range(2):
     with session(settings) as spark:
-        java = spark._jvm.java.lang.System
-        print(java.getProperty("user.timezone"), java.getProperty("ours"), spark.range(3).count())
+        java = spark._jvm.java.lang
+        collectors = [one.getName() for one in java.management.ManagementFactory.getGarbageCollectorMXBeans()]
+        low = spark.sql("SELECT lower('I\u00c3')").first()[0]
+        print(java.System.getProperty("user.timezone"), java.System.getProperty("ours"), low, collectors[0])
+    os.environ["JAVA_TOOL_OPTIONS"] = "-Duser.language=tr -XX:+UseSerialGC"
 """
 
 
 def test_a_session_uses_the_archive_and_the_users_java_options_too_and_a_second_one_starts(tmp_path: Path) -> None:
+    """A second collector would stop Java; its language would make another letter of the I."""
     log = tmp_path / "classes"
     done = subprocess.run(
         [sys.executable, "-c", TWICE.format(name=log)],
         cwd=tmp_path,
-        env=clean_environment(tmp_path) | {"TZ": "America/Sao_Paulo"},
+        env=clean_environment(tmp_path) | {"TZ": "America/Sao_Paulo", "PYTHONIOENCODING": "utf-8"},
         capture_output=True,
         text=True,
+        encoding="utf-8",
         timeout=120,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "UTC 1 3\n" * 2, "")
+    said = "UTC 1 i\u00e3 PS MarkSweep\nUTC 1 i\u00e3 Copy\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
     loaded = log.read_text().splitlines()
     assert sum("shared objects file (top)" in line for line in loaded) > 0.6 * len(loaded)
