@@ -346,5 +346,5 @@ def test_a_server_that_cannot_be_reached_is_named_without_its_password(lakehouse
     assert settings.postgres is not None
     nowhere = Lake(lakehouse.folder, settings.postgres, lakehouse.spark)
     with pytest.raises(SourceFault, match=r"127.0.0.1:1/d, user u") as caught:
-        nowhere.run("bronze")
+        nowhere.run("bronze", RETRY_SECONDS="1")
     assert "s3cret" not in str(caught.value)
