@@ -83,8 +83,12 @@ class Postgres(Frozen):
 
 class Spark(Frozen):
     master: str = "local[*]"
-    driver_memory: str = "2g"
+    driver_memory: str = "1536m"
     conf: dict[str, str] = {}
+
+    @property
+    def driver_bytes(self) -> int:
+        return int(self.driver_memory[:-1]) * {"m": 2**20, "g": 2**30}[self.driver_memory[-1]]
 
     @field_validator("driver_memory")
     @classmethod

@@ -14,19 +14,20 @@ from conf.settings import Settings
 from pipelines import basis, lake
 from pipelines.catalogue import Entry
 from pipelines.content import stored
-from pipelines.duck import HASHING, evidence
+from pipelines.duck import HASHING, engine, evidence
 from pipelines.errors import QualityFault
 from pipelines.proof import Built, prove
 from pipelines.records import Link, TableRun
 from pipelines.report import Report
 from pipelines.spark import read, write_files
+from pipelines.sql import quoted
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-# Rows of the small tables up to which a transform's broadcast is done as it says: they fit into the driver's memory.
-FEW = 1_500_000
+# A broadcast of so many bytes takes some times that, beside what the JVM needs for all else (at 20 million movements).
+TIMES, ELSE = 3.5, 512 * 2**20
 NO_HINTS = "spark.sql.optimizer.disableHints"
 
 
@@ -58,8 +59,7 @@ def _whole(settings: Settings, spark: "SparkSession", link: Link, entry: Entry, 
     inputs = {one.module: read(spark, stored(settings.silver_path, upstream, one)) for one in table.inputs}
     observed = Observation(table.name)
     path = lake.table_path(settings.gold_path, table)
-    small = sum(upstream.table(one.name).rows_out for one in table.inputs if one != table.one_row_per)
-    with _hints(spark, small <= FEW):
+    with _hints(spark, _fits(settings, link, [one for one in table.inputs if one != table.one_row_per])):
         rows = transformed(entry, inputs).observe(observed, F.count(F.lit(1)).alias("rows"))
         files = write_files(rows, path, link.call.run.run)
     count = observed.get["rows"]
@@ -106,6 +106,20 @@ def _checksums_of_keys(settings: Settings, link: Link, origin: Table) -> list[st
         _, columns = evidence(f"silver.{origin.name}", content.sql, some, origin.keys)
     known = {column.name: column.checksum for column in columns}
     return [known[key] for key in origin.keys]
+
+
+def _fits(settings: Settings, link: Link, small: list[Table]) -> bool:
+    """Whether tables, joined with each other, can be broadcast: a row of Spark's is eight bytes a column and texts."""
+    size = 0
+    for table in small:
+        content = stored(settings.silver_path, link.upstream, table)
+        texts = [
+            f"coalesce(sum(strlen({quoted(name)})), 0)" for name, kind in content.types.items() if kind == "string"
+        ]
+        with engine(f"silver.{table.name}") as duck:
+            found = duck.execute(f"SELECT {' + '.join(['0', *texts])} FROM {content.sql}").fetchone() or (0,)
+        size += int(found[0]) + 8 * len(content.types) * link.upstream.table(table.name).rows_out
+    return TIMES * size + ELSE <= settings.spark.driver_bytes
 
 
 @contextmanager
