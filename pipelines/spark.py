@@ -63,7 +63,7 @@ def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
         "spark.sql.icu.caseMappings.enabled": "false",  # its tables cost a second; Java knows the same letters
-        "spark.python.sql.dataFrameDebugging.enabled": "false",  # asks the JVM some three times for each function
+        "spark.python.sql.dataFrameDebugging.enabled": "false",  # thrice as many questions to the JVM, errors as JSON
         "spark.buffer.pageSize": "2m",  # a hash table of a few rows would take 64
         "spark.sql.files.maxPartitionBytes": "16m",  # a file a task: rows stay in the order of their keys
         "spark.sql.shuffle.partitions": str(max(4, 2 * (os.cpu_count() or 1))),
