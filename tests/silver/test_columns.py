@@ -1,10 +1,10 @@
 """Column functions on the texts that people really type."""
 
 import re
+from itertools import product
 
 import pytest
 from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
 
 from silver.columns import BLANK, BLANKS, card_digits, masked, tidy, trimmed
 
@@ -39,5 +39,17 @@ def test_blanks_are_what_unicode_calls_white_space() -> None:
     ],
 )
 def test_column_functions(spark: SparkSession, function, given, expected) -> None:  # type: ignore[no-untyped-def]
-    frame = spark.createDataFrame([(given,)], "text string").select(function(F.col("text")).alias("text"))
+    frame = spark.createDataFrame([(given,)], "text string").select(function("text").alias("text"))
     assert frame.first() == (expected,)
+
+
+def test_a_text_is_cleaned_the_same_whether_a_look_finds_it_clean_or_not(spark: SparkSession) -> None:
+    texts = ["".join(parts) for size in range(5) for parts in product("a7-É字 \n\u2003", repeat=size)]
+    texts += ["a b " * 100_000, "a  b" * 100_000, "é" * 1_000_000]
+    frame = spark.createDataFrame([(text,) for text in texts], "text string")
+    found = frame.select("text", trimmed("text"), tidy("text"), card_digits("text")).collect()
+    assert len(found) == len(texts)
+    for text, *cleaned in found:
+        ends = text.strip(BLANKS)
+        inside, digits = re.sub(f"[{BLANK}]+", " ", ends), re.sub(f"[{BLANK}-]", "", text)
+        assert cleaned == [ends or None, inside or None, digits or None]
