@@ -184,9 +184,10 @@ def write_files(frame: "DataFrame", path: Path, run: int) -> list[str]:
 def write_parquet(frame: "DataFrame", folder: Path) -> list[Path]:
     """Writes `frame` as Parquet files into a folder; those that have rows.
 
-    Dictionaries for texts only, extremes for all others only: numbers seldom repeat, and nobody skips by a text.
+    Dictionaries for texts only, extremes for all others only: numbers seldom repeat, and nobody skips by a text. Small
+    dictionaries: a text of which each row has another is given up early.
     """
-    options = {"parquet.compression.codec.zstd.level": "1"}
+    options = {"parquet.compression.codec.zstd.level": "1", "parquet.dictionary.page.size": "262144"}
     for name, kind in frame.dtypes:
         less = "column.statistics.enabled" if kind == "string" else "enable.dictionary"
         options[f"parquet.{less}#{name}"] = "false"
