@@ -23,11 +23,12 @@ EXAMPLES = 3
 
 @dataclass(frozen=True)
 class Check:
-    """A rule of the contract on one table: its name, what a failure means, and when a row fails."""
+    """A rule of the contract on one table: its name, what a failure means, and when a row fails; None where none can,
+    which spares each row the question."""
 
     name: str
     severity: Severity
-    fails: SparkColumn
+    fails: SparkColumn | None
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ def parents(accepted: DataFrame | None, quarantined: DataFrame | None, key: str,
     return good.unionByName(bad) if bad is not None else good
 
 
-def judge(frame: DataFrame, table: Table, found: Mapping[str, Parent]) -> DataFrame:
-    """Adds `_checks`: for each of `checks`, in order, whether the row fails it.
+def judge(frame: DataFrame, table: Table, found: Mapping[str, Parent], tested: list[Check]) -> DataFrame:
+    """Adds `_checks`: for each of `tested` that a row can fail, by its index, whether the row does.
 
     `frame` has the table's columns, `_rescued`, `_copies` and `_conflict`; `found` has the parents of each reference,
     by column. Rules see a parent's columns as `<parent table>.<column>`.
@@ -87,16 +88,21 @@ def judge(frame: DataFrame, table: Table, found: Mapping[str, Parent]) -> DataFr
             keyed = parent.select(F.col("_key"), F.col("_parent").alias(reference.table.name))
             joined = joined.join(keyed, on=frame[column.name] == keyed["_key"], how="left").drop("_key")
     results = [
-        F.coalesce(check.fails, F.lit(False)).alias(f"c{index}") for index, check in enumerate(checks(table, found))
+        F.coalesce(check.fails, F.lit(False)).alias(f"c{index}")
+        for index, check in enumerate(tested)
+        if check.fails is not None
     ]
     return joined.select(*(joined[name] for name in frame.columns), F.struct(*results).alias(CHECKS))
 
 
-def checks(table: Table, found: Mapping[str, Parent]) -> list[Check]:
-    """Every rule of the table: its key, its not-null columns, its references, its labels, what the contract adds."""
+def checks(table: Table, found: Mapping[str, Parent], copies: bool = True, rescued: bool = True) -> list[Check]:
+    """Every rule of the table: its key, its not-null columns, its references, its labels, what the contract adds.
+
+    `copies` and `rescued` tell whether a key may come twice, and whether bronze may have rescued a value.
+    """
     return [
-        *_key_checks(table),
-        *_value_checks(table),
+        *_key_checks(table, copies, rescued),
+        *_value_checks(table, rescued),
         *_reference_checks(table, found),
         *(
             Check(f"{column.name} is a known label", Severity.WARN, ~F.col(column.name).isin(*column.labels))
@@ -107,30 +113,27 @@ def checks(table: Table, found: Mapping[str, Parent]) -> list[Check]:
     ]
 
 
-def _key_checks(table: Table) -> Iterator[Check]:
-    missing = F.lit(False)
-    for key in table.keys:
-        missing = missing | (F.col(key).isNull() & ~_rescued(table[key]))
+def _key_checks(table: Table, copies: bool, rescued: bool) -> Iterator[Check]:
+    missing = reduce(or_, (_is_null(table[key], rescued) for key in table.keys)) if table.keys else None
     yield Check("key:missing", Severity.QUARANTINE, missing)
-    yield Check("key:conflict", Severity.QUARANTINE, F.col(CONFLICT))
+    yield Check("key:conflict", Severity.QUARANTINE, F.col(CONFLICT) if copies else None)
 
 
-def _value_checks(table: Table) -> Iterator[Check]:
+def _value_checks(table: Table, rescued: bool) -> Iterator[Check]:
     """Values that bronze could not hold; a column that must not be null needs them, another only says so."""
     for column in table.columns:
         severity = Severity.WARN if column.nullable else Severity.QUARANTINE
-        yield Check(f"unreadable:{column.name}", severity, _rescued(column))
+        yield Check(f"unreadable:{column.name}", severity, _rescued(column) if rescued else None)
         if not (column.nullable or column.key):
-            null = F.col(column.name).isNull() & ~_rescued(column)
-            yield Check(f"{column.name}:null", Severity.QUARANTINE, null)
+            yield Check(f"{column.name}:null", Severity.QUARANTINE, _is_null(column, rescued))
 
 
 def _reference_checks(table: Table, found: Mapping[str, Parent]) -> Iterator[Check]:
     for column, reference in table.references:
         name, parent, given = reference.table.name, found[column.name], F.col(column.name).isNotNull()
-        missing, refused = F.lit(False), F.lit(False)
+        missing = refused = None
         if parent.frame is not None:
-            missing = F.lit(False) if parent.guaranteed else given & F.col(name).isNull()
+            missing = None if parent.guaranteed else given & F.col(name).isNull()
             refused = given & ~F.col(name)[KNOWN]
         yield Check(f"{name}:missing", Severity.QUARANTINE, missing)
         yield Check(f"{name}:quarantined", Severity.QUARANTINE, refused)
@@ -141,21 +144,30 @@ def _rescued(column: Column) -> SparkColumn:
     return F.get_json_object("_rescued", f"$['{column.made_from}']").isNotNull()
 
 
+def _is_null(column: Column, rescued: bool) -> SparkColumn:
+    """Whether the source had no value."""
+    null = F.col(column.name).isNull()
+    return null & ~_rescued(column) if rescued else null
+
+
 def _failed(index: int) -> SparkColumn:
     return F.col(f"{CHECKS}.c{index}")
 
 
+def _setting_aside(tested: list[Check]) -> list[int]:
+    """The checks that may set a row aside, by index."""
+    return [
+        index for index, check in enumerate(tested) if check.severity is not Severity.WARN and check.fails is not None
+    ]
+
+
 def is_accepted(tested: list[Check]) -> SparkColumn:
     """Whether a judged row fails nothing that would set it aside."""
-    aside = F.lit(False)
-    for index, check in enumerate(tested):
-        if check.severity is not Severity.WARN:
-            aside = aside | _failed(index)
-    return ~aside
+    return ~reduce(or_, map(_failed, _setting_aside(tested)), F.lit(False))
 
 
 def counts(table: Table, tested: list[Check]) -> list[SparkColumn]:
-    """Aggregates over a judged frame: rows, the sums of amounts, and of each check the rows that fail it.
+    """Aggregates over a judged frame: rows, the sums of amounts, and the rows that fail each check that one can fail.
 
     rows_in, rows_out, set_aside, copies; <column>_out, <column>_aside, <column>_copies; failed_<n>. A warning counts
     accepted rows.
@@ -172,7 +184,11 @@ def counts(table: Table, tested: list[Check]) -> list[SparkColumn]:
         again = F.when(F.col(COPIES) > 1, amount * (F.col(COPIES) - 1).cast("decimal(10,0)"))
         parts = {"out": F.when(good, amount), "aside": F.when(~good, amount), "copies": again}
         items += [F.sum(part).alias(f"{column.name}_{side}") for side, part in parts.items()]
-    return items + [F.count_if(_counted(tested, index)).alias(f"failed_{index}") for index in range(len(tested))]
+    return items + [
+        F.count_if(_counted(tested, index)).alias(f"failed_{index}")
+        for index, check in enumerate(tested)
+        if check.fails is not None
+    ]
 
 
 def _counted(tested: list[Check], index: int) -> SparkColumn:
@@ -217,9 +233,7 @@ def accepted(judged: DataFrame, table: Table, tested: list[Check]) -> DataFrame:
 
 def quarantined(judged: DataFrame, table: Table, tested: list[Check], batch: int) -> DataFrame:
     """The rows with a reason: their values, card numbers masked, the reasons and the bronze run."""
-    reasons = [
-        F.when(_failed(index), check.name) for index, check in enumerate(tested) if check.severity is not Severity.WARN
-    ]
+    reasons = [F.when(_failed(index), tested[index].name) for index in _setting_aside(tested)]
     kept = judged.where(~is_accepted(tested)).select(
         *(column.name for column in table.columns),
         "_rescued",

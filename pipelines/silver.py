@@ -39,6 +39,14 @@ class Judged:
     checks: list[Check]
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What DuckDB saw in bronze: the columns whose promised reference is kept, and whether a value was rescued."""
+
+    kept: frozenset[str]
+    rescued: bool
+
+
 def build(
     settings: Settings,
     started: "Callable[[], SparkSession]",
@@ -89,16 +97,24 @@ def _whole(
     """All rows of a table, whatever its last version has."""
     rows = {name: one.done.rows_out for name, one in done.items()}
     bronze = [read(spark, stored(settings.bronze_path, link.upstream, one)) for one in entry.table.inputs]
-    kept = kept_promises(settings, link.upstream, entry.table)
-    judged = judge(link.upstream, entry, bronze, lambda name: read(spark, done[name].content), rows, kept)
+    seen = look(settings, link.upstream, entry.table)
+    judged = judge(link.upstream, entry, bronze, lambda name: read(spark, done[name].content), rows, seen)
     for built in _write(settings, judged, entry.table, link.upstream, link.call.run.run, report):
         yield replace(built, done=replace(built.done, full_at=link.call.run.started, how=f"whole: {why}"))
 
 
-def kept_promises(settings: Settings, upstream: Run, table: Table) -> frozenset[str]:
-    """The columns whose reference the source promises, where each value in bronze is indeed a key of the parent's rows.
-    DuckDB looks: two columns, for less than a join in Spark. Constraints are not asked where triggers are off."""
-    promised, kept = guaranteed(upstream, table), set[str]()
+def look(settings: Settings, upstream: Run, table: Table) -> Seen:
+    """Looks into bronze for what checks of all rows need not ask, for less than they would cost in Spark.
+
+    A reference that the source promises is kept where each value is indeed a key of the parent's rows: constraints are
+    not asked where triggers are off.
+    """
+    promised, kept, rescued = guaranteed(upstream, table), set[str](), False
+    for one in table.inputs:
+        with engine(f"bronze.{one.name}") as duck:
+            rows = stored(settings.bronze_path, upstream, one).sql
+            found = duck.execute(f"SELECT 1 FROM {rows} WHERE _rescued IS NOT NULL LIMIT 1").fetchone()
+            rescued = rescued or found is not None
     for column, reference in table.references:
         parent = reference.table
         if column.made_from in promised and not reference.columns and len(parent.inputs) == 1:
@@ -115,7 +131,7 @@ def kept_promises(settings: Settings, upstream: Run, table: Table) -> frozenset[
                 )
                 if missing.fetchone() is None:
                     kept.add(column.name)
-    return frozenset(kept)
+    return Seen(frozenset(kept), rescued)
 
 
 def judge(
@@ -124,12 +140,11 @@ def judge(
     bronze: list[DataFrame],
     silver: Callable[[str], DataFrame],
     rows: dict[str, int],
-    kept: frozenset[str] | None = None,
+    seen: Seen | None = None,
 ) -> Judged:
     """Rows of bronze, all or some that `upstream` has, through a table's transform and its checks.
 
-    `silver` gives the tables built before by name, `rows` their rows. `kept` has the columns whose reference needs no
-    look, because it was looked at; None where nobody looked.
+    `silver` gives the tables built before by name, `rows` their rows; `seen` is None where nobody looked.
     """
     table = entry.table
     assert entry.transform is not None
@@ -137,13 +152,14 @@ def judge(
     promised = guaranteed(upstream, table)
     found = {
         column.name: _parent(
-            reference, column.made_from in promised, column.name in kept if kept is not None else None, silver, rows
+            reference, column.made_from in promised, column.name in seen.kept if seen else None, silver, rows
         )
         for column, reference in table.references
     }
     once = "key" in promised or not _has_double_keys(typed, table)
     folded = quality.without_copies(typed) if once else quality.fold_copies(typed, table.keys)
-    return Judged(quality.judge(folded, table, found), quality.checks(table, found))
+    checks = quality.checks(table, found, copies=not once, rescued=seen is None or seen.rescued)
+    return Judged(quality.judge(folded, table, found, checks), checks)
 
 
 def accepted(settings: Settings, judged: Judged, table: Table) -> DataFrame:
@@ -221,7 +237,7 @@ def verdicts(
 ) -> Iterator[RuleRun]:
     """How each rule fared in all rows; the keys to look at cost a pass of their own, only where a rule has failed in
     those judged, as `here` counts them. `known` has keys of others that failed, by rule."""
-    failed = {index: found[f"failed_{index}"] for index in range(len(judged.checks))}
+    failed = {index: found.get(f"failed_{index}", 0) for index in range(len(judged.checks))}
     some = [index for index in failed if here.get(f"failed_{index}")]
     keys = quality.examples(judged.rows, table, judged.checks, some)
     for index, check in enumerate(judged.checks):

@@ -55,7 +55,7 @@ class Judged:
     def failed(self) -> dict[str, tuple[int, tuple[str, ...]]]:
         """Of each rule that a row failed: how many did, and their keys."""
         found = self.counts()
-        failed = [index for index in range(len(self.checks)) if found[f"failed_{index}"]]
+        failed = [index for index in range(len(self.checks)) if found.get(f"failed_{index}")]
         keys = quality.examples(self.frame, self.table, self.checks, failed)
         return {self.checks[index].name: (found[f"failed_{index}"], keys.get(index, ())) for index in failed}
 
@@ -67,7 +67,8 @@ def judged(rows: Rows) -> Any:
         quarantined = rows("id_dono bigint, pais string", (3, "br"), (3, "pt"), (None, "br"))
         found = {"id_dono": Parent(quality.parents(accepted, quarantined, "id_dono", ("pais",)))}
         folded = quality.fold_copies(rows(SCHEMA, *values), table.keys)
-        return Judged(quality.judge(folded, table, found), quality.checks(table, found), table)
+        checks = quality.checks(table, found)
+        return Judged(quality.judge(folded, table, found, checks), checks, table)
 
     return judge
 
@@ -201,7 +202,8 @@ def test_where_the_source_guarantees_a_reference_only_parents_set_aside_are_aske
     few = quality.parents(None, rows("id_dono bigint, pais string", (3, "br")), "id_dono", ())
     for parent, aside in ((Parent(None, guaranteed=True), []), (Parent(few, guaranteed=True), [2])):
         found = {"id_dono": parent}
-        judged = Judged(quality.judge(frame, plain, found), quality.checks(plain, found), plain)
+        checks = quality.checks(plain, found)
+        judged = Judged(quality.judge(frame, plain, found, checks), checks, plain)
         expected = [(key, ["dono:quarantined"]) for key in aside]
         assert [(one["id_coisa"], one["_reasons"]) for one in judged.aside()] == expected
         assert len(judged.accepted()) == 2 - len(aside)

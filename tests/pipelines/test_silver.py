@@ -156,9 +156,9 @@ def plan_of(lakehouse: Lake, settings, looked: bool) -> str:  # type: ignore[no-
     spark.conf.set("spark.sql.autoBroadcastJoinThreshold", -1)
     try:
         rows = {table.name: table.rows_out for table in run.tables}
-        kept = silver.kept_promises(settings, upstream, entry.table) if looked else None
+        seen = silver.look(settings, upstream, entry.table) if looked else None
         bronze = [read(spark, stored(settings.bronze_path, upstream, one)) for one in entry.table.inputs]
-        judged: Judged = silver.judge(upstream, entry, bronze, written, rows, kept)
+        judged: Judged = silver.judge(upstream, entry, bronze, written, rows, seen)
         return str(judged.rows._jdf.queryExecution().executedPlan().toString())
     finally:
         spark.conf.unset("spark.sql.autoBroadcastJoinThreshold")
