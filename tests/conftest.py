@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,11 @@ hypothesis.settings.load_profile("short")
 # The tests' JVMs live for a short while: they compile less.
 BRIEF = {"spark.driver.defaultJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
 
+
+# What a shell runs in the background ignores these, and so would the runs that the tests start and stop.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 LONGEST = ("test_demo.py", "test_crash.py", "test_history.py", "test_kill.py")
 
