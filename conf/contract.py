@@ -80,11 +80,40 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class Csv:
+    """How the text of a file is to be read.
+
+    `encoding`: a byte order mark before UTF-8 is no text. `null`: the unquoted field that means null. `decimal_comma`:
+    the columns whose decimals have a comma. `multiline`: a quoted field may go on in the next line. `rest`: the last
+    column takes the rest of its line, delimiters too, unless it is quoted.
+    """
+
+    delimiter: str = ","
+    quote: str = '"'
+    encoding: str = "utf-8"
+    line_end: str = "\n"
+    null: str = ""
+    decimal_comma: tuple[str, ...] = ()
+    multiline: bool = False
+    rest: bool = False
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a table of bronze is not PostgreSQL's: files in the landing folder of its domain, by a pattern of their
+    names, each with a header."""
+
+    pattern: str
+    dialect: Csv = Csv()
+
+
+@dataclass(frozen=True)
 class Column:
     """One column: Spark SQL type name, comment, and what is promised of it.
 
     A key is never null. `optional`: the source may lack the column, which is then null. `source`: the column of the
     input table that it is made from, its own name unless said. `labels`: the known values; others pass with a warning.
+    `serial`: not in the files, but counted from 1, a number a line, in the order in which the files came.
     """
 
     name: str
@@ -93,6 +122,7 @@ class Column:
     key: bool = False
     nullable: bool = False
     optional: bool = False
+    serial: bool = False
     pii: Pii = Pii.NONE
     labels: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
@@ -132,6 +162,7 @@ class Table:
     inputs: tuple["Table", ...] = ()
     rules: tuple[Rule, ...] = ()
     source: str = ""
+    files: Files | None = None
     one_row_per: "Table | None" = None
     csv: bool = False
     history: bool = False

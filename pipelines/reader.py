@@ -85,7 +85,7 @@ class Reader:
         try:
             with (
                 self._query(sql) as batches,
-                _writer(path / name, one.schema) as writer,
+                writer_of(path / name, one.schema) as writer,
             ):
                 while not self._stop.is_set():
                     with self.watch.waiting():
@@ -145,7 +145,7 @@ class Reader:
                 one.close()  # type: ignore[attr-defined]
 
 
-def _writer(file: Path, schema: pa.Schema) -> pq.ParquetWriter:
+def writer_of(file: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """Dictionaries for texts only: numbers and times seldom repeat enough to pay for the look-up."""
     texts = [field.name for field in schema if pa.types.is_string(field.type)]
     return pq.ParquetWriter(

@@ -1,0 +1,132 @@
+"""The rows of delimited text files, exactly as they stand there.
+
+A line is a row, unless the dialect lets a quoted field go on in the next line. What cannot be read as a row becomes
+`Bad` with its raw line; its neighbours stay what they are.
+"""
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from conf.contract import Csv
+
+LONGEST = 1000  # lines that a row may have
+UNDECODED = re.compile("[\udc80-\udcff]")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row: the number of its first line in the file, the header's being 1, and its texts; None where it says null."""
+
+    line: int
+    texts: list[str | None]
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A line that is no row: its number, why, and its text; a byte that is no text stands as `\\xff`."""
+
+    line: int
+    why: str
+    raw: str
+
+
+class Malformed(ValueError):
+    """A line that is no row; the text says why."""
+
+
+class Unclosed(Malformed):
+    """A quoted field that does not end."""
+
+
+def rows(file: Path, dialect: Csv) -> Iterator[Row | Bad]:
+    """The rows of a file, its header the first, each of as many fields as that. Raises OSError.
+
+    Empty lines at the end are no rows.
+    """
+    width = None
+    encoding = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
+    with file.open(encoding=encoding, errors="surrogateescape", newline=dialect.line_end) as text:
+        lines = _Lines(enumerate((line.removesuffix(dialect.line_end) for line in text), 1))
+        empty: list[Bad] = []
+        while first := lines.next():
+            number, line = first
+            if not line:
+                empty.append(Bad(number, "it is empty", ""))
+                continue
+            yield from empty
+            empty.clear()
+            row = _row(number, line, lines, dialect, width)
+            if width is None and isinstance(row, Row):
+                width = len(row.texts)
+            yield row
+
+
+class _Lines:
+    """Numbered lines, of which some can be given back."""
+
+    def __init__(self, source: Iterator[tuple[int, str]]) -> None:
+        self._source, self._back = source, deque[tuple[int, str]]()
+
+    def next(self) -> tuple[int, str] | None:
+        return self._back.popleft() if self._back else next(self._source, None)
+
+    def give_back(self, lines: list[tuple[int, str]]) -> None:
+        self._back.extendleft(reversed(lines))
+
+
+def _row(number: int, line: str, lines: _Lines, dialect: Csv, width: int | None) -> Row | Bad:
+    """The row that begins with a line, and takes as many more as it needs, where the dialect lets it."""
+    later: list[tuple[int, str]] = []
+    while True:
+        try:
+            return Row(number, fields(dialect.line_end.join([line, *(more for _, more in later)]), dialect, width))
+        except Unclosed as why:
+            more = lines.next() if dialect.multiline and len(later) < LONGEST else None
+            if more is None:
+                lines.give_back(later)
+                return Bad(number, str(why), _shown(line, dialect))
+            later.append(more)
+        except Malformed as why:
+            lines.give_back(later)
+            return Bad(number, str(why), _shown(line, dialect))
+
+
+def fields(line: str, dialect: Csv, width: int | None = None) -> list[str | None]:
+    """The fields of a row; None where one is the dialect's null, unquoted. Raises Malformed."""
+    if UNDECODED.search(line):
+        raise Malformed(f"it has bytes that are no {dialect.encoding}")
+    quoted, at, found = _quoted(dialect.quote), 0, list[str | None]()
+    while True:
+        if line.startswith(dialect.quote, at):
+            match = quoted.match(line, at)
+            if not match:
+                raise Unclosed("a quoted field does not end")
+            found.append(match[1].replace(dialect.quote * 2, dialect.quote))
+            end = match.end()
+            if end < len(line) and not line.startswith(dialect.delimiter, end):
+                raise Malformed("there is text behind a quoted field")
+        else:
+            end = -1 if dialect.rest and len(found) + 1 == width else line.find(dialect.delimiter, at)
+            end = len(line) if end < 0 else end
+            found.append(None if (text := line[at:end]) == dialect.null else text)
+        if end == len(line):
+            break
+        at = end + len(dialect.delimiter)
+    if width is not None and len(found) != width:
+        raise Malformed(f"it has {len(found)} fields, not {width}")
+    return found
+
+
+@cache
+def _quoted(quote: str) -> re.Pattern[str]:
+    """A quoted field; a quote inside it stands twice."""
+    one = re.escape(quote)
+    return re.compile(f"{one}([^{one}]*(?:{one}{one}[^{one}]*)*){one}")
+
+
+def _shown(line: str, dialect: Csv) -> str:
+    return line.encode(dialect.encoding, "surrogateescape").decode(dialect.encoding, "backslashreplace")

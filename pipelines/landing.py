@@ -1,0 +1,209 @@
+"""Files as a source: those in the landing folder that no run has taken, each as one Parquet file of bronze.
+
+A file is known by its name and the hash of its content. They are taken in the order in which they came: by the time of
+their last change, then by name.
+"""
+
+import json
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal, localcontext
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from conf.contract import Table
+from pipelines import lake
+from pipelines.arrow import arrow_type
+from pipelines.content import DELETED
+from pipelines.delimited import Bad, Row, rows
+from pipelines.errors import ContractFault, SourceFault
+from pipelines.reader import writer_of
+from pipelines.texts import value_of
+
+AUDIT = {
+    "_rescued": "string",
+    "_extra": "string",
+    "_source_file": "string",
+    "_source_row": "bigint",
+    "_batch": "bigint",
+    DELETED: "boolean",
+}
+LINE, WHY = "_line", "_why"  # of a line that is no row, in `_rescued`
+BATCH = 10_000  # rows that are held at once
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that came: its table, its name, its path, and when it was last changed."""
+
+    table: Table
+    name: str
+    path: Path
+    modified: datetime
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A file that a run took. `lines`: those behind the header, bad ones too; `bad`: those that are no rows."""
+
+    run: int
+    domain: str
+    table: str
+    name: str
+    sha256: str
+    bytes: int
+    modified: datetime
+    lines: int
+    bad: int
+
+
+def arrived(folder: Path, tables: Iterable[Table]) -> list[File]:
+    """The files that a landing folder has for some tables, in order. Raises ContractFault where one is for two."""
+    found: dict[str, File] = {}
+    for table in tables:
+        assert table.files is not None
+        for path in folder.glob(table.files.pattern):
+            if path.name.startswith((".", "_")) or not path.is_file():
+                continue
+            if other := found.get(path.name):
+                raise ContractFault(f"{path}: it is for both {other.table.name} and {table.name}; mend their patterns")
+            modified = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+            found[path.name] = File(table, path.name, path, modified)
+    return sorted(found.values(), key=lambda file: (file.path.stat().st_mtime_ns, file.name))
+
+
+def new(files: Iterable[File], taken: Iterable[Taken]) -> list[File]:
+    """The files that no run has taken yet. Raises SourceFault where one has other content than when it was taken."""
+    known = {(one.table, one.name): one for one in taken}
+    some = []
+    for file in files:
+        was = known.get((file.table.name, file.name))
+        if was is None:
+            some.append(file)
+        elif lake.sha256(file.path) != was.sha256:
+            raise SourceFault(
+                f"{file.path} was taken by run {was.run} and has other content now; give new rows a file of a new name"
+            )
+    return some
+
+
+def columns(table: Table) -> dict[str, str]:
+    """What bronze has of a table of files: name to Spark SQL type."""
+    return {column.name: column.type for column in table.columns} | AUDIT
+
+
+def schema(table: Table) -> pa.Schema:
+    comments = {column.name: column.comment for column in table.columns}
+    return pa.schema(
+        pa.field(name, arrow_type(kind), metadata={"comment": comments[name]} if name in comments else None)
+        for name, kind in columns(table).items()
+    )
+
+
+def take(file: File, target: Path, run: int, first: int) -> tuple[Taken, str, dict[str, Decimal]]:
+    """Writes the rows of a file as a Parquet file into the folder `target`, a bad line as a row that has nothing but
+    its text in `_rescued`; what was taken, the Parquet file's name, and the sums of its amounts. `first` is the number
+    of the first line for a serial column. Raises ContractFault and SourceFault."""
+    before = file.path.stat()
+    sha256 = lake.sha256(file.path)
+    tally = Tally()
+    name = f"part-{run:05d}-{uuid.uuid4().hex}.parquet"
+    try:
+        with writer_of(target / name, schema(file.table)) as parquet:
+            for rows_of_file in _batches(file, run, first, tally):
+                parquet.write_table(pa.Table.from_pylist(rows_of_file, schema=parquet.schema))
+        now = file.path.stat()
+        if (before.st_mtime_ns, before.st_size, sha256) != (now.st_mtime_ns, now.st_size, lake.sha256(file.path)):
+            raise SourceFault(f"{file.path} changed while it was read; put files there by renaming them")
+    except BaseException:
+        (target / name).unlink(missing_ok=True)
+        raise
+    place = file.table.domain, file.table.name, file.name
+    return Taken(run, *place, sha256, now.st_size, file.modified, tally.lines, tally.bad), name, tally.totals
+
+
+@dataclass
+class Tally:
+    """What was read: lines behind the header, those that are no rows, the sums of amounts by column."""
+
+    lines: int = 0
+    bad: int = 0
+    totals: dict[str, Decimal] = field(default_factory=dict)
+
+
+def _batches(file: File, run: int, first: int, tally: Tally) -> Iterator[list[dict[str, Any]]]:
+    """The rows of a file as bronze has them, some at a time."""
+    table, batch = file.table, list[dict[str, Any]]()
+    assert table.files is not None
+    with lake.storage(f"file {file.path}"):
+        records = rows(file.path, table.files.dialect)
+        shape = _shape(file, next(records, None))
+        serial = [column.name for column in table.columns if column.serial]
+        tally.totals = {column.name: Decimal(0) for column in table.summed}
+        for one in records:
+            made = _bad(one) if isinstance(one, Bad) else _good(one, shape)
+            made |= {"_source_file": file.name, "_source_row": one.line, "_batch": run, DELETED: False}
+            made |= dict.fromkeys(serial, first + tally.lines)
+            tally.lines += 1
+            tally.bad += isinstance(one, Bad)
+            with localcontext(prec=76):
+                for name in tally.totals:
+                    tally.totals[name] += made.get(name) or 0
+            batch.append(made)
+            if len(batch) == BATCH:
+                yield batch
+                batch = []
+    yield batch
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the fields of a file are: those of the contract, with what makes values of them, and others by their name;
+    each with its place."""
+
+    values: list[tuple[str, int, Callable[[str], Any]]]
+    extras: list[tuple[str, int]]
+
+
+def _shape(file: File, header: Row | Bad | None) -> Shape:
+    """What a file's header says. Raises ContractFault where it lacks a column, or has one twice."""
+    table, dialect = file.table, file.table.files.dialect  # type: ignore[union-attr]
+    if header is None or isinstance(header, Bad):
+        said = "it is empty" if header is None else f"its header: {header.why}"
+        raise ContractFault(f"{file.path}: {said}; mend the file, or move it away")
+    names = [name or "" for name in header.texts]
+    wanted = {column.name: column for column in table.columns if not column.serial}
+    wrong = [f"it has column {name} twice" for name in sorted({name for name in names if names.count(name) > 1})]
+    wrong += [f"it has no column {name}" for name, one in wanted.items() if name not in names and not one.optional]
+    if wrong:
+        raise ContractFault(f"{file.path}: {'; '.join(wrong)}; its header has {', '.join(names)}")
+    values = [
+        (name, names.index(name), value_of(column.type, name in dialect.decimal_comma))
+        for name, column in wanted.items()
+        if name in names
+    ]
+    return Shape(values, [(name, index) for index, name in enumerate(names) if name not in wanted])
+
+
+def _good(row: Row, shape: Shape) -> dict[str, Any]:
+    made, rescued = dict[str, Any](), dict[str, str]()
+    for name, index, value in shape.values:
+        text = row.texts[index]
+        try:
+            made[name] = None if text is None else value(text)
+        except ValueError:
+            rescued[name] = text or ""
+    extra = {name: row.texts[index] for name, index in shape.extras}
+    return made | {"_rescued": _json(rescued), "_extra": _json(extra)}
+
+
+def _bad(line: Bad) -> dict[str, Any]:
+    return {"_rescued": _json({LINE: line.raw, WHY: line.why})}
+
+
+def _json(values: dict[str, Any]) -> str | None:
+    return json.dumps(values, ensure_ascii=False) if values else None

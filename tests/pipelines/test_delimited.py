@@ -1,0 +1,94 @@
+"""Delimited text: a bad line is told with its number and its text, and its neighbours stay what they are."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conf.contract import Csv
+from pipelines.delimited import Bad, Row, rows
+
+PLAIN = Csv()
+RETAIL = Csv(delimiter=";", line_end="\r\n", null="NULL")
+
+
+def read(folder: Path, data: bytes, dialect: Csv = PLAIN) -> list[Row | Bad]:
+    (folder / "f.csv").write_bytes(data)
+    return list(rows(folder / "f.csv", dialect))
+
+
+@pytest.mark.parametrize(
+    ("line", "bad"),
+    [
+        (b"1", Bad(2, "it has 1 fields, not 2", "1")),
+        (b"1,2,3", Bad(2, "it has 3 fields, not 2", "1,2,3")),
+        (b'1,"2', Bad(2, "a quoted field does not end", '1,"2')),
+        (b'1,"2"x', Bad(2, "there is text behind a quoted field", '1,"2"x')),
+        (b"1,S\xe3o", Bad(2, "it has bytes that are no utf-8", "1,S\\xe3o")),
+        (b"", Bad(2, "it is empty", "")),
+    ],
+)
+@pytest.mark.parametrize("multiline", [False, True])
+def test_a_bad_line_keeps_its_text_and_leaves_its_neighbours_alone(
+    tmp_path: Path, line: bytes, bad: Bad, multiline: bool
+) -> None:
+    found = read(tmp_path, b"a,b\n" + line + b"\nc,d\n", replace(PLAIN, multiline=multiline))
+    assert found == [Row(1, ["a", "b"]), bad, Row(3, ["c", "d"])]
+
+
+@pytest.mark.parametrize(
+    ("line", "texts"),
+    [
+        (b"NULL;x", [None, "x"]),
+        (b'"NULL";x', ["NULL", "x"]),
+        (b";", ["", ""]),
+        (b'"a;""b""";c ', ['a;"b"', "c "]),
+        (b'6" nail;"line\nfeed"', ['6" nail', "line\nfeed"]),
+        ("São;字😀".encode(), ["São", "字😀"]),
+    ],
+)
+def test_fields_arrive_as_they_stand(tmp_path: Path, line: bytes, texts: list[str | None]) -> None:
+    assert read(tmp_path, b"\xef\xbb\xbfx;y\r\n" + line + b"\r\n", RETAIL) == [Row(1, ["x", "y"]), Row(2, texts)]
+
+
+def test_the_last_line_needs_no_end_and_empty_lines_behind_it_are_no_rows(tmp_path: Path) -> None:
+    assert read(tmp_path, b"a,b\n1,2") == read(tmp_path, b"a,b\n1,2\n\n\n") == [Row(1, ["a", "b"]), Row(2, ["1", "2"])]
+    assert read(tmp_path, b"") == []
+
+
+def test_the_last_column_takes_the_rest_of_its_line_where_the_dialect_says_so(tmp_path: Path) -> None:
+    data = b'nome,endereco\nA,"Rua, 1"\nB,Rua das Palmeiras, 123, Centro\nC\n'
+    assert read(tmp_path, data, replace(PLAIN, rest=True))[1:] == [
+        Row(2, ["A", "Rua, 1"]),
+        Row(3, ["B", "Rua das Palmeiras, 123, Centro"]),
+        Bad(4, "it has 1 fields, not 2", "C"),
+    ]
+
+
+def test_a_quoted_field_goes_on_in_the_next_line_only_where_the_dialect_says_so(tmp_path: Path) -> None:
+    data = b'a,b\n1,"x\ny"\n2,"z\n3,w\n'
+    assert read(tmp_path, data, replace(PLAIN, multiline=True)) == [
+        Row(1, ["a", "b"]),
+        Row(2, ["1", "x\ny"]),
+        Bad(4, "a quoted field does not end", '2,"z'),
+        Row(5, ["3", "w"]),
+    ]
+    assert [type(one) for one in read(tmp_path, data)] == [Row, Bad, Bad, Bad, Row]
+
+
+TEXTS = st.text(st.sampled_from('a;"\n\r é字NUL'), max_size=6)
+
+
+@given(st.lists(st.tuples(TEXTS | st.none(), TEXTS | st.none()), max_size=6), st.booleans())
+def test_what_a_writer_quotes_is_read_back(tmp_path_factory: pytest.TempPathFactory, values, always) -> None:  # type: ignore[no-untyped-def]
+    def written(text: str | None) -> str:
+        if text is None:
+            return "NULL"
+        quote = always or text == "NULL" or any(one in text for one in ';"\r\n')
+        return '"' + text.replace('"', '""') + '"' if quote else text
+
+    data = "".join(f"{written(one)};{written(other)}\r\n" for one, other in [("x", "y"), *values])
+    found = read(tmp_path_factory.mktemp("f"), data.encode(), replace(RETAIL, multiline=True))
+    assert [one.texts for one in found if isinstance(one, Row)] == [["x", "y"], *map(list, values)]
