@@ -99,26 +99,36 @@ def fields(line: str, dialect: Csv, width: int | None = None) -> list[str | None
     """The fields of a row; None where one is the dialect's null, unquoted. Raises Malformed."""
     if UNDECODED.search(line):
         raise Malformed(f"it has bytes that are no {dialect.encoding}")
-    quoted, at, found = _quoted(dialect.quote), 0, list[str | None]()
+    if dialect.quote not in line:
+        texts = line.split(dialect.delimiter, width - 1 if dialect.rest and width else -1)
+        found: list[str | None] = [None if text == dialect.null else text for text in texts]
+    else:
+        found = list(_quoted_fields(line, dialect, width))
+    if width is not None and len(found) != width:
+        raise Malformed(f"it has {len(found)} fields, not {width}")
+    return found
+
+
+def _quoted_fields(line: str, dialect: Csv, width: int | None) -> Iterator[str | None]:
+    """The fields of a row, of which some are quoted."""
+    quoted, at, number = _quoted(dialect.quote), 0, 0
     while True:
+        number += 1
         if line.startswith(dialect.quote, at):
             match = quoted.match(line, at)
             if not match:
                 raise Unclosed("a quoted field does not end")
-            found.append(match[1].replace(dialect.quote * 2, dialect.quote))
+            yield match[1].replace(dialect.quote * 2, dialect.quote)
             end = match.end()
             if end < len(line) and not line.startswith(dialect.delimiter, end):
                 raise Malformed("there is text behind a quoted field")
         else:
-            end = -1 if dialect.rest and len(found) + 1 == width else line.find(dialect.delimiter, at)
+            end = -1 if dialect.rest and number == width else line.find(dialect.delimiter, at)
             end = len(line) if end < 0 else end
-            found.append(None if (text := line[at:end]) == dialect.null else text)
+            yield None if (text := line[at:end]) == dialect.null else text
         if end == len(line):
-            break
+            return
         at = end + len(dialect.delimiter)
-    if width is not None and len(found) != width:
-        raise Malformed(f"it has {len(found)} fields, not {width}")
-    return found
 
 
 @cache

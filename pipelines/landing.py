@@ -6,14 +6,15 @@ their last change, then by name.
 
 import json
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal, localcontext
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from conf.contract import Table
 from pipelines import lake
@@ -22,7 +23,7 @@ from pipelines.content import DELETED
 from pipelines.delimited import Bad, Row, rows
 from pipelines.errors import ContractFault, SourceFault
 from pipelines.reader import writer_of
-from pipelines.texts import value_of
+from pipelines.texts import column_of
 
 AUDIT = {
     "_rescued": "string",
@@ -114,8 +115,8 @@ def take(file: File, target: Path, run: int, first: int) -> tuple[Taken, str, di
     name = f"part-{run:05d}-{uuid.uuid4().hex}.parquet"
     try:
         with writer_of(target / name, schema(file.table)) as parquet:
-            for rows_of_file in _batches(file, run, first, tally):
-                parquet.write_table(pa.Table.from_pylist(rows_of_file, schema=parquet.schema))
+            for batch in _batches(file, run, first, tally):
+                parquet.write_batch(batch)
         now = file.path.stat()
         if (before.st_mtime_ns, before.st_size, sha256) != (now.st_mtime_ns, now.st_size, lake.sha256(file.path)):
             raise SourceFault(f"{file.path} changed while it was read; put files there by renaming them")
@@ -135,75 +136,78 @@ class Tally:
     totals: dict[str, Decimal] = field(default_factory=dict)
 
 
-def _batches(file: File, run: int, first: int, tally: Tally) -> Iterator[list[dict[str, Any]]]:
+def _batches(file: File, run: int, first: int, tally: Tally) -> Iterator[pa.RecordBatch]:
     """The rows of a file as bronze has them, some at a time."""
-    table, batch = file.table, list[dict[str, Any]]()
-    assert table.files is not None
+    assert file.table.files is not None
+    tally.totals = {column.name: Decimal(0) for column in file.table.summed}
     with lake.storage(f"file {file.path}"):
-        records = rows(file.path, table.files.dialect)
+        records = rows(file.path, file.table.files.dialect)
         shape = _shape(file, next(records, None))
-        serial = [column.name for column in table.columns if column.serial]
-        tally.totals = {column.name: Decimal(0) for column in table.summed}
-        for one in records:
-            made = _bad(one) if isinstance(one, Bad) else _good(one, shape)
-            made |= {"_source_file": file.name, "_source_row": one.line, "_batch": run, DELETED: False}
-            made |= dict.fromkeys(serial, first + tally.lines)
-            tally.lines += 1
-            tally.bad += isinstance(one, Bad)
+        while lines := list(islice(records, BATCH)):
+            batch = _batch(file, shape, lines, run, first + tally.lines)
+            tally.lines += len(lines)
+            tally.bad += sum(isinstance(one, Bad) for one in lines)
             with localcontext(prec=76):
                 for name in tally.totals:
-                    tally.totals[name] += made.get(name) or 0
-            batch.append(made)
-            if len(batch) == BATCH:
-                yield batch
-                batch = []
-    yield batch
+                    tally.totals[name] += pc.sum(batch[name]).as_py() or 0
+            yield batch
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What the fields of a file are: those of the contract, with what makes values of them, and others by their name;
-    each with its place."""
+    """Where the fields of a row have what: the contract's columns, and others, by name."""
 
-    values: list[tuple[str, int, Callable[[str], Any]]]
-    extras: list[tuple[str, int]]
+    columns: dict[str, int]
+    extras: dict[str, int]
 
 
 def _shape(file: File, header: Row | Bad | None) -> Shape:
     """What a file's header says. Raises ContractFault where it lacks a column, or has one twice."""
-    table, dialect = file.table, file.table.files.dialect  # type: ignore[union-attr]
     if header is None or isinstance(header, Bad):
         said = "it is empty" if header is None else f"its header: {header.why}"
         raise ContractFault(f"{file.path}: {said}; mend the file, or move it away")
     names = [name or "" for name in header.texts]
-    wanted = {column.name: column for column in table.columns if not column.serial}
+    wanted = {column.name: column for column in file.table.columns if not column.serial}
     wrong = [f"it has column {name} twice" for name in sorted({name for name in names if names.count(name) > 1})]
     wrong += [f"it has no column {name}" for name, one in wanted.items() if name not in names and not one.optional]
     if wrong:
         raise ContractFault(f"{file.path}: {'; '.join(wrong)}; its header has {', '.join(names)}")
-    values = [
-        (name, names.index(name), value_of(column.type, name in dialect.decimal_comma))
-        for name, column in wanted.items()
-        if name in names
+    places = {name: index for index, name in enumerate(names)}
+    return Shape(
+        {name: index for name, index in places.items() if name in wanted},
+        {name: index for name, index in places.items() if name not in wanted},
+    )
+
+
+def _batch(file: File, shape: Shape, lines: list[Row | Bad], run: int, first: int) -> pa.RecordBatch:
+    """Lines as rows of bronze: what a column cannot hold is null and stands in `_rescued`, as does a bad line."""
+    table, dialect = file.table, file.table.files.dialect  # type: ignore[union-attr]
+    rescued = [{LINE: one.raw, WHY: one.why} if isinstance(one, Bad) else dict[str, str]() for one in lines]
+    made: dict[str, pa.Array] = {}
+    for column in table.columns:
+        if column.serial:
+            made[column.name] = pa.array(range(first, first + len(lines)), arrow_type(column.type))
+        elif (place := shape.columns.get(column.name)) is not None:
+            texts = [one.texts[place] if isinstance(one, Row) else None for one in lines]
+            made[column.name], left = column_of(column.type, column.name in dialect.decimal_comma, texts)
+            for index, text in left.items():
+                rescued[index][column.name] = text
+    extras = [
+        {name: one.texts[place] for name, place in shape.extras.items()} if isinstance(one, Row) else {}
+        for one in lines
     ]
-    return Shape(values, [(name, index) for index, name in enumerate(names) if name not in wanted])
+    made |= {
+        "_rescued": pa.array(map(_json, rescued), pa.string()),
+        "_extra": pa.array(map(_json, extras), pa.string()),
+        "_source_file": pa.repeat(file.name, len(lines)),
+        "_source_row": pa.array((one.line for one in lines), pa.int64()),
+        "_batch": pa.repeat(pa.scalar(run, pa.int64()), len(lines)),
+        DELETED: pa.repeat(False, len(lines)),
+    }
+    whole = schema(table)
+    nulls = {field.name: pa.nulls(len(lines), field.type) for field in whole}
+    return pa.record_batch([(nulls | made)[field.name] for field in whole], schema=whole)
 
 
-def _good(row: Row, shape: Shape) -> dict[str, Any]:
-    made, rescued = dict[str, Any](), dict[str, str]()
-    for name, index, value in shape.values:
-        text = row.texts[index]
-        try:
-            made[name] = None if text is None else value(text)
-        except ValueError:
-            rescued[name] = text or ""
-    extra = {name: row.texts[index] for name, index in shape.extras}
-    return made | {"_rescued": _json(rescued), "_extra": _json(extra)}
-
-
-def _bad(line: Bad) -> dict[str, Any]:
-    return {"_rescued": _json({LINE: line.raw, WHY: line.why})}
-
-
-def _json(values: dict[str, Any]) -> str | None:
+def _json(values: Mapping[str, str | None]) -> str | None:
     return json.dumps(values, ensure_ascii=False) if values else None

@@ -7,14 +7,49 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from conf.contract import DECIMAL
+from pipelines.arrow import arrow_type
 
 BITS = {"smallint": 16, "integer": 32, "bigint": 64}
 BOOLEANS = {"0": False, "1": True, "false": False, "true": True}
 WHOLE = re.compile(r"[+-]?[0-9]{1,19}")
 NUMBER = re.compile(r"([+-]?)([0-9]+)(?:([.,])([0-9]+))?")
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+# Forms that Arrow reads as `value_of` does.
+YEAR = "(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"  # it knows one before them
+POINT, COMMA = r"\A-?[0-9]{1,38}(\.[0-9]+)?\z", r"\A-?[0-9]{1,38}(,[0-9]+)?\z"
+USUAL = {
+    **dict.fromkeys(BITS, r"\A-?[0-9]{1,19}\z"),
+    "boolean": r"\A[01]\z",
+    "date": rf"\A{YEAR}-[0-9]{{2}}-[0-9]{{2}}\z",
+    "timestamp_ntz": rf"\A{YEAR}-[0-9]{{2}}-[0-9]{{2}} [0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}(\.[0-9]{{1,6}})?\z",
+}
 MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?")
+
+
+def column_of(kind: str, decimal_comma: bool, texts: list[str | None]) -> tuple[pa.Array, dict[int, str]]:
+    """Texts as a column of a Spark SQL type, null where the type cannot hold one exactly; those, by their place.
+    Arrow makes the values where all texts have the usual form."""
+    array, column = pa.array(texts, pa.string()), arrow_type(kind)
+    if kind == "string":
+        return array, {}
+    usual = USUAL.get(kind, COMMA if decimal_comma else POINT)
+    if pc.all(pc.match_substring_regex(array, usual), min_count=0).as_py():
+        try:
+            return pc.cast(pc.replace_substring(array, ",", ".") if decimal_comma else array, column), {}
+        except pa.ArrowInvalid:
+            pass  # one does not fit
+    value, found, left = value_of(kind, decimal_comma), list[Any](), dict[int, str]()
+    for index, text in enumerate(texts):
+        try:
+            found.append(None if text is None else value(text))
+        except ValueError:
+            found.append(None)
+            left[index] = text or ""
+    return pa.array(found, column), left
 
 
 def value_of(kind: str, decimal_comma: bool = False) -> Callable[[str], Any]:

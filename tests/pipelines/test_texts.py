@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from pipelines.texts import value_of
+from pipelines.texts import column_of, value_of
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,45 @@ def test_a_text_becomes_its_value(kind: str, text: str, value: object) -> None:
 def test_what_a_type_cannot_hold_exactly_is_refused(kind: str, text: str) -> None:
     with pytest.raises(ValueError):
         value_of(kind)(text)
+
+
+EDGES = {
+    "integer": "-0 0 007 -2147483648 2147483648 00000000000000000001 +1 1. 1\n ٣",
+    "bigint": "9223372036854775807 9223372036854775808 -9223372036854775808 -9223372036854775809",
+    "boolean": "0 1 true TRUE t 01 2",
+    "decimal(10,2)": "0 -0 -0.00 00012.50 1.005 1.0000 99999999.99 100000000 999999999999999999999999999999999999999 1. -.5 NaN",
+    "decimal(38,6)": "99999999999999999999999999999999.999999 100000000000000000000000000000000 0.0000001 1.00000000000000",
+    "decimal(5,0)": "0 12345 -99999 100000 1.0 1.5",
+    "date": "0001-01-01 0000-01-01 9999-12-31 2024-02-30 2024-13-01 2024-1-1 1582-10-10",
+    "timestamp_ntz": "2024-01-01 00:00:00|2024-01-01 24:00:00|2024-01-01 23:59:60|2024-01-01 00:00:00.1|0001-01-01 00:00:00|"
+    "0000-01-01 00:00:00|9999-12-31 23:59:59.999999|2024-02-30 00:00:00|2024-01-01 00:00:00.1234567|2024-01-01T01:02:03",
+}
+
+
+@pytest.mark.parametrize("kind", EDGES)
+def test_a_column_has_the_values_that_its_texts_have_one_by_one(kind: str) -> None:
+    texts = EDGES[kind].split("|" if "|" in EDGES[kind] else " ")
+    for text in texts:
+        try:
+            expected: tuple[object, dict[int, str]] = value_of(kind)(text), {}
+        except ValueError:
+            expected = None, {1: text}
+        column, left = column_of(kind, False, [None, text])
+        assert (column.to_pylist(), left) == ([None, expected[0]], expected[1])
+    column, left = column_of(kind, False, [texts[0], None, "odd"])
+    assert (column.to_pylist(), left) == ([column[0].as_py(), None, None], {2: "odd"})
+
+
+def test_a_column_of_commas_has_the_values_that_its_texts_have_one_by_one() -> None:
+    for texts in (["2024,994", None, "-0,5"], ["1", "1.5"], ["1,234,5"]):
+        column, left = column_of("decimal(19,4)", True, texts)  # type: ignore[arg-type]
+        for index, text in enumerate(texts):
+            if index in left:
+                with pytest.raises(ValueError):
+                    value_of("decimal(19,4)", decimal_comma=True)(text)  # type: ignore[arg-type]
+            else:
+                expected = text and value_of("decimal(19,4)", decimal_comma=True)(text)
+                assert column[index].as_py() == expected
 
 
 def test_a_comma_is_a_decimals_where_the_dialect_says_so() -> None:
