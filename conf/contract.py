@@ -4,6 +4,7 @@ Frozen data only. The contract knows no Spark session, no PostgreSQL and no disk
 data, the Delta schema and its comments, the checks and the tests.
 """
 
+import codecs
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -96,6 +97,13 @@ class Csv:
     decimal_comma: tuple[str, ...] = ()
     multiline: bool = False
     rest: bool = False
+
+    def __post_init__(self) -> None:
+        codecs.lookup(self.encoding)
+        if len(self.delimiter) != 1 or len(self.quote) != 1 or self.delimiter == self.quote:
+            raise ValueError(f"delimiter {self.delimiter!r} and quote {self.quote!r} must be two characters")
+        if self.line_end not in ("\n", "\r\n", "\r"):
+            raise ValueError(f"line end {self.line_end!r} must be \\n, \\r\\n or \\r")
 
 
 @dataclass(frozen=True)

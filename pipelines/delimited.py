@@ -85,11 +85,13 @@ def _row(number: int, line: str, lines: _Lines, dialect: Csv, width: int | None)
         try:
             return Row(number, fields(dialect.line_end.join([line, *(more for _, more in later)]), dialect, width))
         except Unclosed as why:
-            more = lines.next() if dialect.multiline and len(later) < LONGEST else None
-            if more is None:
+            closed = False  # by the next line that has an odd number of quotes
+            while dialect.multiline and not closed and len(later) < LONGEST and (more := lines.next()):
+                later.append(more)
+                closed = more[1].count(dialect.quote) % 2 == 1
+            if not closed:
                 lines.give_back(later)
                 return Bad(number, str(why), _shown(line, dialect))
-            later.append(more)
         except Malformed as why:
             lines.give_back(later)
             return Bad(number, str(why), _shown(line, dialect))
@@ -135,7 +137,7 @@ def _quoted_fields(line: str, dialect: Csv, width: int | None) -> Iterator[str |
 def _quoted(quote: str) -> re.Pattern[str]:
     """A quoted field; a quote inside it stands twice."""
     one = re.escape(quote)
-    return re.compile(f"{one}([^{one}]*(?:{one}{one}[^{one}]*)*){one}")
+    return re.compile(f"{one}([^{one}]*+(?:{one}{one}[^{one}]*+)*+){one}")
 
 
 def _shown(line: str, dialect: Csv) -> str:

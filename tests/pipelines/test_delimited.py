@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conf.contract import Csv
+from pipelines import delimited
 from pipelines.delimited import Bad, Row, rows
 
 PLAIN = Csv()
@@ -78,6 +79,25 @@ def test_a_quoted_field_goes_on_in_the_next_line_only_where_the_dialect_says_so(
     assert [type(one) for one in read(tmp_path, data)] == [Row, Bad, Bad, Bad, Row]
 
 
+def test_a_field_of_many_lines_may_have_quotes_and_one_that_never_ends_takes_no_line_with_it(tmp_path: Path) -> None:
+    dialect = replace(PLAIN, multiline=True)
+    data = b'a,b\n"x ""1""\n""2"" y","z\n"\n3,w\n'
+    assert read(tmp_path, data, dialect)[1:] == [Row(2, ['x "1"\n"2" y', "z\n"]), Row(5, ["3", "w"])]
+    many = b"a,b\n" + b'1,"x\n' + b"2,y\n" * 5000
+    found = read(tmp_path, many, dialect)
+    assert found[1] == Bad(2, "a quoted field does not end", '1,"x') and found[2:] == [
+        Row(number, ["2", "y"]) for number in range(3, 5003)
+    ]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"delimiter": ""}, {"quote": ","}, {"quote": "''"}, {"line_end": ""}, {"encoding": "utf-9"}]
+)
+def test_a_dialect_that_cannot_be_read_is_refused(wrong: dict[str, str]) -> None:
+    with pytest.raises((ValueError, LookupError)):
+        Csv(**wrong)  # type: ignore[arg-type]
+
+
 TEXTS = st.text(st.sampled_from('a;"\n\r é字NUL'), max_size=6)
 
 
@@ -92,3 +112,10 @@ def test_what_a_writer_quotes_is_read_back(tmp_path_factory: pytest.TempPathFact
     data = "".join(f"{written(one)};{written(other)}\r\n" for one, other in [("x", "y"), *values])
     found = read(tmp_path_factory.mktemp("f"), data.encode(), replace(RETAIL, multiline=True))
     assert [one.texts for one in found if isinstance(one, Row)] == [["x", "y"], *map(list, values)]
+
+
+def test_a_field_of_more_lines_than_a_row_may_have_is_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delimited, "LONGEST", 2)
+    dialect = replace(PLAIN, multiline=True)
+    assert read(tmp_path, b'a,b\n1,"x\ny\nz"\n', dialect)[1:] == [Row(2, ["1", "x\ny\nz"])]
+    assert [type(one) for one in read(tmp_path, b'a,b\n1,"w\nx\ny\nz"\n', dialect)[1:]] == [Bad, Bad, Bad, Bad]
