@@ -1,5 +1,6 @@
 """Delimited text: a bad line is told with its number and its text, and its neighbours stay what they are."""
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conf.contract import Csv
+from conf.settings import PROJECT
 from pipelines import delimited
 from pipelines.delimited import Bad, Row, rows
 
+REAL = PROJECT.parent / "shared" / "data"  # real exports, where somebody has them
 PLAIN = Csv()
 RETAIL = Csv(delimiter=";", line_end="\r\n", null="NULL")
 
@@ -119,3 +122,18 @@ def test_a_field_of_more_lines_than_a_row_may_have_is_no_row(tmp_path: Path, mon
     dialect = replace(PLAIN, multiline=True)
     assert read(tmp_path, b'a,b\n1,"x\ny\nz"\n', dialect)[1:] == [Row(2, ["1", "x\ny\nz"])]
     assert [type(one) for one in read(tmp_path, b'a,b\n1,"w\nx\ny\nz"\n', dialect)[1:]] == [Bad, Bad, Bad, Bad]
+
+
+@pytest.mark.parametrize("file", sorted(REAL.rglob("*.csv")) or [REAL], ids=lambda file: file.name)
+def test_real_files_are_read_as_pythons_own_reader_does(file: Path) -> None:
+    if not file.is_file():
+        pytest.skip(f"no files in {REAL}")
+    dialect = RETAIL if "adventureworks" in file.parts else replace(PLAIN, rest=file.name == "condominios.csv")
+    with file.open(encoding="utf-8-sig", newline="") as text:
+        expected = list(csv.reader(text, delimiter=dialect.delimiter, strict=True))
+    width = len(expected[0])
+    if dialect.rest:
+        expected = [[*one[: width - 1], ",".join(one[width - 1 :])] for one in expected]
+    found = list(rows(file, dialect))
+    nulls = [[None if text == dialect.null else text for text in one] for one in expected]
+    assert [one.texts for one in found if isinstance(one, Row)] == nulls and len(found) == len(nulls)
