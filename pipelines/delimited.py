@@ -4,6 +4,7 @@ A line is a row, unless the dialect lets a quoted field go on in the next line. 
 `Bad` with its raw line; its neighbours stay what they are.
 """
 
+import codecs
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -48,7 +49,7 @@ def rows(file: Path, dialect: Csv) -> Iterator[Row | Bad]:
     Empty lines at the end are no rows.
     """
     width = None
-    encoding = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
+    encoding = "utf-8-sig" if codecs.lookup(dialect.encoding).name == "utf-8" else dialect.encoding
     with file.open(encoding=encoding, errors="surrogateescape", newline=dialect.line_end) as text:
         lines = _Lines(enumerate((line.removesuffix(dialect.line_end) for line in text), 1))
         empty: list[Bad] = []

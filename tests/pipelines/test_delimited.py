@@ -54,7 +54,9 @@ def test_a_bad_line_keeps_its_text_and_leaves_its_neighbours_alone(
     ],
 )
 def test_fields_arrive_as_they_stand(tmp_path: Path, line: bytes, texts: list[str | None]) -> None:
-    assert read(tmp_path, b"\xef\xbb\xbfx;y\r\n" + line + b"\r\n", RETAIL) == [Row(1, ["x", "y"]), Row(2, texts)]
+    for encoding in ("utf-8", "UTF8"):
+        found = read(tmp_path, b"\xef\xbb\xbfx;y\r\n" + line + b"\r\n", replace(RETAIL, encoding=encoding))
+        assert found == [Row(1, ["x", "y"]), Row(2, texts)]
 
 
 def test_the_last_line_needs_no_end_and_empty_lines_behind_it_are_no_rows(tmp_path: Path) -> None:
