@@ -3,7 +3,6 @@
 Files that both versions have hold the same rows, so only the others are looked at. All of it is DuckDB's work.
 """
 
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, localcontext
@@ -98,7 +97,7 @@ class Place:
 
     def new(self) -> str:
         lake.make_folder(self.path)
-        return f"part-{self.run:05d}-{uuid.uuid4().hex}.parquet"
+        return lake.part_name(self.run)
 
 
 def write(db: Engine, rows: str, place: Place) -> list[str]:

@@ -7,6 +7,7 @@ import re
 import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import date, datetime
@@ -178,6 +179,11 @@ def actions(path: Path, at: int) -> list[tuple[Path, int]]:
 def file_paths(path: Path, at: int) -> list[str]:
     """The data files of a version."""
     return [str(file) for file, _ in actions(path, at)]
+
+
+def part_name(run: int) -> str:
+    """The name of a data file that a run makes."""
+    return f"part-{run:05d}-{uuid.uuid4().hex}.parquet"
 
 
 def schema_of(table: Table, more: Mapping[str, str]) -> pa.Schema:

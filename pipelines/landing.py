@@ -5,7 +5,6 @@ their last change, then by name.
 """
 
 import json
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -92,39 +91,23 @@ def new(files: Iterable[File], taken: Iterable[Taken]) -> list[File]:
     return some
 
 
-def columns(table: Table) -> dict[str, str]:
-    """What bronze has of a table of files: name to Spark SQL type."""
-    return {column.name: column.type for column in table.columns} | AUDIT
-
-
-def schema(table: Table) -> pa.Schema:
-    comments = {column.name: column.comment for column in table.columns}
-    return pa.schema(
-        pa.field(name, arrow_type(kind), metadata={"comment": comments[name]} if name in comments else None)
-        for name, kind in columns(table).items()
-    )
-
-
 def take(file: File, target: Path, run: int, first: int) -> tuple[Taken, str, dict[str, Decimal]]:
     """Writes the rows of a file as a Parquet file into the folder `target`, a bad line as a row that has nothing but
     its text in `_rescued`; what was taken, the Parquet file's name, and the sums of its amounts. `first` is the number
     of the first line for a serial column. Raises ContractFault and SourceFault."""
-    before = file.path.stat()
-    sha256 = lake.sha256(file.path)
-    tally = Tally()
-    name = f"part-{run:05d}-{uuid.uuid4().hex}.parquet"
+    sha256, tally, name = lake.sha256(file.path), Tally(), lake.part_name(run)
     try:
-        with writer_of(target / name, schema(file.table)) as parquet:
+        with writer_of(target / name, lake.schema_of(file.table, AUDIT)) as parquet:
             for batch in _batches(file, run, first, tally):
                 parquet.write_batch(batch)
-        now = file.path.stat()
-        if (before.st_mtime_ns, before.st_size, sha256) != (now.st_mtime_ns, now.st_size, lake.sha256(file.path)):
+        if lake.sha256(file.path) != sha256:
             raise SourceFault(f"{file.path} changed while it was read; put files there by renaming them")
     except BaseException:
         (target / name).unlink(missing_ok=True)
         raise
     place = file.table.domain, file.table.name, file.name
-    return Taken(run, *place, sha256, now.st_size, file.modified, tally.lines, tally.bad), name, tally.totals
+    size = file.path.stat().st_size
+    return Taken(run, *place, sha256, size, file.modified, tally.lines, tally.bad), name, tally.totals
 
 
 @dataclass
@@ -204,7 +187,7 @@ def _batch(file: File, shape: Shape, lines: list[Row | Bad], run: int, first: in
         "_batch": pa.repeat(pa.scalar(run, pa.int64()), len(lines)),
         DELETED: pa.repeat(False, len(lines)),
     }
-    whole = schema(table)
+    whole = lake.schema_of(table, AUDIT)
     nulls = {field.name: pa.nulls(len(lines), field.type) for field in whole}
     return pa.record_batch([(nulls | made)[field.name] for field in whole], schema=whole)
 

@@ -2,7 +2,6 @@
 
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -78,7 +77,7 @@ class Reader:
 
     def read(self, one: Plan, condition: str, path: Path) -> Part:
         """One range of one table as one Parquet file. Raises SourceFault where the source fails."""
-        name = f"part-{self._run:05d}-{uuid.uuid4().hex}.parquet"
+        name = lake.part_name(self._run)
         sql = f"SELECT {select_list(one.readings)} FROM {one.relation.sql}"
         sql += f" WHERE {condition}" if condition else ""
         rows, whole, started = 0, False, time.monotonic()
