@@ -45,7 +45,7 @@ def nights(source: Source, way: Way, count: int, folder: Path) -> list[dict[str,
 
 def _copy(source: Source, night: Source) -> None:
     """The tables once more, in a schema of their own."""
-    tables, schema = catalogue.tables("bronze"), night.schema
+    tables, schema = catalogue.of("bronze", "cartoes"), night.schema
     # Members before accounts before cards: as replica the server checks no reference, which takes long.
     statements = [f"DROP SCHEMA IF EXISTS {schema} CASCADE", f"CREATE SCHEMA {schema}", *ddl(tables, schema, "")]
     statements.append("SET session_replication_role = replica")

@@ -6,7 +6,7 @@ data, the Delta schema and its comments, the checks and the tests.
 
 import codecs
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 DECIMAL = re.compile(r"decimal\((\d+),(\d+)\)")
@@ -74,10 +74,12 @@ def fake(maker: str, *args: str | int, nulls: float = 0.0) -> Fake:
 
 @dataclass(frozen=True)
 class Reference:
-    """A column points at the key of `table`; rules may use the parent's named columns as `parent.column`."""
+    """A column points at the key of `table`, of several columns with the help of those named `beside` it, in the key's
+    order; rules may use the parent's named columns as `parent.column`."""
 
     table: "Table"
     columns: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,12 @@ class Csv:
 @dataclass(frozen=True)
 class Files:
     """Where a table of bronze is not PostgreSQL's: files in the landing folder of its domain, by a pattern of their
-    names, each with a header."""
+    names, each with a header. `replaced`: a file of a name that was taken before, with other content, takes the place
+    of the earlier one; else that is an error."""
 
     pattern: str
     dialect: Csv = Csv()
+    replaced: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,11 @@ class Column:
         return self.source or self.name
 
     @property
+    def pointing(self) -> tuple[str, ...]:
+        """The columns that together point at the key of another table."""
+        return (self.name, *(self.reference.beside if self.reference else ()))
+
+    @property
     def decimal(self) -> tuple[int, int] | None:
         """(precision, scale) of a decimal column."""
         match = DECIMAL.fullmatch(self.type)
@@ -160,7 +169,8 @@ class Table:
 
     `source`: the source's name for it, where that is no module name. `one_row_per`: the input of which each row gives
     exactly one row here, made of it and of what its references reach; the run proves it. `csv`: exported, without the
-    columns that start with `_`, in key order. `history`: of silver, all versions of its rows lie beside it; not of card
+    columns that start with `_`, in key order. `order`: how a person wants to read it, columns, `-` for the greatest
+    first; by its key unless said. `history`: of silver, all versions of its rows lie beside it; not of card
     numbers, which would stay when they are masked. `fake_rows`: rows the seed makes per movement.
     """
 
@@ -173,12 +183,15 @@ class Table:
     files: Files | None = None
     one_row_per: "Table | None" = None
     csv: bool = False
+    order: tuple[str, ...] = ()
     history: bool = False
     fake_rows: float = 0.0
 
     def __post_init__(self) -> None:
         if self.history and any(column.pii is Pii.CARD for column in self.columns):
             raise ValueError(f"{self.module}: no history is kept of card numbers")
+        if self.files and self.files.replaced and any(column.serial for column in self.columns):
+            raise ValueError(f"{self.module}: numbers that are counted do not stay where files are replaced")
 
     @property
     def layer(self) -> str:
@@ -216,7 +229,15 @@ class Table:
 
     @property
     def references(self) -> tuple[tuple[Column, Reference], ...]:
+        """The columns that point at other tables, and where."""
         return tuple((column, column.reference) for column in self.columns if column.reference)
+
+    def carried(self, **references: Reference) -> tuple[Column, ...]:
+        """The columns as a table has them that is made of this one, some of them with a reference."""
+        return tuple(
+            replace(column, fake=None, serial=False, optional=False, reference=references.get(column.name))
+            for column in self.columns
+        )
 
     def __getitem__(self, name: str) -> Column:
         return next(column for column in self.columns if column.name == name)

@@ -128,6 +128,7 @@ class Settings(Frozen):
     silver_path: Path
     gold_path: Path
     export_path: Path
+    landing_path: Path
     postgres: Postgres | None = None
     schema_name: str = "public"
     spark: Spark = Spark()
@@ -145,7 +146,7 @@ class Settings(Frozen):
 
 
 # Every name that is read, and the field it fills; what a message calls a field is looked up here, too.
-PATHS = ("BRONZE_PATH", "SILVER_PATH", "GOLD_PATH", "EXPORT_PATH")
+PATHS = ("BRONZE_PATH", "SILVER_PATH", "GOLD_PATH", "EXPORT_PATH", "LANDING_PATH")
 NAMES: dict[str, tuple[str, ...]] = {
     f"{PREFIX}ROOT": ("root",),
     **{f"{PREFIX}{path}": (path.lower(),) for path in PATHS},
@@ -248,13 +249,14 @@ def _json_object(text: str, problems: list[str]) -> dict[str, str]:
 
 
 def _paths(named: Mapping[str, str], base: Path, problems: list[str]) -> dict[str, Path]:
-    """The four folders, absolute; refused where writing there could hurt something else."""
+    """The five folders, absolute; refused where writing there could hurt something else."""
     root = named.get(f"{PREFIX}ROOT", "lake")
     defaults = {
         "BRONZE_PATH": f"{root}/bronze",
         "SILVER_PATH": f"{root}/silver",
         "GOLD_PATH": f"{root}/gold",
         "EXPORT_PATH": "export",
+        "LANDING_PATH": "landing",
     }
     given = {PREFIX + name: named.get(PREFIX + name, default) for name, default in defaults.items()}
     paths: dict[str, Path] = {}

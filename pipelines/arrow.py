@@ -1,7 +1,10 @@
-"""The contracts' types as Arrow has them."""
+"""The contracts' types as Arrow has them, and how they are written to Parquet."""
+
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from conf.contract import DECIMAL
 
@@ -32,3 +35,11 @@ def scaled(integers: pa.Array, kind: pa.Decimal128Type) -> pa.Array:
     """Unscaled 64-bit integers as the decimals that they stand for: the same bits, a type with a scale."""
     wide = pc.cast(integers, pa.decimal128(19, 0))
     return pa.Array.from_buffers(kind, len(wide), wide.buffers(), wide.null_count, wide.offset)
+
+
+def writer_of(file: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """Dictionaries for texts only: numbers and times seldom repeat enough to pay for the look-up."""
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    return pq.ParquetWriter(
+        file, schema, compression="zstd", compression_level=1, use_dictionary=texts, store_decimal_as_integer=True
+    )

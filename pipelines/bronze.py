@@ -106,6 +106,7 @@ def guaranteed(one: Plan) -> tuple[str, ...]:
         column.name
         for column, reference in table.references
         if column.name in exact
+        and not reference.beside
         and (column.name, reference.table.source_name, reference.table.keys[0]) in relation.foreign_keys
     )
 

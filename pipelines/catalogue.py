@@ -50,8 +50,19 @@ def table_of(layer: str, name: str) -> Table | None:
     return next((table for table in tables(layer) if table.name == name), None)
 
 
-def domains(layer: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(table.domain for table in tables(layer)))
+def of(layer: str, domain: str) -> tuple[Table, ...]:
+    """The layer's tables of a domain, parents before children."""
+    return tuple(table for table in tables(layer) if table.domain == domain)
+
+
+def domains() -> tuple[str, ...]:
+    """The business domains, by name."""
+    return tuple(sorted({table.domain for table in tables("bronze")}))
+
+
+def is_of_files(domain: str) -> bool:
+    """Whether the source of a domain is files; else it is PostgreSQL."""
+    return any(table.files for table in of("bronze", domain))
 
 
 def _modules(layer: str) -> list[ModuleType]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from conf.contract import Table
+from conf.contract import Column, Table
 from pipelines import lake
 from pipelines.content import Content
 from pipelines.duck import Columns, Engine, exact, measured, relation, text
@@ -41,6 +41,14 @@ def within(rows: str, keys: Sequence[str], some: str) -> str:
 def without(rows: str, keys: Sequence[str], some: str) -> str:
     """SQL of the rows whose key is not among `some`."""
     return f"(SELECT * FROM {rows} ANTI JOIN {some} USING ({listed(keys)}))"
+
+
+def pointing_at(rows: str, column: Column, keys: str) -> str:
+    """SQL of the rows whose reference is among `keys`, a relation of keys of the table that `column` points at."""
+    assert column.reference is not None
+    pairs = zip(column.reference.table.keys, column.pointing, strict=True)
+    named = ", ".join(f"{quoted(key)} AS {quoted(name)}" for key, name in pairs)
+    return within(rows, column.pointing, f"(SELECT {named} FROM {keys})")
 
 
 def changed_keys(old: Content, new: Content) -> str:

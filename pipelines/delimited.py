@@ -8,7 +8,7 @@ import codecs
 import re
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -20,10 +20,12 @@ UNDECODED = re.compile("[\udc80-\udcff]")
 
 @dataclass(frozen=True)
 class Row:
-    """A row: the number of its first line in the file, the header's being 1, and its texts; None where it says null."""
+    """A row: the number of its first line in the file, the header's being 1, and its texts; None where it says null.
+    `rest`: its last column took delimiters that are not quoted."""
 
     line: int
     texts: list[str | None]
+    rest: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,21 +51,30 @@ def rows(file: Path, dialect: Csv) -> Iterator[Row | Bad]:
     Empty lines at the end are no rows.
     """
     width = None
+    lines = _Lines(_numbered(file, dialect))
+    empty: list[Bad] = []
+    while first := lines.next():
+        number, line = first
+        if not line:
+            empty.append(Bad(number, "it is empty", ""))
+            continue
+        yield from empty
+        empty.clear()
+        row = _row(number, line, lines, dialect, width)
+        if width is None and isinstance(row, Row):
+            width = len(row.texts)
+        yield row
+
+
+def unread(file: Path, dialect: Csv, why: str) -> Iterator[Bad]:
+    """Every line of a file of which no row can be read, its header, too. Raises OSError."""
+    return (Bad(number, why, _shown(line, dialect)) for number, line in _numbered(file, dialect) if line)
+
+
+def _numbered(file: Path, dialect: Csv) -> Iterator[tuple[int, str]]:
     encoding = "utf-8-sig" if codecs.lookup(dialect.encoding).name == "utf-8" else dialect.encoding
     with file.open(encoding=encoding, errors="surrogateescape", newline=dialect.line_end) as text:
-        lines = _Lines(enumerate((line.removesuffix(dialect.line_end) for line in text), 1))
-        empty: list[Bad] = []
-        while first := lines.next():
-            number, line = first
-            if not line:
-                empty.append(Bad(number, "it is empty", ""))
-                continue
-            yield from empty
-            empty.clear()
-            row = _row(number, line, lines, dialect, width)
-            if width is None and isinstance(row, Row):
-                width = len(row.texts)
-            yield row
+        yield from enumerate((line.removesuffix(dialect.line_end) for line in text), 1)
 
 
 class _Lines:
@@ -84,7 +95,9 @@ def _row(number: int, line: str, lines: _Lines, dialect: Csv, width: int | None)
     later: list[tuple[int, str]] = []
     while True:
         try:
-            return Row(number, fields(dialect.line_end.join([line, *(more for _, more in later)]), dialect, width))
+            whole = dialect.line_end.join([line, *(more for _, more in later)])
+            texts = fields(whole, dialect, width)
+            return Row(number, texts, _has_rest(whole, texts, dialect))
         except Unclosed as why:
             closed = False  # by the next line that has an odd number of quotes
             while dialect.multiline and not closed and len(later) < LONGEST and (more := lines.next()):
@@ -96,6 +109,16 @@ def _row(number: int, line: str, lines: _Lines, dialect: Csv, width: int | None)
         except Malformed as why:
             lines.give_back(later)
             return Bad(number, str(why), _shown(line, dialect))
+
+
+def _has_rest(line: str, texts: list[str | None], dialect: Csv) -> bool:
+    """Whether the last field took delimiters that are not quoted."""
+    if not dialect.rest or dialect.delimiter not in (texts[-1] or ""):
+        return False
+    try:
+        return len(fields(line, replace(dialect, rest=False))) > len(texts)
+    except Malformed:
+        return True
 
 
 def fields(line: str, dialect: Csv, width: int | None = None) -> list[str | None]:

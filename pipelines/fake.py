@@ -8,8 +8,11 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import cache
+from math import prod
 from typing import Any
+from uuid import UUID
 
 from faker import Faker
 
@@ -104,6 +107,50 @@ def email(batch: Batch, *names: str) -> list[str]:
     ]
 
 
+def choice(batch: Batch, *values: str | int) -> list[str | int]:
+    return batch.one_of(values)
+
+
+def guid(batch: Batch) -> list[str]:
+    return [str(UUID(int=batch.dice.getrandbits(128), version=4)).upper() for _ in range(batch.rows)]
+
+
+def in_turn(batch: Batch, reference: str) -> list[int]:
+    """The parents one after the other, again and again."""
+    target = batch.table[reference].reference
+    assert target is not None
+    ids = batch.kept[target.table.name][target.table.keys[0]]
+    return [ids[(number - 1) % len(ids)] for number in range(batch.first, batch.first + batch.rows)]
+
+
+def turn(batch: Batch, reference: str) -> list[int]:
+    """For how many times now the parents come one after the other, from 1."""
+    target = batch.table[reference].reference
+    assert target is not None
+    parents = len(batch.kept[target.table.name][target.table.keys[0]])
+    return [1 + (number - 1) // parents for number in range(batch.first, batch.first + batch.rows)]
+
+
+def same(batch: Batch, reference: str, parent_column: str) -> list[Any]:
+    """What the parent has."""
+    return batch.parent(reference, parent_column)
+
+
+def times(batch: Batch, *columns: str) -> list[Decimal]:
+    """The product of other columns."""
+    return [
+        prod(map(Decimal, factors), start=Decimal(1))
+        for factors in zip(*(batch.columns[name] for name in columns), strict=True)
+    ]
+
+
+def plus(batch: Batch, *columns: str) -> list[Decimal]:
+    """The sum of other columns."""
+    return [
+        sum(map(Decimal, parts), Decimal(0)) for parts in zip(*(batch.columns[name] for name in columns), strict=True)
+    ]
+
+
 def label(batch: Batch) -> list[str]:
     return batch.one_of(batch.column.labels)
 
@@ -187,6 +234,13 @@ Maker = Callable[..., list[Any]]
 MAKERS: dict[str, Maker] = {
     maker.__name__: maker
     for maker in (
+        choice,
+        guid,
+        in_turn,
+        turn,
+        same,
+        times,
+        plus,
         words,
         surname,
         between,
@@ -202,7 +256,7 @@ MAKERS: dict[str, Maker] = {
     )
 }
 # Makers whose arguments are a reference and columns of the parent that it points at.
-OF_PARENT = (after, mostly_same, printed_name)
+OF_PARENT = (after, mostly_same, printed_name, same)
 
 
 def sizes(tables: tuple[Table, ...], movements: int) -> dict[str, int]:
@@ -248,10 +302,10 @@ def _fill(batch: Batch) -> None:
         batch.column = column
         if column.fake:
             values = MAKERS[column.fake.maker](batch, *column.fake.args)
-        elif column.key:
-            values = list(range(batch.first, batch.first + batch.rows))
         elif column.reference:
             values = _point(batch, column)
+        elif column.key:
+            values = list(range(batch.first, batch.first + batch.rows))
         else:
             values = [None] * batch.rows
         batch.columns[column.name] = values
@@ -269,8 +323,9 @@ def _point(batch: Batch, column: Column) -> list[int]:
 
 def _finished(column: Column, batch: Batch) -> list[Any]:
     values = batch.columns[column.name]
-    if column.type == "timestamp_ntz":
-        values = [str(EPOCH + timedelta(seconds=value)) for value in values]
+    if column.type in ("timestamp_ntz", "date"):
+        moments = (value if value is None else EPOCH + timedelta(seconds=value) for value in values)
+        values = [str(one.date() if one and column.type == "date" else one) if one else None for one in moments]
     if column.fake and column.fake.nulls:
         roll, nulls = batch.dice.random, column.fake.nulls
         values = [None if roll() < nulls else value for value in values]

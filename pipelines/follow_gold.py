@@ -10,7 +10,7 @@ from conf.contract import Table
 from conf.settings import Settings
 from pipelines import gold, lake
 from pipelines.catalogue import Entry
-from pipelines.changes import SHARE, Place, changed_keys, count, listed, save, spliced, unlike, within
+from pipelines.changes import SHARE, Place, changed_keys, count, listed, pointing_at, save, spliced, unlike, within
 from pipelines.content import Content, stored
 from pipelines.duck import Engine, engine, relation
 from pipelines.proof import Built, unchanged
@@ -96,8 +96,7 @@ def _affected(db: Engine, table: Table, old: dict[str, Content], new: dict[str, 
     for one in parents_first(table):
         parts = [f"SELECT * FROM {changed_keys(old[one.module], new[one.module])}"]
         parts += [
-            f"SELECT {listed(one.keys)} FROM {new[one.module].sql} WHERE {quoted(column.name)} IN "
-            f"(SELECT {quoted(reference.table.keys[0])} FROM {_name(reference.table)})"
+            f"SELECT {listed(one.keys)} FROM {pointing_at(new[one.module].sql, column, _name(reference.table))}"
             for column, reference in one.references
             if reference.table in table.inputs
         ]
@@ -116,6 +115,7 @@ def _inputs(db: Engine, table: Table, origin: Table, new: dict[str, Content], fo
         save(db, within(content.sql, one.keys, f"({' UNION '.join(wanted[one.module])})"), files[one.module])
         rows = relation([str(files[one.module])], content.types)
         for column, reference in one.references:
-            key = quoted(reference.table.keys[0])
-            wanted.setdefault(reference.table.module, []).append(f"SELECT {quoted(column.name)} AS {key} FROM {rows}")
+            pairs = zip(column.pointing, reference.table.keys, strict=True)
+            named = ", ".join(f"{quoted(name)} AS {quoted(key)}" for name, key in pairs)
+            wanted.setdefault(reference.table.module, []).append(f"SELECT {named} FROM {rows}")
     return {one.module: files[one.module] for one in table.inputs}

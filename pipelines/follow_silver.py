@@ -17,7 +17,7 @@ from conf.contract import Reference, Table
 from conf.settings import Settings
 from pipelines import lake, quality, records
 from pipelines.catalogue import Entry, table_of
-from pipelines.changes import SHARE, Place, changed_keys, count, listed, save, spliced, unlike, within
+from pipelines.changes import SHARE, Place, changed_keys, count, listed, pointing_at, save, spliced, unlike, within
 from pipelines.content import Content, stored
 from pipelines.duck import Engine, engine, relation
 from pipelines.errors import QualityFault
@@ -119,9 +119,7 @@ def _affected(
         other = _other_parents(settings, previous, reference, done)
         for name in (table.name, table.name + QUARANTINE):
             children = stored(settings.silver_path, previous, table, name).sql
-            parts += [
-                f"SELECT {listed(table.keys)} FROM {children} WHERE {quoted(column.name)} IN {keys}" for keys in other
-            ]
+            parts += [f"SELECT {listed(table.keys)} FROM {pointing_at(children, column, keys)}" for keys in other]
     db.execute(f"CREATE TEMP TABLE {AFFECTED} AS {' UNION '.join(parts)}")
     return count(db, AFFECTED)
 
@@ -131,7 +129,7 @@ def _other_parents(settings: Settings, previous: Run, reference: Reference, done
     parent, some = reference.table, []
     for name, more in ((parent.name, reference.columns), (parent.name + QUARANTINE, ())):
         old, new = stored_as(settings, previous, name), done[name].content
-        seen = listed((parent.keys[0], *more))
+        seen = listed((*parent.keys, *more))
         sides = [
             f"(SELECT {seen} FROM {one.only(set(one.files) - set(other.files)).sql})"
             for one, other in ((old, new), (new, old))
@@ -140,7 +138,7 @@ def _other_parents(settings: Settings, previous: Run, reference: Reference, done
             both = " UNION ".join(
                 f"(SELECT * FROM {one} EXCEPT SELECT * FROM {other})" for one, other in (sides, reversed(sides))
             )
-            some.append(f"(SELECT {quoted(parent.keys[0])} FROM ({both}))")
+            some.append(f"(SELECT {listed(parent.keys)} FROM ({both}))")
     return some
 
 

@@ -21,7 +21,7 @@ def history(settings: Settings, report: Report) -> None:
     table = grid("run", "domain", "what", "finished (UTC)", "changes", "rows", "set aside", "seconds", left=5)
     for layer in LAYERS:
         path = settings.layer_path(layer)
-        for domain in catalogue.domains(layer):
+        for domain in catalogue.domains():
             runs = [run for run in records.read_runs(path) if run.domain == domain]
             for before, run in reversed(list(zip([None, *runs], runs, strict=False))[-SHOWN:]):
                 rows = sum(one.rows_out for one in run.tables if not one.is_beside)

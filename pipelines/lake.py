@@ -43,6 +43,17 @@ PROPERTIES = {
     "delta.enableDeletionVectors": "false",
 }
 
+# Of the columns that bronze and quarantine have beside those of the contract.
+COMMENTS = {
+    "_rescued": "What a column could not hold: JSON, column to the source's text",
+    "_extra": "What columns that no contract names had: JSON, column to text",
+    "_source_file": "The file that the row came in",
+    "_source_row": "The line of the file, 1 being the header",
+    "_batch": "Bronze run that brought the row; of a key the last one counts",
+    "_deleted": "The source has the row no more",
+    "_reasons": "Why the row was set aside",
+}
+
 
 @contextmanager
 def storage(what: str) -> Iterator[None]:
@@ -187,11 +198,17 @@ def part_name(run: int) -> str:
 
 
 def schema_of(table: Table, more: Mapping[str, str]) -> pa.Schema:
-    """The contract's columns with their comments, then `more` (name to Spark SQL type)."""
-    fields = [
-        pa.field(column.name, arrow_type(column.type), metadata={"comment": column.comment}) for column in table.columns
-    ]
-    return pa.schema(fields + [pa.field(name, arrow_type(kind)) for name, kind in more.items()])
+    """The contract's columns, then `more` (name to Spark SQL type), with their comments."""
+    return described(types_of(table, more), {column.name: column.comment for column in table.columns})
+
+
+def described(types: Mapping[str, str], comments: Mapping[str, str]) -> pa.Schema:
+    """A schema of columns (name to Spark SQL type) with their comments, those of our own columns, too."""
+    known = COMMENTS | dict(comments)
+    return pa.schema(
+        pa.field(name, arrow_type(kind), metadata={"comment": known[name]} if known.get(name) else None)
+        for name, kind in types.items()
+    )
 
 
 def types_of(table: Table, more: Mapping[str, str]) -> dict[str, str]:

@@ -1,27 +1,33 @@
-"""Files as a source: those in the landing folder that no run has taken, each as one Parquet file of bronze.
+"""Files as a source: those in the landing folder that no run has taken, as Parquet files of bronze.
 
 A file is known by its name and the hash of its content. They are taken in the order in which they came: by the time of
 their last change, then by name.
 """
 
+import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, localcontext
 from itertools import islice
 from pathlib import Path
+from stat import S_ISREG
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from conf.contract import Table
 from pipelines import lake
-from pipelines.arrow import arrow_type
-from pipelines.content import DELETED
-from pipelines.delimited import Bad, Row, rows
+from pipelines.arrow import arrow_type, writer_of
+from pipelines.changes import Place
+from pipelines.content import DELETED, LINE, REST, WHY
+from pipelines.delimited import Bad, Row, rows, unread
 from pipelines.errors import ContractFault, SourceFault
-from pipelines.reader import writer_of
+from pipelines.records import Taken
+from pipelines.report import Report
 from pipelines.texts import column_of
 
 AUDIT = {
@@ -32,108 +38,162 @@ AUDIT = {
     "_batch": "bigint",
     DELETED: "boolean",
 }
-LINE, WHY = "_line", "_why"  # of a line that is no row, in `_rescued`
-BATCH = 10_000  # rows that are held at once
+BATCH, GROUP = 10_000, 100_000  # rows that are made, and written, at once
 
 
 @dataclass(frozen=True)
 class File:
-    """A file that came: its table, its name, its path, and when it was last changed."""
+    """A file that came: its table, its name, its path, its size, and when it was last changed."""
 
     table: Table
     name: str
     path: Path
-    modified: datetime
-
-
-@dataclass(frozen=True)
-class Taken:
-    """A file that a run took. `lines`: those behind the header, bad ones too; `bad`: those that are no rows."""
-
-    run: int
-    domain: str
-    table: str
-    name: str
-    sha256: str
     bytes: int
     modified: datetime
-    lines: int
-    bad: int
 
 
 def arrived(folder: Path, tables: Iterable[Table]) -> list[File]:
-    """The files that a landing folder has for some tables, in order. Raises ContractFault where one is for two."""
-    found: dict[str, File] = {}
+    """The files that a landing folder has for some tables, in order; those that are empty still are to come. Raises
+    ContractFault where one is for two."""
+    found: dict[str, tuple[int, File]] = {}
     for table in tables:
         assert table.files is not None
         for path in folder.glob(table.files.pattern):
-            if path.name.startswith((".", "_")) or not path.is_file():
+            if path.name.startswith((".", "_")) or not (stat := _stat(path)) or not stat.st_size:
                 continue
             if other := found.get(path.name):
-                raise ContractFault(f"{path}: it is for both {other.table.name} and {table.name}; mend their patterns")
-            modified = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-            found[path.name] = File(table, path.name, path, modified)
-    return sorted(found.values(), key=lambda file: (file.path.stat().st_mtime_ns, file.name))
+                name = other[1].table.name
+                raise ContractFault(f"{path}: it is for both {name} and {table.name}; mend their patterns")
+            modified = datetime.fromtimestamp(stat.st_mtime, UTC)
+            found[path.name] = stat.st_mtime_ns, File(table, path.name, path, stat.st_size, modified)
+    return [file for _, file in sorted(found.values(), key=lambda one: (one[0], one[1].name))]
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """None where it is no file, or gone."""
+    try:
+        return stat if S_ISREG((stat := path.stat()).st_mode) else None
+    except FileNotFoundError:
+        return None
 
 
 def new(files: Iterable[File], taken: Iterable[Taken]) -> list[File]:
-    """The files that no run has taken yet. Raises SourceFault where one has other content than when it was taken."""
+    """The files that no run has taken yet, and those that take the place of one. Raises SourceFault where one has other
+    content than when it was taken, and may not."""
     known = {(one.table, one.name): one for one in taken}
     some = []
     for file in files:
         was = known.get((file.table.name, file.name))
         if was is None:
             some.append(file)
-        elif lake.sha256(file.path) != was.sha256:
-            raise SourceFault(
-                f"{file.path} was taken by run {was.run} and has other content now; give new rows a file of a new name"
-            )
+        elif hashed(file) != was.sha256:
+            if not (file.table.files and file.table.files.replaced):
+                said = f"was taken by run {was.run} and has other content now"
+                raise SourceFault(f"{file.path} {said}; give new rows a file of a new name")
+            some.append(file)
     return some
 
 
-def take(file: File, target: Path, run: int, first: int) -> tuple[Taken, str, dict[str, Decimal]]:
-    """Writes the rows of a file as a Parquet file into the folder `target`, a bad line as a row that has nothing but
+def take(
+    files: Sequence[File], place: Place, first: int, report: Report
+) -> tuple[list[Taken], str, dict[str, Decimal]]:
+    """Writes the rows of some files of a table, in order, as one Parquet file, a bad line as a row that has nothing but
     its text in `_rescued`; what was taken, the Parquet file's name, and the sums of its amounts. `first` is the number
-    of the first line for a serial column. Raises ContractFault and SourceFault."""
-    sha256, tally, name = lake.sha256(file.path), Tally(), lake.part_name(run)
+    of the first line for a serial column. Raises SourceFault."""
+    table, name, taken = place.table, place.new(), list[Taken]()
+    target = place.path / name
+    totals = {column.name: Decimal(0) for column in table.summed}
     try:
-        with writer_of(target / name, lake.schema_of(file.table, AUDIT)) as parquet:
-            for batch in _batches(file, run, first, tally):
-                parquet.write_batch(batch)
-        if lake.sha256(file.path) != sha256:
-            raise SourceFault(f"{file.path} changed while it was read; put files there by renaming them")
+        with lake.storage(f"file {target}"), _parquet(target, lake.schema_of(table, AUDIT)) as write:
+            for file in files:
+                one = Tally(first)
+                sha256 = hashed(file)
+                for batch in _batches(file, place.run, one):
+                    write(batch)
+                    report.progress("bronze", table.name, batch.num_rows)
+                    with localcontext(prec=76):
+                        for column in totals:
+                            totals[column] += pc.sum(batch[column]).as_py() or 0
+                if hashed(file) != sha256:
+                    raise SourceFault(f"{file.path} changed while it was read; put files there by renaming them")
+                taken.append(_taken(place.run, file, sha256, one))
+                first += one.lines
     except BaseException:
-        (target / name).unlink(missing_ok=True)
+        target.unlink(missing_ok=True)
         raise
-    place = file.table.domain, file.table.name, file.name
-    size = file.path.stat().st_size
-    return Taken(run, *place, sha256, size, file.modified, tally.lines, tally.bad), name, tally.totals
+    return taken, name, totals
+
+
+def _taken(run: int, file: File, sha256: str, read: "Tally") -> Taken:
+    where, counted = (run, file.table.domain, file.table.name, file.name), (read.lines, read.bad, read.why, read.extras)
+    return Taken(*where, sha256, file.bytes, file.modified, *counted)
+
+
+@contextmanager
+def _parquet(file: Path, schema: pa.Schema) -> Iterator[Callable[[pa.RecordBatch], None]]:
+    """A function that writes rows to a Parquet file, many at a time."""
+    some: list[pa.RecordBatch] = []
+    with writer_of(file, schema) as parquet:
+
+        def flush() -> None:
+            parquet.write_table(pa.Table.from_batches(some, schema))
+            some.clear()
+
+        def write(batch: pa.RecordBatch) -> None:
+            some.append(batch)
+            if sum(one.num_rows for one in some) >= GROUP:
+                flush()
+
+        yield write
+        flush()
+
+
+@contextmanager
+def _readable(file: File) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SourceFault(f"{file.path}: {error.strerror}; mend its rights, or put it there again") from error
+
+
+def hashed(file: File) -> str:
+    """SHA-256 of a file's content. Raises SourceFault."""
+    with _readable(file), file.path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 @dataclass
 class Tally:
-    """What was read: lines behind the header, those that are no rows, the sums of amounts by column."""
+    """What was read of a file: the number of its first line, its lines, those that are no rows, why none is, and the
+    columns that no contract names."""
 
+    first: int
     lines: int = 0
     bad: int = 0
-    totals: dict[str, Decimal] = field(default_factory=dict)
+    why: str = ""
+    extras: tuple[str, ...] = ()
 
 
-def _batches(file: File, run: int, first: int, tally: Tally) -> Iterator[pa.RecordBatch]:
+def _batches(file: File, run: int, tally: Tally) -> Iterator[pa.RecordBatch]:
     """The rows of a file as bronze has them, some at a time."""
     assert file.table.files is not None
-    tally.totals = {column.name: Decimal(0) for column in file.table.summed}
-    with lake.storage(f"file {file.path}"):
-        records = rows(file.path, file.table.files.dialect)
-        shape = _shape(file, next(records, None))
-        while lines := list(islice(records, BATCH)):
-            batch = _batch(file, shape, lines, run, first + tally.lines)
-            tally.lines += len(lines)
-            tally.bad += sum(isinstance(one, Bad) for one in lines)
-            with localcontext(prec=76):
-                for name in tally.totals:
-                    tally.totals[name] += pc.sum(batch[name]).as_py() or 0
-            yield batch
+    dialect = file.table.files.dialect
+    with _readable(file):
+        records = rows(file.path, dialect)
+        header = next(records, None)
+    shape = _shape(file.table, header)
+    if isinstance(shape, str):
+        tally.why, records, shape = shape, unread(file.path, dialect, shape), Shape({}, {})
+    tally.extras = tuple(shape.extras)
+    while True:
+        with _readable(file):
+            lines = list(islice(records, BATCH))
+        if not lines:
+            return
+        batch = _batch(file, shape, lines, run, tally.first + tally.lines)
+        tally.lines += len(lines)
+        tally.bad += sum(isinstance(one, Bad) for one in lines)
+        yield batch
 
 
 @dataclass(frozen=True)
@@ -144,17 +204,16 @@ class Shape:
     extras: dict[str, int]
 
 
-def _shape(file: File, header: Row | Bad | None) -> Shape:
-    """What a file's header says. Raises ContractFault where it lacks a column, or has one twice."""
+def _shape(table: Table, header: Row | Bad | None) -> Shape | str:
+    """What a file's header says; or why no row can be read."""
     if header is None or isinstance(header, Bad):
-        said = "it is empty" if header is None else f"its header: {header.why}"
-        raise ContractFault(f"{file.path}: {said}; mend the file, or move it away")
+        return "it has no header" if header is None else f"its header: {header.why}"
     names = [name or "" for name in header.texts]
-    wanted = {column.name: column for column in file.table.columns if not column.serial}
-    wrong = [f"it has column {name} twice" for name in sorted({name for name in names if names.count(name) > 1})]
-    wrong += [f"it has no column {name}" for name, one in wanted.items() if name not in names and not one.optional]
+    wanted = {column.name: column for column in table.columns if not column.serial}
+    wrong = [f"has {name} twice" for name in sorted({name for name in names if names.count(name) > 1})]
+    wrong += [f"has no {name}" for name, one in wanted.items() if name not in names and not one.optional]
     if wrong:
-        raise ContractFault(f"{file.path}: {'; '.join(wrong)}; its header has {', '.join(names)}")
+        return f"its header {', '.join(wrong)}"
     places = {name: index for index, name in enumerate(names)}
     return Shape(
         {name: index for name, index in places.items() if name in wanted},
@@ -175,6 +234,9 @@ def _batch(file: File, shape: Shape, lines: list[Row | Bad], run: int, first: in
             made[column.name], left = column_of(column.type, column.name in dialect.decimal_comma, texts)
             for index, text in left.items():
                 rescued[index][column.name] = text
+    for index, one in enumerate(lines):
+        if isinstance(one, Row) and one.rest:
+            rescued[index][REST] = table.columns[-1].name
     extras = [
         {name: one.texts[place] for name, place in shape.extras.items()} if isinstance(one, Row) else {}
         for one in lines

@@ -22,7 +22,7 @@ from pipelines.duck import HASHING, engine
 from pipelines.errors import QualityFault
 from pipelines.lake import LAYERS
 from pipelines.proof import Built, prove
-from pipelines.records import QUALITY, RUNS, Run
+from pipelines.records import RECORDS, Run
 from pipelines.report import Report
 from pipelines.run import check, complete, next_run, undone_on_failure
 
@@ -35,14 +35,15 @@ def maintain(settings: Settings, report: Report) -> None:
     """Frees what can be freed and says how much. Raises LockedFault while a run works, StorageFault where the lake is
     damaged; then nothing is removed."""
     with lake.locked(settings):
-        check(settings)
+        for domain in catalogue.domains():
+            check(settings, domain)
         for layer in LAYERS:
             path = settings.layer_path(layer)
             report.progress("maintain", layer, 0)
             _free(layer, [*_leftovers(path), *_superseded(settings, layer)], report)
-            for name in (RUNS, QUALITY):
+            for name in RECORDS:
                 _compact_records(path / name)
-            for domain in catalogue.domains(layer):
+            for domain in catalogue.domains():
                 if run := records.last_run(path, domain):
                     records.bring_back(path, run)
                     compact(settings, layer, run, report)
@@ -83,7 +84,7 @@ def _superseded(settings: Settings, layer: str) -> Iterator[Path]:
     """The data files that no kept run names, of the tables that the last runs have. Of others, which
     are not ours, or of which nothing is known, none."""
     path = settings.layer_path(layer)
-    for domain in catalogue.domains(layer):
+    for domain in catalogue.domains():
         runs = [run for run in records.read_runs(path) if run.domain == domain]
         kept = _kept(settings, layer, runs)
         for name in (one.name for one in (runs[-1].tables if runs else ())):
@@ -91,7 +92,7 @@ def _superseded(settings: Settings, layer: str) -> Iterator[Path]:
             versions = {one.version for run in kept for one in run.tables if one.name == name}
             named = {file for version in versions for file, _ in lake.actions(table, version)}
             yield from (file for file in table.glob(PART) if file not in named)
-    for table in (path / RUNS, path / QUALITY):
+    for table in (path / name for name in RECORDS):
         if (head := lake.version(table)) is not None:
             yield from set(table.glob(PART)) - {file for file, _ in lake.actions(table, head)}
 

@@ -2,51 +2,74 @@
 
 import tempfile
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from conf.settings import Postgres, Settings
-from pipelines import basis, catalogue, records
+from pipelines import basis, catalogue, records, silver
 from pipelines.bronze import drift, plans, source_totals
 from pipelines.changes import count, without
 from pipelines.content import stored
 from pipelines.duck import engine, relation
 from pipelines.follow_bronze import Load, Totals, decide
+from pipelines.intake import waiting, whole_because
 from pipelines.lake import LAYERS
 from pipelines.reader import Reader
 from pipelines.records import Call, Run
 from pipelines.report import Report, grid
 from pipelines.run import next_run, origin_of, source_server
-from pipelines.silver import whole_because
 from pipelines.source import Snapshot, snapshot
 
 
-def plan(settings: Settings, full: frozenset[str], report: Report) -> None:
+def plan(settings: Settings, domains: tuple[str, ...], full: frozenset[str], report: Report) -> None:
     """Shows each table: whole, or what changed; rows to come and rows deleted; why; and columns that changed."""
     table = grid("layer", "table", "rows to come", "deleted", "how", left=2)
     table.columns[-1].justify = "left"
     notes: list[str] = []
-    for domain in catalogue.domains("bronze"):
-        tables = [one for one in catalogue.tables("bronze") if one.domain == domain]
-        previous = records.last_run(settings.bronze_path, domain)
-        with (
-            source_server(settings) as server,
-            snapshot(server, settings.schema_name, [one.source_name for one in tables]) as picture,
-        ):
-            todo = plans(picture, settings.schema_name, tuple(tables))
-            for load in decide(settings, picture, todo, previous, full, datetime.now(UTC)):
-                report.progress("plan", load.plan.table.name, 0)
-                rows, gone = _counted(settings, server, picture, load, previous, report)
-                how = f"whole: {load.why}" if load.why else "what changed" if rows or gone else "unchanged"
-                table.add_row("bronze", load.plan.table.name, f"{rows:,}", f"{gone:,}", how)
-                notes += drift(load.plan, load.before) if load.before else []
+    for domain in domains:
+        rows = _of_files if catalogue.is_of_files(domain) else _of_postgres
+        for row in rows(settings, domain, full, notes, report):
+            table.add_row("bronze", *row)
         for layer in LAYERS[1:]:
             for name, how in _derived(settings, layer, domain, full):
                 table.add_row(layer, name, "", "", how)
     report.show(table)
     for note in notes:
         report.say(note)
+
+
+def _of_files(
+    settings: Settings, domain: str, full: frozenset[str], _: list[str], report: Report
+) -> Iterator[tuple[str, str, str, str]]:
+    """Of each table how many files are to be taken; their rows are not counted."""
+    tables, previous = catalogue.of("bronze", domain), records.last_run(settings.bronze_path, domain)
+    report.progress("plan", domain, 0)
+    files = waiting(settings, domain, tables)
+    before = {done.name: done for done in previous.tables} if previous else {}
+    for table in tables:
+        why = whole_because(table, before.get(table.name), table.name in full)
+        some = sum(file.table == table for file in files.new)
+        new = f"{some} file{'' if some == 1 else 's'}" if some or why else ""
+        yield table.name, "", "", f"whole: {why}, {new}" if why else new or "unchanged"
+
+
+def _of_postgres(
+    settings: Settings, domain: str, full: frozenset[str], notes: list[str], report: Report
+) -> Iterator[tuple[str, str, str, str]]:
+    tables, previous = catalogue.of("bronze", domain), records.last_run(settings.bronze_path, domain)
+    with (
+        source_server(settings) as server,
+        snapshot(server, settings.schema_name, [one.source_name for one in tables]) as picture,
+    ):
+        todo = plans(picture, settings.schema_name, tables)
+        for load in decide(settings, picture, todo, previous, full, datetime.now(UTC)):
+            report.progress("plan", load.plan.table.name, 0)
+            rows, gone = _counted(settings, server, picture, load, previous, report)
+            how = f"whole: {load.why}" if load.why else "what changed" if rows or gone else "unchanged"
+            yield load.plan.table.name, f"{rows:,}", f"{gone:,}", how
+            notes += drift(load.plan, load.before) if load.before else []
 
 
 def _counted(
@@ -87,9 +110,9 @@ def _derived(settings: Settings, layer: str, domain: str, full: frozenset[str]) 
     upstream = records.last_run(settings.layer_path(LAYERS[LAYERS.index(layer) - 1]), domain)
     origin = origin_of(settings, layer, previous)
     said = []
-    for table in (one for one in catalogue.tables(layer) if one.domain == domain):
+    for table in catalogue.of(layer, domain):
         why = basis.derived(settings, call, origin, table.name)
         if layer == "silver" and not why and upstream:
-            why = whole_because(settings, records.Link(call, upstream, origin), table)
+            why = silver.whole_because(settings, records.Link(call, upstream, origin), table)
         said.append((table.name, f"whole: {why}" if why else f"what changed in {LAYERS[LAYERS.index(layer) - 1]}"))
     return said

@@ -13,7 +13,7 @@ from pipelines.content import Content, folds_at
 from pipelines.damage import fingerprint
 from pipelines.duck import evidence, relation
 from pipelines.errors import QualityFault
-from pipelines.records import RuleRun, TableRun
+from pipelines.records import RuleRun, TableRun, Taken
 
 UNCHANGED = "unchanged"
 
@@ -21,7 +21,8 @@ UNCHANGED = "unchanged"
 @dataclass(frozen=True)
 class Built:
     """New content of a table, which nobody sees until it is committed: files of its own and those that it keeps of the
-    version before, None where it keeps nothing. `done` has the version before, or none yet."""
+    version before, None where it keeps nothing. `done` has the version before, or none yet. `taken`: the files that its
+    new rows come from, where the source is files."""
 
     done: TableRun
     table: Table
@@ -30,6 +31,7 @@ class Built:
     files: list[str]
     rules: tuple[RuleRun, ...] = ()
     kept: tuple[str, ...] | None = None
+    taken: tuple[Taken, ...] = ()
 
     @property
     def paths(self) -> list[str]:

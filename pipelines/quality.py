@@ -6,13 +6,14 @@ Transformations only (`DataFrame -> DataFrame`); who runs them is `pipelines/sil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
-from operator import or_
+from operator import and_, or_
 
 from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from conf.contract import Column, Pii, Severity, Table
+from conf.contract import Column, Pii, Reference, Severity, Table
+from pipelines.content import LINE, REST
 from silver.columns import masked
 
 # Columns that live only between the transform and the write.
@@ -55,24 +56,24 @@ def without_copies(frame: DataFrame) -> DataFrame:
     return frame.withColumns({COPIES: F.lit(1).cast("bigint"), CONFLICT: F.lit(False)})
 
 
-def parents(accepted: DataFrame | None, quarantined: DataFrame | None, key: str, carried: tuple[str, ...]) -> DataFrame:
-    """What a child needs of its parent table: the key, whether it was accepted, the columns that rules use.
+def parents(accepted: DataFrame | None, quarantined: DataFrame | None, reference: Reference) -> DataFrame:
+    """What a child needs of its parents: their key, as `_key0`, …, whether they were accepted, the columns of rules.
 
     One row per key, also where many rows of that key are in quarantine. At least one of the two frames is given.
     """
-    bad = None
+    bad, named = None, [F.col(key).alias(f"_key{index}") for index, key in enumerate(reference.table.keys)]
     if quarantined is not None:
-        types = {name: quarantined.schema[name].dataType for name in carried}
+        types = {name: quarantined.schema[name].dataType for name in reference.columns}
         refused = F.struct(
             F.lit(False).alias(KNOWN), *(F.lit(None).cast(kind).alias(name) for name, kind in types.items())
         )
-        keys = quarantined.where(F.col(key).isNotNull()).select(F.col(key).alias("_key")).distinct()
-        bad = keys.select("_key", refused.alias("_parent"))
+        keys = quarantined.select(*named).dropna().distinct()
+        bad = keys.select("*", refused.alias("_parent"))
     if accepted is None:
         assert bad is not None
         return bad
-    taken = F.struct(F.lit(True).alias(KNOWN), *carried)
-    good = accepted.select(F.col(key).alias("_key"), taken.alias("_parent"))
+    taken = F.struct(F.lit(True).alias(KNOWN), *reference.columns)
+    good = accepted.select(*named, taken.alias("_parent"))
     return good.unionByName(bad) if bad is not None else good
 
 
@@ -85,8 +86,10 @@ def judge(frame: DataFrame, table: Table, found: Mapping[str, Parent], tested: l
     joined = frame
     for column, reference in table.references:
         if (parent := found[column.name].frame) is not None:
-            keyed = parent.select(F.col("_key"), F.col("_parent").alias(reference.table.name))
-            joined = joined.join(keyed, on=frame[column.name] == keyed["_key"], how="left").drop("_key")
+            keys = [f"_key{index}" for index, _ in enumerate(column.pointing)]
+            keyed = parent.select(*keys, F.col("_parent").alias(reference.table.name))
+            same = reduce(and_, (frame[name] == keyed[key] for name, key in zip(column.pointing, keys, strict=True)))
+            joined = joined.join(keyed, on=same, how="left").drop(*keys)
     results = [
         F.coalesce(check.fails, F.lit(False)).alias(f"c{index}")
         for index, check in enumerate(tested)
@@ -101,6 +104,7 @@ def checks(table: Table, found: Mapping[str, Parent], copies: bool = True, rescu
     `copies` and `rescued` tell whether a key may come twice, and whether bronze may have rescued a value.
     """
     return [
+        *_line_checks(table, rescued),
         *_key_checks(table, copies, rescued),
         *_value_checks(table, rescued),
         *_reference_checks(table, found),
@@ -113,8 +117,20 @@ def checks(table: Table, found: Mapping[str, Parent], copies: bool = True, rescu
     ]
 
 
+def _line_checks(table: Table, rescued: bool) -> Iterator[Check]:
+    """Of tables that files are the source of: lines that are no rows, and rows of which a column took the rest."""
+    files = [one for one in table.inputs if one.files]
+    if files:
+        yield Check("line:unreadable", Severity.QUARANTINE, _noted(LINE) if rescued else None)
+    for one in files:
+        assert one.files is not None
+        if one.files.dialect.rest:
+            name = f"{one.columns[-1].name} is quoted where it has a {one.files.dialect.delimiter}"
+            yield Check(name, Severity.WARN, _noted(REST) if rescued else None)
+
+
 def _key_checks(table: Table, copies: bool, rescued: bool) -> Iterator[Check]:
-    missing = reduce(or_, (_is_null(table[key], rescued) for key in table.keys)) if table.keys else None
+    missing = reduce(or_, (_is_null(table, table[key], rescued) for key in table.keys)) if table.keys else None
     yield Check("key:missing", Severity.QUARANTINE, missing)
     yield Check("key:conflict", Severity.QUARANTINE, F.col(CONFLICT) if copies else None)
 
@@ -123,14 +139,15 @@ def _value_checks(table: Table, rescued: bool) -> Iterator[Check]:
     """Values that bronze could not hold; a column that must not be null needs them, another only says so."""
     for column in table.columns:
         severity = Severity.WARN if column.nullable else Severity.QUARANTINE
-        yield Check(f"unreadable:{column.name}", severity, _rescued(column) if rescued else None)
+        yield Check(f"unreadable:{column.name}", severity, _noted(column.made_from) if rescued else None)
         if not (column.nullable or column.key):
-            yield Check(f"{column.name}:null", Severity.QUARANTINE, _is_null(column, rescued))
+            yield Check(f"{column.name}:null", Severity.QUARANTINE, _is_null(table, column, rescued))
 
 
 def _reference_checks(table: Table, found: Mapping[str, Parent]) -> Iterator[Check]:
     for column, reference in table.references:
-        name, parent, given = reference.table.name, found[column.name], F.col(column.name).isNotNull()
+        name, parent = reference.table.name, found[column.name]
+        given = reduce(and_, (F.col(one).isNotNull() for one in column.pointing))
         missing = refused = None
         if parent.frame is not None:
             missing = None if parent.guaranteed else given & F.col(name).isNull()
@@ -139,15 +156,18 @@ def _reference_checks(table: Table, found: Mapping[str, Parent]) -> Iterator[Che
         yield Check(f"{name}:quarantined", Severity.QUARANTINE, refused)
 
 
-def _rescued(column: Column) -> SparkColumn:
-    """Whether bronze kept this column's value as text because its type could not hold it."""
-    return F.get_json_object("_rescued", f"$['{column.made_from}']").isNotNull()
+def _noted(name: str) -> SparkColumn:
+    """Whether bronze kept something beside a row: under the name of a column the text that its type could not hold."""
+    return F.get_json_object("_rescued", f"$['{name}']").isNotNull()
 
 
-def _is_null(column: Column, rescued: bool) -> SparkColumn:
-    """Whether the source had no value."""
+def _is_null(table: Table, column: Column, rescued: bool) -> SparkColumn:
+    """Whether the source had no value. A line that is no row has none, and its own reason."""
     null = F.col(column.name).isNull()
-    return null & ~_rescued(column) if rescued else null
+    if not rescued:
+        return null
+    known = null & ~_noted(column.made_from)
+    return known & ~_noted(LINE) if any(one.files for one in table.inputs) else known
 
 
 def _failed(index: int) -> SparkColumn:

@@ -11,12 +11,11 @@ import adbc_driver_manager as adbc
 import adbc_driver_postgresql
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from conf.contract import Table
 from conf.settings import Postgres
 from pipelines import lake
-from pipelines.arrow import arrow_type, scaled
+from pipelines.arrow import scaled, writer_of
 from pipelines.connection import BEGIN, PIN, WATCH, dsn, source_fault
 from pipelines.content import DELETED
 from pipelines.errors import PassingFault
@@ -27,11 +26,6 @@ from pipelines.sql import literal
 from pipelines.watch import Watch
 
 AUDIT = {"_rescued": "string", "_batch": "bigint", DELETED: "boolean"}
-COMMENTS = {
-    "_rescued": "What a column could not hold: JSON, column to the source's text",
-    "_batch": "Bronze run that brought the row; of a key the last one counts",
-    DELETED: "The source has the row no more",
-}
 
 
 @dataclass(frozen=True)
@@ -49,11 +43,7 @@ class Plan:
 
     @property
     def schema(self) -> pa.Schema:
-        comments = {column.name: column.comment for column in self.table.columns} | COMMENTS
-        return pa.schema(
-            pa.field(name, arrow_type(kind), metadata={"comment": comments[name]} if comments.get(name) else None)
-            for name, kind in self.types.items()
-        )
+        return lake.described(self.types, {column.name: column.comment for column in self.table.columns})
 
 
 @dataclass(frozen=True)
@@ -142,14 +132,6 @@ class Reader:
         for one in (*self._connections, *self._databases):
             with suppress(adbc.Error):
                 one.close()  # type: ignore[attr-defined]
-
-
-def writer_of(file: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """Dictionaries for texts only: numbers and times seldom repeat enough to pay for the look-up."""
-    texts = [field.name for field in schema if pa.types.is_string(field.type)]
-    return pq.ParquetWriter(
-        file, schema, compression="zstd", compression_level=1, use_dictionary=texts, store_decimal_as_integer=True
-    )
 
 
 def _execute(connection: adbc.AdbcConnection, sql: str) -> None:

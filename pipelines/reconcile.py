@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 from conf.contract import Pii, Table
 from conf.settings import Postgres, Settings
-from pipelines import catalogue, csv_check, gold, lake, quality, records, silver
+from pipelines import catalogue, csv_check, gold, lake, landing_check, quality, records, silver
 from pipelines.bronze import drift, plans
 from pipelines.changes import TECHNICAL
 from pipelines.content import Content, folds_at, stored
+from pipelines.domains import address
 from pipelines.duck import HASHING, Difference, differences, evidence, relation
 from pipelines.errors import LockedFault, QualityFault, SourceFault, StorageFault
 from pipelines.lake import HISTORY, LAYERS, QUARANTINE
@@ -49,14 +50,18 @@ class Findings:
         self.faults += [f"{layer}.{name} {text}" for text in said]
 
 
-def reconcile(settings: Settings, report: Report, spark: "SparkSession | None" = None) -> None:
-    """Compares everything and shows it. Raises QualityFault where lake or CSV are not what they should be."""
+def reconcile(
+    settings: Settings, domains: tuple[str, ...], report: Report, spark: "SparkSession | None" = None
+) -> None:
+    """Compares everything of some domains and shows it. Raises QualityFault where lake or CSV are not what they should
+    be."""
     findings = Findings()
+    built = [domain for domain in domains if records.last_run(settings.bronze_path, domain)]
+    if not built:
+        raise records.no_complete_run(settings, "bronze")
     with ExitStack() as stack:
-        for domain in catalogue.domains("bronze"):
+        for domain in built:
             runs = {layer: run for layer in LAYERS if (run := records.last_run(settings.layer_path(layer), domain))}
-            if "bronze" not in runs:
-                raise records.no_complete_run(settings, "bronze")
             for layer, run in runs.items():
                 _with_run(settings, layer, run, findings, report)
             for layer in LAYERS[1:]:
@@ -93,7 +98,7 @@ def _with_run(settings: Settings, layer: str, run: Run, findings: Findings, repo
         except StorageFault as fault:
             said = [f"cannot be read: {fault}"]
         findings.add(layer, done.name, 1, said)
-    for table in (one for one in catalogue.tables(layer) if one.csv and one.domain == run.domain):
+    for table in (one for one in catalogue.of(layer, run.domain) if one.csv):
         name = lake.csv_path(settings, table).name
         findings.rows["export", name] = [f"{run.table(table.name).rows_out:,}", "", ""]
         try:
@@ -208,15 +213,30 @@ def shown(difference: Difference, table: Table) -> Difference:
 
 def _with_source(settings: Settings, run: Run, findings: Findings, report: Report) -> None:
     """Bronze against the source as it is now. Raises SourceFault where it cannot be read."""
-    tables = tuple(table for table in catalogue.tables("bronze") if table.domain == run.domain)
-    with source_server(settings) as server:
-        address = server.address if settings.postgres else lake.EMBEDDED
-        if address != run.source:
-            raise SourceFault(f"run {run.run} read {run.source}, the settings name {address}: bronze was not compared")
-        with snapshot(server, settings.schema_name, [table.source_name for table in tables]) as picture:
-            for one in plans(picture, settings.schema_name, tables):
-                report.progress("source", one.table.name, 0)
-                _table_with_source(settings, server, picture, one, run, findings, report)
+    tables, now = catalogue.of("bronze", run.domain), address(settings, run.domain)
+    if now != run.source:
+        raise SourceFault(f"run {run.run} read {run.source}, the settings name {now}: bronze was not compared")
+    if catalogue.is_of_files(run.domain):
+        for table in tables:
+            report.progress("source", table.name, 0)
+            _table_with_files(settings, table, run, findings, report)
+        return
+    names = [table.source_name for table in tables]
+    with source_server(settings) as server, snapshot(server, settings.schema_name, names) as picture:
+        for one in plans(picture, settings.schema_name, tables):
+            report.progress("source", one.table.name, 0)
+            _table_with_source(settings, server, picture, one, run, findings, report)
+
+
+def _table_with_files(settings: Settings, table: Table, run: Run, findings: Findings, report: Report) -> None:
+    try:
+        now = content(lake.table_path(settings.bronze_path, table), "bronze", run.table(table.name))
+        wrong, notes = landing_check.compare(settings, table, now, report)
+    except StorageFault as fault:
+        findings.add("bronze", table.name, 2, [f"cannot be compared with its files: {fault}"])
+        return
+    findings.add("bronze", table.name, 2, [f"is not what its files have: {one}" for one in wrong])
+    findings.notes += notes
 
 
 def _table_with_source(

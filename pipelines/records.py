@@ -1,8 +1,10 @@
-"""What runs leave about themselves: `_runs`, the commit point, and `_quality`, how each rule fared.
+"""What runs leave about themselves: `_runs`, the commit point; `_quality`, how each rule fared; `_files`, which files
+were taken.
 
 A run is complete when its row is in `_runs`; readers take the versions that the last row names.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -19,7 +21,7 @@ from pipelines.damage import checked
 from pipelines.errors import QualityFault, StorageFault
 from pipelines.lake import HISTORY, PROPERTIES, QUARANTINE, file_paths, full_name, make_folder, storage, version
 
-RUNS, QUALITY = "_runs", "_quality"
+RECORDS = RUNS, QUALITY, FILES = "_runs", "_quality", "_files"
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,26 @@ class RuleRun:
         return self.failed / self.tested if self.tested else 0.0
 
 
+@dataclass(frozen=True)
+class Taken:
+    """A file that a run took. `lines`: those behind the header, bad ones too; `bad`: those that are no rows.
+
+    `why` no line is a row, where none is; then the header counts, too. `extras`: columns that no contract names.
+    """
+
+    run: int
+    domain: str
+    table: str
+    name: str
+    sha256: str
+    bytes: int
+    modified: datetime
+    lines: int
+    bad: int
+    why: str = ""
+    extras: tuple[str, ...] = ()
+
+
 INSTANT = pa.timestamp("us", tz="UTC")
 COLUMN_RUN = pa.struct([(name, pa.string()) for name in ("name", "type", "checksum", "total")])
 TABLE_RUN = pa.struct(
@@ -195,6 +217,23 @@ RULE_RUN = pa.schema(
         "tested": pa.int64(),
         "failed": pa.int64(),
         "keys": pa.list_(pa.string()),
+    }
+)
+
+
+TAKEN = pa.schema(
+    {
+        "run": pa.int64(),
+        "domain": pa.string(),
+        "table": pa.string(),
+        "name": pa.string(),
+        "sha256": pa.string(),
+        "bytes": pa.int64(),
+        "modified": INSTANT,
+        "lines": pa.int64(),
+        "bad": pa.int64(),
+        "why": pa.string(),
+        "extras": pa.list_(pa.string()),
     }
 )
 
@@ -277,23 +316,43 @@ def read_rules(layer_path: Path, run: Run) -> list[RuleRun]:
     ]
 
 
-def record(layer_path: Path, run: Run, rules: tuple[RuleRun, ...] = ()) -> None:
-    """The commit point: from here on readers see what `run` names. Its rules are written before it."""
-    if rules:
-        path = layer_path / QUALITY
-        if version(path) is not None:
-            with storage(f"table {path}"):  # what a run left that did not complete
-                DeltaTable(path).delete(f"run >= {run.run} AND domain = '{run.domain}'")
-        rows = [asdict(rule) | {"severity": rule.severity.value} for rule in rules]
-        _append(
-            path, pa.Table.from_pylist(rows, schema=RULE_RUN), "Rules of the runs. One row per run, table and rule."
-        )
+def read_files(layer_path: Path, domain: str) -> list[Taken]:
+    """The files whose rows the last complete run of a domain has, in the order in which they were taken."""
+    taken_by: dict[int, frozenset[int]] = {}
+    has: frozenset[int] = frozenset()
+    for run in (run for run in read_runs(layer_path) if run.domain == domain):
+        # A restored run knows nothing of what came after the one that it brings back.
+        has = has | {run.run} if run.content_of is None else taken_by.get(run.content_of, has)
+        taken_by[run.run] = has
+    found = [
+        Taken(**{**row, "extras": tuple(row.get("extras", ()))})
+        for row in _rows(layer_path / FILES)
+        if row["domain"] == domain and row["run"] in has
+    ]
+    return sorted(found, key=lambda one: one.run)
+
+
+def record(layer_path: Path, run: Run, rules: tuple[RuleRun, ...] = (), files: Sequence[Taken] = ()) -> None:
+    """The commit point: from here on readers see what `run` names. Its rules and files are written before it."""
+    rows = [asdict(rule) | {"severity": rule.severity.value} for rule in rules]
+    _append_of(layer_path / QUALITY, run, rows, RULE_RUN, "Rules of the runs. One row per run, table and rule.")
+    taken = [asdict(file) for file in files]
+    _append_of(layer_path / FILES, run, taken, TAKEN, "Files that runs took. One row per run and file.")
     row = pa.Table.from_pylist([asdict(run)], schema=RUN)
     try:
         _append(layer_path / RUNS, row, "Complete runs. One row per run and domain.")
     except StorageFault:
         if last_run(layer_path, run.domain) != run:  # else what failed came after the commit
             raise
+
+
+def _append_of(path: Path, run: Run, rows: list[dict[str, Any]], schema: pa.Schema, description: str) -> None:
+    """Rows that a run adds to what it says of itself, in the place of what a run left that did not complete."""
+    if version(path) is not None:
+        with storage(f"table {path}"):
+            DeltaTable(path).delete(f"run >= {run.run} AND domain = '{run.domain}'")
+    if rows:
+        _append(path, pa.Table.from_pylist(rows, schema=schema), description)
 
 
 def _append(path: Path, rows: pa.Table, description: str) -> None:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from conf.contract import Table
 from conf.settings import Postgres, Settings
 from pipelines import basis, catalogue, embedded, lake, records
+from pipelines.domains import address, ready
 from pipelines.duck import HASHING
 from pipelines.errors import ContractFault, Fault, QualityFault, StorageFault, UsageFault
 from pipelines.lake import EMBEDDED, LAYERS
 from pipelines.proof import Built
-from pipelines.records import Call, Link, RuleRun, Run, TableRun, complete_run, no_complete_run
+from pipelines.records import Call, Link, RuleRun, Run, TableRun, Taken, complete_run, no_complete_run
 from pipelines.report import Report
 from pipelines.retry import patiently
 from pipelines.signals import held_back
@@ -47,20 +48,23 @@ def run_layers(
     report: Report,
     spark: "SparkSession | None" = None,
     full: frozenset[str] = frozenset(),
-) -> list[tuple[str, Run]]:
+    only: tuple[str, ...] = (),
+) -> tuple[list[tuple[str, Run]], list[Fault]]:
     """Runs the layers, bronze first, in one process and at most one JVM; each is complete before the next begins.
 
-    Without `spark` a session is started when a layer needs one, beside bronze where silver surely will, and ends with
-    the call. Tables in `full` are built whole, the others follow what changed where they can.
+    One domain after the other: those of `only`, or all whose source is there. What one cannot do does not keep the
+    others from their work; its fault is returned, or raised where it is the only one. Without `spark` a session is
+    started when a layer needs one, beside bronze where silver surely will, and ends with the call. Tables in `full` are
+    built whole, the others follow what changed where they can.
     """
     done: list[tuple[str, Run]] = []
-    first = next(layer for layer in LAYERS if layer in layers)
-    if first != "bronze" and not settings.layer_path(before := LAYERS[LAYERS.index(first) - 1]).exists():
+    faults: list[Fault] = []
+    order = [layer for layer in LAYERS if layer in layers]
+    if order[0] != "bronze" and not settings.layer_path(before := LAYERS[LAYERS.index(order[0]) - 1]).exists():
         raise no_complete_run(settings, before)  # before any folder is made
     with lake.locked(settings), ExitStack() as stack:
-        check(
-            settings, [layer for layer, after in zip(LAYERS, (*LAYERS[1:], ""), strict=True) if {layer, after} & layers]
-        )
+        domains = only or ready(settings, order[0], report)
+        look_at = [layer for layer, after in zip(LAYERS, (*LAYERS[1:], ""), strict=True) if {layer, after} & layers]
 
         sessions, starter = stack.enter_context(ExitStack()), stack.enter_context(_starter())
 
@@ -86,15 +90,22 @@ def run_layers(
             if futures and futures[0].done():
                 sessions.close()
 
-        todo = [(layer, domain) for layer in LAYERS if layer in layers for domain in catalogue.domains(layer)]
-        for layer, domain in todo:
+        def build(layer: str, domain: str) -> Run:
             if layer == "bronze":
-                run = _run_bronze(settings, domain, ahead, report, full)
-            else:
-                last = (layer, domain) == todo[-1]
-                run = _run_layer(settings, layer, domain, started, ended if last else None, report, full)
-            done.append((layer, run))
-    return done
+                return _run_bronze(settings, domain, ahead, report, full)
+            last = (layer, domain) == (order[-1], domains[-1])
+            return _run_layer(settings, layer, domain, started, ended if last else None, report, full)
+
+        for domain in domains:
+            try:
+                check(settings, domain, look_at)
+                done += ((layer, build(layer, domain)) for layer in order)
+            except Fault as fault:
+                if len(domains) == 1:
+                    raise
+                report.step(f"{domain}: {fault.kind}: {fault}")
+                faults.append(fault)
+    return done, faults
 
 
 @contextmanager
@@ -110,47 +121,67 @@ def _starter() -> Iterator[ThreadPoolExecutor]:
 
 def _rows_to_come(settings: Settings) -> int:
     """The rows that silver and gold have work with: all, unless bronze followed what changed."""
-    bronze, silver = (records.read_runs(settings.layer_path(layer))[-1:] for layer in LAYERS[:2])
-    tables = [done for run in bronze for done in run.tables]
-    whole = not silver or any(done.how.startswith("whole") for done in tables)
-    return sum(done.rows_out for done in tables) if whole else 0
+    rows = 0
+    for domain in catalogue.domains():
+        bronze, silver = (records.last_run(settings.layer_path(layer), domain) for layer in LAYERS[:2])
+        tables = bronze.tables if bronze else ()
+        if not silver or any(done.how.startswith("whole") for done in tables):
+            rows += sum(done.rows_out for done in tables)
+    return rows
 
 
-def check(settings: Settings, layers: Sequence[str] = LAYERS) -> None:
+def check(settings: Settings, domain: str, layers: Sequence[str] = LAYERS) -> None:
     """Raises StorageFault where a table, or the record of a run, is not as the last complete runs left it."""
     for layer in layers:
         path = settings.layer_path(layer)
-        for domain in catalogue.domains(layer):
-            run = records.last_run(path, domain)
-            after = LAYERS[LAYERS.index(layer) + 1 :][:1]
-            below = records.last_run(settings.layer_path(after[0]), domain) if after else None
-            if run and below and run.lake == below.lake and run.run < (below.upstream_run or 0):
-                said = f"run {below.upstream_run}, from which {after[0]} was built, is missing"
-                raise StorageFault(f"table {path / records.RUNS}: {said}; restore it from a backup, or delete {path}")
-            if run:
-                records.check(layer, path, run)
+        run = records.last_run(path, domain)
+        after = LAYERS[LAYERS.index(layer) + 1 :][:1]
+        below = records.last_run(settings.layer_path(after[0]), domain) if after else None
+        if run and below and run.lake == below.lake and run.run < (below.upstream_run or 0):
+            said = f"run {below.upstream_run}, from which {after[0]} was built, is missing"
+            raise StorageFault(f"table {path / records.RUNS}: {said}; restore it from a backup, or delete {path}")
+        if run:
+            records.check(layer, path, run)
 
 
 def _run_bronze(
     settings: Settings, domain: str, ahead: Callable[[int], None], report: Report, full: frozenset[str]
 ) -> Run:
-    path, source = settings.bronze_path, settings.postgres.address if settings.postgres else EMBEDDED
+    path, source, tables = settings.bronze_path, address(settings, domain), catalogue.of("bronze", domain)
     for layer in LAYERS:
         _same_kind(layer, settings.layer_path(layer), records.last_run(settings.layer_path(layer), domain), source)
     previous = records.last_run(path, domain)
     run = next_run(settings, "bronze", domain, previous.lake if previous else uuid.uuid4().hex, None, source)
-    tables = tuple(table for table in catalogue.tables("bronze") if table.domain == domain)
+    call = Call(run, previous, full)
     records.bring_back(path, previous)
-    with undone_on_failure(path, domain), source_server(settings) as server:
-        picture, built = patiently(
-            lambda: _read(settings, server, tables, Call(run, previous, full), ahead, report),
-            settings.retry_seconds,
-            report,
-        )
-        order = [table.name for table in tables]
-        built.sort(key=lambda one: order.index(one.done.name))
-        run = replace(run, snapshot=picture.xid_range, position=picture.before)
-        return _complete(path, run, built, report)
+    with undone_on_failure(path, domain):
+        if catalogue.is_of_files(domain):
+            return _complete(path, run, _take(settings, domain, tables, call, ahead, report), report)
+        with source_server(settings) as server:
+            picture, built = patiently(
+                lambda: _read(settings, server, tables, call, ahead, report), settings.retry_seconds, report
+            )
+            order = [table.name for table in tables]
+            built.sort(key=lambda one: order.index(one.done.name))
+            run = replace(run, snapshot=picture.xid_range, position=picture.before)
+            return _complete(path, run, built, report)
+
+
+def _take(
+    settings: Settings,
+    domain: str,
+    tables: tuple[Table, ...],
+    call: Call,
+    ahead: Callable[[int], None],
+    report: Report,
+) -> list[Built]:
+    """The tables of a domain with the files that came for it."""
+    from pipelines import intake
+
+    files = intake.waiting(settings, domain, tables)
+    if files.new or call.full:
+        ahead(sum(file.bytes for file in files.new) // ROW_BYTES)
+    return _collect("bronze", intake.read(settings, files, tables, call, report), report)
 
 
 def _read(
@@ -299,6 +330,7 @@ def complete(
     commits: Iterable[TableRun],
     rules: tuple[RuleRun, ...] = (),
     drafts: "Sequence[Draft]" = (),
+    files: Sequence[Taken] = (),
 ) -> Run:
     """Lets `commits` make each table's commit, gives the CSVs their names, and records the run: the commit point. If
     that fails, the old CSVs are back."""
@@ -308,7 +340,7 @@ def complete(
             published.enter_context(csv.published())
             run = replace(run, csv_sha256=csv.sha256)
         run = replace(run, finished=datetime.now(UTC))
-        records.record(path, run, rules)
+        records.record(path, run, rules, files)
     return run
 
 
@@ -322,8 +354,9 @@ def _complete(path: Path, run: Run, built: list[Built], report: Report, drafts: 
             left.pop(0)
 
     run = replace(run, hashing=HASHING, warnings=report.new_warnings())
+    rules, files = tuple(rule for one in built for rule in one.rules), [file for one in built for file in one.taken]
     try:
-        return complete(path, run, commits(), tuple(rule for one in built for rule in one.rules), drafts)
+        return complete(path, run, commits(), rules, drafts, files)
     except BaseException:
         _discard(left)
         raise

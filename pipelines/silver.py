@@ -192,7 +192,7 @@ def _parent(
     bad = silver(aside) if rows[aside] else None
     if good is None and bad is None:
         return Parent(None, trusted)
-    keys = quality.parents(good, bad, reference.table.keys[0], reference.columns)
+    keys = quality.parents(good, bad, reference)
     few = rows[aside] + (0 if trusted else rows[name]) <= FEW
     return Parent(F.broadcast(keys) if promised and few else keys, trusted)
 

@@ -7,6 +7,7 @@ from rich.table import Table as Grid
 from conf.contract import Severity, Table
 from conf.settings import Settings
 from pipelines import catalogue, lake, records
+from pipelines.domains import in_use
 from pipelines.lake import LAYERS, QUARANTINE
 from pipelines.records import RuleRun, Run
 from pipelines.report import Report, grid
@@ -19,10 +20,10 @@ def status(settings: Settings, report: Report) -> None:
     notes = []
     for layer in LAYERS:
         path = settings.layer_path(layer)
-        for domain in catalogue.domains(layer):
+        for domain in in_use(settings):
             run = records.last_run(path, domain)
             if run is None:
-                notes.append(f"{layer} has no complete run in {path}: `make {layer}`")
+                notes.append(f"{layer} has no complete run of {domain} in {path}: `make {layer}`")
                 continue
             rows = sum(one.rows_out for one in run.tables if not one.is_beside)
             aside = sum(one.set_aside for one in run.tables)
@@ -31,7 +32,7 @@ def status(settings: Settings, report: Report) -> None:
             table.add_row(layer, domain, run.source, finished, *numbers)
             notes += [f"warning: {text}" for text in run.warnings]
             notes += _behind(settings, layer, domain, run)
-            notes += [note for one in catalogue.tables(layer) if one.csv for note in _csv(settings, one, run)]
+            notes += [note for one in catalogue.of(layer, domain) if one.csv for note in _csv(settings, one, run)]
     if table.row_count:
         report.show(table)
     for note in notes:
@@ -64,13 +65,15 @@ def _csv(settings: Settings, table: Table, run: Run) -> list[str]:
     )
 
 
-def quality(settings: Settings, report: Report) -> None:
-    """Every rule of the last silver run, against the run before; at the end the query that shows rows."""
-    for domain in catalogue.domains("silver"):
-        path = settings.silver_path
-        runs = [run for run in records.read_runs(path) if run.domain == domain]
-        if not runs:
-            raise records.no_complete_run(settings, "silver")
+def quality(settings: Settings, domains: tuple[str, ...], report: Report) -> None:
+    """Every rule of the last silver run of some domains, against the run before; of each, the query that shows rows."""
+    path = settings.silver_path
+    built = {domain: [run for run in records.read_runs(path) if run.domain == domain] for domain in domains}
+    if not any(built.values()):
+        raise records.no_complete_run(settings, "silver")
+    for index, (domain, runs) in enumerate((domain, runs) for domain, runs in built.items() if runs):
+        if index:
+            report.say("")
         rules = records.read_rules(path, runs[-1])
         before = {(rule.table, rule.rule): rule for rule in records.read_rules(path, runs[-2])} if runs[1:] else {}
         against = f"change against run {runs[-2].run}" if before else "no run before it"

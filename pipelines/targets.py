@@ -5,8 +5,10 @@ import shutil
 import sys
 from pathlib import Path
 
+from conf.contract import Table
 from conf.settings import Settings
 from pipelines import catalogue, embedded, lake, records
+from pipelines.domains import in_postgres, in_use, landing_of, named, ready
 from pipelines.errors import UsageFault
 from pipelines.history import history, restore
 from pipelines.lake import LAYERS
@@ -22,21 +24,25 @@ def run_targets(settings: Settings, targets: set[str]) -> None:
     alone = targets & {"demo", "reset", "restore"}
     if alone and len(targets) > 1:
         raise UsageFault(f"{min(alone)} goes alone")
+    domains = named(os.environ.get("DOMAIN", ""))
     with Report() as report:
         if "reset" in targets:
             reset(settings, report)
         if "demo" in targets:
             demo(settings, report)
         if "seed" in targets:
-            seed(settings, report)
+            seed(settings, domains or in_postgres(), report)
         if layers := targets & set(LAYERS):
-            show(settings, run_layers(settings, layers, report, full=full_tables()), report)
+            runs, faults = run_layers(settings, layers, report, full=full_tables(), only=domains)
+            show(settings, runs, report)
+            if faults:
+                raise faults[0]
         if "export" in targets:
             export(settings, report)
         if "status" in targets:
             status(settings, report)
         if "quality" in targets:
-            quality(settings, report)
+            quality(settings, domains or in_use(settings), report)
         if "restore" in targets:
             layer, run = restore(settings, os.environ.get("RUN", ""), report)
             show(settings, [(layer, run)], report)
@@ -47,11 +53,11 @@ def run_targets(settings: Settings, targets: set[str]) -> None:
         if "plan" in targets:
             from pipelines.plan import plan
 
-            plan(settings, full_tables(), report)
+            plan(settings, domains or ready(settings, "bronze", report), full_tables(), report)
         if "reconcile" in targets:
             from pipelines.reconcile import reconcile
 
-            reconcile(settings, report)
+            reconcile(settings, domains or in_use(settings), report)
     if "shell" in targets:
         from pipelines.shell import shell
 
@@ -71,8 +77,20 @@ def full_tables() -> frozenset[str]:
     return frozenset(some or names) if full == "1" else frozenset()
 
 
-def seed(settings: Settings, report: Report) -> None:
-    """Fills the source; another server than the embedded one only when CONFIRM names its database."""
+def seed(settings: Settings, domains: tuple[str, ...], report: Report) -> None:
+    """Fills the sources of some domains with fake data."""
+    for domain in domains:
+        tables, landing = catalogue.of("bronze", domain), landing_of(settings, domain)
+        if landing:
+            from pipelines.seed_files import seed as write
+
+            write(settings, landing, tables, report)
+        else:
+            _seed_postgres(settings, tables, report)
+
+
+def _seed_postgres(settings: Settings, tables: tuple[Table, ...], report: Report) -> None:
+    """Another server than the embedded one only when CONFIRM names its database."""
     from pipelines.seed import seed as fill
 
     if settings.postgres and os.environ.get("CONFIRM") != settings.postgres.database:
@@ -81,7 +99,7 @@ def seed(settings: Settings, report: Report) -> None:
             f"if that is meant, say `make seed CONFIRM={settings.postgres.database}`"
         )
     with source_server(settings) as server:
-        fill(settings, server, catalogue.tables("bronze"), settings.postgres is None, report)
+        fill(settings, server, tables, settings.postgres is None, report)
 
 
 def demo(settings: Settings, report: Report) -> None:
@@ -91,8 +109,8 @@ def demo(settings: Settings, report: Report) -> None:
             f"demo works on fake data, but the settings name {settings.postgres.address}; "
             "take that out of the environment and .env, or run `make bronze silver gold`"
         )
-    seed(settings, report)
-    runs = run_layers(settings, set(LAYERS), report)
+    seed(settings, in_postgres(), report)
+    runs, _ = run_layers(settings, set(LAYERS), report, only=in_postgres())
     show(settings, runs, report, lines=3)
     report.say("\nnext: make shell   ask silver and gold in PySpark")
     report.say("      make help    all commands")
@@ -101,10 +119,11 @@ def demo(settings: Settings, report: Report) -> None:
 
 def show(settings: Settings, runs: list[tuple[str, Run]], report: Report, lines: int = 0) -> None:
     """The table of the runs and, of gold, the CSV: path, size and, where the people in it are fake, first lines."""
-    report.summary(runs)
-    if not any(layer == "gold" for layer, _ in runs):
+    if not runs:
         return
-    for table in (table for table in catalogue.tables("gold") if table.csv):
+    report.summary(runs)
+    built = [run.domain for layer, run in runs if layer == "gold"]
+    for table in (table for table in catalogue.tables("gold") if table.csv and table.domain in built):
         path = lake.csv_path(settings, table)
         here = Path.cwd()
         shown = path.relative_to(here) if path.is_relative_to(here) else path
@@ -117,15 +136,9 @@ def show(settings: Settings, runs: list[tuple[str, Run]], report: Report, lines:
 def reset(settings: Settings, report: Report) -> None:
     """Deletes what the pipeline made, after asking: each layer, the CSVs, the embedded server's data."""
     layers = [settings.layer_path(layer) for layer in LAYERS if settings.layer_path(layer).exists()]
-    tables = [
-        path / domain
-        for layer, path in zip(LAYERS, map(settings.layer_path, LAYERS), strict=True)
-        for domain in catalogue.domains(layer)
-    ]
+    tables = [path / domain for path in map(settings.layer_path, LAYERS) for domain in catalogue.domains()]
     ours = [
-        path
-        for path in (*tables, *(layer / name for layer in layers for name in (records.RUNS, records.QUALITY)))
-        if path.exists()
+        path for path in (*tables, *(layer / name for layer in layers for name in records.RECORDS)) if path.exists()
     ]
     files = [path for table in catalogue.tables("gold") if (path := lake.csv_path(settings, table)).exists()]
     files += [path for folder in (*layers, settings.export_path) if folder.exists() for path in temporary(folder)]

@@ -3,6 +3,8 @@
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
+from conf.contract import Table
+
 # Every character that Unicode calls White_Space: what "blank" means here.
 BLANKS = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 # The same as a regular expression has them, in ranges, which Java tests faster than one by one.
@@ -10,6 +12,11 @@ BLANK = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 # Letters, digits and signs of Latin scripts, none of them blank. Where a text is clean already, as most are, one look
 # tells, for a small part of what cleaning costs.
 LATIN = r"!-~\u00c0-\u024f"
+
+
+def cleaned(table: Table) -> list[Column]:
+    """The columns of a table whose input has them by the same names: texts trimmed."""
+    return [trimmed(one.name).alias(one.name) if one.type == "string" else F.col(one.name) for one in table.columns]
 
 
 def trimmed(text: str) -> Column:

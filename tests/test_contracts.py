@@ -49,10 +49,12 @@ def test_names_are_unique_types_are_known_and_there_is_a_key(table: Table) -> No
 
 
 @every_table
-def test_a_reference_points_at_a_table_of_its_layer_with_one_key_of_the_same_type(table: Table) -> None:
+def test_a_reference_points_at_the_whole_key_of_a_table_of_its_layer(table: Table) -> None:
     for column, reference in table.references:
         assert reference.table.layer == table.layer
-        assert [reference.table[key].type for key in reference.table.keys] == [column.type]
+        assert [reference.table[key].type for key in reference.table.keys] == [
+            table[name].type for name in column.pointing
+        ]
         assert set(reference.columns) <= {other.name for other in reference.table.columns}
     parents = [reference.table.name for _, reference in table.references]
     assert len(parents) == len(set(parents)), "reasons name the parent, so a parent may be referenced once"
@@ -107,9 +109,7 @@ def test_every_rule_can_be_asked_and_no_two_have_one_name(spark: SparkSession, e
     table = entry.table
     frame = empty(spark, table).selectExpr("*", "CAST(NULL AS string) AS _rescued")
     parents = {
-        column.name: Parent(
-            quality.parents(empty(spark, ref.table), empty(spark, ref.table), ref.table.keys[0], ref.columns)
-        )
+        column.name: Parent(quality.parents(empty(spark, ref.table), empty(spark, ref.table), ref))
         for column, ref in table.references
     }
     checks = quality.checks(table, parents)

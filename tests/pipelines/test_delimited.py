@@ -68,7 +68,7 @@ def test_the_last_column_takes_the_rest_of_its_line_where_the_dialect_says_so(tm
     data = b'nome,endereco\nA,"Rua, 1"\nB,Rua das Palmeiras, 123, Centro\nC\n'
     assert read(tmp_path, data, replace(PLAIN, rest=True))[1:] == [
         Row(2, ["A", "Rua, 1"]),
-        Row(3, ["B", "Rua das Palmeiras, 123, Centro"]),
+        Row(3, ["B", "Rua das Palmeiras, 123, Centro"], rest=True),
         Bad(4, "it has 1 fields, not 2", "C"),
     ]
 

@@ -13,7 +13,7 @@ from pipelines.report import Report
 from pipelines.seed import seed
 from tests.conftest import Lake, execute, query
 
-TABLES = catalogue.tables("bronze")
+TABLES = catalogue.of("bronze", "cartoes")
 MOVEMENTS = 3000
 
 

@@ -107,7 +107,7 @@ def test_what_silver_was_and_its_rules_come_back_and_the_next_run_goes_on(copied
     copied.run("gold")
     assert copied.csv == (copied.folder / "2.csv").read_bytes()
     with Report() as report:
-        reconcile(settings, report, copied.spark)
+        reconcile(settings, ("cartoes",), report, copied.spark)
     copied.run()
     assert agree(copied) == 16
 
@@ -156,7 +156,7 @@ def test_maintain_keeps_what_the_days_and_the_last_runs_need_and_says_what_it_fr
         history.restore(settings, "gold/1", report)
     with Report() as report:
         export(settings, report)
-        reconcile(settings, report, copied.spark)
+        reconcile(settings, ("cartoes",), report, copied.spark)
     assert copied.csv == content
     copied.run()
     assert agree(copied) == 16
@@ -195,7 +195,7 @@ def test_small_files_become_one_and_the_content_stays(
         assert len(lake.actions(runs, lake.version(runs) or 0)) == 2  # one, and the compaction's own row
     assert "`make" not in Cli(copied.folder)("status", env=connection_settings(copied.address)).stdout
     with Report() as report:
-        reconcile(settings, report, copied.spark)
+        reconcile(settings, ("cartoes",), report, copied.spark)
     monkeypatch.setattr(maintain, "MANY", 8)
     copied.run()
     assert copied.csv == content

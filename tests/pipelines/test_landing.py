@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 
 from conf.contract import Column, Csv, Files, Table
 from pipelines import landing
+from pipelines.changes import Place
 from pipelines.errors import ContractFault, SourceFault
 from pipelines.landing import arrived, new, take
+from pipelines.report import Report
 
 TABLE = Table(
     "bronze.teste.venda",
@@ -35,9 +38,8 @@ def drop(folder: Path, name: str, text: str, at: int = 0) -> Path:
 
 
 def taken(tmp_path: Path, first: int = 1):  # type: ignore[no-untyped-def]
-    (file,) = arrived(tmp_path, [TABLE])
-    (tmp_path / "lake").mkdir()
-    record, name, totals = take(file, tmp_path / "lake", 7, first)
+    with Report() as report:
+        (record,), name, totals = take(arrived(tmp_path, [TABLE]), Place(TABLE, tmp_path / "lake", 7), first, report)
     return record, pq.read_table(tmp_path / "lake" / name).to_pylist(), totals
 
 
@@ -78,22 +80,47 @@ def test_every_line_of_a_file_arrives_with_its_place_bad_ones_as_their_text(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "it is empty"),
-        ("valor;nota\n", "it has no column dia"),
-        ("dia;valor;dia\n", "it has column dia twice"),
-        ('"dia;valor\n', "its header: a quoted field does not end"),
+        ("\n\n", "it has no header"),
+        ("valor;nota\n1;x;y\n", "its header has no dia"),
+        ("dia;valor;dia\n2024-01-31;1;1\n", "its header has dia twice"),
+        ('"dia;valor\n2024-01-31;1\n', "its header: a quoted field does not end"),
+        ("\ufeffdia,valor\n", "its header has no dia, has no valor"),
     ],
 )
-def test_a_file_with_another_header_is_refused_whole(tmp_path: Path, text: str, said: str) -> None:
+def test_of_a_file_with_another_header_each_line_is_kept_as_its_text(tmp_path: Path, text: str, said: str) -> None:
     drop(tmp_path, "venda.csv", text)
-    with pytest.raises(ContractFault, match=rf"venda\.csv: {said}"):
-        taken(tmp_path)
-    assert list((tmp_path / "lake").iterdir()) == []
+    record, rows, totals = taken(tmp_path, first=3)
+    lines = [line for line in text.removeprefix("\ufeff").splitlines() if line]
+    assert (record.lines, record.bad, record.why, totals) == (len(lines), len(lines), said, {"valor": 0})
+    assert [json.loads(row["_rescued"]) for row in rows] == [{"_line": line, "_why": said} for line in lines]
+    assert [(row["id"], row["_source_row"]) for row in rows] == [(3 + at, 1 + at) for at in range(len(lines))]
+
+
+def test_a_file_that_is_empty_is_still_to_come(tmp_path: Path) -> None:
+    path = drop(tmp_path, "venda.csv", "")
+    assert arrived(tmp_path, [TABLE]) == []
+    path.write_text("dia;valor\n")
+    assert [file.name for file in arrived(tmp_path, [TABLE])] == ["venda.csv"]
+
+
+def test_the_rows_of_many_files_go_to_one_data_file_in_order(tmp_path: Path) -> None:
+    for number in range(5):
+        drop(tmp_path, f"venda{number}.csv", f"dia;valor\n2024-01-0{number + 1};{number},5\n", at=10 - number)
+    with Report() as report:
+        records, name, totals = take(arrived(tmp_path, [TABLE]), Place(TABLE, tmp_path / "lake", 7), 1, report)
+    rows = pq.read_table(tmp_path / "lake" / name).to_pylist()
+    assert [(row["id"], row["_source_file"], row["dia"].day) for row in rows] == [
+        (number, f"venda{5 - number}.csv", 6 - number) for number in range(1, 6)
+    ]
+    assert [one.name for one in records] == [row["_source_file"] for row in rows] and totals == {
+        "valor": Decimal("12.5")
+    }
+    assert pq.read_metadata(tmp_path / "lake" / name).num_row_groups == 1
 
 
 def test_files_come_in_the_order_of_their_last_change_then_of_their_names(tmp_path: Path) -> None:
     for name, at in (("venda_b.csv", 5), ("venda_a.csv", 5), ("venda_c.csv", 4), (".venda_d.csv", 1), ("outro.csv", 1)):
-        drop(tmp_path, name, "", at)
+        drop(tmp_path, name, "dia;valor", at)
     assert [file.name for file in arrived(tmp_path, [TABLE])] == ["venda_c.csv", "venda_a.csv", "venda_b.csv"]
 
 
@@ -105,6 +132,8 @@ def test_a_file_is_taken_once_and_with_other_content_refused(tmp_path: Path) -> 
     path.write_text("dia;valor\n2024-01-01;2\n")
     with pytest.raises(SourceFault, match="was taken by run 7 and has other content now"):
         new(files, [record])
+    free = replace(TABLE, files=Files("venda*.csv", replaced=True), columns=TABLE.columns[1:])
+    assert [file.name for file in new(arrived(tmp_path, [free]), [record])] == ["venda.csv"]
 
 
 def test_a_file_that_changes_while_it_is_read_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,10 +148,10 @@ def test_a_file_that_changes_while_it_is_read_leaves_nothing(tmp_path: Path, mon
     monkeypatch.setattr(landing, "_shape", growing)
     with pytest.raises(SourceFault, match="changed while it was read"):
         taken(tmp_path)
-    assert list((tmp_path / "lake").iterdir()) == []
+    assert list((tmp_path / "lake").glob("*.parquet")) == []
 
 
 def test_a_file_for_two_tables_is_refused(tmp_path: Path) -> None:
-    drop(tmp_path, "venda.csv", "")
+    drop(tmp_path, "venda.csv", "dia;valor")
     with pytest.raises(ContractFault, match="for both venda and venda"):
         arrived(tmp_path, [TABLE, TABLE])

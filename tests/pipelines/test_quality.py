@@ -65,7 +65,7 @@ def judged(rows: Rows) -> Any:
     def judge(*values: tuple[Any, ...], table: Table = TABLE) -> Judged:
         accepted = rows("id_dono bigint, pais string", (1, "br"), (2, "azul"))
         quarantined = rows("id_dono bigint, pais string", (3, "br"), (3, "pt"), (None, "br"))
-        found = {"id_dono": Parent(quality.parents(accepted, quarantined, "id_dono", ("pais",)))}
+        found = {"id_dono": Parent(quality.parents(accepted, quarantined, Reference(PARENT, ("pais",))))}
         folded = quality.fold_copies(rows(SCHEMA, *values), table.keys)
         checks = quality.checks(table, found)
         return Judged(quality.judge(folded, table, found, checks), checks, table)
@@ -199,7 +199,7 @@ def test_where_the_source_guarantees_a_reference_only_parents_set_aside_are_aske
     plain = replace(
         TABLE, rules=(), columns=(*TABLE.columns[:-1], replace(TABLE["id_dono"], reference=Reference(PARENT)))
     )
-    few = quality.parents(None, rows("id_dono bigint, pais string", (3, "br")), "id_dono", ())
+    few = quality.parents(None, rows("id_dono bigint, pais string", (3, "br")), Reference(PARENT))
     for parent, aside in ((Parent(None, guaranteed=True), []), (Parent(few, guaranteed=True), [2])):
         found = {"id_dono": parent}
         checks = quality.checks(plain, found)

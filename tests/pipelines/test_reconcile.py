@@ -61,7 +61,7 @@ def found(lakehouse: Lake, capsys: pytest.CaptureFixture[str]) -> str:
     """What reconcile prints; whether it ends with a fault is the caller's to know."""
     capsys.readouterr()
     with Report() as report:
-        reconcile(lakehouse.settings(), report, lakehouse.spark)
+        reconcile(lakehouse.settings(), ("cartoes",), report, lakehouse.spark)
     return capsys.readouterr().out
 
 
@@ -297,7 +297,7 @@ def test_what_changed_the_source_without_writing_its_rows_is_no_damage(
     settings = lakehouse.settings(CARD_NUMBERS="plain")
     capsys.readouterr()
     with Report() as report:
-        reconcile(settings, report, lakehouse.spark)
+        reconcile(settings, ("cartoes",), report, lakehouse.spark)
     out = capsys.readouterr().out
     assert "difference" not in out and "source.conta: changed since run 1; `make bronze` reads it" in out
     assert "column public.associado.nascido is gone, since run 1" in out
@@ -370,4 +370,4 @@ def test_a_source_that_cannot_be_read_is_said_after_the_lake_was_compared(
 
 def test_a_lake_without_a_run_is_refused(lakehouse: Lake) -> None:
     with Report() as report, pytest.raises(QualityFault, match="bronze has no complete run"):
-        reconcile(lakehouse.settings(), report, lakehouse.spark)
+        reconcile(lakehouse.settings(), ("cartoes",), report, lakehouse.spark)

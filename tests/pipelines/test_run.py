@@ -84,7 +84,13 @@ def reasons(lakehouse: Lake, table: str) -> dict[int | None, list[str]]:
 
 def test_seeded_data_agree_with_the_oracle_and_a_second_run_gives_the_same_bytes(lakehouse: Lake) -> None:
     with Report() as report:
-        seed(lakehouse.settings(SEED__MOVIMENTOS="3000"), lakehouse.address, catalogue.tables("bronze"), False, report)
+        seed(
+            lakehouse.settings(SEED__MOVIMENTOS="3000"),
+            lakehouse.address,
+            catalogue.of("bronze", "cartoes"),
+            False,
+            report,
+        )
     settings = lakehouse.run()
     assert agree(lakehouse) == 3000
     first = lakehouse.csv
@@ -127,7 +133,7 @@ def test_the_oracle_notices_a_changed_cell(nasty: Lake) -> None:
 
 def test_the_delta_log_has_statistics_of_keys_dates_and_amounts_only(nasty: Lake) -> None:
     settings = nasty.settings()
-    for table in (*catalogue.tables("silver"), *catalogue.tables("gold")):
+    for table in (*catalogue.of("silver", "cartoes"), *catalogue.of("gold", "cartoes")):
         log = settings.layer_path(table.layer) / table.domain / table.name / "_delta_log"
         lines = [json.loads(line) for path in log.glob("*.json") for line in path.read_text("utf-8").splitlines()]
         stats = [json.loads(line["add"]["stats"]) for line in lines if "add" in line]

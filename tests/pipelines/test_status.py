@@ -101,7 +101,11 @@ def test_reconcile_ends_with_code_four_where_the_lake_is_damaged(ask, morning: L
 
 def test_without_a_run_each_says_what_to_do(cli: Cli) -> None:
     done = cli("status")
-    assert done.returncode == 0 and "bronze has no complete run in" in done.stdout and "`make gold`" in done.stdout
+    assert (
+        done.returncode == 0
+        and "bronze has no complete run of cartoes in" in done.stdout
+        and "`make gold`" in done.stdout
+    )
     for word in ("quality", "reconcile"):
         done = cli(word)
         assert done.returncode == 4 and "has no complete run" in done.stderr and done.stderr.count("\n") == 1

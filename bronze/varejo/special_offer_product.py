@@ -1,0 +1,24 @@
+"""Which products a special offer has; a product is in several offers. One row per offer and product."""
+
+from bronze.varejo import export, product
+from conf.contract import Column, Reference, Table, fake
+
+TABLE = Table(
+    __name__,
+    __doc__,
+    files=export("Sales.SpecialOfferProduct"),
+    columns=(
+        Column("SpecialOfferID", "bigint", "Special offer", key=True, fake=fake("turn", "ProductID")),
+        Column(
+            "ProductID",
+            "bigint",
+            "Product",
+            key=True,
+            reference=Reference(product.TABLE),
+            fake=fake("in_turn", "ProductID"),
+        ),
+        Column("rowguid", "string", "Id of the row", fake=fake("guid")),
+        Column("ModifiedDate", "timestamp_ntz", "When the row was changed last", fake=fake("moment", "2011-01-01")),
+    ),
+    fake_rows=0.025,
+)

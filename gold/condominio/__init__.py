@@ -1,0 +1,1 @@
+"""Gold of the condominium domain: who bought how much, and where."""

@@ -1,0 +1,27 @@
+"""Transactions of each day by the type of the property. One row per day and type."""
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from conf.contract import Column, Table
+from silver.condominio import imoveis, transacoes
+
+TABLE = Table(
+    __name__,
+    __doc__,
+    inputs=(transacoes.TABLE, imoveis.TABLE),
+    columns=(
+        Column("data_transacao", "date", "Day", key=True),
+        Column("tipo", "string", "Property type; `sem tipo` where the property has none", key=True),
+        Column("transacoes", "bigint", "Transactions"),
+        Column("valor", "decimal(25,2)", "Their sum in reais"),
+    ),
+)
+
+
+def transform(transacoes: DataFrame, imoveis: DataFrame) -> DataFrame:
+    return (
+        transacoes.join(imoveis, on="imovel_id", how="inner")
+        .groupBy("data_transacao", F.coalesce("tipo", F.lit("sem tipo")).alias("tipo"))
+        .agg(F.count(F.lit(1)).alias("transacoes"), F.sum("valor_transacao").alias("valor"))
+    )

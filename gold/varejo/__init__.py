@@ -1,0 +1,1 @@
+"""Gold of the retail domain: one table a question."""

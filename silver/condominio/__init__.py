@@ -1,0 +1,1 @@
+"""Silver of the condominium domain: its files cleaned, typed and checked."""

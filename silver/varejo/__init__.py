@@ -1,0 +1,1 @@
+"""Silver of the retail domain: its files cleaned, typed and checked."""

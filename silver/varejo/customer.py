@@ -1,0 +1,19 @@
+"""Customers, each with the person it is, if any. One row per customer."""
+
+from pyspark.sql import DataFrame
+
+from bronze.varejo import customer
+from conf.contract import Reference, Table
+from silver.columns import cleaned
+from silver.varejo import person
+
+TABLE = Table(
+    __name__,
+    __doc__,
+    inputs=(customer.TABLE,),
+    columns=customer.TABLE.carried(PersonID=Reference(person.TABLE)),
+)
+
+
+def transform(customer: DataFrame) -> DataFrame:
+    return customer.select(*cleaned(TABLE), "_rescued")
