@@ -1,7 +1,7 @@
 # One line a target; what it does is in pipelines/. `make help` lists the targets.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo seed bronze silver gold plan export status quality reconcile history restore maintain shell test test-long lint clean reset bench
+.PHONY: help setup demo seed bronze silver gold plan export answers status quality reconcile history restore maintain shell test test-long lint clean reset bench
 
 PYTHON ?= python3
 CLI := @.venv/bin/python -m pipelines
@@ -16,17 +16,20 @@ setup: .venv/run.stamp ## virtual environment, pinned packages, Delta jars
 demo: .venv/run.stamp ## fake data through all layers to one CSV, on an embedded PostgreSQL
 	$(CLI) demo
 
-seed: .venv/run.stamp ## create the source tables and fill them with fake data
+seed: .venv/run.stamp ## create the source tables and fill them with fake data; files: DOMAIN=condominio,varejo
 	$(CLI) seed
 
-bronze silver gold: .venv/run.stamp ## any of them, in any combination; FULL=1 builds all anew, TABLES=movimento FULL=1 some
+bronze silver gold: .venv/run.stamp ## any of them, in any combination; DOMAIN=varejo only this one, FULL=1 all anew, TABLES=movimento FULL=1 some
 	$(if $(filter $@,$(firstword $(LAYERS))),$(CLI) $(LAYERS),@:)
 
 plan: .venv/run.stamp ## what the next run would do with each table, and why
 	$(CLI) plan
 
-export: .venv/run.stamp ## write the CSV of gold's last run again
+export: .venv/run.stamp ## write the CSV of gold's last run again; others: DOMAIN=condominio, TABLES=…, FORMAT=parquet
 	$(CLI) export
+
+answers: .venv/run.stamp ## print the tables of gold that answer a question: make answers DOMAIN=varejo
+	$(CLI) answers
 
 status: .venv/run.stamp ## the last run of each layer, its age and its warnings
 	$(CLI) status

@@ -38,7 +38,7 @@ def named(words: str) -> tuple[str, ...]:
 def in_use(settings: Settings) -> tuple[str, ...]:
     """The domains that have a source or a run; where there is none, those of PostgreSQL, for what is missing there says
     how to begin."""
-    runs = {run.domain for layer in LAYERS for run in records.read_runs(settings.layer_path(layer))}
+    runs = {run.domain for layer in LAYERS for run in records.heads(settings.layer_path(layer))}
     some = tuple(domain for domain in catalogue.domains() if domain in runs or is_there(settings, domain))
     return some or in_postgres()
 

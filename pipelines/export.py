@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from conf.contract import Table
 from conf.settings import Settings
 from pipelines import lake
-from pipelines.duck import Engine, engine, text
+from pipelines.changes import save
+from pipelines.duck import Engine, engine, relation, text
 from pipelines.sql import quoted
 
 WRITERS = min(4, os.cpu_count() or 1)
@@ -27,7 +28,7 @@ BLOCK = 2**20
 
 @dataclass(frozen=True)
 class Draft:
-    """A finished CSV that does not have its name yet; `rows` and `totals` are what reading it back gave."""
+    """A finished file that does not have its name yet; `rows` and `totals` are what reading it back gave."""
 
     temporary: Path
     final: Path
@@ -86,6 +87,28 @@ def draft(settings: Settings, table: Table, files: list[str], before: Before | N
             os.fsync(file.fileno())
             temporary.chmod(0o640)
         yield Draft(temporary, final, whole.rows, whole.totals, whole.hashed.hexdigest())
+
+
+@contextmanager
+def parquet_draft(settings: Settings, table: Table, files: list[str]) -> Iterator[Draft]:
+    """The same as one Parquet file: all columns but those that start with `_`, in key order. Raises StorageFault."""
+    final = lake.csv_path(settings, table).with_suffix(".parquet")
+    what, names = f"export {final}", ", ".join(map(quoted, exported(table)))
+    with lake.storage(f"export folder {settings.export_path}"):
+        settings.export_path.mkdir(parents=True, exist_ok=True)
+        lake.sweep(settings.export_path.glob(f".{final.name}.*"), f".{final.name}.")
+    with _half(final) as temporary, lake.scratch(settings.gold_path, "export") as scratch:
+        with engine(what, scratch) as connection:
+            rows = relation(files, lake.types_of(table, {}))
+            keys = ", ".join(map(quoted, table.keys))
+            save(connection, f"(SELECT {names} FROM {rows} ORDER BY {keys})", temporary)
+            written = relation([str(temporary)], {name: table[name].type for name in exported(table)})
+            sums = "".join(f", coalesce(sum({quoted(one.name)}), 0)" for one in table.summed)
+            found, *totals = connection.execute(f"SELECT count(*){sums} FROM {written}").fetchone() or (0,)
+        with lake.storage(what):
+            temporary.chmod(0o640)
+        named = {column.name: total for column, total in zip(table.summed, totals, strict=True)}
+        yield Draft(temporary, final, found, named, lake.sha256(temporary))
 
 
 @dataclass

@@ -22,7 +22,7 @@ def history(settings: Settings, report: Report) -> None:
     for layer in LAYERS:
         path = settings.layer_path(layer)
         for domain in catalogue.domains():
-            runs = [run for run in records.read_runs(path) if run.domain == domain]
+            runs = records.read_runs(path, domain=domain)
             for before, run in reversed(list(zip([None, *runs], runs, strict=False))[-SHOWN:]):
                 rows = sum(one.rows_out for one in run.tables if not one.is_beside)
                 aside = sum(one.set_aside for one in run.tables)
@@ -70,9 +70,8 @@ def find(settings: Settings, word: str) -> tuple[str, Run]:
     layer, _, number = word.partition("/")
     if layer not in LAYERS or not re.fullmatch("[0-9]+", number):
         raise UsageFault(f"RUN is {word or 'missing'}; say one of `make history`, as in `make restore RUN=gold/12`")
-    for run in records.read_runs(settings.layer_path(layer)):
-        if run.run == int(number):
-            return layer, run
+    for run in records.read_runs(settings.layer_path(layer), run=int(number)):
+        return layer, run
     raise UsageFault(f"{layer} has no run {number}; `make history` lists them")
 
 

@@ -22,7 +22,6 @@ from pipelines.records import Call, TableRun, Taken, read_files
 from pipelines.report import Report
 from pipelines.sql import quoted
 
-
 ASKED = "asked for"
 
 

@@ -85,7 +85,7 @@ def _superseded(settings: Settings, layer: str) -> Iterator[Path]:
     are not ours, or of which nothing is known, none."""
     path = settings.layer_path(layer)
     for domain in catalogue.domains():
-        runs = [run for run in records.read_runs(path) if run.domain == domain]
+        runs = records.read_runs(path, domain=domain)
         kept = _kept(settings, layer, runs)
         for name in (one.name for one in (runs[-1].tables if runs else ())):
             table = path / domain / name

@@ -4,14 +4,15 @@ were taken.
 A run is complete when its row is in `_runs`; readers take the versions that the last row names.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable, write_deltalake
 
@@ -238,24 +239,28 @@ TAKEN = pa.schema(
 )
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a small table, what it does not have yet left out."""
+def _rows(path: Path, where: Mapping[str, int | str], columns: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """The rows of a small table in which columns have given values, what they do not have yet left out; of all columns
+    or some."""
     if version(path) is None:
         return []
     try:
-        rows = _read(path)
+        rows = _read(path, columns, where)
     except StorageFault:
-        rows = _read(path)  # its files may just have been made one
+        rows = _read(path, columns, where)  # its files may just have been made one
     return [{name: value for name, value in row.items() if value is not None} for row in rows]
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def _read(path: Path, columns: tuple[str, ...], where: Mapping[str, int | str]) -> list[dict[str, Any]]:
     checked(path, None, path.name)
     rows: list[dict[str, Any]] = []
     # File by file: pyarrow's threads under delta-rs's dataset can abort the process at its end.
     for file in file_paths(path, version(path) or 0):
         with storage(f"file {file}"):
-            rows += pq.ParquetFile(file).read(use_threads=False).to_pylist()
+            found = pq.ParquetFile(file).read(columns=list(columns) or None, use_threads=False)
+            for name, value in where.items():
+                found = found.filter(pc.equal(found[name], value))
+            rows += found.to_pylist()
     return rows
 
 
@@ -266,8 +271,23 @@ def _table_run(row: dict[str, Any]) -> TableRun:
     return TableRun(**{**known, "guaranteed": guaranteed, "columns": columns})
 
 
-def read_runs(layer_path: Path) -> list[Run]:
-    """The complete runs of a layer, oldest first."""
+class Head(NamedTuple):
+    """What tells runs apart: number, domain, lake, the run of the layer before, the run whose content it has."""
+
+    run: int
+    domain: str
+    lake: str
+    upstream_run: int | None = None
+    content_of: int | None = None
+
+
+def heads(layer_path: Path) -> list[Head]:
+    """The complete runs of a layer, oldest first, without what they did."""
+    return sorted(Head(**row) for row in _rows(layer_path / RUNS, {}, Head._fields))
+
+
+def read_runs(layer_path: Path, **where: int | str) -> list[Run]:
+    """The complete runs of a layer, oldest first: all, or of one `domain`, or the one of a number `run`."""
     runs = (
         Run(
             **{
@@ -277,14 +297,15 @@ def read_runs(layer_path: Path) -> list[Run]:
                 "warnings": tuple(row.get("warnings", ())),
             }
         )
-        for row in _rows(layer_path / RUNS)
+        for row in _rows(layer_path / RUNS, where)
     )
     return sorted(runs, key=lambda run: run.run)
 
 
 def last_run(layer_path: Path, domain: str) -> Run | None:
     """The last complete run of a domain."""
-    return next((run for run in reversed(read_runs(layer_path)) if run.domain == domain), None)
+    last = max((head.run for head in heads(layer_path) if head.domain == domain), default=None)
+    return None if last is None else read_runs(layer_path, run=last, domain=domain)[0]
 
 
 def complete_run(settings: Settings, layer: str, domain: str) -> Run:
@@ -297,11 +318,10 @@ def complete_run(settings: Settings, layer: str, domain: str) -> Run:
 
 def upstream_of(layer_path: Path, run: Run | None) -> Run | None:
     """The run of the layer before, in `layer_path`, that a run was built from; None where it is not there."""
-    runs = read_runs(layer_path) if run else []
-    return next(
-        (one for one in runs if run and (one.domain, one.lake, one.run) == (run.domain, run.lake, run.upstream_run)),
-        None,
-    )
+    if run is None or run.upstream_run is None:
+        return None
+    found = read_runs(layer_path, run=run.upstream_run, domain=run.domain)
+    return next((one for one in found if one.lake == run.lake), None)
 
 
 def no_complete_run(settings: Settings, layer: str) -> QualityFault:
@@ -310,7 +330,7 @@ def no_complete_run(settings: Settings, layer: str) -> QualityFault:
 
 def read_rules(layer_path: Path, run: Run) -> list[RuleRun]:
     """How the rules fared in a run, as the run wrote them."""
-    rows = (row for row in _rows(layer_path / QUALITY) if (row["run"], row["domain"]) == (run.run, run.domain))
+    rows = _rows(layer_path / QUALITY, {"run": run.run, "domain": run.domain})
     return [
         RuleRun(**{**row, "severity": Severity(row["severity"]), "keys": tuple(row.get("keys", ()))}) for row in rows
     ]
@@ -320,14 +340,14 @@ def read_files(layer_path: Path, domain: str) -> list[Taken]:
     """The files whose rows the last complete run of a domain has, in the order in which they were taken."""
     taken_by: dict[int, frozenset[int]] = {}
     has: frozenset[int] = frozenset()
-    for run in (run for run in read_runs(layer_path) if run.domain == domain):
+    for run in (run for run in heads(layer_path) if run.domain == domain):
         # A restored run knows nothing of what came after the one that it brings back.
         has = has | {run.run} if run.content_of is None else taken_by.get(run.content_of, has)
         taken_by[run.run] = has
     found = [
         Taken(**{**row, "extras": tuple(row.get("extras", ()))})
-        for row in _rows(layer_path / FILES)
-        if row["domain"] == domain and row["run"] in has
+        for row in _rows(layer_path / FILES, {"domain": domain})
+        if row["run"] in has
     ]
     return sorted(found, key=lambda one: one.run)
 

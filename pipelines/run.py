@@ -383,30 +383,34 @@ def drafted(
         yield csv
 
 
-def export(settings: Settings, report: Report) -> None:
-    """Writes the CSVs of gold's last complete run again, while others run, too; yields to the CSV of a newer one."""
-    from pipelines.export import draft
+def export(settings: Settings, tables: Iterable[Table], report: Report, as_parquet: bool = False) -> None:
+    """Writes tables of gold's last complete run as a file each, while others run, too; of a table that a run exports, a
+    newer run's CSV stays."""
+    from pipelines.export import draft, parquet_draft
 
-    for table in (table for table in catalogue.tables("gold") if table.csv):
+    for table in tables:
         run = complete_run(settings, "gold", table.domain)
         records.check("gold", settings.gold_path, run)
-        path = lake.table_path(settings.gold_path, table)
-        files = lake.file_paths(path, run.table(table.name).version)
-        with draft(settings, table, files) as csv, lake.publishing(settings):
-            if complete_run(settings, "gold", table.domain).content != run.content:
-                report.step(f"{csv.final}: a newer run has written it meanwhile")
+        done = run.table(table.name)
+        files = lake.file_paths(lake.table_path(settings.gold_path, table), done.version)
+        drafting = (parquet_draft if as_parquet else draft)(settings, table, files)
+        with drafting as file, lake.publishing(settings):
+            if file.rows != done.rows_out or any(done.totals[name] != total for name, total in file.totals.items()):
+                raise QualityFault(f"{file.final}: it would have other rows or sums than gold; it stays as it was")
+            if table.csv and complete_run(settings, "gold", table.domain).content != run.content:
+                report.step(f"{file.final}: a newer run has written it meanwhile")
                 continue
-            with csv.published():
+            with file.published():
                 pass
-        report.step(f"{csv.final}: {csv.rows:,} records of gold's run {run.run}")
+        report.step(f"{file.final}: {file.rows:,} records of gold's run {run.run}")
 
 
 def next_run(settings: Settings, layer: str, domain: str, lake_id: str, upstream: int | None, source: str) -> Run:
     """A run that begins. Its number is above those of the layer and those that the layer below was built from, whatever
     the clock says."""
     after = LAYERS[LAYERS.index(layer) + 1 :][:1]
-    numbers = [run.run for run in records.read_runs(settings.layer_path(layer))]
-    numbers += [run.upstream_run or 0 for name in after for run in records.read_runs(settings.layer_path(name))]
+    numbers = [run.run for run in records.heads(settings.layer_path(layer))]
+    numbers += [run.upstream_run or 0 for name in after for run in records.heads(settings.layer_path(name))]
     now = datetime.now(UTC)
     return Run(max(numbers, default=0) + 1, lake_id, domain, upstream, source, "", now, now)
 

@@ -71,7 +71,7 @@ def travel(settings: Settings, spark: "SparkSession") -> Callable[[str], list[st
 
 def shell(settings: Settings) -> None:
     """Reads commands from standard input until it ends. Raises QualityFault where no layer has a complete run."""
-    if not any(records.read_runs(settings.layer_path(layer)) for layer in LAYERS):
+    if not any(records.heads(settings.layer_path(layer)) for layer in LAYERS):
         raise QualityFault("no layer has a complete run; run `make demo` or `make bronze silver gold` first")
     from pyspark.sql import functions
 

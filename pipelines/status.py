@@ -50,7 +50,7 @@ def _behind(settings: Settings, layer: str, domain: str, run: Run) -> list[str]:
     if layer == LAYERS[0]:
         return []
     before = LAYERS[LAYERS.index(layer) - 1]
-    content = {one.run: one.content for one in records.read_runs(settings.layer_path(before)) if one.domain == domain}
+    content = {one.run: one.content for one in records.read_runs(settings.layer_path(before), domain=domain)}
     if not content or content.get(run.upstream_run or 0) == content[last := max(content)]:
         return []
     return [f"{layer} was built from {before}'s run {run.upstream_run}, the last one is {last}: `make {layer}`"]
@@ -68,7 +68,7 @@ def _csv(settings: Settings, table: Table, run: Run) -> list[str]:
 def quality(settings: Settings, domains: tuple[str, ...], report: Report) -> None:
     """Every rule of the last silver run of some domains, against the run before; of each, the query that shows rows."""
     path = settings.silver_path
-    built = {domain: [run for run in records.read_runs(path) if run.domain == domain] for domain in domains}
+    built = {domain: records.read_runs(path, domain=domain) for domain in domains}
     if not any(built.values()):
         raise records.no_complete_run(settings, "silver")
     for index, (domain, runs) in enumerate((domain, runs) for domain, runs in built.items() if runs):

@@ -8,6 +8,7 @@ from pathlib import Path
 from conf.contract import Table
 from conf.settings import Settings
 from pipelines import catalogue, embedded, lake, records
+from pipelines.answers import answers
 from pipelines.domains import in_postgres, in_use, landing_of, named, ready
 from pipelines.errors import UsageFault
 from pipelines.history import history, restore
@@ -38,7 +39,8 @@ def run_targets(settings: Settings, targets: set[str]) -> None:
             if faults:
                 raise faults[0]
         if "export" in targets:
-            export(settings, report)
+            tables, as_parquet = exported(domains)
+            export(settings, tables, report, as_parquet)
         if "status" in targets:
             status(settings, report)
         if "quality" in targets:
@@ -50,6 +52,8 @@ def run_targets(settings: Settings, targets: set[str]) -> None:
             maintain(settings, report)
         if "history" in targets:
             history(settings, report)
+        if "answers" in targets:
+            answers(settings, domains or in_use(settings), report)
         if "plan" in targets:
             from pipelines.plan import plan
 
@@ -75,6 +79,18 @@ def full_tables() -> frozenset[str]:
     if some and full != "1":
         raise UsageFault(f"TABLES={','.join(some)} says which tables FULL=1 builds whole; say FULL=1, too")
     return frozenset(some or names) if full == "1" else frozenset()
+
+
+def exported(domains: tuple[str, ...]) -> tuple[list[Table], bool]:
+    """The tables that `make export` writes, those of DOMAIN or TABLES, or those that runs export; and whether as
+    Parquet, which FORMAT says. Raises UsageFault."""
+    some, kind = os.environ.get("TABLES", "").replace(",", " ").split(), os.environ.get("FORMAT", "csv")
+    if kind not in ("csv", "parquet"):
+        raise UsageFault(f"FORMAT is {kind}; say FORMAT=csv or FORMAT=parquet")
+    tables = [table for domain in domains or catalogue.domains() for table in catalogue.of("gold", domain)]
+    if unknown := sorted(set(some) - {table.name for table in tables}):
+        raise UsageFault(f"TABLES names {', '.join(unknown)}; gold has {', '.join(table.name for table in tables)}")
+    return [one for one in tables if (one.name in some if some else domains or one.csv)], kind == "parquet"
 
 
 def seed(settings: Settings, domains: tuple[str, ...], report: Report) -> None:
@@ -140,7 +156,8 @@ def reset(settings: Settings, report: Report) -> None:
     ours = [
         path for path in (*tables, *(layer / name for layer in layers for name in records.RECORDS)) if path.exists()
     ]
-    files = [path for table in catalogue.tables("gold") if (path := lake.csv_path(settings, table)).exists()]
+    exports = [lake.csv_path(settings, table) for table in catalogue.tables("gold")]
+    files = [file for path in exports for file in (path, path.with_suffix(".parquet")) if file.exists()]
     files += [path for folder in (*layers, settings.export_path) if folder.exists() for path in temporary(folder)]
     data = [embedded.home()] if embedded.home().exists() else []
     if not (ours or files or data):

@@ -107,9 +107,8 @@ def _skipped(settings: Settings, link: Link, table: Table) -> list[tuple[Run, Ru
         return []
     runs = [
         run
-        for run in records.read_runs(settings.bronze_path)
-        if (run.domain, run.lake) == (link.origin.domain, link.origin.lake)
-        and link.origin.run <= run.run < link.upstream.run
+        for run in records.read_runs(settings.bronze_path, domain=link.origin.domain)
+        if run.lake == link.origin.lake and link.origin.run <= run.run < link.upstream.run
     ]
     needed = {(column.name, column.type) for one in table.inputs for column in one.columns}
     there = [run for run in runs if "key" in guaranteed(run, table) and _is_there(settings, run, table, needed)]

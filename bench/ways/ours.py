@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from gold.cartoes import movimento_flat
 from pipelines import records, spark
 from pipelines.__main__ import main as command_line
 from pipelines.__main__ import read_settings
@@ -46,7 +47,7 @@ def csv() -> int:
 
     with Report() as report:
         settings, began = read_settings([]), time.monotonic()
-        export(settings, report)
+        export(settings, (movimento_flat.TABLE,), report)
         print(json.dumps({"csv": time.monotonic() - began}))
     return 0
 

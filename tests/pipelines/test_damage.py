@@ -13,6 +13,7 @@ from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import SparkSession
 
 from conf.settings import Postgres
+from gold.cartoes import movimento_flat
 from pipelines import lake, records
 from pipelines.errors import StorageFault
 from pipelines.report import Report
@@ -144,7 +145,7 @@ def test_other_layers_and_the_export_look_before_they_trust_too(layer: str, hurt
         hurt.run()
     if layer == "gold":
         with pytest.raises(StorageFault, match=rf"{table.name}/part-\S+ has"), Report() as report:
-            export(settings, report)
+            export(settings, (movimento_flat.TABLE,), report)
     assert tree(hurt.folder) == before
 
 

@@ -16,6 +16,7 @@ from deltalake import write_deltalake
 from pyspark.sql import SparkSession
 
 from conf.settings import Postgres
+from gold.cartoes import movimento_flat
 from pipelines import history, lake, maintain, records, run
 from pipelines.errors import StorageFault, UsageFault
 from pipelines.lake import LAYERS
@@ -155,7 +156,7 @@ def test_maintain_keeps_what_the_days_and_the_last_runs_need_and_says_what_it_fr
     with pytest.raises(StorageFault, match="gold/1 cannot come back: `make maintain` keeps"), Report() as report:
         history.restore(settings, "gold/1", report)
     with Report() as report:
-        export(settings, report)
+        export(settings, (movimento_flat.TABLE,), report)
         reconcile(settings, ("cartoes",), report, copied.spark)
     assert copied.csv == content
     copied.run()

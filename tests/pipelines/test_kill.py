@@ -19,6 +19,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from conf.settings import Postgres
+from gold.cartoes import movimento_flat
 from pipelines import lake, records
 from pipelines.duck import engine
 from pipelines.report import Report
@@ -139,7 +140,7 @@ def test_money_that_moves_while_runs_go_on_is_in_every_version_of_gold(bank: Lak
 
     def exported() -> None:
         with Report() as report:
-            export(bank.settings(), report)
+            export(bank.settings(), (movimento_flat.TABLE,), report)
 
     with meanwhile(teller(bank.address, random.Random(1))), meanwhile(lambda: look(bank)), meanwhile(exported):
         for _ in range(2):

@@ -375,7 +375,7 @@ def test_export_writes_the_last_run_again_and_yields_to_a_newer_one(
     before = lakehouse.csv
     (settings.export_path / "movimento_flat.csv").unlink()
     with Report() as report:
-        export_again(settings, report)
+        export_again(settings, (movimento_flat.TABLE,), report)
         assert lakehouse.csv == before
         execute(lakehouse.address, "DELETE FROM movimento WHERE id = 1")
 
@@ -387,7 +387,7 @@ def test_export_writes_the_last_run_again_and_yields_to_a_newer_one(
             return true(given)
 
         monkeypatch.setattr(lake, "publishing", run_meanwhile)
-        export_again(settings, report)
+        export_again(settings, (movimento_flat.TABLE,), report)
     assert agree(lakehouse) == 15
     assert [path.name for path in settings.export_path.iterdir()] == ["movimento_flat.csv"]
 
