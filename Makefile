@@ -1,7 +1,7 @@
 # One line a target; what it does is in pipelines/. `make help` lists the targets.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo seed bronze silver gold plan export answers status quality reconcile history restore maintain shell test test-long lint clean reset bench
+.PHONY: help setup demo seed bronze silver gold stream plan export answers status quality reconcile history restore maintain shell test test-long lint clean reset bench
 
 PYTHON ?= python3
 CLI := @.venv/bin/python -m pipelines
@@ -21,6 +21,9 @@ seed: .venv/run.stamp ## create the source tables and fill them with fake data; 
 
 bronze silver gold: .venv/run.stamp ## any of them, in any combination; DOMAIN=varejo only this one, FULL=1 all anew, TABLES=movimento FULL=1 some
 	$(if $(filter $@,$(firstword $(LAYERS))),$(CLI) $(LAYERS),@:)
+
+stream: .venv/run.stamp ## take files as they come: make stream DOMAIN=condominio; ONCE=1 ends when all are taken
+	$(CLI) stream
 
 plan: .venv/run.stamp ## what the next run would do with each table, and why
 	$(CLI) plan

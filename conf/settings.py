@@ -117,6 +117,10 @@ class Seed(Frozen):
     seed: int = 42
 
 
+class Stream(Frozen):
+    max_files_per_trigger: int = Field(default=100, ge=1)
+
+
 class Quality(Frozen):
     max_quarantined: float = Field(default=0.05, ge=0, le=1)
 
@@ -134,6 +138,7 @@ class Settings(Frozen):
     spark: Spark = Spark()
     seed: Seed = Seed()
     quality: Quality = Quality()
+    stream: Stream = Stream()
     schema_drift: Literal["evolve", "freeze"] = "evolve"
     card_numbers: Literal["masked", "plain"] = "masked"
     retry_seconds: int = Field(default=60, ge=0)
@@ -158,6 +163,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     f"{PREFIX}SEED__MOVIMENTOS": ("seed", "movimentos"),
     f"{PREFIX}SEED__SEED": ("seed", "seed"),
     f"{PREFIX}QUALITY__MAX_QUARANTINED": ("quality", "max_quarantined"),
+    f"{PREFIX}STREAM__MAX_FILES_PER_TRIGGER": ("stream", "max_files_per_trigger"),
     f"{PREFIX}SCHEMA_DRIFT": ("schema_drift",),
     f"{PREFIX}CARD_NUMBERS": ("card_numbers",),
     f"{PREFIX}RETRY_SECONDS": ("retry_seconds",),
@@ -175,7 +181,7 @@ def load(*sources: Mapping[str, str], base: Path) -> tuple[Settings, list[str]]:
     """
     named = ChainMap(*({name: value for name, value in source.items() if value} for source in sources))
     problems: list[str] = []
-    fields: dict[str, Any] = {"spark": {}, "seed": {}, "quality": {}}
+    fields: dict[str, Any] = {"spark": {}, "seed": {}, "quality": {}, "stream": {}}
     titles = {field: name for name, field in NAMES.items()}
     for name, value in named.items():
         field = NAMES.get(name)

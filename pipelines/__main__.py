@@ -20,6 +20,7 @@ TARGETS = {
     "bronze": "copy the source's tables",
     "silver": "clean, type and check them",
     "gold": "build movimento_flat and its CSV",
+    "stream": "watch a landing folder, DOMAIN=condominio; ONCE=1 ends when all is taken",
     "plan": "what the next run would do with each table, and why",
     "export": "write the CSV of gold's last run again; DOMAIN=, TABLES=, FORMAT=parquet for others",
     "answers": "print the tables of gold that answer a question",

@@ -15,7 +15,7 @@ from pipelines import lake
 from pipelines.changes import MANY, SMALL, Place, listed, moved, named_files, write
 from pipelines.content import stored
 from pipelines.duck import Columns, Engine, engine, measured, relation, text
-from pipelines.errors import ContractFault, QualityFault
+from pipelines.errors import ContractFault, QualityFault, SourceFault
 from pipelines.landing import AUDIT, File, arrived, new, take
 from pipelines.proof import Built, prove, unchanged
 from pipelines.records import Call, TableRun, Taken, read_files
@@ -50,11 +50,19 @@ class Intake:
         return [one.name for one in self.present if one.name not in self.known]
 
 
-def waiting(settings: Settings, domain: str, tables: tuple[Table, ...]) -> Intake:
-    """What a run of a domain has to take. Raises ContractFault and SourceFault."""
+def waiting(
+    settings: Settings, domain: str, tables: tuple[Table, ...], report: Report, at_most: int | None = None
+) -> Intake:
+    """What a run of a domain has to take: all files that came, or the first ones. Raises SourceFault where one that was
+    taken has other content, or, where files are limited, tells `report`."""
     taken = read_files(settings.bronze_path, domain)
     files = arrived(settings.landing_path / domain, tables)
-    return Intake(files, new(files, taken), taken)
+    some, refused = new(files, taken, thorough=at_most is None)
+    if refused and at_most is None:
+        raise SourceFault("; ".join(refused.values()))
+    for said in refused.values():
+        report.warning(said)
+    return Intake([file for file in files if file not in refused], some[:at_most], taken)
 
 
 def read(settings: Settings, intake: Intake, tables: tuple[Table, ...], call: Call, report: Report) -> Iterator[Built]:

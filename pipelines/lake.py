@@ -104,15 +104,15 @@ def prepare(settings: Settings) -> None:
 
 
 @contextmanager
-def locked(settings: Settings) -> Iterator[None]:
-    """Holds the lock of every layer, or raises LockedFault at once. Folders with plain card numbers are their owner's
-    only."""
+def locked(settings: Settings, patient: bool = False) -> Iterator[None]:
+    """Holds the lock of every layer, or raises LockedFault at once; a `patient` one, who is soon done, waits. Folders
+    with plain card numbers are their owner's only."""
     prepare(settings)
     with ExitStack() as held:
         for layer in LAYERS:
             path = settings.layer_path(layer)
             with storage(f"{layer} folder {path}"):
-                held.enter_context(locks.held(path / LOCK, str(path)))
+                held.enter_context(locks.held(path / LOCK, str(path), -1 if patient else 0, brief=patient))
                 # Never looser than before: older versions may have plain card numbers.
                 closed = 0o700 if layer == "bronze" or settings.card_numbers == "plain" else 0o750
                 path.chmod(path.stat().st_mode & closed)

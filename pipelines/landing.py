@@ -77,21 +77,24 @@ def _stat(path: Path) -> os.stat_result | None:
         return None
 
 
-def new(files: Iterable[File], taken: Iterable[Taken]) -> list[File]:
-    """The files that no run has taken yet, and those that take the place of one. Raises SourceFault where one has other
-    content than when it was taken, and may not."""
+def new(files: Iterable[File], taken: Iterable[Taken], thorough: bool = True) -> tuple[list[File], dict[File, str]]:
+    """The files that no run has taken yet, or that take the place of one; and those that have other content than when
+    they were taken, and may not, with what to say. Unless `thorough`, a file is read only if its size or time changed.
+    """
     known = {(one.table, one.name): one for one in taken}
-    some = []
+    some: list[File] = []
+    refused: dict[File, str] = {}
     for file in files:
         was = known.get((file.table.name, file.name))
         if was is None:
             some.append(file)
-        elif hashed(file) != was.sha256:
-            if not (file.table.files and file.table.files.replaced):
-                said = f"was taken by run {was.run} and has other content now"
-                raise SourceFault(f"{file.path} {said}; give new rows a file of a new name")
-            some.append(file)
-    return some
+        elif (thorough or (file.bytes, file.modified) != (was.bytes, was.modified)) and hashed(file) != was.sha256:
+            if file.table.files and file.table.files.replaced:
+                some.append(file)
+            else:
+                said = f"{file.path} was taken by run {was.run} and has other content now"
+                refused[file] = f"{said}; give new rows a file of a new name"
+    return some, refused
 
 
 def take(

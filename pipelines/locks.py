@@ -7,23 +7,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from pipelines.errors import LockedFault
 
+BRIEF, PATIENCE = "brief", 600  # seconds that one waits for a holder who is soon done
+
 
 @contextmanager
-def held(path: Path, what: str, seconds: float = 0) -> Iterator[None]:
-    """Holds the lock file `path` while the context lasts. Raises LockedFault, naming the holder of `what`, at once or
-    after some seconds."""
+def held(path: Path, what: str, seconds: float = 0, brief: bool = False) -> Iterator[None]:
+    """Holds the lock file `path` while the context lasts, `brief` if that is not for long. Raises LockedFault, naming
+    the holder of `what`, at once or after some seconds, below 0 never; one who holds it briefly is waited for."""
     lock = FileLock(path, timeout=seconds, mode=0o600)
     try:
         lock.acquire()
     except Timeout as error:
-        raise LockedFault(f"{_holder(path)} works on {what}; wait for it to end, or stop it") from error
+        try:
+            if not _note(path).get(BRIEF):
+                raise
+            lock.acquire(timeout=PATIENCE)
+        except Timeout:
+            raise LockedFault(f"{_holder(path)} works on {what}; wait for it to end, or stop it") from error
     try:
-        note = {"pid": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"}
+        since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        note = {"pid": os.getpid(), "host": socket.gethostname(), "since": since, BRIEF: brief}
         with suppress(OSError):  # a full disk must not stop the process that frees it
             path.write_text(json.dumps(note), "utf-8")
         yield
@@ -33,8 +42,13 @@ def held(path: Path, what: str, seconds: float = 0) -> Iterator[None]:
 
 def _holder(path: Path) -> str:
     """The process that holds the lock, as it wrote itself down; it may not have come to that yet."""
+    note = _note(path)
+    return f"process {note['pid']} on {note['host']}, since {note['since']}," if "pid" in note else "another process"
+
+
+def _note(path: Path) -> dict[str, Any]:
     try:
         note = json.loads(path.read_text("utf-8"))
-        return f"process {note['pid']} on {note['host']}, since {note['since']},"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}

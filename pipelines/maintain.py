@@ -11,13 +11,10 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from deltalake import DeltaTable
-
 from conf.settings import Settings
 from pipelines import catalogue, lake, records
 from pipelines.changes import MANY, SMALL, Place, write
 from pipelines.content import stored
-from pipelines.damage import checked
 from pipelines.duck import HASHING, engine
 from pipelines.errors import QualityFault
 from pipelines.lake import LAYERS
@@ -42,7 +39,7 @@ def maintain(settings: Settings, report: Report) -> None:
             report.progress("maintain", layer, 0)
             _free(layer, [*_leftovers(path), *_superseded(settings, layer)], report)
             for name in RECORDS:
-                _compact_records(path / name)
+                records.compact(path / name)
             for domain in catalogue.domains():
                 if run := records.last_run(path, domain):
                     records.bring_back(path, run)
@@ -108,15 +105,6 @@ def _kept(settings: Settings, layer: str, runs: list[Run]) -> list[Run]:
     read = min((run.upstream_run for run in below if run and run.upstream_run), default=runs[-1].run)
     replaced = [*(run.finished for run in runs[1:]), None]
     return [run for run, when in zip(runs, replaced, strict=True) if when is None or when >= since or run.run >= read]
-
-
-def _compact_records(path: Path) -> None:
-    """One file instead of one for each run. Those it replaces go the next time: somebody may just read them."""
-    head = lake.version(path)
-    if head is not None and len(lake.actions(path, head)) >= MANY:
-        with lake.storage(f"table {path}"):
-            DeltaTable(path).optimize.compact()
-        checked(path, None, path.name)
 
 
 def compact(settings: Settings, layer: str, last: Run, report: Report) -> None:

@@ -46,7 +46,7 @@ def _of_files(
     """Of each table how many files are to be taken; their rows are not counted."""
     tables, previous = catalogue.of("bronze", domain), records.last_run(settings.bronze_path, domain)
     report.progress("plan", domain, 0)
-    files = waiting(settings, domain, tables)
+    files = waiting(settings, domain, tables, report)
     before = {done.name: done for done in previous.tables} if previous else {}
     for table in tables:
         why = whole_because(table, before.get(table.name), table.name in full)

@@ -20,8 +20,19 @@ from conf.contract import Severity
 from conf.settings import Settings
 from pipelines.damage import checked
 from pipelines.errors import QualityFault, StorageFault
-from pipelines.lake import HISTORY, PROPERTIES, QUARANTINE, file_paths, full_name, make_folder, storage, version
+from pipelines.lake import (
+    HISTORY,
+    PROPERTIES,
+    QUARANTINE,
+    actions,
+    file_paths,
+    full_name,
+    make_folder,
+    storage,
+    version,
+)
 
+MANY = 8  # files, before they become one
 RECORDS = RUNS, QUALITY, FILES = "_runs", "_quality", "_files"
 
 
@@ -387,6 +398,15 @@ def _append(path: Path, rows: pa.Table, description: str) -> None:
             name=path.name,
             description=description,
         )
+
+
+def compact(path: Path) -> None:
+    """One file instead of one for each run. Those it replaces stay for a while: somebody may just read them."""
+    head = version(path)
+    if head is not None and len(actions(path, head)) >= MANY:
+        with storage(f"table {path}"):
+            DeltaTable(path).optimize.compact()
+        checked(path, None, path.name)
 
 
 def check(layer: str, layer_path: Path, run: Run, mend: str = "") -> None:

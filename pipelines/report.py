@@ -13,13 +13,13 @@ from pipelines.records import Run, TableRun
 
 
 class Report:
-    """Collects what to tell. Safe to call from the readers' threads."""
+    """Collects what to tell. Safe to call from the readers' threads. A `quiet` one only collects."""
 
-    def __init__(self) -> None:
-        self._screen = Console(stderr=True, highlight=False, soft_wrap=True)
+    def __init__(self, quiet: bool = False) -> None:
+        self._screen = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
         wide = None if sys.stdout.isatty() else 200  # a file has no edge
         self._result = Console(file=sys.stdout, highlight=False, soft_wrap=True, width=wide)
-        self._status = self._screen.status("") if self._screen.is_terminal else None
+        self._status = self._screen.status("") if self._screen.is_terminal and not quiet else None
         self._rows: dict[str, int] = {}
         self._shown = 0.0
         self._lock = threading.Lock()

@@ -49,20 +49,22 @@ def run_layers(
     spark: "SparkSession | None" = None,
     full: frozenset[str] = frozenset(),
     only: tuple[str, ...] = (),
+    at_most: int | None = None,
 ) -> tuple[list[tuple[str, Run]], list[Fault]]:
     """Runs the layers, bronze first, in one process and at most one JVM; each is complete before the next begins.
 
     One domain after the other: those of `only`, or all whose source is there. What one cannot do does not keep the
     others from their work; its fault is returned, or raised where it is the only one. Without `spark` a session is
     started when a layer needs one, beside bronze where silver surely will, and ends with the call. Tables in `full` are
-    built whole, the others follow what changed where they can.
+    built whole, the others follow what changed where they can. `at_most`: the files that a stream's micro-batch takes,
+    which waits until others have ended, and only says so where a file that was taken has other content.
     """
     done: list[tuple[str, Run]] = []
     faults: list[Fault] = []
     order = [layer for layer in LAYERS if layer in layers]
     if order[0] != "bronze" and not settings.layer_path(before := LAYERS[LAYERS.index(order[0]) - 1]).exists():
         raise no_complete_run(settings, before)  # before any folder is made
-    with lake.locked(settings), ExitStack() as stack:
+    with lake.locked(settings, patient=at_most is not None), ExitStack() as stack:
         domains = only or ready(settings, order[0], report)
         look_at = [layer for layer, after in zip(LAYERS, (*LAYERS[1:], ""), strict=True) if {layer, after} & layers]
 
@@ -92,7 +94,7 @@ def run_layers(
 
         def build(layer: str, domain: str) -> Run:
             if layer == "bronze":
-                return _run_bronze(settings, domain, ahead, report, full)
+                return _run_bronze(settings, domain, ahead, report, full, at_most)
             last = (layer, domain) == (order[-1], domains[-1])
             return _run_layer(settings, layer, domain, started, ended if last else None, report, full)
 
@@ -105,6 +107,10 @@ def run_layers(
                     raise
                 report.step(f"{domain}: {fault.kind}: {fault}")
                 faults.append(fault)
+        if at_most is not None:  # many runs: what they say of themselves stays in few files
+            for name in records.RECORDS:
+                for layer in order:
+                    records.compact(settings.layer_path(layer) / name)
     return done, faults
 
 
@@ -145,7 +151,12 @@ def check(settings: Settings, domain: str, layers: Sequence[str] = LAYERS) -> No
 
 
 def _run_bronze(
-    settings: Settings, domain: str, ahead: Callable[[int], None], report: Report, full: frozenset[str]
+    settings: Settings,
+    domain: str,
+    ahead: Callable[[int], None],
+    report: Report,
+    full: frozenset[str],
+    at_most: int | None,
 ) -> Run:
     path, source, tables = settings.bronze_path, address(settings, domain), catalogue.of("bronze", domain)
     for layer in LAYERS:
@@ -156,7 +167,7 @@ def _run_bronze(
     records.bring_back(path, previous)
     with undone_on_failure(path, domain):
         if catalogue.is_of_files(domain):
-            return _complete(path, run, _take(settings, domain, tables, call, ahead, report), report)
+            return _complete(path, run, _take(settings, tables, call, ahead, report, at_most), report)
         with source_server(settings) as server:
             picture, built = patiently(
                 lambda: _read(settings, server, tables, call, ahead, report), settings.retry_seconds, report
@@ -169,16 +180,16 @@ def _run_bronze(
 
 def _take(
     settings: Settings,
-    domain: str,
     tables: tuple[Table, ...],
     call: Call,
     ahead: Callable[[int], None],
     report: Report,
+    at_most: int | None,
 ) -> list[Built]:
     """The tables of a domain with the files that came for it."""
     from pipelines import intake
 
-    files = intake.waiting(settings, domain, tables)
+    files = intake.waiting(settings, call.run.domain, tables, report, at_most)
     if files.new or call.full:
         ahead(sum(file.bytes for file in files.new) // ROW_BYTES)
     return _collect("bronze", intake.read(settings, files, tables, call, report), report)

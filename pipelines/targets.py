@@ -22,7 +22,7 @@ from pipelines.status import quality, status
 
 def run_targets(settings: Settings, targets: set[str]) -> None:
     """Runs the targets in the order seed, layers, export, what looks at them, shell, whatever the order typed."""
-    alone = targets & {"demo", "reset", "restore"}
+    alone = targets & {"demo", "reset", "restore", "stream"}
     if alone and len(targets) > 1:
         raise UsageFault(f"{min(alone)} goes alone")
     domains = named(os.environ.get("DOMAIN", ""))
@@ -62,6 +62,10 @@ def run_targets(settings: Settings, targets: set[str]) -> None:
             from pipelines.reconcile import reconcile
 
             reconcile(settings, domains or in_use(settings), report)
+        if "stream" in targets:
+            from pipelines.stream import stream
+
+            stream(settings, *streamed(domains), report)
     if "shell" in targets:
         from pipelines.shell import shell
 
@@ -79,6 +83,17 @@ def full_tables() -> frozenset[str]:
     if some and full != "1":
         raise UsageFault(f"TABLES={','.join(some)} says which tables FULL=1 builds whole; say FULL=1, too")
     return frozenset(some or names) if full == "1" else frozenset()
+
+
+def streamed(domains: tuple[str, ...]) -> tuple[str, bool]:
+    """The domain whose files `make stream` takes, and whether ONCE says to end when there is none left. Raises
+    UsageFault."""
+    once, known = os.environ.get("ONCE", ""), [name for name in catalogue.domains() if catalogue.is_of_files(name)]
+    if len(domains) != 1 or domains[0] not in known:
+        raise UsageFault(f"say which files to watch: make stream DOMAIN={known[0]}; there are {', '.join(known)}")
+    if once not in ("", "0", "1"):
+        raise UsageFault(f"ONCE is {once}; say ONCE=1 to end when all files are taken")
+    return domains[0], once == "1"
 
 
 def exported(domains: tuple[str, ...]) -> tuple[list[Table], bool]:

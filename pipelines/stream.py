@@ -1,0 +1,197 @@
+"""`make stream`: Spark watches a landing folder, and each micro-batch is a run of all layers.
+
+Spark's checkpoint says when there is something to do, our commits say which files were taken. So a file is taken once,
+whatever was killed when, and a checkpoint that is lost, or of another lake, does no harm.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from conf.settings import Quality, Settings
+from pipelines import catalogue, lake, records
+from pipelines.domains import landing_of
+from pipelines.errors import SourceFault, StorageFault
+from pipelines.intake import waiting
+from pipelines.lake import LAYERS, storage
+from pipelines.records import Run
+from pipelines.report import Report
+from pipelines.run import run_layers
+from pipelines.spark import session
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.streaming.query import StreamingQuery
+
+CHECKPOINT = "_checkpoint"  # in bronze's folder of the domain
+SECONDS = 1  # between two looks into the landing folder
+SCHEMA = "path string, modificationTime timestamp, length long, content binary"
+
+
+class Asked:
+    """A micro-batch that Spark asks for; it waits until `end` tells how it went."""
+
+    def __init__(self) -> None:
+        self._ended: queue.Queue[BaseException | None] = queue.Queue()
+
+    def end(self, error: BaseException | None = None) -> None:
+        self._ended.put(error)
+
+    def wait(self, closed: threading.Event) -> None:
+        while not closed.is_set():
+            with suppress(queue.Empty):
+                if error := self._ended.get(timeout=SECONDS):
+                    raise RuntimeError("the micro-batch failed") from error
+                return
+        raise RuntimeError("the stream ends")
+
+
+def stream(settings: Settings, domain: str, once: bool, report: Report) -> None:
+    """Takes the files that are there and, unless `once`, those that come, until a signal ends it. Raises a Fault where
+    a run fails for another reason than a file that changes or vanishes while it is read."""
+    landing = landing_of(settings, domain)
+    assert landing is not None
+    with storage(f"landing folder {landing}"):
+        landing.mkdir(parents=True, exist_ok=True)
+    with lake.locked(settings, patient=True):
+        pass  # the lake's folders are there, and ours, before Spark puts its checkpoint into one
+    report.step(f"{domain}: {'taking the files of' if once else 'watching'} {landing}")
+    asked: queue.Queue[Asked] = queue.Queue()
+    with session(settings) as spark:
+        batches = Batches(settings, domain, spark, report)
+        try:
+            with _watching(settings, settings.bronze_path / domain / CHECKPOINT, landing, spark, once, asked) as query:
+                _serve(query, asked, batches)
+        except (KeyboardInterrupt, SystemExit):
+            report.step(f"{domain}: stopped; what was taken is complete")
+    report.step(f"{domain}: {batches.files:,} files taken")
+
+
+@contextmanager
+def _watching(
+    settings: Settings, checkpoint: Path, landing: Path, spark: "SparkSession", once: bool, asked: "queue.Queue[Asked]"
+) -> "Iterator[StreamingQuery]":
+    """A query that asks for a micro-batch when files come. It reads their names only; whether they are old, or gone by
+    then, does not matter to it."""
+    from pyspark.errors import PySparkException
+
+    closed = threading.Event()
+
+    def ask(_: "DataFrame", __: int) -> None:
+        one = Asked()
+        asked.put(one)
+        one.wait(closed)
+
+    spark.conf.set("spark.sql.files.ignoreMissingFiles", "true")
+    options = {"maxFilesPerTrigger": str(settings.stream.max_files_per_trigger), "maxFileAge": "36500d"}
+    files = spark.readStream.format("binaryFile").schema(SCHEMA).options(**options).load(str(landing)).select("path")
+    writer = files.writeStream.foreachBatch(ask).option("checkpointLocation", str(checkpoint))
+    writer = writer.trigger(availableNow=True) if once else writer.trigger(processingTime=f"{SECONDS} seconds")
+    try:
+        query = writer.start()
+        try:
+            yield query
+        finally:
+            closed.set()
+            # In a thread of its own: a signal may have come in the middle of this one's question to the JVM.
+            stopping = threading.Thread(target=_stop, args=(query,), daemon=True)
+            stopping.start()
+            stopping.join(5 * SECONDS)
+    except PySparkException as error:
+        said = "what was taken is known without it"
+        raise StorageFault(f"the stream's checkpoint {checkpoint} cannot be used; delete it, {said}") from error
+
+
+def _stop(query: "StreamingQuery") -> None:
+    with suppress(Exception):  # it may have ended, or the JVM
+        query.stop()
+
+
+def _serve(query: "StreamingQuery", asked: "queue.Queue[Asked]", batches: "Batches") -> None:
+    """Runs micro-batches in this thread, where signals are heard, as the query asks for them, until it ends. Files of
+    which it does not speak, for its checkpoint knows them, are taken when it waits for the first time."""
+    looked = False
+    while True:
+        try:
+            one = asked.get(timeout=SECONDS)
+        except queue.Empty:
+            active = query.isActive
+            if not active or (not looked and query.status["message"].startswith("Waiting")):
+                batches.run_all()
+                looked = True
+            if active:
+                continue
+            break
+        try:
+            batches.run()
+        except BaseException as error:
+            one.end(error)
+            raise
+        one.end()
+    if (failed := query.exception()) is not None:
+        raise failed
+
+
+class Batches:
+    """Micro-batches, each a run of all layers over the first files that no run has taken."""
+
+    def __init__(self, settings: Settings, domain: str, spark: "SparkSession", report: Report) -> None:
+        self._limit = settings.quality.max_quarantined
+        self._settings = settings.model_copy(update={"quality": Quality(max_quarantined=1)})
+        self._domain, self._spark, self._report = domain, spark, report
+        self._said: set[str] = set()
+        self._number = 0
+        self.files = 0
+
+    def run_all(self) -> None:
+        """As many as it takes until no file waits."""
+        while self.run():
+            pass
+
+    def run(self) -> bool:
+        """One micro-batch, if a file waits; whether one did. Where a file changes or vanishes meanwhile, once more."""
+        while True:
+            try:
+                return self._run()
+            except SourceFault as fault:
+                self._say([str(fault)])
+                time.sleep(SECONDS)
+
+    def _run(self) -> bool:
+        began, at_most, quiet = time.monotonic(), self._settings.stream.max_files_per_trigger, Report(quiet=True)
+        todo = waiting(self._settings, self._domain, catalogue.of("bronze", self._domain), quiet, at_most)
+        self._say(quiet.new_warnings())
+        # The first time also what a run that was killed left behind between two layers.
+        if not todo.new and self._number:
+            return False
+        runs, _ = run_layers(self._settings, set(LAYERS), quiet, self._spark, only=(self._domain,), at_most=at_most)
+        self._number += 1
+        self._tell(dict(runs), time.monotonic() - began)
+        return bool(todo.new)
+
+    def _tell(self, runs: dict[str, Run], seconds: float) -> None:
+        bronze, silver, gold = (runs[layer] for layer in LAYERS)
+        taken = [one for one in records.read_files(self._settings.bronze_path, self._domain) if one.run == bronze.run]
+        self.files += len(taken)
+        aside = sum(done.set_aside for done in silver.tables)
+        self._report.step(
+            f"{self._domain}, batch {self._number}: {len(taken):,} files, {sum(one.lines for one in taken):,} lines; "
+            f"{aside:,} rows in quarantine; gold/{gold.run}; {seconds:.1f} s"
+        )
+        self._say(bronze.warnings)
+        for done in (one for one in silver.tables if one.rows_in and one.set_aside / one.rows_in > self._limit):
+            said = f"more than LAKEHOUSE_QUALITY__MAX_QUARANTINED={self._limit:g}; `make quality` says why"
+            self._report.step(
+                f"warning: silver.{done.name}: {done.set_aside:,} of {done.rows_in:,} rows are set aside, {said}"
+            )
+
+    def _say(self, warnings: "list[str] | tuple[str, ...]") -> None:
+        """Each warning once."""
+        for text in warnings:
+            if text not in self._said:
+                self._said.add(text)
+                self._report.step(f"warning: {text}")
