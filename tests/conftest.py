@@ -135,11 +135,12 @@ def rows(spark: SparkSession) -> Rows:
 
 @dataclass
 class Lake:
-    """A fresh lake, filled from `address` in this process."""
+    """A fresh lake, filled from `address`, or from files, in this process."""
 
     folder: Path
     address: Postgres
     spark: SparkSession
+    domain: str = "cartoes"
 
     def settings(self, **given: str) -> Settings:
         """Settings that read this database and write below this folder; given ones by the end of their name."""
@@ -151,16 +152,30 @@ class Lake:
         """Runs layers, all of them by default; `full` names tables to build whole."""
         settings = self.settings(**given)
         with Report() as report:
-            run_layers(settings, set(layers or LAYERS), report, self.spark, frozenset(full.split()))
+            run_layers(
+                settings, set(layers or LAYERS), report, self.spark, frozenset(full.split()), only=(self.domain,)
+            )
         return settings
+
+    def drop(self, name: str, text: str | bytes, at: int | None = None) -> Path:
+        """Puts a file into the landing folder, as of a moment."""
+        path = self.folder / "landing" / self.domain / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        half = path.with_name(f".{name}")
+        half.write_bytes(text if isinstance(text, bytes) else text.encode())
+        if at is not None:
+            os.utime(half, (at, at))
+        return half.rename(path)
+
+    def last(self, layer: str) -> records.Run:
+        run = records.last_run(self.settings().layer_path(layer), self.domain)
+        assert run is not None
+        return run
 
     def table(self, layer: str, name: str) -> list[dict[str, Any]]:
         """A table of the last complete run, its rows as dicts, in order of their first column."""
-        settings = self.settings()
-        run = records.last_run(settings.layer_path(layer), "cartoes")
-        assert run is not None
-        path = settings.layer_path(layer) / "cartoes" / name
-        frame = self.spark.read.format("delta").option("versionAsOf", run.table(name).version).load(str(path))
+        path, version = self.settings().layer_path(layer) / self.domain / name, self.last(layer).table(name).version
+        frame = self.spark.read.format("delta").option("versionAsOf", version).load(str(path))
         return [row.asDict() for row in frame.orderBy(frame.columns[0]).collect()]
 
     @property
@@ -171,6 +186,22 @@ class Lake:
 @pytest.fixture
 def lakehouse(tmp_path: Path, database: Postgres, spark: SparkSession) -> Lake:
     return Lake(tmp_path, database, spark)
+
+
+# A domain of files asks no server.
+NOWHERE = Postgres(host="/nowhere", database="none", user="nobody")
+
+
+@pytest.fixture
+def condominio(tmp_path: Path, spark: SparkSession) -> Lake:
+    """A lake of files, which come in any order and have no ids."""
+    return Lake(tmp_path, NOWHERE, spark, "condominio")
+
+
+@pytest.fixture
+def varejo(tmp_path: Path, spark: SparkSession) -> Lake:
+    """A lake of files, of which each is a whole table."""
+    return Lake(tmp_path, NOWHERE, spark, "varejo")
 
 
 def clean_environment(home: Path) -> dict[str, str]:

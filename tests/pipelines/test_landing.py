@@ -133,7 +133,7 @@ def test_a_file_is_taken_once_and_with_other_content_refused(tmp_path: Path) -> 
     (file,) = files
     assert "was taken by run 7 and has other content now" in new(files, [record])[1][file]
     assert new(files, [record], thorough=False) == ([], {}), "it has the size and the time that it had"
-    os.utime(path, ns=(1, 1))
+    os.utime(path, (5, 5))
     assert new(arrived(tmp_path, [TABLE]), [record], thorough=False)[1]
     free = replace(TABLE, files=Files("venda*.csv", replaced=True), columns=TABLE.columns[1:])
     assert [file.name for file in new(arrived(tmp_path, [free]), [record])[0]] == ["venda.csv"]

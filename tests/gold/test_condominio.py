@@ -1,0 +1,106 @@
+"""The three reports on condominiums, made once more in plain Python from the files, and compared."""
+
+import csv
+import random
+import shutil
+from collections import defaultdict
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conf.settings import PROJECT
+from pipelines import catalogue, records
+from tests.conftest import Lake
+
+REAL = PROJECT.parent / "shared/data/condominio"
+
+
+def read(folder: Path, name: str) -> dict[int, list[str]]:
+    """The lines of a file by their number; what the last column has too much is joined to it."""
+    with (folder / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    width = len(header)
+    return {number: [*row[: width - 1], ",".join(row[width - 1 :])] for number, row in enumerate(rows, 1)}
+
+
+def oracle(folder: Path) -> tuple[dict[str, list[tuple[Any, ...]]], tuple[int, int]]:
+    """The reports by their keys; rows whose resident lives elsewhere, and that came before their resident."""
+    places, people = read(folder, "condominios"), read(folder, "moradores")
+    properties, sales = read(folder, "imoveis"), read(folder, "transacoes")
+    of_place: dict[tuple[int, str], list[Decimal]] = defaultdict(list)
+    of_person: dict[int, list[Decimal]] = defaultdict(list)
+    of_day: dict[tuple[date, str], list[Decimal]] = defaultdict(list)
+    elsewhere = early = 0
+    for home, person, day, amount in sales.values():
+        kind, of_home, _ = properties[int(home)]
+        _, of_resident, registered = people[int(person)]
+        of_place[int(of_home), "imoveis"].append(Decimal(amount))
+        of_place[int(of_resident), "moradores"].append(Decimal(amount))
+        of_person[int(person)].append(Decimal(amount))
+        of_day[date.fromisoformat(day), kind].append(Decimal(amount))
+        elsewhere += of_home != of_resident
+        early += date.fromisoformat(day) < date.fromisoformat(registered)
+    reports: dict[str, list[tuple[Any, ...]]] = {
+        "transacoes_por_condominio": [
+            (key, name, *(f(of_place[key, whose]) for whose in ("imoveis", "moradores") for f in (len, sum)))
+            for key, (name, _) in places.items()
+        ],
+        "transacoes_por_morador": [
+            (key, name, len(of_person[key]), sum(of_person[key])) for key, (name, *_) in people.items()
+        ],
+        "transacoes_diarias_por_tipo_imovel": [(*key, len(some), sum(some)) for key, some in sorted(of_day.items())],
+    }
+    return reports, (elsewhere, early)
+
+
+def reported(lakehouse: Lake) -> tuple[dict[str, list[tuple[Any, ...]]], tuple[int, int]]:
+    rows = {table.name: (table, lakehouse.table("gold", table.name)) for table in catalogue.of("gold", "condominio")}
+    rules = records.read_rules(lakehouse.settings().silver_path, lakehouse.last("silver"))
+    failed = {rule.rule: rule.failed for rule in rules if rule.table == "transacoes"}
+    return {
+        name: [tuple(row.values()) for row in sorted(some, key=lambda row: tuple(row[key] for key in table.keys))]
+        for name, (table, some) in rows.items()
+    }, (
+        failed["property and resident have the same condominium"],
+        failed["the resident was registered before the transaction"],
+    )
+
+
+def made_up(lakehouse: Lake, dice: random.Random) -> None:
+    """Few names and days; residents who buy elsewhere, and before they came; a place without any sale."""
+    lines = {
+        "condominios": ["nome,endereco", *(f"C{n % 2},Rua {n}, {n}" for n in range(1, 5))],
+        "moradores": ["nome,condominio_id,data_registro"]
+        + [f"{dice.choice(['Ana', 'Bia'])},{dice.randint(1, 3)},2024-01-0{dice.randint(1, 9)}" for _ in range(9)],
+        "imoveis": ["tipo,condominio_id,valor"]
+        + [f"{dice.choice(['Casa', 'Duplex'])},{dice.randint(1, 3)},{n}.10" for n in range(9)],
+        "transacoes": ["imovel_id,morador_id,data_transacao,valor_transacao"]
+        + [
+            f"{dice.randint(1, 9)},{dice.randint(1, 8)},2024-01-0{dice.randint(1, 9)},{dice.choice(['0.10', '-5.05', '9999999999999.99'])}"
+            for _ in range(60)
+        ],
+    }
+    for at, (name, some) in enumerate(lines.items()):
+        lakehouse.drop(f"{name}.csv", "\n".join(some), at)
+
+
+def test_made_up_sales_are_reported_as_the_questions_say(condominio: Lake) -> None:
+    made_up(condominio, random.Random(3))
+    condominio.run(QUALITY__MAX_QUARANTINED="0")
+    expected, (elsewhere, early) = oracle(condominio.folder / "landing/condominio")
+    by_place = expected["transacoes_por_condominio"]
+    assert any(row[2:4] != row[4:] for row in by_place) and by_place[3][2:] == (0, 0, 0, 0)
+    assert 0 < elsewhere < 60 and 0 < early < 60
+    assert reported(condominio) == (expected, (elsewhere, early))
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the real files are not here")
+def test_the_real_files_are_taken_whole_and_reported(condominio: Lake) -> None:
+    shutil.copytree(REAL, condominio.folder / "landing/condominio")
+    condominio.run(QUALITY__MAX_QUARANTINED="0")
+    assert reported(condominio) == oracle(REAL)
+    addresses = [row["endereco"] for row in condominio.table("silver", "condominios")]
+    assert addresses[0] == "Rua das Palmeiras, 123, Centro" and len(addresses) == 3

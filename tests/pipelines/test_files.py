@@ -1,0 +1,345 @@
+"""Files through all layers: no line lost, none twice, none that shifts its neighbours; the same in one run as in many."""
+
+import json
+import os
+import random
+import shutil
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bronze.condominio import imoveis
+from conf.contract import Column, Csv, Files, Table
+from pipelines import catalogue, intake, lake, landing, records
+from pipelines.content import stored
+from pipelines.errors import ContractFault, QualityFault, SourceFault
+from pipelines.history import restore
+from pipelines.maintain import maintain
+from pipelines.reconcile import reconcile
+from pipelines.report import Report
+from pipelines.run import run_layers
+from tests.condominio import NAMES, PARENTS, SALES, drop_all, everything, some_files
+from tests.conftest import Cli, Lake
+
+
+def aside(lakehouse: Lake, name: str = "transacoes") -> dict[int, tuple[list[str], dict[str, str]]]:
+    """The quarantine of a table: reasons and what bronze could not hold, by key."""
+    rows = lakehouse.table("silver", f"{name}__quarantine")
+    return {row[f"{catalogue_key(name)}"]: (row["_reasons"], json.loads(row["_rescued"] or "{}")) for row in rows}
+
+
+def catalogue_key(name: str) -> str:
+    return next(table.keys[0] for table in catalogue.of("silver", "condominio") if table.name == name)
+
+
+def agreed(lakehouse: Lake, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    with Report() as report:
+        reconcile(lakehouse.settings(), (lakehouse.domain,), report, lakehouse.spark)
+    return capsys.readouterr().out
+
+
+def test_a_line_that_is_no_row_is_set_aside_with_its_text_and_its_neighbours_stay(
+    condominio: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["1,1,2024-03-01,10.00", "2,2,2024-03-02", "2,2,2024-03-02,20.00,x", '"1,1,2024-03-03,30.00']
+    drop_all(condominio)
+    data = "\n".join([*lines, "1,1,2024-03-04,40.00", "1,1,2024-03-05,\xe9", "1,2,2024-03-06,60.00"]).encode("latin-1")
+    condominio.drop("transacoes_1.csv", SALES.encode() + data, 20)
+    condominio.run()
+    assert [(row["transacao_id"], row["valor_transacao"]) for row in condominio.table("silver", "transacoes")] == [
+        (1, Decimal("10.00")),
+        (5, Decimal("40.00")),
+        (7, Decimal("60.00")),
+    ]
+    why = {2: "it has 3 fields, not 4", 3: "it has 5 fields, not 4", 4: "a quoted field does not end"}
+    expected = {key: (["line:unreadable"], {"_line": lines[key - 1], "_why": said}) for key, said in why.items()}
+    expected[6] = (["line:unreadable"], {"_line": "1,1,2024-03-05,\\xe9", "_why": "it has bytes that are no utf-8"})
+    assert aside(condominio) == expected
+    bronze = condominio.table("bronze", "transacoes")
+    assert [(row["_source_file"], row["_source_row"]) for row in bronze] == [
+        ("transacoes_1.csv", line) for line in range(2, 9)
+    ]
+    assert "everything agrees" in agreed(condominio, capsys)
+
+
+def test_a_value_that_does_not_fit_and_a_missing_one_have_reasons_of_their_own(condominio: Lake) -> None:
+    drop_all(condominio, "1,1,2024-03-01,1e3", "1,1,01/03/2024,5.00", "1,,2024-03-01,5.00", "1,1,2024-03-01,0.005")
+    condominio.run()
+    assert aside(condominio) == {
+        1: (["unreadable:valor_transacao"], {"valor_transacao": "1e3"}),
+        2: (["unreadable:data_transacao"], {"data_transacao": "01/03/2024"}),
+        3: (["morador_id:null"], {}),
+        4: (["unreadable:valor_transacao"], {"valor_transacao": "0.005"}),
+    }
+
+
+def test_a_file_with_another_header_goes_to_quarantine_whole_and_the_run_says_why(
+    condominio: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drop_all(condominio, "1,1,2024-03-01,10.00")
+    condominio.drop("transacoes_2.csv", "imovel,morador,dia,valor\n1,1,2024-03-02,7.00\n", 20)
+    condominio.drop("transacoes_3.csv", SALES + "1,1,2024-03-03,20.00\n", 30)
+    condominio.run()
+    assert "no line of transacoes_2.csv is a row: its header has no imovel_id" in capsys.readouterr().err
+    assert [row["transacao_id"] for row in condominio.table("silver", "transacoes")] == [1, 4]
+    assert [kept["_line"] for _, kept in aside(condominio).values()] == [
+        "imovel,morador,dia,valor",
+        "1,1,2024-03-02,7.00",
+    ]
+
+
+def test_an_unquoted_comma_of_the_last_column_is_kept_and_counted(condominio: Lake) -> None:
+    drop_all(condominio)
+    condominio.drop("condominios_2.csv", 'nome,endereco\nSol,"Rua do Sol, 7"\nLua,Rua da Lua\n', 20)
+    settings = condominio.run("bronze", "silver")
+    assert [row["endereco"] for row in condominio.table("silver", "condominios")] == [
+        "Rua das Palmeiras, 123, Centro",
+        "Avenida das Flores",
+        "Rua do Sol, 7",
+        "Rua da Lua",
+    ]
+    rules = {rule.rule: rule for rule in records.read_rules(settings.silver_path, condominio.last("silver"))}
+    assert (rules["endereco is quoted where it has a ,"].failed, rules["line:unreadable"].failed) == (1, 0)
+
+
+def test_the_limit_of_quarantine_ends_a_run_and_nothing_is_lost(condominio: Lake) -> None:
+    drop_all(condominio, "1,1,2024-03-01,10.00", "x")
+    with pytest.raises(QualityFault, match="1 of 2 rows .* line:unreadable 1"):
+        condominio.run(QUALITY__MAX_QUARANTINED="0.4")
+    condominio.run()
+    assert len(aside(condominio)) == 1
+
+
+def test_a_file_is_taken_once_and_with_other_content_it_is_an_error_that_says_so(condominio: Lake) -> None:
+    drop_all(condominio, "1,1,2024-03-01,10.00")
+    condominio.run()
+    before = everything(condominio)
+    condominio.drop("transacoes.csv", SALES + "1,1,2024-03-01,10.00\n", 99)  # the same again, younger
+    condominio.run()
+    assert everything(condominio) == before
+    assert {table.how for layer in ("bronze", "silver", "gold") for table in condominio.last(layer).tables} == {
+        "unchanged"
+    }
+    condominio.drop("transacoes.csv", SALES + "1,1,2024-03-01,99.00\n", 10)
+    condominio.drop("transacoes_2.csv", SALES + "1,1,2024-03-01,5.00\n", 11)
+    with pytest.raises(SourceFault, match=r"transacoes\.csv was taken by run 1 and has other content now"):
+        condominio.run()
+    assert everything(condominio) == before
+
+
+def test_the_rows_of_a_file_that_left_the_landing_folder_stay(
+    condominio: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drop_all(condominio, "1,1,2024-03-01,10.00")
+    condominio.run()
+    before = everything(condominio)
+    (condominio.folder / "landing/condominio/transacoes.csv").unlink()
+    condominio.run(full="transacoes imoveis")
+    assert everything(condominio) == before
+    assert (
+        "bronze.transacoes: not read again: 1 of its files, as transacoes.csv, are not there" in capsys.readouterr().err
+    )
+    assert condominio.last("bronze").table("imoveis").how == "whole: asked for"
+    said = agreed(condominio, capsys)
+    assert "source.transacoes: not compared, for the file is gone or another one now: transacoes.csv" in said
+
+
+def test_ids_are_given_by_time_then_name_and_stay_what_they_are(condominio: Lake) -> None:
+    drop_all(condominio)
+    for name, at in (("c", 30), ("b", 20), ("a", 30)):
+        condominio.drop(f"moradores_{name}.csv", f"nome,condominio_id,data_registro\n{name},1,\n", at)
+    condominio.run("bronze")
+    condominio.drop("moradores_0.csv", "nome,condominio_id,data_registro\nlate,1,\n", 5)
+    condominio.run("bronze")
+    found = {row["morador_id"]: row["nome"] for row in condominio.table("bronze", "moradores")}
+    assert found == {1: "Ana", 2: "Ana", 3: "b", 4: "a", 5: "c", 6: "late"}
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 6))])
+def test_many_runs_of_some_files_give_what_one_run_of_all_gives(
+    condominio: Lake, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dice = random.Random(seed)
+    whole = Lake(tmp_path / "whole", condominio.address, condominio.spark, "condominio")
+    for at, (name, text) in enumerate(some_files(dice, 16), 1):
+        whole.drop(name, text, at)
+        condominio.drop(name, text, at)
+        if dice.random() < 0.4:
+            condominio.run()
+    condominio.run()
+    whole.run()
+    assert everything(condominio) == everything(whole)
+    assert "everything agrees" in agreed(condominio, capsys)
+    serial = condominio.table("bronze", "transacoes")
+    assert [row["transacao_id"] for row in serial] == list(range(1, len(serial) + 1))
+
+
+def test_a_row_waits_in_quarantine_for_its_parent(condominio: Lake) -> None:
+    condominio.drop("transacoes.csv", SALES + "1,1,2024-03-01,10.00\n", 1)
+    condominio.drop("moradores.csv", PARENTS["moradores.csv"], 2)
+    condominio.run()
+    assert aside(condominio)[1][0] == ["imoveis:missing", "moradores:quarantined"]
+    condominio.drop("imoveis.csv", PARENTS["imoveis.csv"], 3)
+    condominio.drop("condominios.csv", PARENTS["condominios.csv"], 4)
+    condominio.run()
+    assert aside(condominio) == {} and len(condominio.table("silver", "transacoes")) == 1
+
+
+def test_a_restored_bronze_takes_the_later_files_again_with_the_same_ids(condominio: Lake) -> None:
+    drop_all(condominio, "1,1,2024-03-01,10.00")
+    settings = condominio.run()
+    condominio.drop("transacoes_2.csv", SALES + "2,2,2024-03-02,20.00\n2,2,2024-03-03,30.00\n", 20)
+    condominio.run()
+    before = everything(condominio)
+    with Report() as report:
+        restore(settings, "bronze/1", report)
+    assert len(condominio.table("bronze", "transacoes")) == 1
+    condominio.drop("transacoes_3.csv", SALES + "1,1,2024-03-04,40.00\n", 30)
+    condominio.run()
+    after = everything(condominio)
+    assert [row["transacao_id"] for row in after["transacoes"]] == [1, 2, 3, 4]
+    assert after["transacoes"][:3] == before["transacoes"]
+    restore(settings, "bronze/2", Report())
+    condominio.run()
+    assert everything(condominio) == after
+
+
+def test_many_small_files_do_not_stay_many_data_files(condominio: Lake, capsys: pytest.CaptureFixture[str]) -> None:
+    drop_all(condominio)
+    for number in range(12):
+        condominio.drop(f"transacoes_{number}.csv", SALES + f"1,1,2024-03-01,{number}.00\n", 20 + number)
+        settings = condominio.run("bronze")
+    path = settings.bronze_path / "condominio" / "transacoes"
+    assert len(lake.file_paths(path, condominio.last("bronze").table("transacoes").version)) < 9
+    with Report() as report:
+        maintain(settings, report)
+    condominio.run()
+    assert [row["valor_transacao"] for row in condominio.table("silver", "transacoes")] == list(range(12))
+    assert "everything agrees" in agreed(condominio, capsys)
+
+
+def test_a_column_that_is_new_in_the_contract_is_read_from_the_files_again(
+    condominio: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop_all(condominio)
+    condominio.drop("imoveis_2.csv", "tipo,condominio_id,valor,quartos\nCasa,1,7.00,3\n", 20)
+    condominio.run("bronze")
+    assert [row["_extra"] for row in condominio.table("bronze", "imoveis")] == [None, None, '{"quartos": "3"}']
+    rooms = Column("quartos", "integer", "Rooms", nullable=True, optional=True)
+    monkeypatch.setitem(imoveis.TABLE.__dict__, "columns", (*imoveis.TABLE.columns, rooms))
+    condominio.run("bronze")
+    rows = condominio.table("bronze", "imoveis")
+    assert [(row["imovel_id"], row["quartos"]) for row in rows] == [(1, None), (2, None), (3, 3)]
+    assert condominio.last("bronze").table("imoveis").how == "whole: its columns changed"
+    (condominio.folder / "landing/condominio/imoveis.csv").unlink()
+    monkeypatch.setitem(imoveis.TABLE.__dict__, "columns", imoveis.TABLE.columns[:-1])
+    with pytest.raises(ContractFault, match=r"1 of its files, as imoveis\.csv, left the landing folder"):
+        condominio.run("bronze")
+
+
+def test_a_column_that_no_contract_names_is_told_of_or_ends_a_run_where_the_schema_is_frozen(
+    condominio: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drop_all(condominio)
+    condominio.run("bronze")
+    condominio.drop("imoveis_2.csv", "tipo,condominio_id,valor,cor\nCasa,1,7.00,azul\n", 20)
+    with pytest.raises(ContractFault, match=r"imoveis_2\.csv: column cor is new.*the schema is frozen"):
+        condominio.run("bronze", SCHEMA_DRIFT="freeze")
+    condominio.run("bronze")
+    assert "file imoveis_2.csv: column cor is new" in capsys.readouterr().err
+    condominio.drop("imoveis_3.csv", "tipo,condominio_id,valor,cor\nCasa,1,8.00,azul\n", 30)
+    condominio.run("bronze", SCHEMA_DRIFT="freeze")
+
+
+def test_reconcile_finds_a_row_of_bronze_that_is_not_what_its_file_has(
+    condominio: Lake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = landing.take
+
+    def wrong(files: Any, place: Any, first: int, report: Report) -> Any:
+        path = files[0].path
+        text = path.read_text("utf-8")
+        stat = path.stat()
+        path.write_text(text.replace("200.50", "999.99"), "utf-8")
+        try:
+            return true(files, place, first, report)
+        finally:
+            path.write_text(text, "utf-8")
+            os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+    drop_all(condominio)
+    monkeypatch.setattr(intake, "take", wrong)
+    settings = condominio.run("bronze")
+    taken = {one.name: one.sha256 for one in records.read_files(settings.bronze_path, "condominio")}
+    true_hash = lake.sha256(condominio.folder / "landing/condominio/imoveis.csv")
+    monkeypatch.setattr("pipelines.landing_check.hashed", lambda file: taken[file.name])
+    assert taken["imoveis.csv"] != true_hash
+    with pytest.raises(QualityFault, match="1 difference"):
+        agreed(condominio, capsys)
+    out = capsys.readouterr().out
+    assert "bronze.imoveis is not what its files have: 1 row changed in valor, key imoveis.csv, 3" in out
+
+
+def test_domains_run_apart_and_what_one_cannot_do_does_not_keep_the_others_from_their_work(
+    condominio: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drop_all(condominio, "1,1,2024-03-01,10.00")
+    varejo = Lake(condominio.folder, condominio.address, condominio.spark, "varejo")
+    varejo.drop("Sales.Customer.csv", b"\xff")
+    settings = condominio.settings().model_copy(update={"retry_seconds": 0})
+    with Report() as report:
+        runs, faults = run_layers(settings, {"bronze", "silver", "gold"}, report, condominio.spark)
+    assert [(layer, run.domain) for layer, run in runs if run.domain == "condominio"] == [
+        (layer, "condominio") for layer in ("bronze", "silver", "gold")
+    ]
+    assert [fault.kind for fault in faults] == ["source"], "there is no such server"
+    assert "cartoes: source: PostgreSQL" in capsys.readouterr().err
+    shutil.rmtree(condominio.folder / "landing/condominio")
+    with Report() as report:
+        runs, _ = run_layers(settings, {"bronze"}, report, condominio.spark)
+    assert [run.domain for _, run in runs] == ["varejo"]
+    assert "condominio was left out: its source, " in capsys.readouterr().err
+
+
+def test_a_newer_export_takes_the_place_of_the_earlier_one_bad_lines_too(
+    varejo: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = "SpecialOfferID;ProductID;rowguid;ModifiedDate\r\n"
+    row = "{};{};A;2011-04-01 00:00:00.000\r\n"
+    varejo.drop("Sales.SpecialOfferProduct.csv", head + row.format(1, 680) + row.format(2, 680) + "x\r\n")
+    varejo.run("bronze", "silver")
+    assert len(varejo.table("silver", "special_offer_product__quarantine")) == 3, "there is no product"
+    varejo.drop("Sales.SpecialOfferProduct.csv", "\ufeff" + head + row.format(2, 680) + "y\r\n" + row.format(3, 706))
+    varejo.run("bronze", "silver")
+    assert varejo.last("bronze").table("special_offer_product").how == "1 file: 3 written, 3 replaced"
+    bronze = varejo.table("bronze", "special_offer_product")
+    assert [(row["SpecialOfferID"], row["_source_row"]) for row in bronze] == [(None, 3), (2, 2), (3, 4)]
+    assert "everything agrees" in agreed(varejo, capsys)
+
+
+def test_contracts_of_files_that_cannot_be_kept_are_refused() -> None:
+    serial = Column("id", "bigint", "Id", key=True, serial=True)
+    with pytest.raises(ValueError, match="do not stay where files are replaced"):
+        Table("bronze.x.y", "One row per y.", (serial,), files=Files("y.csv", Csv(), replaced=True))
+
+
+def test_the_seed_writes_files_once_and_never_over_others(cli: Cli) -> None:
+    env = {"DOMAIN": "condominio", "LAKEHOUSE_SEED__MOVIMENTOS": "200"}
+    assert cli("seed", env=env).returncode == 0
+    folder = cli.folder / "landing/condominio"
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert set(first) == {f"{name}.csv" for name in NAMES}
+    assert "the fake files are there already" in cli("seed", env=env).stderr
+    refused = cli("seed", env=env | {"LAKEHOUSE_SEED__MOVIMENTOS": "201"})
+    assert refused.returncode == 3 and "has files that `make seed` did not make so; move them away" in refused.stderr
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+
+
+def test_stored_types_are_those_of_the_contract(condominio: Lake) -> None:
+    drop_all(condominio)
+    settings = condominio.run("bronze")
+    types = stored(settings.bronze_path, condominio.last("bronze"), imoveis.TABLE).types
+    assert types["valor"] == "decimal(15,2)" and types["_source_row"] == "bigint"
