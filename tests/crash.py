@@ -49,7 +49,7 @@ POINTS = {
     "bronze, recorded": Point("bronze", "pipelines.records:record", complete=True, keyed=True),
     "silver, Spark wrote, files not in place": Point("silver", "pipelines.spark:write_parquet"),
     "silver, files in place, not proved": Point("silver", "pipelines.proof:evidence", "before", 3, long=True),
-    "silver, half of the tables committed": Point("silver", "pipelines.lake:commit_files", nth=4),
+    "silver, half of the tables committed": Point("silver", "pipelines.lake:commit_files", nth=4, long=True),
     "silver, rules written, not the run": Point("silver", "pipelines.records:_append", keyed=True, long=True),
     "gold, rows written, no CSV": Point("gold", "pipelines.export:draft", "before"),
     "gold, CSV written, not read back": Point("gold", "pipelines.export:read_back", "before", long=True),
@@ -72,6 +72,16 @@ POINTS = {
     "restore, half of the tables": Point("restore", "pipelines.records:restore", nth=2),
     "maintain, some files removed": Point("maintain", "pipelines.maintain:remove", nth=2),
     "maintain, compacted, not recorded": Point("maintain", "pipelines.lake:commit_changes"),
+}
+# Of a stream, which takes files in micro-batches, the second of which is killed where the first is the same step.
+STREAM_POINTS = {
+    "nothing taken": Point("stream", "pipelines.intake:waiting", nth=2, long=True),
+    "rows written, not committed": Point("stream", "pipelines.landing:take", long=True),
+    "half of the tables committed": Point("stream", "pipelines.lake:commit_files", nth=2, long=True),
+    "files recorded, not the run": Point("stream", "pipelines.records:_append_of", nth=2),
+    "bronze recorded": Point("stream", "pipelines.records:record", nth=4, long=True),
+    "silver recorded": Point("stream", "pipelines.records:record", nth=5, long=True),
+    "gold recorded, Spark not told": Point("stream", "pipelines.records:record", nth=6, long=True),
 }
 
 
@@ -130,13 +140,13 @@ def shared_session(_: Settings) -> Iterator[SparkSession]:
 if __name__ == "__main__":
     from pipelines.__main__ import main
 
-    for module in ("bronze", "silver", "gold", "export", "maintain", "history", "spark"):
+    for module in ("bronze", "silver", "gold", "export", "maintain", "history", "spark", "intake", "stream"):
         importlib.import_module(f"pipelines.{module}")
     sys.modules["pipelines.maintain"].MANY = 1  # type: ignore[attr-defined]  # the tables are small
     if GATEWAY in os.environ:
         sys.modules["pipelines.spark"].session = shared_session  # type: ignore[attr-defined]
-    if sys.argv[1] in POINTS:
-        arm(POINTS[sys.argv[1]], {"kill": kill, "error": error, "full": full}[sys.argv[2]])
+    if point := (POINTS | STREAM_POINTS).get(sys.argv[1]):
+        arm(point, {"kill": kill, "error": error, "full": full}[sys.argv[2]])
     code = main(sys.argv[3:])
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,0 +1,160 @@
+"""A stream of files gives what one batch load of the same files gives: in any order, killed anywhere, beside other runs."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from pipelines import records
+from pipelines.history import restore
+from pipelines.report import Report
+from tests.condominio import PARENTS, SALES, drop_all, everything, some_files
+from tests.conftest import NOWHERE, Cli, Lake, clean_environment
+from tests.crash import STREAM_POINTS
+
+ENV = {"DOMAIN": "condominio", "LAKEHOUSE_STREAM__MAX_FILES_PER_TRIGGER": "3"}
+
+
+@pytest.fixture
+def lakehouse(tmp_path: Path, spark: SparkSession) -> Lake:
+    """The folder that the command line works in."""
+    return Lake(tmp_path, NOWHERE, spark, "condominio")
+
+
+def batch(lakehouse: Lake, folder: Path) -> Lake:
+    """A lake that took the same files in one run."""
+    whole = Lake(folder, NOWHERE, lakehouse.spark, "condominio")
+    shutil.copytree(lakehouse.folder / "landing", folder / "landing")
+    whole.run()
+    return whole
+
+
+def taken_once(lakehouse: Lake) -> bool:
+    names = [one.name for one in records.read_files(lakehouse.settings().bronze_path, "condominio")]
+    return len(names) == len(set(names))
+
+
+@contextmanager
+def streaming(folder: Path, *command: str) -> Iterator["subprocess.Popen[str]"]:
+    """A stream in a process of its own, its words in a file."""
+    words = [sys.executable, "-u", "-m", *(command or ("pipelines",)), "stream"]
+    with (folder / "said").open("a") as said:
+        process = subprocess.Popen(
+            words, cwd=folder, env=clean_environment(folder) | ENV, stdout=said, stderr=said, text=True
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def heard(folder: Path, text: str, process: "subprocess.Popen[str]", seconds: float = 120) -> str:
+    """What the stream has said, once it has said a text."""
+    until = time.monotonic() + seconds
+    while text not in (said := (folder / "said").read_text()):
+        assert time.monotonic() < until and process.poll() is None, said
+        time.sleep(0.1)
+    return said
+
+
+def test_what_is_there_is_taken_and_the_stream_ends(cli: Cli, lakehouse: Lake, tmp_path: Path) -> None:
+    for at, (name, text) in enumerate(some_files(random.Random(5), 8), 1):
+        lakehouse.drop(name, text, at)
+    lakehouse.drop("transacoes_x.csv", b"\x00\xff\xfe;;;\n\n\xff", 20)
+    lakehouse.drop("moradores_x.csv", "", 21)
+    done = cli("stream", env=ENV | {"ONCE": "1"})
+    assert done.returncode == 0, done.stderr
+    progress = [line for line in done.stderr.splitlines() if ", batch " in line]
+    assert [line.split(": ")[1].split(",")[0] for line in progress] == ["3 files"] * 3
+    assert "condominio: 9 files taken" in done.stderr
+    assert "rows are set aside, more than LAKEHOUSE_QUALITY__MAX_QUARANTINED=0.05" in done.stderr
+    assert "warning: bronze.transacoes: no line of transacoes_x.csv is a row: " in done.stderr
+    assert everything(lakehouse) == everything(batch(lakehouse, tmp_path / "batch"))
+    again = cli("stream", env=ENV | {"ONCE": "1"})
+    assert again.returncode == 0 and "condominio: 0 files taken" in again.stderr
+    assert taken_once(lakehouse)
+
+
+def test_files_that_come_while_it_runs_are_taken_beside_other_runs_until_a_signal_ends_it(
+    cli: Cli, lakehouse: Lake, tmp_path: Path
+) -> None:
+    with streaming(cli.folder) as process:
+        heard(cli.folder, "watching", process)
+        lakehouse.drop("transacoes.csv", SALES + "1,1,2024-03-01,10.00\n2,2,2024-03-02,x\n", 1)
+        heard(cli.folder, "1 files", process)
+        for at, (name, text) in enumerate(PARENTS.items(), 2):
+            lakehouse.drop(name, text, at)
+        runs = cli("bronze", "silver", "gold", env={"DOMAIN": "condominio"})
+        assert runs.returncode in (0, 4), runs.stderr
+        lakehouse.drop("transacoes_2.csv", "imovel;morador\n", 10)
+        said = heard(cli.folder, "no line of transacoes_2.csv is a row", process)
+        lakehouse.drop("transacoes_3.csv", SALES + "1,1,2024-03-03,30.00\n", 11)
+        while len(records.read_files(lakehouse.settings().bronze_path, "condominio")) < 6:
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0, said
+        said = (cli.folder / "said").read_text()
+    assert "Traceback" not in said and "condominio: stopped; what was taken is complete" in said
+    lakehouse.run()
+    assert everything(lakehouse) == everything(batch(lakehouse, tmp_path / "batch"))
+    assert taken_once(lakehouse)
+
+
+@pytest.mark.parametrize(
+    "point", [pytest.param(name, marks=[pytest.mark.long] * one.long) for name, one in STREAM_POINTS.items()]
+)
+def test_killed_between_any_two_steps_a_stream_goes_on_as_if_nothing_was(
+    cli: Cli, lakehouse: Lake, tmp_path: Path, point: str
+) -> None:
+    for at, (name, text) in enumerate(some_files(random.Random(9), 4), 1):
+        lakehouse.drop(name, text, at)
+    lakehouse.drop("transacoes.csv", SALES + "1,1,2024-03-01,10.00\n", 0)
+    env = clean_environment(cli.folder) | ENV | {"ONCE": "1"}
+    command = [sys.executable, "-m", "tests.crash", point, "kill", "stream"]
+    killed = subprocess.run(command, cwd=cli.folder, env=env, capture_output=True, text=True, timeout=200)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    lakehouse.drop("moradores_zz.csv", PARENTS["moradores.csv"], 50)
+    done = cli("stream", env=ENV | {"ONCE": "1"})
+    assert done.returncode == 0, done.stderr
+    assert everything(lakehouse) == everything(batch(lakehouse, tmp_path / "batch"))
+    assert taken_once(lakehouse)
+
+
+def test_a_checkpoint_that_is_lost_or_knows_more_than_the_lake_does_no_harm(
+    cli: Cli, lakehouse: Lake, tmp_path: Path
+) -> None:
+    drop_all(lakehouse, "1,1,2024-03-01,10.00")
+    assert cli("stream", env=ENV | {"ONCE": "1"}).returncode == 0
+    settings, before = lakehouse.settings(), everything(lakehouse)
+    shutil.rmtree(settings.bronze_path / "condominio/_checkpoint")
+    assert "condominio: 0 files taken" in cli("stream", env=ENV | {"ONCE": "1"}).stderr
+    assert everything(lakehouse) == before
+    with Report() as report:
+        restore(settings, "bronze/1", report)  # three files of four
+    assert "condominio: 1 files taken" in cli("stream", env=ENV | {"ONCE": "1"}).stderr
+    assert everything(lakehouse) == before == everything(batch(lakehouse, tmp_path / "batch"))
+    offsets = settings.bronze_path / "condominio/_checkpoint/offsets"
+    for file in offsets.iterdir():
+        file.write_bytes(b"") if file.name.isdigit() else file.unlink()
+    lakehouse.drop("moradores_2.csv", PARENTS["moradores.csv"], 50)
+    broken = cli("stream", env=ENV | {"ONCE": "1"})
+    assert broken.returncode == 5 and "_checkpoint cannot be used; delete it" in broken.stderr
+
+
+def test_without_a_domain_of_files_it_says_what_to_type(cli: Cli) -> None:
+    for domain in ("", "cartoes", "condominio,varejo"):
+        done = cli("stream", env={"DOMAIN": domain})
+        assert done.returncode == 2 and "make stream DOMAIN=condominio" in done.stderr
+    assert cli("stream", env=ENV | {"ONCE": "yes"}).returncode == 2
+    assert not (cli.folder / "lake").exists() and os.environ.get("DOMAIN") is None
