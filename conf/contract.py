@@ -120,12 +120,21 @@ class Files:
 
 
 @dataclass(frozen=True)
+class Total:
+    """What a column of gold adds up to: the rows of an input, or the sum of one of its columns."""
+
+    table: "Table"
+    column: str = ""
+
+
+@dataclass(frozen=True)
 class Column:
     """One column: Spark SQL type name, comment, and what is promised of it.
 
     A key is never null. `optional`: the source may lack the column, which is then null. `source`: the column of the
     input table that it is made from, its own name unless said. `labels`: the known values; others pass with a warning.
-    `serial`: not in the files, but counted from 1, a number a line, in the order in which the files came.
+    `serial`: not in the files, but counted from 1, a number a line, in the order in which the files came. `total`: what
+    its values add up to; the run proves it.
     """
 
     name: str
@@ -140,6 +149,7 @@ class Column:
     rules: tuple[Rule, ...] = ()
     reference: Reference | None = None
     source: str = ""
+    total: Total | None = None
     fake: Fake | None = None
 
     @property
@@ -190,6 +200,10 @@ class Table:
     def __post_init__(self) -> None:
         if self.history and any(column.pii is Pii.CARD for column in self.columns):
             raise ValueError(f"{self.module}: no history is kept of card numbers")
+        if same := {column.name for column in self.columns} & {
+            reference.table.name for _, reference in self.references
+        }:
+            raise ValueError(f"{self.module}: rules cannot tell column {min(same)} from the table that is referred to")
         if self.files and self.files.replaced and any(column.serial for column in self.columns):
             raise ValueError(f"{self.module}: numbers that are counted do not stay where files are replaced")
 

@@ -14,8 +14,8 @@ from pipelines.records import Run, TableRun
 from pipelines.sql import quoted
 
 DELETED = "_deleted"
-# In `_rescued`, of a file: a line that is no row, why it is none; the column that took the rest of its line.
-LINE, WHY, REST = "_line", "_why", "_rest"
+# In `_rescued`, of a file: a line that is no row, why it is none, where it stands; the column that took the rest.
+LINE, WHY, AT, REST = "_line", "_why", "_at", "_rest"
 
 
 @dataclass(frozen=True)

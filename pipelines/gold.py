@@ -14,7 +14,7 @@ from conf.settings import Settings
 from pipelines import basis, lake
 from pipelines.catalogue import Entry
 from pipelines.content import stored
-from pipelines.duck import HASHING, engine, evidence
+from pipelines.duck import HASHING, Engine, engine, evidence
 from pipelines.errors import QualityFault
 from pipelines.proof import Built, prove
 from pipelines.records import Link, TableRun
@@ -66,7 +66,39 @@ def _whole(settings: Settings, spark: "SparkSession", link: Link, entry: Entry, 
     done = TableRun(table.name, 0, count, count, full_at=link.call.run.started, how=f"whole: {why}")
     built = Built(done, table, path, lake.schema_of(table, {}), files)
     built = prove(built, lake.types_of(table, {}), table.keys, count, {})
-    return like(settings, built, link, table.one_row_per) if table.one_row_per else built
+    if table.one_row_per:
+        return like(settings, built, link, table.one_row_per)
+    try:
+        _add_up(settings, built, link)
+    except BaseException:
+        built.discard()
+        raise
+    return built
+
+
+def _add_up(settings: Settings, built: Built, link: Link) -> None:
+    """Raises QualityFault where a key comes twice, or a column's sum is not the total that its contract promises."""
+    table, content = built.table, built.content
+
+    def asked(duck: Engine, what: str, rows: str) -> object:
+        found = duck.execute(f"SELECT {what} FROM {rows}").fetchone()
+        return found[0] if found else None
+
+    with engine(f"gold.{table.name}") as duck:
+        keys = ", ".join(map(quoted, table.keys))
+        if not asked(duck, f"count(*) = count(DISTINCT ({keys}))", content.sql):
+            raise QualityFault(f"gold.{table.name}: a key ({', '.join(table.keys)}) comes twice; gold stays as it was")
+        for column in (column for column in table.columns if column.total):
+            assert column.total is not None
+            one, name = column.total.table, column.total.column
+            rows = stored(settings.silver_path, link.upstream, one).sql
+            total = asked(duck, f"coalesce(sum({quoted(name)}), 0)" if name else "count(*)", rows)
+            if asked(duck, f"coalesce(sum({quoted(column.name)}), 0)", content.sql) != total:
+                what = f"the sum of {name}" if name else "the rows"
+                raise QualityFault(
+                    f"gold.{table.name}: {column.name} does not add up to {what} of silver.{one.name}; a join lost or "
+                    "multiplied rows, gold stays as it was"
+                )
 
 
 def like(settings: Settings, built: Built, link: Link, origin: Table) -> Built:

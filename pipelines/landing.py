@@ -23,7 +23,7 @@ from conf.contract import Table
 from pipelines import lake
 from pipelines.arrow import arrow_type, writer_of
 from pipelines.changes import Place
-from pipelines.content import DELETED, LINE, REST, WHY
+from pipelines.content import AT, DELETED, LINE, REST, WHY
 from pipelines.delimited import Bad, Row, rows, unread
 from pipelines.errors import ContractFault, SourceFault
 from pipelines.records import Taken
@@ -227,7 +227,10 @@ def _shape(table: Table, header: Row | Bad | None) -> Shape | str:
 def _batch(file: File, shape: Shape, lines: list[Row | Bad], run: int, first: int) -> pa.RecordBatch:
     """Lines as rows of bronze: what a column cannot hold is null and stands in `_rescued`, as does a bad line."""
     table, dialect = file.table, file.table.files.dialect  # type: ignore[union-attr]
-    rescued = [{LINE: one.raw, WHY: one.why} if isinstance(one, Bad) else dict[str, str]() for one in lines]
+    rescued = [
+        {LINE: one.raw, WHY: one.why, AT: f"{file.name}, {one.line}"} if isinstance(one, Bad) else dict[str, str]()
+        for one in lines
+    ]
     made: dict[str, pa.Array] = {}
     for column in table.columns:
         if column.serial:

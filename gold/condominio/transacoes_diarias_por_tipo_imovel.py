@@ -3,7 +3,7 @@
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from conf.contract import Column, Table
+from conf.contract import Column, Table, Total
 from silver.condominio import imoveis, transacoes
 
 TABLE = Table(
@@ -13,8 +13,8 @@ TABLE = Table(
     columns=(
         Column("data_transacao", "date", "Day", key=True),
         Column("tipo", "string", "Property type; `sem tipo` where the property has none", key=True),
-        Column("transacoes", "bigint", "Transactions"),
-        Column("valor", "decimal(25,2)", "Their sum in reais"),
+        Column("transacoes", "bigint", "Transactions", total=Total(transacoes.TABLE)),
+        Column("valor", "decimal(25,2)", "Their sum in reais", total=Total(transacoes.TABLE, "valor_transacao")),
     ),
 )
 

@@ -4,8 +4,10 @@ elsewhere. One row per condominium."""
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from conf.contract import Column, Table
+from conf.contract import Column, Table, Total
 from silver.condominio import condominios, imoveis, moradores, transacoes
+
+ROWS, AMOUNT = Total(transacoes.TABLE), Total(transacoes.TABLE, "valor_transacao")
 
 TABLE = Table(
     __name__,
@@ -14,10 +16,10 @@ TABLE = Table(
     columns=(
         Column("condominio_id", "bigint", "Condominium id", key=True),
         Column("nome_condominio", "string", "Name", nullable=True),
-        Column("transacoes_imoveis", "bigint", "Transactions of its properties"),
-        Column("valor_imoveis", "decimal(25,2)", "Their sum in reais"),
-        Column("transacoes_moradores", "bigint", "Transactions of its residents"),
-        Column("valor_moradores", "decimal(25,2)", "Their sum in reais"),
+        Column("transacoes_imoveis", "bigint", "Transactions of its properties", total=ROWS),
+        Column("valor_imoveis", "decimal(25,2)", "Their sum in reais", total=AMOUNT),
+        Column("transacoes_moradores", "bigint", "Transactions of its residents", total=ROWS),
+        Column("valor_moradores", "decimal(25,2)", "Their sum in reais", total=AMOUNT),
     ),
 )
 

@@ -3,7 +3,7 @@
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from conf.contract import Column, Pii, Table
+from conf.contract import Column, Pii, Table, Total
 from silver.condominio import moradores, transacoes
 
 TABLE = Table(
@@ -13,8 +13,8 @@ TABLE = Table(
     columns=(
         Column("morador_id", "bigint", "Resident id", key=True),
         Column("nome", "string", "Full name", nullable=True, pii=Pii.DIRECT),
-        Column("transacoes", "bigint", "Transactions of the resident"),
-        Column("valor", "decimal(25,2)", "Their sum in reais"),
+        Column("transacoes", "bigint", "Transactions of the resident", total=Total(transacoes.TABLE)),
+        Column("valor", "decimal(25,2)", "Their sum in reais", total=Total(transacoes.TABLE, "valor_transacao")),
     ),
 )
 

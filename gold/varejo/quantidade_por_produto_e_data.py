@@ -3,7 +3,7 @@
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from conf.contract import Column, Table
+from conf.contract import Column, Table, Total
 from silver.varejo import sales_order_detail, sales_order_header
 
 TABLE = Table(
@@ -13,7 +13,7 @@ TABLE = Table(
     columns=(
         Column("ProductID", "bigint", "Product id", key=True),
         Column("OrderDate", "timestamp_ntz", "When the orders were placed", key=True),
-        Column("quantidade", "bigint", "Sum of OrderQty"),
+        Column("quantidade", "bigint", "Sum of OrderQty", total=Total(sales_order_detail.TABLE, "OrderQty")),
     ),
 )
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from conf.settings import PROJECT
-from pipelines import catalogue, records
+from pipelines import catalogue, gold, records
+from pipelines.errors import QualityFault
 from tests.conftest import Lake
 
 REAL = PROJECT.parent / "shared/data/condominio"
@@ -95,6 +96,31 @@ def test_made_up_sales_are_reported_as_the_questions_say(condominio: Lake) -> No
     assert any(row[2:4] != row[4:] for row in by_place) and by_place[3][2:] == (0, 0, 0, 0)
     assert 0 < elsewhere < 60 and 0 < early < 60
     assert reported(condominio) == (expected, (elsewhere, early))
+
+
+def test_a_join_that_loses_or_multiplies_rows_ends_the_run_and_the_old_gold_stays(
+    condominio: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_up(condominio, random.Random(4))
+    condominio.run()
+    before, true = condominio.last("gold"), gold.transformed
+    for wrong, said in (
+        (lambda rows: rows.where("morador_id <> 1"), "transacoes does not add up to the rows of silver.transacoes"),
+        (
+            lambda rows: rows.withColumn("valor", rows["valor"] * 2),
+            "valor does not add up to the sum of valor_transacao",
+        ),
+        (lambda rows: rows.union(rows.where("transacoes = 0").limit(1)), r"a key \(morador_id\) comes twice"),
+    ):
+
+        def transformed(entry: Any, inputs: Any, wrong: Any = wrong) -> Any:
+            made = true(entry, inputs)
+            return wrong(made).select(made.columns) if entry.table.name == "transacoes_por_morador" else made
+
+        monkeypatch.setattr(gold, "transformed", transformed)
+        with pytest.raises(QualityFault, match=said):
+            condominio.run("gold", full="transacoes_por_morador")
+        assert condominio.last("gold") == before
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real files are not here")

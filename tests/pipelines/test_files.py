@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bronze.condominio import imoveis
-from conf.contract import Column, Csv, Files, Table
+from conf.contract import Column, Csv, Files, Reference, Table
 from pipelines import catalogue, intake, lake, landing, records
 from pipelines.content import stored
 from pipelines.errors import ContractFault, QualityFault, SourceFault
@@ -55,8 +55,14 @@ def test_a_line_that_is_no_row_is_set_aside_with_its_text_and_its_neighbours_sta
         (7, Decimal("60.00")),
     ]
     why = {2: "it has 3 fields, not 4", 3: "it has 5 fields, not 4", 4: "a quoted field does not end"}
-    expected = {key: (["line:unreadable"], {"_line": lines[key - 1], "_why": said}) for key, said in why.items()}
-    expected[6] = (["line:unreadable"], {"_line": "1,1,2024-03-05,\\xe9", "_why": "it has bytes that are no utf-8"})
+    expected = {
+        key: (["line:unreadable"], {"_line": lines[key - 1], "_why": said, "_at": f"transacoes_1.csv, {key + 1}"})
+        for key, said in why.items()
+    }
+    expected[6] = (
+        ["line:unreadable"],
+        {"_line": "1,1,2024-03-05,\\xe9", "_why": "it has bytes that are no utf-8", "_at": "transacoes_1.csv, 7"},
+    )
     assert aside(condominio) == expected
     bronze = condominio.table("bronze", "transacoes")
     assert [(row["_source_file"], row["_source_row"]) for row in bronze] == [
@@ -324,6 +330,9 @@ def test_contracts_of_files_that_cannot_be_kept_are_refused() -> None:
     serial = Column("id", "bigint", "Id", key=True, serial=True)
     with pytest.raises(ValueError, match="do not stay where files are replaced"):
         Table("bronze.x.y", "One row per y.", (serial,), files=Files("y.csv", Csv(), replaced=True))
+    parent = Table("bronze.x.y", "One row per y.", (serial,))
+    with pytest.raises(ValueError, match="cannot tell column y from the table"):
+        Table("bronze.x.z", "One row per z.", (serial, Column("y", "bigint", "y", reference=Reference(parent))))
 
 
 def test_the_seed_writes_files_once_and_never_over_others(cli: Cli) -> None:

@@ -66,7 +66,7 @@ def test_every_line_of_a_file_arrives_with_its_place_bad_ones_as_their_text(
     assert rescued == [
         None,
         {"valor": "2,345", "dia": "x"},
-        {"_line": "kaputt", "_why": "it has 1 fields, not 3"},
+        {"_line": "kaputt", "_why": "it has 1 fields, not 3", "_at": "venda1.csv, 4"},
         None,
     ]
     assert [json.loads(row["_extra"] or "null") for row in rows] == [
@@ -92,7 +92,10 @@ def test_of_a_file_with_another_header_each_line_is_kept_as_its_text(tmp_path: P
     record, rows, totals = taken(tmp_path, first=3)
     lines = [line for line in text.removeprefix("\ufeff").splitlines() if line]
     assert (record.lines, record.bad, record.why, totals) == (len(lines), len(lines), said, {"valor": 0})
-    assert [json.loads(row["_rescued"]) for row in rows] == [{"_line": line, "_why": said} for line in lines]
+    assert [json.loads(row["_rescued"]) for row in rows] == [
+        {"_line": line, "_why": said, "_at": f"venda.csv, {row['_source_row']}"}
+        for line, row in zip(lines, rows, strict=True)
+    ]
     assert [(row["id"], row["_source_row"]) for row in rows] == [(3 + at, 1 + at) for at in range(len(lines))]
 
 

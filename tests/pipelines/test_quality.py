@@ -156,6 +156,25 @@ def test_cards_that_differ_only_in_masked_digits_conflict_and_quarantine_masks_t
     ] * 2
 
 
+def test_a_reference_of_two_columns_needs_both_and_is_asked_only_where_both_are_there(rows: Rows) -> None:
+    keys = tuple(Column(name, "bigint", name, key=True) for name in ("id_oferta", "id_produto"))
+    offer = Table("silver.teste.oferta", "One row per offer and product.", keys)
+    points = Column("da", "bigint", "offer", nullable=True, reference=Reference(offer, beside=("produto",)))
+    columns = (Column("id", "bigint", "id", key=True), Column("produto", "bigint", "product", nullable=True), points)
+    table = Table("silver.teste.item", "One row per item.", columns)
+    accepted = rows("id_oferta bigint, id_produto bigint", (1, 10), (1, 11), (2, 10))
+    refused = rows("id_oferta bigint, id_produto bigint", (3, 10), (3, 10), (3, None))
+    found = {"da": Parent(quality.parents(accepted, refused, points.reference or Reference(offer)))}
+    checks = quality.checks(table, found)
+    frame = rows(
+        "id bigint, produto bigint, da bigint, _rescued string",
+        *((1, 10, 1, None), (2, 11, 2, None), (3, None, 1, None), (4, 10, None, None), (5, 10, 3, None)),
+    )
+    one = Judged(quality.judge(quality.without_copies(frame), table, found, checks), checks, table)
+    assert sorted(row.id for row in one.accepted()) == [1, 3, 4]
+    assert {row.id: row._reasons for row in one.aside()} == {2: ["oferta:missing"], 5: ["oferta:quarantined"]}
+
+
 def test_a_parent_with_many_copies_in_quarantine_does_not_multiply_its_children(judged: Any) -> None:
     assert judged(row(id_dono=3)).frame.count() == 1
 
