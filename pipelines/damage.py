@@ -9,11 +9,10 @@ import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
 
 from pipelines import lake
 from pipelines.errors import StorageFault
-from pipelines.lake import LOG, actions, storage
+from pipelines.lake import LOG, storage
 
 CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\..*parquet")
 PROTOCOL = (3, 7)  # the newest reader and writer version that Delta has numbers for; beyond, it names features
@@ -27,12 +26,10 @@ def checked(path: Path, version: int | None, name: str, at: str = "") -> str:
     commits = _checked_log(path)
     if version is not None and version not in commits:
         raise StorageFault(f"table {path}: {_commit(version)} is missing, which {at} wrote")
-    with storage(f"table {path}"):
-        table = DeltaTable(path, version=version)
-        found = table.metadata().name
+    found, named = lake.content(path, commits[-1] if version is None else version)
     if found != name:
         raise StorageFault(f"table {path}: {LOG} is of another table, {found or 'one without a name'}, not {name}")
-    files = actions(path, table.version())
+    files = [(path / file, size) for file, size in named]
     for file, size in files:
         check_file(file, size)
     return fingerprint(files)

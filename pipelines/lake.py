@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import date, datetime
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,13 @@ LOCK, CSV_LOCK = ".lock", ".csv.lock"
 LOG = "_delta_log"
 COMMIT = re.compile(r"(\d{20})\.json")
 QUARANTINE, HISTORY = "__quarantine", "__history"
-CHECKPOINT_EVERY = 100
+CHECKPOINT_EVERY = 10  # commits; without one a reader goes through all of them
 # Which superseded versions stay is `make maintain`'s to say, by runs, not Delta's by the clock.
 PROPERTIES = {
     "delta.logRetentionDuration": "interval 3650 days",
     "delta.deletedFileRetentionDuration": "interval 3650 days",
     "delta.enableExpiredLogCleanup": "false",
+    "delta.checkpointInterval": str(CHECKPOINT_EVERY),
     "delta.enableDeletionVectors": "false",
 }
 
@@ -178,13 +180,27 @@ def make_folder(path: Path) -> None:
 
 def actions(path: Path, at: int) -> list[tuple[Path, int]]:
     """The data files of a version and their bytes, as its log has them."""
+    return [(path / name, size) for name, size in content(path, at)[1]]
+
+
+def content(path: Path, at: int) -> tuple[str, tuple[tuple[str, int], ...]]:
+    """The name of a version's table, as its log has it, and its data files with their bytes."""
     with storage(f"table {path}"):
-        # Not file_uris(): it percent-encodes the table's folder.
-        found = pa.table(DeltaTable(path, version=at).get_add_actions())
-        return [
-            (path / name, size)
-            for name, size in zip(found["path"].to_pylist(), found["size_bytes"].to_pylist(), strict=True)
-        ]
+        try:
+            commit = (path / LOG / f"{at:020d}.json").stat()
+        except FileNotFoundError:  # a checkpoint stands for it
+            return _content.__wrapped__(path, at, (0, 0, 0))
+        return _content(path, at, (commit.st_ino, commit.st_size, commit.st_mtime_ns))
+
+
+@lru_cache(maxsize=256)
+def _content(path: Path, at: int, _: tuple[int, int, int]) -> tuple[str, tuple[tuple[str, int], ...]]:
+    """The same, remembered while the commit is the same file: a version never changes."""
+    table = DeltaTable(path, version=at)
+    # Not file_uris(): it percent-encodes the table's folder.
+    found = pa.table(table.get_add_actions())
+    files = zip(found["path"].to_pylist(), found["size_bytes"].to_pylist(), strict=True)
+    return table.metadata().name or "", tuple(files)
 
 
 def file_paths(path: Path, at: int) -> list[str]:

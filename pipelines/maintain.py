@@ -39,7 +39,7 @@ def maintain(settings: Settings, report: Report) -> None:
             report.progress("maintain", layer, 0)
             _free(layer, [*_leftovers(path), *_superseded(settings, layer)], report)
             for name in RECORDS:
-                records.compact(path / name)
+                records.compact(path / name, MANY)
             for domain in catalogue.domains():
                 if run := records.last_run(path, domain):
                     records.bring_back(path, run)

@@ -32,7 +32,6 @@ from pipelines.lake import (
     version,
 )
 
-MANY = 8  # files, before they become one
 RECORDS = RUNS, QUALITY, FILES = "_runs", "_quality", "_files"
 
 
@@ -400,10 +399,10 @@ def _append(path: Path, rows: pa.Table, description: str) -> None:
         )
 
 
-def compact(path: Path) -> None:
-    """One file instead of one for each run. Those it replaces stay for a while: somebody may just read them."""
+def compact(path: Path, many: int) -> None:
+    """One file instead of `many` or more. Those it replaces stay for a while: somebody may just read them."""
     head = version(path)
-    if head is not None and len(actions(path, head)) >= MANY:
+    if head is not None and len(actions(path, head)) >= many:
         with storage(f"table {path}"):
             DeltaTable(path).optimize.compact()
         checked(path, None, path.name)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from conf.contract import Table
 from conf.settings import Postgres, Settings
 from pipelines import basis, catalogue, embedded, lake, records
+from pipelines.changes import MANY
 from pipelines.domains import address, ready
 from pipelines.duck import HASHING
 from pipelines.errors import ContractFault, Fault, QualityFault, StorageFault, UsageFault
@@ -110,7 +111,7 @@ def run_layers(
         if at_most is not None:  # many runs: what they say of themselves stays in few files
             for name in records.RECORDS:
                 for layer in order:
-                    records.compact(settings.layer_path(layer) / name)
+                    records.compact(settings.layer_path(layer) / name, MANY)
     return done, faults
 
 

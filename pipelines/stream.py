@@ -5,10 +5,10 @@ whatever was killed when, and a checkpoint that is lost, or of another lake, doe
 """
 
 import queue
+import shutil
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,25 +60,35 @@ def stream(settings: Settings, domain: str, once: bool, report: Report) -> None:
     with lake.locked(settings, patient=True):
         pass  # the lake's folders are there, and ours, before Spark puts its checkpoint into one
     report.step(f"{domain}: {'taking the files of' if once else 'watching'} {landing}")
-    asked: queue.Queue[Asked] = queue.Queue()
+    checkpoint = settings.bronze_path / domain / CHECKPOINT
     with session(settings) as spark:
         batches = Batches(settings, domain, spark, report)
         try:
-            with _watching(settings, settings.bronze_path / domain / CHECKPOINT, landing, spark, once, asked) as query:
-                _serve(query, asked, batches)
+            try:
+                _watch(settings, checkpoint, landing, spark, once, batches)
+            except CheckpointFault as fault:
+                report.step(f"warning: {fault}; begun anew, for what was taken is known without it")
+                shutil.rmtree(checkpoint, ignore_errors=True)
+                _watch(settings, checkpoint, landing, spark, once, batches)
         except (KeyboardInterrupt, SystemExit):
             report.step(f"{domain}: stopped; what was taken is complete")
     report.step(f"{domain}: {batches.files:,} files taken")
 
 
-@contextmanager
-def _watching(
-    settings: Settings, checkpoint: Path, landing: Path, spark: "SparkSession", once: bool, asked: "queue.Queue[Asked]"
-) -> "Iterator[StreamingQuery]":
-    """A query that asks for a micro-batch when files come. It reads their names only; whether they are old, or gone by
-    then, does not matter to it."""
+class CheckpointFault(StorageFault):
+    """The stream's checkpoint is damaged, or of another folder."""
+
+
+def _watch(
+    settings: Settings, checkpoint: Path, landing: Path, spark: "SparkSession", once: bool, batches: "Batches"
+) -> None:
+    """Runs micro-batches as a query asks for them, until it ends. It asks when files come, and reads their names only;
+    whether they are old, or gone by then, does not matter to it."""
     from pyspark.errors import PySparkException
 
+    if not landing.is_dir():
+        raise SourceFault(f"the landing folder {landing} is gone; make it again, or mend LAKEHOUSE_LANDING_PATH")
+    asked: queue.Queue[Asked] = queue.Queue()
     closed = threading.Event()
 
     def ask(_: "DataFrame", __: int) -> None:
@@ -93,17 +103,18 @@ def _watching(
     writer = writer.trigger(availableNow=True) if once else writer.trigger(processingTime=f"{SECONDS} seconds")
     try:
         query = writer.start()
-        try:
-            yield query
-        finally:
-            closed.set()
-            # In a thread of its own: a signal may have come in the middle of this one's question to the JVM.
-            stopping = threading.Thread(target=_stop, args=(query,), daemon=True)
-            stopping.start()
-            stopping.join(5 * SECONDS)
     except PySparkException as error:
-        said = "what was taken is known without it"
-        raise StorageFault(f"the stream's checkpoint {checkpoint} cannot be used; delete it, {said}") from error
+        raise CheckpointFault(f"the stream's checkpoint {checkpoint} cannot be used") from error
+    try:
+        _serve(query, asked, batches)
+        if failed := query.exception():
+            raise CheckpointFault(f"the stream's checkpoint {checkpoint} cannot be used") from failed
+    finally:
+        closed.set()
+        # In a thread of its own: a signal may have come in the middle of this one's question to the JVM.
+        stopping = threading.Thread(target=_stop, args=(query,), daemon=True)
+        stopping.start()
+        stopping.join(5 * SECONDS)
 
 
 def _stop(query: "StreamingQuery") -> None:
@@ -132,8 +143,6 @@ def _serve(query: "StreamingQuery", asked: "queue.Queue[Asked]", batches: "Batch
             one.end(error)
             raise
         one.end()
-    if (failed := query.exception()) is not None:
-        raise failed
 
 
 class Batches:
