@@ -15,6 +15,7 @@ import pytest
 from bronze.varejo import person, product, sales_order_detail, sales_order_header
 from conf.settings import PROJECT
 from pipelines import catalogue
+from tests.condominio import everything
 from tests.conftest import Lake
 
 REAL = PROJECT.parent / "shared/data/adventureworks"
@@ -196,6 +197,23 @@ def test_made_up_orders_are_answered_as_the_questions_say(varejo: Lake) -> None:
     assert len(set(people)) < len(people), "homonyms"
     assert 0 < len(expected["pedidos_setembro_2011"]) < 40 and all(expected.values())
     assert answered(varejo) == expected
+
+
+def test_newer_exports_give_what_a_run_of_them_alone_gives(varejo: Lake, tmp_path: Path) -> None:
+    made_up(varejo, random.Random(1))
+    varejo.run()
+    made_up(varejo, random.Random(2))
+    offers = varejo.folder / "landing/varejo/Sales.SpecialOfferProduct.csv"
+    lines = offers.read_bytes().splitlines(keepends=True)
+    offers.write_bytes(b"".join(lines[:-4]))  # what was sold by them loses its offer
+    varejo.run()
+    assert varejo.last("silver").table("special_offer_product").how != "whole: the first time"
+    whole = Lake(tmp_path / "whole", varejo.address, varejo.spark, "varejo")
+    shutil.copytree(varejo.folder / "landing", whole.folder / "landing")
+    whole.run()
+    assert everything(varejo) == everything(whole)
+    lost = varejo.table("silver", "sales_order_detail__quarantine")
+    assert lost and {tuple(row["_reasons"]) for row in lost} == {("special_offer_product:missing",)}
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real files are not here")

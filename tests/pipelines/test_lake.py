@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -110,3 +111,31 @@ def test_a_table_that_was_brought_back_is_not_brought_back_again(tmp_path: Path)
     for _ in range(3):
         records.bring_back(tmp_path, RUN)
     assert lake.version(path) == 2
+
+
+@pytest.mark.parametrize("brief", [True, False])
+def test_one_who_is_soon_done_is_waited_for_and_waits_himself(tmp_path: Path, brief: bool) -> None:
+    settings, _ = load({}, base=tmp_path)
+    entered, leave, waited = threading.Event(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lake.locked(settings, patient=brief):
+            entered.set()
+            leave.wait(30)
+
+    def wait() -> None:
+        with lake.locked(settings, patient=not brief):
+            waited.set()
+
+    holder, other = threading.Thread(target=hold), threading.Thread(target=wait)
+    holder.start()
+    assert entered.wait(30)
+    other.start()
+    assert not waited.wait(0.3)
+    if not brief:
+        with pytest.raises(LockedFault, match="wait for it to end"), lake.locked(settings):
+            pass
+    leave.set()
+    assert waited.wait(30)
+    holder.join()
+    other.join()
