@@ -20,6 +20,7 @@ from silver.columns import masked
 QUARANTINE_COLUMNS = {"_rescued": "string", "_reasons": "array<string>", "_batch": "bigint"}
 CHECKS, COPIES, CONFLICT, KNOWN = "_checks", "_copies", "_conflict", "_accepted"
 EXAMPLES = 3
+LONG_NUMBER = r"[0-9](?=([ -]?[0-9]){4})"  # its digits, but for the last four
 
 
 @dataclass(frozen=True)
@@ -254,9 +255,12 @@ def accepted(judged: DataFrame, table: Table, tested: list[Check]) -> DataFrame:
 def quarantined(judged: DataFrame, table: Table, tested: list[Check], batch: int) -> DataFrame:
     """The rows with a reason: their values, card numbers masked, the reasons and the bronze run."""
     reasons = [F.when(_failed(index), tested[index].name) for index in _setting_aside(tested)]
+    rescued = F.col("_rescued")
+    if any(column.pii is Pii.CARD for column in table.columns):  # a line that is no row may have one anywhere
+        rescued = F.when(_noted(LINE), F.regexp_replace(rescued, LONG_NUMBER, "*")).otherwise(rescued)
     kept = judged.where(~is_accepted(tested)).select(
         *(column.name for column in table.columns),
-        "_rescued",
+        rescued.alias("_rescued"),
         F.array_compact(F.array(*reasons)).alias("_reasons"),
         F.lit(batch).cast("bigint").alias("_batch"),
     )

@@ -1,5 +1,6 @@
 """The checks: each bad row is set aside for its own reason, and none is lost or counted twice."""
 
+import json
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
@@ -173,6 +174,12 @@ def test_a_reference_of_two_columns_needs_both_and_is_asked_only_where_both_are_
     one = Judged(quality.judge(quality.without_copies(frame), table, found, checks), checks, table)
     assert sorted(row.id for row in one.accepted()) == [1, 3, 4]
     assert {row.id: row._reasons for row in one.aside()} == {2: ["oferta:missing"], 5: ["oferta:quarantined"]}
+
+
+def test_a_line_that_is_no_row_does_not_show_a_card_number(judged: Any) -> None:
+    line = '{"_line": "7;4111 1111 1111-1234;4111111111111111;12345;2024-01-01", "_why": "x"}'
+    (aside,) = judged((7, None, None, None, None, None, line)).aside()
+    assert json.loads(aside._rescued)["_line"] == "7;**** **** ****-1234;************1111;*2345;****-01-01"
 
 
 def test_a_parent_with_many_copies_in_quarantine_does_not_multiply_its_children(judged: Any) -> None:

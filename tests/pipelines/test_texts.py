@@ -1,10 +1,12 @@
 """Texts become values exactly, or not at all."""
 
+import re
 from datetime import date, datetime
 from decimal import Decimal
 
 import pytest
 
+from conf.settings import PROJECT
 from pipelines.texts import column_of, value_of
 
 
@@ -109,3 +111,12 @@ def test_a_comma_is_a_decimals_where_the_dialect_says_so() -> None:
     for text in ("1,234,5", "1.234,5", "1,234.5", "1.5"):
         with pytest.raises(ValueError):
             money(text)
+
+
+def test_each_line_of_the_document_is_so() -> None:
+    line = r"^\| `([^`]+)`(, comma)? \| `([^`]*)` \| (rescued|`[^`]*`) \|$"
+    lines = re.findall(line, (PROJECT / "docs/files.md").read_text("utf-8"), re.M)
+    assert len(lines) == 24
+    for kind, comma, text, said in lines:
+        (value,), left = column_of(kind, bool(comma), [text])
+        assert said == ("rescued" if left else f"`{value.as_py()}`"), (kind, text)
