@@ -9,9 +9,10 @@ from conf.settings import Settings
 from pipelines import catalogue, lake, records
 from pipelines.errors import UsageFault
 from pipelines.lake import HISTORY, LAYERS
+from pipelines.publish import drafted
 from pipelines.records import Run, TableRun
 from pipelines.report import Report, grid
-from pipelines.run import complete, drafted, next_run, undone_on_failure
+from pipelines.run import complete, next_run, undone_on_failure
 
 SHOWN = 20
 

@@ -25,7 +25,7 @@ from pipelines.run import check, complete, next_run, undone_on_failure
 
 PART = "part-[0-9][0-9][0-9][0-9][0-9]-*.parquet"
 # What a process makes for a while is named by its number; see lake.scratch and export.draft.
-TEMPORARY = re.compile(r"\.(?:run|export|reconcile|[\w-]+\.csv)\.(\d+)\..*")
+TEMPORARY = re.compile(r"\.(?:run|export|reconcile|[\w-]+\.(?:csv|parquet))\.(\d+)\..*")
 
 
 def maintain(settings: Settings, report: Report) -> None:

@@ -16,9 +16,10 @@ from pipelines import basis, catalogue, embedded, lake, records
 from pipelines.changes import MANY
 from pipelines.domains import address, ready
 from pipelines.duck import HASHING
-from pipelines.errors import ContractFault, Fault, QualityFault, StorageFault, UsageFault
+from pipelines.errors import ContractFault, Fault, StorageFault, UsageFault
 from pipelines.lake import EMBEDDED, LAYERS
 from pipelines.proof import Built
+from pipelines.publish import drafted
 from pipelines.records import Call, Link, RuleRun, Run, TableRun, Taken, complete_run, no_complete_run
 from pipelines.report import Report
 from pipelines.retry import patiently
@@ -372,49 +373,6 @@ def _complete(path: Path, run: Run, built: list[Built], report: Report, drafts: 
     except BaseException:
         _discard(left)
         raise
-
-
-@contextmanager
-def drafted(
-    settings: Settings,
-    table: Table,
-    done: TableRun,
-    files: list[str],
-    report: Report,
-    before: "Before | None" = None,
-) -> "Iterator[Draft]":
-    """The CSV of a table's files, proved to have each of the rows that `done` has; `before` is the last run's."""
-    from pipelines.export import draft
-
-    report.progress("csv", table.name, 0)
-    with draft(settings, table, files, before) as csv:
-        wrong = [name for name, total in csv.totals.items() if done.totals[name] != total]
-        if csv.rows != done.rows_out or wrong:
-            said = f"{csv.rows:,} records for {done.rows_out:,} rows of gold, or another sum of amounts"
-            raise QualityFault(f"{csv.final}: {said}; the CSV stays as it was")
-        yield csv
-
-
-def export(settings: Settings, tables: Iterable[Table], report: Report, as_parquet: bool = False) -> None:
-    """Writes tables of gold's last complete run as a file each, while others run, too; of a table that a run exports, a
-    newer run's CSV stays."""
-    from pipelines.export import draft, parquet_draft
-
-    for table in tables:
-        run = complete_run(settings, "gold", table.domain)
-        records.check("gold", settings.gold_path, run)
-        done = run.table(table.name)
-        files = lake.file_paths(lake.table_path(settings.gold_path, table), done.version)
-        drafting = (parquet_draft if as_parquet else draft)(settings, table, files)
-        with drafting as file, lake.publishing(settings):
-            if file.rows != done.rows_out or any(done.totals[name] != total for name, total in file.totals.items()):
-                raise QualityFault(f"{file.final}: it would have other rows or sums than gold; it stays as it was")
-            if table.csv and complete_run(settings, "gold", table.domain).content != run.content:
-                report.step(f"{file.final}: a newer run has written it meanwhile")
-                continue
-            with file.published():
-                pass
-        report.step(f"{file.final}: {file.rows:,} records of gold's run {run.run}")
 
 
 def next_run(settings: Settings, layer: str, domain: str, lake_id: str, upstream: int | None, source: str) -> Run:

@@ -14,9 +14,10 @@ from pipelines.errors import UsageFault
 from pipelines.history import history, restore
 from pipelines.lake import LAYERS
 from pipelines.maintain import maintain, remove, temporary
+from pipelines.publish import export
 from pipelines.records import Run
 from pipelines.report import Report
-from pipelines.run import export, run_layers, source_server
+from pipelines.run import run_layers, source_server
 from pipelines.status import quality, status
 
 

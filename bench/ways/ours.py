@@ -17,8 +17,8 @@ from gold.cartoes import movimento_flat
 from pipelines import records, spark
 from pipelines.__main__ import main as command_line
 from pipelines.__main__ import read_settings
+from pipelines.publish import export
 from pipelines.report import Report
-from pipelines.run import export
 
 NAMES = {"bronze": "bronze", "silver": "silver", "gold": "gold_csv"}  # gold writes the CSV, too
 Span = tuple[datetime, datetime]

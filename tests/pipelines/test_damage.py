@@ -16,8 +16,8 @@ from conf.settings import Postgres
 from gold.cartoes import movimento_flat
 from pipelines import lake, records
 from pipelines.errors import StorageFault
+from pipelines.publish import export
 from pipelines.report import Report
-from pipelines.run import export
 from tests.conftest import Cli, Lake, connection_settings, execute, fresh_database
 from tests.pipelines.test_run import fill
 

@@ -20,9 +20,9 @@ from gold.cartoes import movimento_flat
 from pipelines import history, lake, maintain, records, run
 from pipelines.errors import StorageFault, UsageFault
 from pipelines.lake import LAYERS
+from pipelines.publish import export
 from pipelines.reconcile import reconcile
 from pipelines.report import Report
-from pipelines.run import export
 from pipelines.shell import create_views, travel
 from tests.conftest import Cli, Lake, connection_settings, execute, fresh_database
 from tests.pipelines.test_kill import meanwhile

@@ -22,8 +22,8 @@ from conf.settings import Postgres
 from gold.cartoes import movimento_flat
 from pipelines import lake, records
 from pipelines.duck import engine
+from pipelines.publish import export
 from pipelines.report import Report
-from pipelines.run import export
 from pipelines.signals import held_back
 from tests.conftest import Lake, clean_environment, connection_settings, execute, query
 from tests.pipelines.test_run import agree

@@ -19,9 +19,9 @@ from conf.settings import Postgres, Settings
 from gold.cartoes import movimento_flat
 from pipelines import catalogue, export, lake, records, silver
 from pipelines.errors import QualityFault, StorageFault, UsageFault
+from pipelines.publish import export as export_again
 from pipelines.records import ColumnRun, Run, TableRun
 from pipelines.report import Report
-from pipelines.run import export as export_again
 from pipelines.seed import seed
 from silver.cartoes import movimento
 from silver.columns import BLANKS
