@@ -79,12 +79,14 @@ SELECT (SELECT string_agg(oid::text, ' ' ORDER BY oid) FROM part),
 
 
 @cache
-def software() -> str:
-    """Fingerprint of our sources and of the libraries that they are pinned to."""
+def software(domain: str) -> str:
+    """Fingerprint of our sources, other domains aside, and of the libraries that they are pinned to."""
     made = hashlib.sha256()
     files = [PROJECT / "requirements/run.txt", PROJECT / "requirements/jars.sha256"]
-    for package in ("conf", "bronze", "silver", "gold", "pipelines"):
+    for package in ("conf", "pipelines"):
         files += sorted((PROJECT / package).rglob("*.py"))
+    for layer in ("bronze", "silver", "gold"):
+        files += sorted([*(PROJECT / layer).glob("*.py"), *(PROJECT / layer / domain).rglob("*.py")])
     for file in files:
         made.update(str(file.relative_to(PROJECT)).encode() + b"\0" + file.read_bytes() + b"\0")
     return made.hexdigest()[:16]
@@ -125,7 +127,7 @@ def table(connection: Connection, one: Plan, known: dict[str, str] | None) -> tu
         "types": _hash(types or ""),
         "key": ", ".join(one.table.keys) if keys in one.relation.unique else "",
         "reading": _hash(select_list(one.readings) + json.dumps(one.types)),
-        "software": software(),
+        "software": software(one.table.domain),
     }
     return json.dumps(facts), why
 
@@ -154,7 +156,7 @@ def derived(settings: Settings, call: Call, origin: Run | None, name: str) -> st
     done = next((one for one in previous.tables if one.name == name), None) if previous else None
     if why := whole(settings, done, name in call.full, call.run.started):
         return why
-    if previous and previous.software != software():
+    if previous and previous.software != software(previous.domain):
         return CHANGED["software"]
     if previous and previous.card_numbers != settings.card_numbers:
         return "LAKEHOUSE_CARD_NUMBERS changed"

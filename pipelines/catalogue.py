@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from graphlib import TopologicalSorter
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from conf.contract import Table
+from pipelines.errors import UsageFault
 from pipelines.lake import HISTORY, QUARANTINE
 
 if TYPE_CHECKING:
@@ -67,9 +69,19 @@ def is_of_files(domain: str) -> bool:
 
 def _modules(layer: str) -> list[ModuleType]:
     package = importlib.import_module(layer)
+    for folder in (path.parent for place in package.__path__ for path in Path(place).glob("*/*.py")):
+        if not (folder / "__init__.py").exists():
+            raise UsageFault(f"{folder} has no __init__.py, so that its tables are not found; make an empty one")
     folders = [found.name for found in pkgutil.iter_modules(package.__path__) if found.ispkg]
     return [
-        importlib.import_module(f"{layer}.{folder}.{found.name}")
+        _imported(f"{layer}.{folder}.{found.name}")
         for folder in folders
         for found in pkgutil.iter_modules(importlib.import_module(f"{layer}.{folder}").__path__)
     ]
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise UsageFault(f"the table {name} cannot be imported: {type(error).__name__}: {error}") from error

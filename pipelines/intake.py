@@ -16,7 +16,7 @@ from pipelines.changes import MANY, SMALL, Place, listed, moved, named_files, wr
 from pipelines.content import stored
 from pipelines.duck import Columns, Engine, engine, measured, relation, text
 from pipelines.errors import ContractFault, QualityFault, SourceFault
-from pipelines.landing import AUDIT, File, arrived, new, take
+from pipelines.landing import AUDIT, File, arrived, new, strangers, take
 from pipelines.proof import Built, prove, unchanged
 from pipelines.records import Call, TableRun, Taken, read_files
 from pipelines.report import Report
@@ -27,9 +27,10 @@ ASKED = "asked for"
 
 @dataclass(frozen=True)
 class Intake:
-    """The files that came, in order, those of them that are to be taken, and what was taken before."""
+    """The files that came, in order, those of them that wait, those that are to be taken now, and what was taken."""
 
     arrived: list[File]
+    waiting: list[File]
     new: list[File]
     taken: list[Taken]
 
@@ -42,7 +43,7 @@ class Intake:
     @property
     def known(self) -> dict[str, File]:
         """The files that were taken and are still there, by name."""
-        return {file.name: file for file in self.arrived if file not in self.new}
+        return {file.name: file for file in self.arrived if file not in self.waiting}
 
     @property
     def gone(self) -> list[str]:
@@ -58,11 +59,13 @@ def waiting(
     taken = read_files(settings.bronze_path, domain)
     files = arrived(settings.landing_path / domain, tables)
     some, refused = new(files, taken, thorough=at_most is None)
+    if others := strangers(settings.landing_path / domain, files):
+        report.warning(f"no table takes {', '.join(others[:3])}{' …' * (len(others) > 3)} in {domain}'s landing folder")
     if refused and at_most is None:
         raise SourceFault("; ".join(refused.values()))
     for said in refused.values():
         report.warning(said)
-    return Intake([file for file in files if file not in refused], some[:at_most], taken)
+    return Intake([file for file in files if file not in refused], some, some[:at_most], taken)
 
 
 def read(settings: Settings, intake: Intake, tables: tuple[Table, ...], call: Call, report: Report) -> Iterator[Built]:
@@ -72,6 +75,7 @@ def read(settings: Settings, intake: Intake, tables: tuple[Table, ...], call: Ca
         began, done = time.monotonic(), before.get(table.name)
         some = Intake(
             [file for file in intake.arrived if file.table == table],
+            [file for file in intake.waiting if file.table == table],
             [file for file in intake.new if file.table == table],
             [one for one in intake.taken if one.table == table.name],
         )
@@ -128,10 +132,14 @@ def _whole(table: Table, intake: Intake, place: Place, why: str, call: Call, rep
     built = Built(done, table, place.path, lake.schema_of(table, AUDIT), names, taken=tuple(taken[len(again) :]))
     rows = sum(one.lines for one in taken)
     built = prove(built, types, table.keys, rows, sums)
-    wrong = [one.name for one, was in zip(taken, again, strict=False) if one.lines != was.lines]
+    if other := [one.name for one, was in zip(taken, again, strict=False) if one.sha256 != was.sha256]:
+        built.discard()
+        raise SourceFault(f"bronze.{table.name}: {other[0]} changed while it was read; run it again")
+    wrong = [one for one, was in zip(taken, again, strict=False) if one.lines != was.lines]
     if wrong and any(column.serial for column in table.columns):
         built.discard()
-        raise ContractFault(f"bronze.{table.name}: {wrong[0]} has other lines now; its rows would get other numbers")
+        said = wrong[0].why or "it has other lines now"
+        raise ContractFault(f"bronze.{table.name}: {why}; of {wrong[0].name}: {said}; its rows would get other numbers")
     return replace(built, done=replace(built.done, rows_in=rows, rows_out=rows))
 
 
@@ -139,7 +147,7 @@ def _added(settings: Settings, intake: Intake, done: TableRun, place: Place, cal
     """A table with the rows of new files; those of files that they replace leave. Many small data files become one."""
     assert call.previous is not None
     old = stored(settings.bronze_path, call.previous, place.table)
-    taken, name, sums = take(intake.new, place, 1 + sum(one.lines for one in intake.taken), report)
+    taken, name, sums = take(intake.new, place, max((one.first + one.lines for one in intake.taken), default=1), report)
     files = [name]
     try:
         with lake.scratch(place.path, "run") as folder, engine(f"bronze.{place.table.name}", folder) as db:
@@ -204,7 +212,12 @@ def _tell(settings: Settings, table: Table, before: list[Taken], taken: tuple[Ta
         raise ContractFault(f"{'; '.join(drifted)}; the schema is frozen: {allowed}")
     for said in drifted:
         report.warning(said)
+    twins: dict[str, set[str]] = {}
+    for one in (*before, *taken):
+        twins.setdefault(one.sha256, set()).add(one.name)
     for one in taken:
+        if same := twins.get(one.sha256, set()) - {one.name}:
+            report.warning(f"bronze.{table.name}: {one.name} has the content of {min(same)}; its rows came twice")
         if one.why:
             report.warning(f"bronze.{table.name}: no line of {one.name} is a row: {one.why}")
 

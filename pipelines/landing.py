@@ -69,11 +69,20 @@ def arrived(folder: Path, tables: Iterable[Table]) -> list[File]:
     return [file for _, file in sorted(found.values(), key=lambda one: (one[0], one[1].name))]
 
 
+def strangers(folder: Path, files: Iterable[File]) -> list[str]:
+    """The names of what a landing folder has, but for the files of its tables and what is still to come."""
+    known = {file.name for file in files}
+    there = [path for path in folder.iterdir() if not path.name.startswith((".", "_"))] if folder.is_dir() else []
+    others = [path for path in there if path.name not in known and not ((stat := _stat(path)) and not stat.st_size)]
+    return sorted(path.name.encode("utf-8", "backslashreplace").decode() for path in others)
+
+
 def _stat(path: Path) -> os.stat_result | None:
-    """None where it is no file, or gone."""
+    """None where it is no file that can be read, is gone, or has a name that is no text."""
     try:
+        path.name.encode()
         return stat if S_ISREG((stat := path.stat()).st_mode) else None
-    except FileNotFoundError:
+    except (OSError, UnicodeEncodeError):
         return None
 
 
@@ -128,8 +137,8 @@ def take(
 
 
 def _taken(run: int, file: File, sha256: str, read: "Tally") -> Taken:
-    where, counted = (run, file.table.domain, file.table.name, file.name), (read.lines, read.bad, read.why, read.extras)
-    return Taken(*where, sha256, file.bytes, file.modified, *counted)
+    table, named = file.table, {"sha256": sha256, "bytes": file.bytes, "modified": file.modified}
+    return Taken(run, table.domain, table.name, file.name, **named, **vars(read))  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -212,8 +221,12 @@ def _shape(table: Table, header: Row | Bad | None) -> Shape | str:
     if header is None or isinstance(header, Bad):
         return "it has no header" if header is None else f"its header: {header.why}"
     names = [name or "" for name in header.texts]
+    if names[-1].endswith("\r"):
+        return "its lines end with CR LF, the contract says LF"
     wanted = {column.name: column for column in table.columns if not column.serial}
-    wrong = [f"has {name} twice" for name in sorted({name for name in names if names.count(name) > 1})]
+    # Of names that no contract has nothing is shown: a file without a header has a row in its place.
+    twice = {name if name in wanted else "a name" for name in names if names.count(name) > 1}
+    wrong = [f"has {name} twice" for name in sorted(twice)]
     wrong += [f"has no {name}" for name, one in wanted.items() if name not in names and not one.optional]
     if wrong:
         return f"its header {', '.join(wrong)}"

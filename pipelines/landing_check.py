@@ -23,16 +23,15 @@ def compare(settings: Settings, table: Table, now: Content, report: Report) -> t
     assert landing is not None
     there = {file.name: file for file in arrived(landing, [table])}
     taken = [one for one in read_files(settings.bronze_path, table.domain) if one.table == table.name]
-    last, first, made, missing = {one.name: one for one in taken}, 1, dict[str, Path](), list[str]()
+    last, made, missing = {one.name: one for one in taken}, dict[str, Path](), list[str]()
     types = {name: kind for name, kind in now.types.items() if name not in TECHNICAL}
     with lake.scratch(settings.bronze_path, "reconcile") as scratch:
         for one in taken:
             file = there.get(one.name)
             if file and last[one.name] == one and hashed(file) == one.sha256:
-                made[one.name] = scratch / take([file], Place(table, scratch, 0), first, report)[1]
+                made[one.name] = scratch / take([file], Place(table, scratch, 0), one.first, report)[1]
             elif last[one.name] == one:
                 missing.append(one.name)
-            first += one.lines
         notes = []
         if missing:
             shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if missing[3:] else "")

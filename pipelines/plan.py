@@ -51,6 +51,7 @@ def _of_files(
     for table in tables:
         why = whole_because(table, before.get(table.name), table.name in full)
         some = sum(file.table == table for file in files.new)
+        some += sum(one.table == table.name for one in files.present) if why else 0
         new = f"{some} file{'' if some == 1 else 's'}" if some or why else ""
         yield table.name, "", "", f"whole: {why}, {new}" if why else new or "unchanged"
 

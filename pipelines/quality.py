@@ -159,6 +159,8 @@ def _reference_checks(table: Table, found: Mapping[str, Parent]) -> Iterator[Che
 
 def _noted(name: str) -> SparkColumn:
     """Whether bronze kept something beside a row: under the name of a column the text that its type could not hold."""
+    if name == LINE:  # which stands first, and may be too long for a parser
+        return F.coalesce(F.startswith("_rescued", F.lit(f'{{"{LINE}": ')), F.lit(False))
     return F.get_json_object("_rescued", f"$['{name}']").isNotNull()
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pyspark.errors import AnalysisException
+
 from conf.contract import Pii, Table
 from conf.settings import Postgres, Settings
 from pipelines import catalogue, csv_check, gold, lake, landing_check, quality, records, silver
@@ -170,6 +172,9 @@ def _with_layer_before(
                     findings.add(layer, name, 2, [f"is not what {before} gives: {text}" for text in said])
         except StorageFault as fault:
             findings.add(layer, entry.table.name, 2, [f"cannot be compared: {fault}"])
+        except AnalysisException:
+            what = f"cannot be compared: its contract changed since run {run.run}: `make {layer}`"
+            findings.add(layer, entry.table.name, 2, [what])
 
 
 def _made(

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable, write_deltalake
 
@@ -158,7 +157,8 @@ class RuleRun:
 
 @dataclass(frozen=True)
 class Taken:
-    """A file that a run took. `lines`: those behind the header, bad ones too; `bad`: those that are no rows.
+    """A file that a run took. `lines`: those behind the header, bad ones too; `first`: the number of the first of them
+    among all of the table; `bad`: those that are no rows.
 
     `why` no line is a row, where none is; then the header counts, too. `extras`: columns that no contract names.
     """
@@ -170,6 +170,7 @@ class Taken:
     sha256: str
     bytes: int
     modified: datetime
+    first: int
     lines: int
     bad: int
     why: str = ""
@@ -241,6 +242,7 @@ TAKEN = pa.schema(
         "sha256": pa.string(),
         "bytes": pa.int64(),
         "modified": INSTANT,
+        "first": pa.int64(),
         "lines": pa.int64(),
         "bad": pa.int64(),
         "why": pa.string(),
@@ -268,9 +270,10 @@ def _read(path: Path, columns: tuple[str, ...], where: Mapping[str, int | str]) 
     for file in file_paths(path, version(path) or 0):
         with storage(f"file {file}"):
             found = pq.ParquetFile(file).read(columns=list(columns) or None, use_threads=False)
-            for name, value in where.items():
-                found = found.filter(pc.equal(found[name], value))
-            rows += found.to_pylist()
+        # Not by Arrow's own filter, which does not know all types that delta-rs writes.
+        known = {name: found[name].to_pylist() for name in where}
+        kept = [at for at in range(len(found)) if all(known[name][at] == value for name, value in where.items())]
+        rows += found.to_pylist() if len(kept) == len(found) else [found.slice(at, 1).to_pylist()[0] for at in kept]
     return rows
 
 
@@ -322,7 +325,7 @@ def complete_run(settings: Settings, layer: str, domain: str) -> Run:
     """The last complete run of a layer. Raises QualityFault where there is none."""
     run = last_run(settings.layer_path(layer), domain)
     if run is None:
-        raise no_complete_run(settings, layer)
+        raise no_complete_run(settings, layer, domain)
     return run
 
 
@@ -334,8 +337,9 @@ def upstream_of(layer_path: Path, run: Run | None) -> Run | None:
     return next((one for one in found if one.lake == run.lake), None)
 
 
-def no_complete_run(settings: Settings, layer: str) -> QualityFault:
-    return QualityFault(f"{layer} has no complete run in {settings.layer_path(layer)}; run `make {layer}` first")
+def no_complete_run(settings: Settings, layer: str, domain: str = "") -> QualityFault:
+    whose = f" of {domain}" * bool(domain)
+    return QualityFault(f"{layer} has no complete run{whose} in {settings.layer_path(layer)}; run `make {layer}` first")
 
 
 def read_rules(layer_path: Path, run: Run) -> list[RuleRun]:
@@ -359,7 +363,7 @@ def read_files(layer_path: Path, domain: str) -> list[Taken]:
         for row in _rows(layer_path / FILES, {"domain": domain})
         if row["run"] in has
     ]
-    return sorted(found, key=lambda one: one.run)
+    return sorted(found, key=lambda one: (one.run, one.first))
 
 
 def record(layer_path: Path, run: Run, rules: tuple[RuleRun, ...] = (), files: Sequence[Taken] = ()) -> None:

@@ -253,7 +253,7 @@ def _run_layer(
         next_run(settings, layer, domain, upstream.lake, upstream.run, upstream.source),
         snapshot=upstream.snapshot,
         card_numbers=settings.card_numbers,
-        software=basis.software(),
+        software=basis.software(domain),
     )
     entries = tuple(entry for entry in catalogue.entries(layer) if entry.table.domain == domain)
     from pipelines import gold, silver

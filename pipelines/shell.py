@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf.settings import Settings
-from pipelines import catalogue, records
+from pipelines import catalogue, lake, records
 from pipelines.content import DELETED, folded, folds_at
 from pipelines.errors import Fault, QualityFault
 from pipelines.history import find
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 HINTS = (
-    'try: spark.sql("SELECT * FROM gold.movimento_flat LIMIT 5").show()',
+    'try: spark.sql("SELECT * FROM {} LIMIT 5").show()',
     'at("gold/1") shows the tables as that run left them, in gold_1; `make history` lists the runs',
     "leave with Ctrl-D",
 )
@@ -36,6 +36,10 @@ def create_views(settings: Settings, spark: "SparkSession") -> list[str]:
             records.check(layer, path, run)
             names = _pinned(spark, layer, layer, path, run)
             lines.append(f"{layer}, run {run.run} of {run.finished:%Y-%m-%d %H:%M} UTC: {', '.join(names)}")
+        for name in records.RECORDS:
+            if (head := lake.version(path / name)) is not None:
+                table = f"delta.{backquoted(str(path / name))} VERSION AS OF {head}"
+                spark.sql(f"CREATE OR REPLACE VIEW {layer}.{name} AS SELECT * FROM {table}")
     return lines
 
 
@@ -79,7 +83,8 @@ def shell(settings: Settings) -> None:
 
     with session(settings) as spark:
         lines = create_views(settings, spark)
-        banner = "\n".join([*lines, *HINTS])
+        last = lines[-1].rsplit(" ", 1)[-1]
+        banner = "\n".join([*lines, HINTS[0].format(last), *HINTS[1:]])
         names = {"spark": spark, "F": functions, "at": travel(settings, spark)}
         if sys.stdin.isatty():
             import readline

@@ -107,7 +107,9 @@ def session(settings: Settings, stop_seconds: float = STOP_SECONDS) -> Iterator[
                     with unheard_by_children():
                         gateway = launch_gateway(conf, banners)  # type: ignore[no-untyped-call]
                     stack.callback(_end, gateway, stop_seconds)
-                    SparkContext(conf=conf, gateway=gateway)
+                    context = SparkContext(conf=conf, gateway=gateway)
+                    # It would show a trace where the JVM ends first.
+                    context._accumulatorServer.handle_error = lambda *_: None  # type: ignore[method-assign]
                     spark = SparkSession.builder.config(conf=conf).getOrCreate()
                 except (PySparkException, Py4JError, OSError) as error:
                     raise UsageFault(

@@ -4,6 +4,7 @@ Spark's checkpoint says when there is something to do, our commits say which fil
 whatever was killed when, and a checkpoint that is lost, or of another lake, does no harm.
 """
 
+import math
 import queue
 import shutil
 import threading
@@ -15,9 +16,9 @@ from typing import TYPE_CHECKING
 from conf.settings import Quality, Settings
 from pipelines import catalogue, lake, records
 from pipelines.domains import landing_of
-from pipelines.errors import SourceFault, StorageFault
+from pipelines.errors import ContractFault, SourceFault, StorageFault
 from pipelines.intake import waiting
-from pipelines.lake import LAYERS, storage
+from pipelines.lake import LAYERS
 from pipelines.records import Run
 from pipelines.report import Report
 from pipelines.run import run_layers
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pyspark.sql.streaming.query import StreamingQuery
 
 CHECKPOINT = "_checkpoint"  # in bronze's folder of the domain
-SECONDS = 1  # between two looks into the landing folder
+SECONDS, LOOK = 1, 5  # between two looks into the landing folder, of Spark and of ours
 SCHEMA = "path string, modificationTime timestamp, length long, content binary"
 
 
@@ -55,24 +56,29 @@ def stream(settings: Settings, domain: str, once: bool, report: Report) -> None:
     a run fails for another reason than a file that changes or vanishes while it is read."""
     landing = landing_of(settings, domain)
     assert landing is not None
-    with storage(f"landing folder {landing}"):
-        landing.mkdir(parents=True, exist_ok=True)
-    with lake.locked(settings, patient=True):
-        pass  # the lake's folders are there, and ours, before Spark puts its checkpoint into one
-    report.step(f"{domain}: {'taking the files of' if once else 'watching'} {landing}")
+    _check(landing)
     checkpoint = settings.bronze_path / domain / CHECKPOINT
-    with session(settings) as spark:
-        batches = Batches(settings, domain, spark, report)
-        try:
+    try:
+        with lake.locked(settings, patient=True):
+            pass  # the lake's folders are there, and ours, before Spark puts its checkpoint into one
+        report.step(f"{domain}: {'taking the files of' if once else 'watching'} {landing}")
+        with session(settings) as spark:
+            batches = Batches(settings, domain, spark, once, report)
             try:
                 _watch(settings, checkpoint, landing, spark, once, batches)
             except CheckpointFault as fault:
                 report.step(f"warning: {fault}; begun anew, for what was taken is known without it")
                 shutil.rmtree(checkpoint, ignore_errors=True)
                 _watch(settings, checkpoint, landing, spark, once, batches)
-        except (KeyboardInterrupt, SystemExit):
-            report.step(f"{domain}: stopped; what was taken is complete")
-    report.step(f"{domain}: {batches.files:,} files taken")
+    except (KeyboardInterrupt, SystemExit):
+        report.step(f"{domain}: stopped; what was taken is complete")
+    else:
+        report.step(f"{domain}: {batches.files:,} file{'' if batches.files == 1 else 's'} taken")
+
+
+def _check(landing: Path) -> None:
+    if not landing.is_dir():
+        raise SourceFault(f"there is no landing folder {landing}; make it, or mend LAKEHOUSE_LANDING_PATH")
 
 
 class CheckpointFault(StorageFault):
@@ -86,8 +92,7 @@ def _watch(
     whether they are old, or gone by then, does not matter to it."""
     from pyspark.errors import PySparkException
 
-    if not landing.is_dir():
-        raise SourceFault(f"the landing folder {landing} is gone; make it again, or mend LAKEHOUSE_LANDING_PATH")
+    _check(landing)
     asked: queue.Queue[Asked] = queue.Queue()
     closed = threading.Event()
 
@@ -98,6 +103,7 @@ def _watch(
 
     spark.conf.set("spark.sql.files.ignoreMissingFiles", "true")
     options = {"maxFilesPerTrigger": str(settings.stream.max_files_per_trigger), "maxFileAge": "36500d"}
+    options["recursiveFileLookup"] = "true"  # folders in it are not partitions
     files = spark.readStream.format("binaryFile").schema(SCHEMA).options(**options).load(str(landing)).select("path")
     writer = files.writeStream.foreachBatch(ask).option("checkpointLocation", str(checkpoint))
     writer = writer.trigger(availableNow=True) if once else writer.trigger(processingTime=f"{SECONDS} seconds")
@@ -123,17 +129,18 @@ def _stop(query: "StreamingQuery") -> None:
 
 
 def _serve(query: "StreamingQuery", asked: "queue.Queue[Asked]", batches: "Batches") -> None:
-    """Runs micro-batches in this thread, where signals are heard, as the query asks for them, until it ends. Files of
-    which it does not speak, for its checkpoint knows them, are taken when it waits for the first time."""
-    looked = False
+    """Runs micro-batches in this thread, where signals are heard, as the query asks for them, until it ends. While it
+    waits, also for files of which it does not speak: a name that it knows, with other content."""
+    looked = -math.inf
     while True:
         try:
             one = asked.get(timeout=SECONDS)
         except queue.Empty:
             active = query.isActive
-            if not active or (not looked and query.status["message"].startswith("Waiting")):
+            due = time.monotonic() - looked > LOOK and query.status["message"].startswith("Waiting")
+            if not active or due:
                 batches.run_all()
-                looked = True
+                looked = time.monotonic()
             if active:
                 continue
             break
@@ -148,7 +155,8 @@ def _serve(query: "StreamingQuery", asked: "queue.Queue[Asked]", batches: "Batch
 class Batches:
     """Micro-batches, each a run of all layers over the first files that no run has taken."""
 
-    def __init__(self, settings: Settings, domain: str, spark: "SparkSession", report: Report) -> None:
+    def __init__(self, settings: Settings, domain: str, spark: "SparkSession", once: bool, report: Report) -> None:
+        self._once = once
         self._limit = settings.quality.max_quarantined
         self._settings = settings.model_copy(update={"quality": Quality(max_quarantined=1)})
         self._domain, self._spark, self._report = domain, spark, report
@@ -162,11 +170,17 @@ class Batches:
             pass
 
     def run(self) -> bool:
-        """One micro-batch, if a file waits; whether one did. Where a file changes or vanishes meanwhile, once more."""
+        """One micro-batch, if a file waits; whether one did. Where a file changes or vanishes meanwhile, again, where
+        the stream is to end for LAKEHOUSE_RETRY_SECONDS."""
+        until = time.monotonic() + self._settings.retry_seconds if self._once else math.inf
         while True:
             try:
                 return self._run()
+            except ContractFault:
+                raise
             except SourceFault as fault:
+                if time.monotonic() > until:
+                    raise
                 self._say([str(fault)])
                 time.sleep(SECONDS)
 
@@ -188,8 +202,9 @@ class Batches:
         self.files += len(taken)
         aside = sum(done.set_aside for done in silver.tables)
         self._report.step(
-            f"{self._domain}, batch {self._number}: {len(taken):,} files, {sum(one.lines for one in taken):,} lines; "
-            f"{aside:,} rows in quarantine; gold/{gold.run}; {seconds:.1f} s"
+            f"{self._domain}, batch {self._number}: {len(taken):,} file{'' if len(taken) == 1 else 's'}, "
+            f"{sum(one.lines for one in taken):,} lines; in quarantine by now {aside:,} rows; "
+            f"gold/{gold.run}; {seconds:.1f} s"
         )
         self._say(bronze.warnings)
         for done in (one for one in silver.tables if one.rows_in and one.set_aside / one.rows_in > self._limit):

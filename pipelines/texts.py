@@ -20,7 +20,6 @@ NUMBER = re.compile(r"([+-]?)([0-9]+)(?:([.,])([0-9]+))?")
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 # Forms that Arrow reads as `value_of` does.
 YEAR = "(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"  # it knows one before them
-POINT, COMMA = r"\A-?[0-9]{1,38}(\.[0-9]+)?\z", r"\A-?[0-9]{1,38}(,[0-9]+)?\z"
 USUAL = {
     **dict.fromkeys(BITS, r"\A-?[0-9]{1,19}\z"),
     "boolean": r"\A[01]\z",
@@ -36,7 +35,7 @@ def column_of(kind: str, decimal_comma: bool, texts: list[str | None]) -> tuple[
     array, column = pa.array(texts, pa.string()), arrow_type(kind)
     if kind == "string":
         return array, {}
-    usual = USUAL.get(kind, COMMA if decimal_comma else POINT)
+    usual = USUAL.get(kind) or _usual(kind, "," if decimal_comma else ".")
     if pc.all(pc.match_substring_regex(array, usual), min_count=0).as_py():
         try:
             return pc.cast(pc.replace_substring(array, ",", ".") if decimal_comma else array, column), {}
@@ -50,6 +49,15 @@ def column_of(kind: str, decimal_comma: bool, texts: list[str | None]) -> tuple[
             found.append(None)
             left[index] = text or ""
     return pa.array(found, column), left
+
+
+def _usual(kind: str, mark: str) -> str:
+    """Decimals that have room: where a text has too many digits, Arrow's sum of them runs over in silence."""
+    match = DECIMAL.fullmatch(kind)
+    assert match is not None
+    whole, scale = int(match[1]) - int(match[2]), int(match[2])
+    part = rf"([{mark}][0-9]{{1,{scale}}})?" if scale else ""
+    return rf"\A-?[0-9]{{1,{whole}}}{part}\z" if whole else r"\A\z"
 
 
 def value_of(kind: str, decimal_comma: bool = False) -> Callable[[str], Any]:

@@ -26,10 +26,10 @@ def drop_all(lakehouse: Lake, *sales: str) -> None:
     lakehouse.drop("transacoes.csv", SALES + "".join(f"{line}\n" for line in sales), 10)
 
 
-def everything(lakehouse: Lake) -> dict[str, list[dict[str, Any]]]:
-    """All that silver and gold hold, but for the numbers of runs."""
+def everything(lakehouse: Lake, *layers: str) -> dict[str, list[dict[str, Any]]]:
+    """All that layers, silver and gold by default, hold, but for the numbers of runs."""
     kept, settings = {}, lakehouse.settings()
-    for layer in ("silver", "gold"):
+    for layer in layers or ("silver", "gold"):
         run = lakehouse.last(layer)
         for done in run.tables:
             table = catalogue.table_of(layer, done.name)

@@ -201,17 +201,17 @@ def test_made_up_orders_are_answered_as_the_questions_say(varejo: Lake) -> None:
 
 def test_newer_exports_give_what_a_run_of_them_alone_gives(varejo: Lake, tmp_path: Path) -> None:
     made_up(varejo, random.Random(1))
-    varejo.run()
+    varejo.run("bronze", "silver")
     made_up(varejo, random.Random(2))
     offers = varejo.folder / "landing/varejo/Sales.SpecialOfferProduct.csv"
     lines = offers.read_bytes().splitlines(keepends=True)
     offers.write_bytes(b"".join(lines[:-4]))  # what was sold by them loses its offer
-    varejo.run()
+    varejo.run("bronze", "silver")
     assert varejo.last("silver").table("special_offer_product").how != "whole: the first time"
     whole = Lake(tmp_path / "whole", varejo.address, varejo.spark, "varejo")
     shutil.copytree(varejo.folder / "landing", whole.folder / "landing")
-    whole.run()
-    assert everything(varejo) == everything(whole)
+    whole.run("bronze", "silver")
+    assert everything(varejo, "silver") == everything(whole, "silver")
     lost = varejo.table("silver", "sales_order_detail__quarantine")
     assert lost and {tuple(row["_reasons"]) for row in lost} == {("special_offer_product:missing",)}
 

@@ -326,6 +326,38 @@ def test_a_newer_export_takes_the_place_of_the_earlier_one_bad_lines_too(
     assert "everything agrees" in agreed(varejo, capsys)
 
 
+def test_a_file_that_changes_just_before_it_is_read_again_leaves_bronze_as_it_was(
+    condominio: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop_all(condominio)
+    condominio.run("bronze")
+    before, true = condominio.table("bronze", "imoveis"), intake.waiting
+
+    def waiting(*arguments: Any, **named: Any) -> Any:
+        found = true(*arguments, **named)
+        condominio.drop("imoveis.csv", PARENTS["imoveis.csv"].replace("Casa", "Xasa"))
+        return found
+
+    monkeypatch.setattr(intake, "waiting", waiting)
+    with pytest.raises(SourceFault, match=r"imoveis\.csv changed while it was read"):
+        condominio.run("bronze", full="imoveis")
+    assert condominio.table("bronze", "imoveis") == before
+
+
+def test_a_copy_under_another_name_is_another_file_with_a_warning(
+    condominio: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drop_all(condominio)
+    condominio.run("bronze")
+    condominio.drop("imoveis_copy.csv", PARENTS["imoveis.csv"], 20)
+    condominio.drop("imovel.csv", PARENTS["imoveis.csv"], 20)
+    condominio.run("bronze")
+    assert len(condominio.table("bronze", "imoveis")) == 4
+    said = capsys.readouterr().err
+    assert "bronze.imoveis: imoveis_copy.csv has the content of imoveis.csv; its rows came twice" in said
+    assert "no table takes imovel.csv in condominio's landing folder" in said
+
+
 def test_contracts_of_files_that_cannot_be_kept_are_refused() -> None:
     serial = Column("id", "bigint", "Id", key=True, serial=True)
     with pytest.raises(ValueError, match="do not stay where files are replaced"):

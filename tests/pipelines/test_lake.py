@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from conf.contract import Column, Table
 from conf.settings import PROJECT, Settings, load
 from pipelines import lake, records
 from pipelines.errors import LockedFault, QualityFault, StorageFault
-from pipelines.records import Run, TableRun
+from pipelines.records import Run, TableRun, Taken
 
 NOW = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
 RUN = Run(1, "lake", "teste", None, "embedded", "1:2:", NOW, NOW, (TableRun("coisa", 0, 3, 2, 1),))
@@ -111,6 +111,25 @@ def test_a_table_that_was_brought_back_is_not_brought_back_again(tmp_path: Path)
     for _ in range(3):
         records.bring_back(tmp_path, RUN)
     assert lake.version(path) == 2
+
+
+def test_files_of_runs_that_did_not_complete_are_swept_and_the_others_stay_in_order(tmp_path: Path) -> None:
+    def taken(run: int, number: int) -> Taken:
+        return Taken(run, "teste", "coisa", f"{number:05d}.csv", "x", 1, NOW, number, 1, 0, "", ("cor", "ção"))
+
+    def record(run: int, *numbers: int) -> None:
+        records.record(tmp_path, replace(RUN, run=run), files=[taken(run, number) for number in numbers])
+
+    record(1, *range(1, 20_001))
+    for run in range(2, 9):
+        record(run, 20_000 + run)
+    records._append_of(tmp_path / records.FILES, replace(RUN, run=9), [asdict(taken(9, 99))], records.TAKEN, "")
+    records.compact(tmp_path / records.FILES, 2)
+    assert len(records.read_files(tmp_path, "teste")) == 20_007, "a run that is not recorded has taken nothing"
+    record(9)
+    found = records.read_files(tmp_path, "teste")
+    assert [one.first for one in found] == [*range(1, 20_001), *range(20_002, 20_009)]
+    assert found[0] == taken(1, 1) and records.read_files(tmp_path, "outro") == []
 
 
 @pytest.mark.parametrize("brief", [True, False])

@@ -157,6 +157,30 @@ def test_a_file_that_changes_while_it_is_read_leaves_nothing(tmp_path: Path, mon
     assert list((tmp_path / "lake").glob("*.parquet")) == []
 
 
+def test_what_is_no_file_of_a_table_is_left_alone_and_told_of(tmp_path: Path) -> None:
+    drop(tmp_path, "venda1.csv", "dia;valor")
+    drop(tmp_path, "Venda2.CSV", "dia;valor")
+    drop(tmp_path, "venda3.csv", "")
+    (tmp_path / os.fsdecode(b"venda_\xe9.csv")).write_text("dia;valor")
+    (tmp_path / "venda_loop.csv").symlink_to("venda_loop.csv")
+    (tmp_path / "venda_folder.csv").mkdir()
+    files = arrived(tmp_path, [TABLE])
+    assert [file.name for file in files] == ["venda1.csv"]
+    others = ["Venda2.CSV", "venda_\\udce9.csv", "venda_folder.csv", "venda_loop.csv"]
+    assert landing.strangers(tmp_path, files) == others and landing.strangers(tmp_path / "none", []) == []
+
+
+def test_a_file_without_a_header_does_not_show_the_row_in_its_place(tmp_path: Path) -> None:
+    drop(tmp_path, "venda.csv", "Maria Souza;Maria Souza;2024-01-01\n")
+    assert taken(tmp_path)[0].why == "its header has a name twice, has no dia, has no valor"
+
+
+def test_lines_that_end_otherwise_than_the_contract_says_are_told_of_by_that(tmp_path: Path) -> None:
+    drop(tmp_path, "venda.csv", "dia;valor\r\n2024-01-01;1\r\n")
+    record, rows, _ = taken(tmp_path)
+    assert (record.why, len(rows)) == ("its lines end with CR LF, the contract says LF", 2)
+
+
 def test_a_file_for_two_tables_is_refused(tmp_path: Path) -> None:
     drop(tmp_path, "venda.csv", "dia;valor")
     with pytest.raises(ContractFault, match="for both venda and venda"):

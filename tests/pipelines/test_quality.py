@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, Row
 
-from conf.contract import Column, Pii, Reference, Table, fail, quarantine, warn
+from conf.contract import Column, Files, Pii, Reference, Table, fail, quarantine, warn
 from pipelines import quality
+from pipelines.content import LINE
 from pipelines.quality import Parent
 from tests.conftest import Rows
 
@@ -174,6 +175,21 @@ def test_a_reference_of_two_columns_needs_both_and_is_asked_only_where_both_are_
     one = Judged(quality.judge(quality.without_copies(frame), table, found, checks), checks, table)
     assert sorted(row.id for row in one.accepted()) == [1, 3, 4]
     assert {row.id: row._reasons for row in one.aside()} == {2: ["oferta:missing"], 5: ["oferta:quarantined"]}
+
+
+def test_a_line_that_is_no_row_is_set_aside_however_long_it_is(rows: Rows) -> None:
+    bronze = Table(
+        "bronze.teste.linha", "One row per line.", (Column("id", "bigint", "id", key=True),), files=Files("*.csv")
+    )
+    table = Table(
+        "silver.teste.linha", "One row per line.", (Column("id", "bigint", "id", key=True),), inputs=(bronze,)
+    )
+    frame = rows("id bigint, _rescued string", (1, None), (2, json.dumps({LINE: "x" * 21_000_000, "_why": "y"})))
+    checks = quality.checks(table, {})
+    one = Judged(quality.judge(quality.without_copies(frame), table, {}, checks), checks, table)
+    assert [row.id for row in one.accepted()] == [1]
+    aside = quality.quarantined(one.frame, table, checks, 1).select("id", "_reasons").collect()
+    assert [tuple(row) for row in aside] == [(2, ["line:unreadable"])]
 
 
 def test_a_line_that_is_no_row_does_not_show_a_card_number(judged: Any) -> None:

@@ -15,8 +15,10 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipelines import records
+from pipelines.errors import ContractFault, SourceFault
 from pipelines.history import restore
 from pipelines.report import Report
+from pipelines.stream import Batches
 from tests.condominio import PARENTS, SALES, drop_all, everything, some_files
 from tests.conftest import NOWHERE, Cli, Lake, clean_environment
 from tests.crash import STREAM_POINTS
@@ -72,6 +74,9 @@ def test_what_is_there_is_taken_and_the_stream_ends(cli: Cli, lakehouse: Lake, t
         lakehouse.drop(name, text, at)
     lakehouse.drop("transacoes_x.csv", b"\x00\xff\xfe;;;\n\n\xff", 20)
     lakehouse.drop("moradores_x.csv", "", 21)
+    for folder in ("a=1", "done"):
+        (cli.folder / "landing/condominio" / folder).mkdir()
+        (cli.folder / "landing/condominio" / folder / "moradores_y.csv").write_text(PARENTS["moradores.csv"])
     done = cli("stream", env=ENV | {"ONCE": "1"})
     assert done.returncode == 0, done.stderr
     progress = [line for line in done.stderr.splitlines() if ", batch " in line]
@@ -88,18 +93,31 @@ def test_what_is_there_is_taken_and_the_stream_ends(cli: Cli, lakehouse: Lake, t
 def test_files_that_come_while_it_runs_are_taken_beside_other_runs_until_a_signal_ends_it(
     cli: Cli, lakehouse: Lake, tmp_path: Path
 ) -> None:
+    nowhere = cli("stream", env=ENV)
+    assert nowhere.returncode == 3 and "there is no landing folder" in nowhere.stderr
+    (cli.folder / "landing/condominio").mkdir(parents=True)
+    with streaming(cli.folder) as process:
+        heard(cli.folder, "watching", process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0, "while Spark starts"
+    (cli.folder / "said").unlink()
     with streaming(cli.folder) as process:
         heard(cli.folder, "watching", process)
         lakehouse.drop("transacoes.csv", SALES + "1,1,2024-03-01,10.00\n2,2,2024-03-02,x\n", 1)
-        heard(cli.folder, "1 files", process)
+        heard(cli.folder, "1 file,", process)
         for at, (name, text) in enumerate(PARENTS.items(), 2):
             lakehouse.drop(name, text, at)
+        empty = lakehouse.drop("moradores_4.csv", "", 5)
         runs = cli("bronze", "silver", "gold", env={"DOMAIN": "condominio"})
         assert runs.returncode in (0, 4), runs.stderr
         lakehouse.drop("transacoes_2.csv", "imovel;morador\n", 10)
         said = heard(cli.folder, "no line of transacoes_2.csv is a row", process)
         lakehouse.drop("transacoes_3.csv", SALES + "1,1,2024-03-03,30.00\n", 11)
         while len(records.read_files(lakehouse.settings().bronze_path, "condominio")) < 6:
+            assert process.poll() is None
+            time.sleep(0.1)
+        empty.write_text(PARENTS["moradores.csv"])
+        while len(records.read_files(lakehouse.settings().bronze_path, "condominio")) < 7:
             assert process.poll() is None
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
@@ -142,7 +160,7 @@ def test_a_checkpoint_that_is_lost_or_knows_more_than_the_lake_does_no_harm(
     assert everything(lakehouse) == before
     with Report() as report:
         restore(settings, "bronze/1", report)  # three files of four
-    assert "condominio: 1 files taken" in cli("stream", env=ENV | {"ONCE": "1"}).stderr
+    assert "condominio: 1 file taken" in cli("stream", env=ENV | {"ONCE": "1"}).stderr
     assert everything(lakehouse) == before == everything(batch(lakehouse, tmp_path / "batch"))
     offsets = settings.bronze_path / "condominio/_checkpoint/offsets"
     for file in offsets.iterdir():
@@ -150,8 +168,22 @@ def test_a_checkpoint_that_is_lost_or_knows_more_than_the_lake_does_no_harm(
     lakehouse.drop("moradores_2.csv", PARENTS["moradores.csv"], 50)
     broken = cli("stream", env=ENV | {"ONCE": "1"})
     assert broken.returncode == 0 and "_checkpoint cannot be used; begun anew" in broken.stderr
-    assert "condominio: 1 files taken" in broken.stderr
+    assert "condominio: 1 file taken" in broken.stderr
     assert everything(lakehouse) == everything(batch(lakehouse, tmp_path / "again"))
+
+
+def test_what_cannot_pass_ends_a_stream_and_what_can_is_tried_again(
+    lakehouse: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.stream.SECONDS", 0)
+    batches = Batches(lakehouse.settings(RETRY_SECONDS="1"), "condominio", lakehouse.spark, True, Report(quiet=True))
+    tries: list[Exception] = [SourceFault("a file changed"), SourceFault("a file changed"), ContractFault("frozen")]
+    monkeypatch.setattr(batches, "_run", lambda: (_ for _ in ()).throw(tries.pop(0)))
+    with pytest.raises(ContractFault, match="frozen"):
+        batches.run()
+    monkeypatch.setattr(batches, "_run", lambda: (_ for _ in ()).throw(SourceFault("no right")))
+    with pytest.raises(SourceFault, match="no right"):
+        batches.run()
 
 
 def test_without_a_domain_of_files_it_says_what_to_type(cli: Cli) -> None:

@@ -1,5 +1,6 @@
 """Texts become values exactly, or not at all."""
 
+import random
 import re
 from datetime import date, datetime
 from decimal import Decimal
@@ -111,6 +112,19 @@ def test_a_comma_is_a_decimals_where_the_dialect_says_so() -> None:
     for text in ("1,234,5", "1.234,5", "1,234.5", "1.5"):
         with pytest.raises(ValueError):
             money(text)
+
+
+@pytest.mark.parametrize("kind", ["decimal(38,6)", "decimal(38,0)", "decimal(38,38)", "decimal(19,4)", "decimal(5,2)"])
+def test_long_numbers_are_exact_or_refused(kind: str) -> None:
+    dice, made = random.Random(1), value_of(kind)
+    for _ in range(3000):
+        whole, part = ("".join(dice.choices("0123456789", k=dice.randint(0, 38))) for _ in range(2))
+        text = dice.choice(["", "-"]) + (whole or "0") + (f".{part}" if part and dice.random() < 0.7 else "")
+        (value,), left = column_of(kind, False, [text])
+        try:
+            assert value.as_py() == made(text) == Decimal(text) and not left
+        except ValueError:
+            assert (value.as_py(), left) == (None, {0: text})
 
 
 def test_each_line_of_the_document_is_so() -> None:
