@@ -43,12 +43,14 @@ class Intake:
     @property
     def known(self) -> dict[str, File]:
         """The files that were taken and are still there, by name."""
-        return {file.name: file for file in self.arrived if file not in self.waiting}
+        waiting = {file.name for file in self.waiting}
+        return {file.name: file for file in self.arrived if file.name not in waiting}
 
     @property
     def gone(self) -> list[str]:
         """The names of those that are not there any more."""
-        return [one.name for one in self.present if one.name not in self.known]
+        known = self.known
+        return [one.name for one in self.present if one.name not in known]
 
 
 def waiting(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conf.settings import PROJECT, load
-from pipelines import catalogue
+from pipelines import basis, catalogue
 from pipelines.domains import in_use, is_there, named, ready
 from pipelines.errors import UsageFault
 from pipelines.report import Report
@@ -91,6 +91,41 @@ def test_a_fourth_domain_is_three_files_and_no_other_edit(tmp_path: Path) -> Non
     rows = (tmp_path / "export/divida.csv").read_text("utf-8").splitlines()
     assert rows[0] == "bairro,valor" and len(lines) == 102
     assert sum(int(row.rsplit(",", 1)[1].replace(".", "")) for row in rows[1:]) == owed
+
+
+def test_a_new_domain_does_not_have_the_others_built_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("conf", "bronze", "silver", "gold", "pipelines", "requirements"):
+        shutil.copytree(PROJECT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(basis, "PROJECT", tmp_path)
+
+    def known() -> list[str]:
+        return [basis.software.__wrapped__(domain) for domain in ("cartoes", "varejo")]
+
+    cards, retail = known()
+    assert cards != retail
+    (tmp_path / "silver/agua").mkdir()
+    (tmp_path / "silver/agua/leituras.py").write_text(SILVER)
+    assert known() == [cards, retail]
+    with (tmp_path / "silver/varejo/person.py").open("a") as file:
+        file.write("# changed\n")
+    assert known()[0] == cards and known()[1] != retail
+    with (tmp_path / "silver/columns.py").open("a") as file:
+        file.write("# changed\n")
+    assert known()[0] != cards
+
+
+@pytest.mark.parametrize(
+    ("file", "said"), [("agua/x.py", "agua has no __init__.py"), ("condominio/x.py", "x cannot be imported: NameError")]
+)
+def test_a_table_that_cannot_be_found_or_imported_is_named(tmp_path: Path, file: str, said: str) -> None:
+    for package in ("conf", "bronze", "silver", "gold", "pipelines"):
+        shutil.copytree(PROJECT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "silver" / file).parent.mkdir(exist_ok=True)
+    (tmp_path / "silver" / file).write_text("TABLE = Table()\n")
+    env = clean_environment(tmp_path) | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "pipelines", "bronze"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and said in done.stderr, done.stderr
 
 
 def test_domains_are_named_or_those_whose_source_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
