@@ -82,6 +82,7 @@ def train(file: Path) -> None:
 
     from pipelines import catalogue, embedded
     from pipelines.connection import dsn
+    from pipelines.domains import in_postgres
     from pipelines.report import Report
     from pipelines.run import run_layers
     from pipelines.seed import seed
@@ -96,7 +97,8 @@ def train(file: Path) -> None:
     try:
         with embedded.server(folder) as address, Report() as report:
             settings = settings.model_copy(update={"postgres": address})
-            seed(settings, address, catalogue.tables("bronze"), False, report)
+            for domain in in_postgres():
+                seed(settings, address, catalogue.of("bronze", domain), False, report)
             with session(settings, DUMP_SECONDS) as spark:
                 run_layers(settings, {"bronze", "silver", "gold"}, report, spark)
                 with psycopg2.connect(dsn(address)) as connection, connection.cursor() as cursor:

@@ -90,13 +90,27 @@ def test_make_demo_shows_progress_ends_with_the_result_and_leaves_no_process(
 def test_the_readmes_commands_work_as_written(copy: Copy, demo: "subprocess.CompletedProcess[str]") -> None:
     """make demo and make shell are run elsewhere; here the rest, which must give the same bytes again."""
     lines = [line for line in shell_lines() if line not in ("make demo", "make shell") and "$EDITOR" not in line]
-    assert lines == ["cp .env.example .env", "make bronze silver gold"]
-    before = copy.csv.read_bytes()
+    assert lines == [
+        "cp .env.example .env",
+        "make bronze silver gold",
+        "make seed DOMAIN=condominio,varejo",
+        "make bronze silver gold DOMAIN=condominio,varejo",
+        "make answers DOMAIN=varejo",
+        "make export DOMAIN=condominio FORMAT=parquet",
+    ]
+    before, said = copy.csv.read_bytes(), []
     for line in lines:
         done = copy.run(*line.split())
         assert done.returncode == 0, done.stderr
-    assert re.search(r"bronze .*silver .*gold ", done.stdout, re.S)
+        said.append(done.stdout)
+    assert all(re.search(r"bronze .*silver .*gold ", said[number], re.S) for number in (1, 3))
+    assert "gold.mais_vendidos_por_dias_de_fabricacao: The three products" in said[4]
     assert copy.csv.read_bytes() == before
+    files = [path for path in copy.csv.parent.iterdir() if path.suffix == ".parquet"]
+    assert len(files) == 3
+    for path in files:
+        path.unlink()
+    shutil.rmtree(copy.folder / "landing")
 
 
 def test_layers_run_once_in_one_process_and_goals_are_not_reordered(

@@ -333,7 +333,7 @@ def test_zeros_of_both_signs_odd_names_and_wide_numbers_survive_batches_folds_an
 def test_this_software_and_what_it_is_pinned_to_are_part_of_what_a_load_rests_on(
     source: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(basis, "software", lambda: "another")
+    monkeypatch.setattr(basis, "software", lambda domain: f"another of {domain}")
     source.run("bronze")
     assert set(how(source).values()) == {"whole: this software changed"}
 
