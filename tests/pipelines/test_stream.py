@@ -1,5 +1,6 @@
 """A stream of files gives what one batch load of the same files gives: in any order, killed anywhere, beside other runs."""
 
+import contextlib
 import os
 import random
 import shutil
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from pyspark.sql import SparkSession
 
@@ -170,6 +172,36 @@ def test_a_checkpoint_that_is_lost_or_knows_more_than_the_lake_does_no_harm(
     assert broken.returncode == 0 and "_checkpoint cannot be used; begun anew" in broken.stderr
     assert "condominio: 1 file taken" in broken.stderr
     assert everything(lakehouse) == everything(batch(lakehouse, tmp_path / "again"))
+
+
+@pytest.mark.long
+def test_two_thousand_small_files_are_taken_without_loss_in_steady_memory(lakehouse: Lake, tmp_path: Path) -> None:
+    dice = random.Random(1)
+    kinds = ["condominios"] * 10 + ["imoveis"] * 100 + ["moradores"] * 200 + ["transacoes"] * 1690
+    dice.shuffle(kinds)
+    for at, kind in enumerate(kinds):
+        header = (PARENTS | {"transacoes.csv": SALES})[f"{kind}.csv"].partition("\n")[0]
+        row = {
+            "condominios": f"C{at},Rua {at}, 1",
+            "moradores": f"M{at},{dice.randint(1, 50)},2024-01-01",
+            "imoveis": f"Casa,{dice.randint(1, 50)},{at}.50",
+            "transacoes": f"{dice.randint(1, 400)},{dice.randint(1, 600)},2024-02-01,{at}.01",
+        }[kind]
+        lakehouse.drop(f"{kind}_{at:05d}.csv", f"{header}\n{row}\n{row}\n{row}\n", at)
+    env = clean_environment(tmp_path) | {"DOMAIN": "condominio", "ONCE": "1", "LAKEHOUSE_SPARK__DRIVER_MEMORY": "600m"}
+    with (tmp_path / "said").open("w") as said:
+        process = subprocess.Popen([sys.executable, "-m", "pipelines", "stream"], cwd=tmp_path, env=env, stderr=said)
+        memory = []
+        while process.poll() is None:
+            with contextlib.suppress(psutil.Error):
+                family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+                memory.append(sum(one.memory_info().rss for one in family))
+            time.sleep(0.5)
+    assert process.returncode == 0 and "condominio: 2,000 files taken" in (tmp_path / "said").read_text()
+    third = len(memory) // 3
+    assert max(memory[2 * third :]) < 1.15 * max(memory[third : 2 * third])
+    assert everything(lakehouse) == everything(batch(lakehouse, tmp_path / "batch"))
+    assert taken_once(lakehouse)
 
 
 def test_what_cannot_pass_ends_a_stream_and_what_can_is_tried_again(
