@@ -29,11 +29,16 @@ def drafted(
 
     report.progress("csv", table.name, 0)
     with draft(settings, table, files, before) as csv:
-        wrong = [name for name, total in csv.totals.items() if done.totals[name] != total]
-        if csv.rows != done.rows_out or wrong:
-            said = f"{csv.rows:,} records for {done.rows_out:,} rows of gold, or another sum of amounts"
-            raise QualityFault(f"{csv.final}: {said}; the CSV stays as it was")
+        _prove(csv, done)
         yield csv
+
+
+def _prove(file: "Draft", done: TableRun) -> None:
+    """Raises QualityFault unless a file has each of the rows that `done` has."""
+    wrong = [name for name, total in file.totals.items() if done.totals[name] != total]
+    if file.rows != done.rows_out or wrong:
+        said = f"{file.rows:,} records for {done.rows_out:,} rows of gold, or another sum of amounts"
+        raise QualityFault(f"{file.final}: {said}; it stays as it was")
 
 
 def export(settings: Settings, tables: Iterable[Table], report: Report, as_parquet: bool = False) -> None:
@@ -48,8 +53,7 @@ def export(settings: Settings, tables: Iterable[Table], report: Report, as_parqu
         files = lake.file_paths(lake.table_path(settings.gold_path, table), done.version)
         drafting = (parquet_draft if as_parquet else draft)(settings, table, files)
         with drafting as file, lake.publishing(settings):
-            if file.rows != done.rows_out or any(done.totals[name] != total for name, total in file.totals.items()):
-                raise QualityFault(f"{file.final}: it would have other rows or sums than gold; it stays as it was")
+            _prove(file, done)
             if table.csv and complete_run(settings, "gold", table.domain).content != run.content:
                 report.step(f"{file.final}: a newer run has written it meanwhile")
                 continue
