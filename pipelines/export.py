@@ -76,9 +76,7 @@ def draft(settings: Settings, table: Table, files: list[str], before: Before | N
     and all other rows come after its rows, it is copied and they are written behind. Raises StorageFault.
     """
     final = lake.csv_path(settings, table)
-    with lake.storage(f"export folder {settings.export_path}"):
-        settings.export_path.mkdir(parents=True, exist_ok=True)
-        lake.sweep(settings.export_path.glob(f".{final.name}.*"), f".{final.name}.")
+    _make_room(final)
     with _half(final) as temporary:
         whole = (_continued(table, files, before, final, temporary) if before else None) or _begun(table, temporary)
         with lake.scratch(settings.gold_path, "export") as scratch:
@@ -94,9 +92,7 @@ def parquet_draft(settings: Settings, table: Table, files: list[str]) -> Iterato
     """The same as one Parquet file: all columns but those that start with `_`, in key order. Raises StorageFault."""
     final = lake.csv_path(settings, table).with_suffix(".parquet")
     what, names = f"export {final}", ", ".join(map(quoted, exported(table)))
-    with lake.storage(f"export folder {settings.export_path}"):
-        settings.export_path.mkdir(parents=True, exist_ok=True)
-        lake.sweep(settings.export_path.glob(f".{final.name}.*"), f".{final.name}.")
+    _make_room(final)
     with _half(final) as temporary, lake.scratch(settings.gold_path, "export") as scratch:
         with engine(what, scratch) as connection:
             rows = relation(files, lake.types_of(table, {}))
@@ -129,6 +125,13 @@ class Whole:
         self.rows += rows
         for name, total in totals.items():
             self.totals[name] = self.totals.get(name, Decimal(0)) + total
+
+
+def _make_room(final: Path) -> None:
+    """Makes the folder of a file; what killed processes left of it is removed."""
+    with lake.storage(f"export folder {final.parent}"):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        lake.sweep(final.parent.glob(f".{final.name}.*"), f".{final.name}.")
 
 
 @contextmanager
