@@ -81,10 +81,22 @@ class Postgres(Frozen):
         return {name: value for name, value in named.items() if value is not None}
 
 
+# What Spark itself hides in its logs; on the command line of its JVM everybody could read it.
+SECRET = re.compile("secret|password|token|credential|access[.]?key|api[.]?key", re.IGNORECASE)
+LOCAL = r"local(\[(\*|[1-9][0-9]*)\])?"
+CLUSTER = r"spark://[^\s/:,]+:[0-9]+(,[^\s/:,]+:[0-9]+)*|yarn|k8s://\S+"
+
+
 class Spark(Frozen):
+    """Where the jobs run: in this process's JVM, or on the executors of a cluster."""
+
     master: str = "local[*]"
     driver_memory: str = "1536m"
     conf: dict[str, str] = {}
+
+    @property
+    def is_local(self) -> bool:
+        return self.master.startswith("local")
 
     @property
     def driver_bytes(self) -> int:
@@ -102,13 +114,18 @@ class Spark(Frozen):
     def _leaves_the_master(cls, conf: dict[str, str]) -> dict[str, str]:
         if "spark.master" in conf:
             raise ValueError("is not the place for spark.master; use LAKEHOUSE_SPARK__MASTER")
+        if secrets := sorted(name for name in conf if SECRET.search(name)):
+            raise ValueError(
+                f"is not the place for {', '.join(secrets)}: it would be on a command line; write it into "
+                "spark-defaults.conf of a folder that SPARK_CONF_DIR names"
+            )
         return conf
 
     @field_validator("master")
     @classmethod
-    def _is_local(cls, master: str) -> str:
-        if not re.fullmatch(r"local(\[(\*|[1-9][0-9]*)\])?", master):
-            raise ValueError("is not supported; use local, local[2] or local[*]")
+    def _is_a_master(cls, master: str) -> str:
+        if not re.fullmatch(f"{LOCAL}|{CLUSTER}", master):
+            raise ValueError("must be local[*], local[2], spark://host:7077, yarn or k8s://https://host:6443")
         return master
 
 

@@ -13,6 +13,7 @@ from types import FrameType
 from dotenv.parser import parse_stream
 
 from conf.settings import KNOWN, Settings, SettingsError, load, read_secrets
+from pipelines.connection import forget_libpqs
 from pipelines.errors import Fault, UsageFault
 
 TARGETS = {
@@ -34,30 +35,6 @@ TARGETS = {
     "demo": "fake data through all layers to the CSV, on the embedded PostgreSQL",
     "reset": "delete lake, CSV and embedded data; asks first",
 }
-# libpq reads these by itself and would mix them into a connection that our settings describe whole.
-LIBPQ_NAMES = (
-    *(
-        "PGHOST",
-        "PGHOSTADDR",
-        "PGPORT",
-        "PGDATABASE",
-        "PGUSER",
-        "PGPASSWORD",
-        "PGSSLMODE",
-        "PGSSLROOTCERT",
-        "PGREQUIRESSL",
-    ),
-    *(
-        "PGSERVICE",
-        "PGSERVICEFILE",
-        "PGOPTIONS",
-        "PGTZ",
-        "PGDATESTYLE",
-        "PGCLIENTENCODING",
-        "PGAPPNAME",
-        "PGTARGETSESSIONATTRS",
-    ),
-)
 
 
 def main(words: list[str]) -> int:
@@ -136,8 +113,7 @@ def read_settings(given: list[str]) -> Settings:
     settings, warnings = load(line, os.environ, file, secrets, base=here)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    for name in LIBPQ_NAMES:
-        os.environ.pop(name, None)
+    forget_libpqs()
     return settings
 
 

@@ -9,17 +9,19 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg2
 from psycopg2.extensions import connection as Connection
 
 from conf.contract import Table, is_summed
 from conf.settings import Postgres, Settings
-from pipelines import lake
+from pipelines import cluster, lake
 from pipelines.basis import newer
 from pipelines.connection import cancel, hang_up, source_fault, unhurried
 from pipelines.duck import engine
@@ -32,6 +34,9 @@ from pipelines.records import Call, Run, TableRun
 from pipelines.report import Report
 from pipelines.source import Relation, Snapshot, describe
 from pipelines.watch import Watch
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 RANGE_BYTES, SMALL_BYTES = 64 * 2**20, 8 * 2**20
 READERS = min(4, os.cpu_count() or 1)
@@ -128,13 +133,13 @@ def plans(snapshot: Snapshot, schema: str, tables: tuple[Table, ...]) -> list[Pl
     return made
 
 
-def ranges(relation: Relation, parts: int = 0) -> list[str]:
+def ranges(relation: Relation, readers: int, parts: int = 0) -> list[str]:
     """Conditions on `ctid` that cut the table into page ranges; the last one is open, so that no row is left out.
 
     As many for each reader, and so for each task that reads what it wrote; a small table is one.
     """
     if not parts:
-        parts = -(-relation.size // (RANGE_BYTES * READERS)) * READERS if relation.size > SMALL_BYTES else 1
+        parts = -(-relation.size // (RANGE_BYTES * readers)) * readers if relation.size > SMALL_BYTES else 1
     bounds = [relation.pages * part // parts for part in range(1, parts)]
     lower = ["", *(f"ctid >= '({page},0)'" for page in bounds)]
     upper = [*(f"ctid < '({page},0)'" for page in bounds), ""]
@@ -142,9 +147,16 @@ def ranges(relation: Relation, parts: int = 0) -> list[str]:
 
 
 def read(
-    settings: Settings, server: Postgres, snapshot: Snapshot, tables: tuple[Table, ...], call: Call, report: Report
+    settings: Settings,
+    server: Postgres,
+    snapshot: Snapshot,
+    tables: tuple[Table, ...],
+    call: Call,
+    report: Report,
+    started: "Callable[[], SparkSession]",
 ) -> Iterator[Built]:
-    """Reads what changed, or all, of each table, and proves it. Nothing is written before all of them are checked."""
+    """Reads what changed, or all, of each table, and proves it. Nothing is written before all of them are checked.
+    Where Spark's master is a cluster, its executors read, in the session that `started` gives."""
     todo = plans(snapshot, settings.schema_name, tables)
     _report_drift(settings, todo, call.previous, report)
     loads = decide(settings, snapshot, todo, call.previous, call.full, call.run.started)
@@ -152,19 +164,27 @@ def read(
         lake.make_folder(lake.table_path(settings.bronze_path, one.table))
     stop = threading.Event()
     reader = Reader(server, snapshot.exported, call.run.run, stop, report)
+
+    many = READERS if settings.spark.is_local else cluster.READERS
+
+    @cache
+    def executors() -> cluster.Executors:
+        return cluster.Executors(started(), settings, server, snapshot.exported, call.run.run)
+
     totals: dict[str, Future[Totals]] = {}
     submitted: dict[Future[Part], tuple[str, Path]] = {}
     built: set[str] = set()
-    with ThreadPoolExecutor(1) as control, ThreadPoolExecutor(READERS, thread_name_prefix="reader") as pool:
+    with ThreadPoolExecutor(1) as control, ThreadPoolExecutor(many, thread_name_prefix="reader") as pool:
 
         def submit(one: Plan, condition: str, path: Path) -> Future[Part]:
-            future = pool.submit(reader.read, one, condition, path)
+            readers = reader if settings.spark.is_local else executors()
+            future = pool.submit(readers.read, one, condition, path)
             submitted[future] = one.table.name, path
             return future
 
         def rows(one: Plan, condition: str, path: Path) -> list[Part]:
             """All rows that meet a condition, read by all readers where there are many."""
-            parts = ranges(one.relation, min(READERS, len(ranges(one.relation))))
+            parts = ranges(one.relation, many, min(many, len(ranges(one.relation, many))))
             some = [submit(one, " AND ".join(filter(None, (condition, part))), path) for part in parts]
             return [future.result() for future in some]
 
@@ -185,14 +205,19 @@ def read(
             futures: dict[Future[Part], Load] = {}
             for load in whole:
                 path = lake.table_path(settings.bronze_path, load.plan.table)
-                futures |= {submit(load.plan, condition, path): load for condition in ranges(load.plan.relation)}
+                conditions = ranges(load.plan.relation, many)
+                futures |= {submit(load.plan, condition, path): load for condition in conditions}
             yield from _as_built(settings, futures, totals, built, call.run)
         except BaseException as error:
             stop.set()
-            _end((pool, control), server)
-            for future, (name, path) in submitted.items():
-                if name not in built and not future.cancelled() and not future.exception():
-                    (path / future.result().name).unlink(missing_ok=True)
+            _end(
+                (pool, control),
+                server,
+                executors().cancel if executors.cache_info().currsize else partial(hang_up, server),
+            )
+            for name, path in set(submitted.values()):
+                if name not in built:
+                    _sweep(path, call.run, [])
             for counted in totals.values():
                 # A failed count ends the snapshot, and with it the readers: it is what went wrong first.
                 if isinstance(error, SourceFault) and not counted.cancelled() and (first := counted.exception()):
@@ -248,10 +273,10 @@ def _as_built(
             built.add(name)
 
 
-def _end(executors: tuple[ThreadPoolExecutor, ...], server: Postgres) -> None:
-    """Waits until no query runs. One may begin after a cancel, so they are cancelled until all have ended; a server
-    that does not answer is hung up on."""
-    for executor in executors:
+def _end(pools: tuple[ThreadPoolExecutor, ...], server: Postgres, give_up: Callable[[], None]) -> None:
+    """Waits until no query runs. One may begin after a cancel, so they are cancelled until all have ended; where that
+    does not help, whoever waits for the server is made to `give_up`."""
+    for executor in pools:
         executor.shutdown(wait=False, cancel_futures=True)
     ended = threading.Event()
 
@@ -261,13 +286,13 @@ def _end(executors: tuple[ThreadPoolExecutor, ...], server: Postgres) -> None:
 
     def leave() -> None:
         while not ended.wait(CANCEL_SECONDS):
-            hang_up(server)
+            give_up()
 
     with ThreadPoolExecutor(2) as enders:
         enders.submit(ask)
         enders.submit(leave)
         try:
-            for executor in executors:
+            for executor in pools:
                 executor.shutdown()
         finally:
             ended.set()
@@ -298,6 +323,12 @@ def source_totals(connection: Connection, one: Plan, since: str, watch: Watch) -
     return Totals(rows, dict(zip(summed, found, strict=True)), since_then)
 
 
+def _sweep(path: Path, run: Run, files: list[str]) -> None:
+    """Removes what readers wrote for nothing, `files` aside: in vain, or on a worker that was lost."""
+    for file in set(path.glob(lake.part_name(run.run, "*"))) - {path / name for name in files}:
+        file.unlink(missing_ok=True)
+
+
 def _built(settings: Settings, load: Load, parts: list[Part], source: Totals, run: Run) -> Built:
     """The table's files, proved to hold what the source counted."""
     one, rows = load.plan, source.rows
@@ -314,5 +345,6 @@ def _built(settings: Settings, load: Load, parts: list[Part], source: Totals, ru
         basis=load.basis,
     )
     files = sorted(part.name for part in parts if part.rows)
+    _sweep(lake.table_path(settings.bronze_path, one.table), run, files)
     built = Built(done, one.table, lake.table_path(settings.bronze_path, one.table), one.schema, files)
     return prove(built, one.types, one.table.keys, rows, source.sums)

@@ -19,6 +19,13 @@ from psycopg2.extensions import connection as Connection
 from conf.settings import Postgres
 from pipelines.errors import PassingFault, SourceFault
 
+# libpq reads these by itself and would mix them into a connection that our settings describe whole.
+NAME = "PGAPPNAME"
+LIBPQ_NAMES = (
+    *("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGSSLMODE", "PGSSLROOTCERT"),
+    *("PGREQUIRESSL", "PGSERVICE", "PGSERVICEFILE", "PGOPTIONS", "PGTZ", "PGDATESTYLE", "PGCLIENTENCODING", NAME),
+    "PGTARGETSESSIONATTRS",
+)
 PATIENCE = 10  # seconds to connect, or to wait for a lock
 ANSWER = 3 * PATIENCE  # seconds to answer a question that is no work
 # Role and database settings must not change what arrives, nor how long it may take.
@@ -85,8 +92,14 @@ def dsn(server: Postgres) -> str:
 
 
 def application_name() -> str:
-    """How the server's administrator sees us, at most 63 bytes."""
-    return f"lakehouse {os.getpid()} {socket.gethostname()}"[:63]
+    """How the server's administrator sees us, at most 63 bytes; an executor says the name of the run's driver."""
+    return os.environ.get(NAME) or f"lakehouse {os.getpid()} {socket.gethostname()}"[:63]
+
+
+def forget_libpqs(but: str = "") -> None:
+    """Takes libpq's own names, `but` one, out of this process's environment."""
+    for name in {*LIBPQ_NAMES} - {but}:
+        os.environ.pop(name, None)
 
 
 def reason(error: Exception) -> str:

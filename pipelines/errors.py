@@ -15,6 +15,12 @@ class UsageFault(Fault):
     kind = "usage"
 
 
+class ClusterFault(UsageFault):
+    """The Spark cluster does not answer, lacks what a run needs, or was lost."""
+
+    kind = "cluster"
+
+
 class SourceFault(Fault):
     """The source cannot be read, or is not what the contracts say."""
 

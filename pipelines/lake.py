@@ -208,9 +208,9 @@ def file_paths(path: Path, at: int) -> list[str]:
     return [str(file) for file, _ in actions(path, at)]
 
 
-def part_name(run: int) -> str:
-    """The name of a data file that a run makes."""
-    return f"part-{run:05d}-{uuid.uuid4().hex}.parquet"
+def part_name(run: int, which: str = "") -> str:
+    """The name of a data file that a run makes, a new one, or the pattern of all."""
+    return f"part-{run:05d}-{which or uuid.uuid4().hex}.parquet"
 
 
 def schema_of(table: Table, more: Mapping[str, str]) -> pa.Schema:

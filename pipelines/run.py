@@ -96,7 +96,7 @@ def run_layers(
 
         def build(layer: str, domain: str) -> Run:
             if layer == "bronze":
-                return _run_bronze(settings, domain, ahead, report, full, at_most)
+                return _run_bronze(settings, domain, started, ahead, report, full, at_most)
             last = (layer, domain) == (order[-1], domains[-1])
             return _run_layer(settings, layer, domain, started, ended if last else None, report, full)
 
@@ -155,6 +155,7 @@ def check(settings: Settings, domain: str, layers: Sequence[str] = LAYERS) -> No
 def _run_bronze(
     settings: Settings,
     domain: str,
+    started: "Callable[[], SparkSession]",
     ahead: Callable[[int], None],
     report: Report,
     full: frozenset[str],
@@ -172,7 +173,7 @@ def _run_bronze(
             return _complete(path, run, _take(settings, tables, call, ahead, report, at_most), report)
         with source_server(settings) as server:
             picture, built = patiently(
-                lambda: _read(settings, server, tables, call, ahead, report), settings.retry_seconds, report
+                lambda: _read(settings, server, tables, call, started, ahead, report), settings.retry_seconds, report
             )
             order = [table.name for table in tables]
             built.sort(key=lambda one: order.index(one.done.name))
@@ -202,6 +203,7 @@ def _read(
     server: Postgres,
     tables: tuple[Table, ...],
     call: Call,
+    started: "Callable[[], SparkSession]",
     ahead: Callable[[int], None],
     report: Report,
 ) -> "tuple[Snapshot, list[Built]]":
@@ -217,7 +219,7 @@ def _read(
             now = call.run.started
             if any(basis.whole(settings, before.get(one.name), one.name in call.full, now) for one in tables):
                 ahead(_likely_rows(settings, picture, tables))
-            built = _collect("bronze", bronze.read(settings, server, picture, tables, call, report), report)
+            built = _collect("bronze", bronze.read(settings, server, picture, tables, call, report, started), report)
         return picture, built
     except ContractFault as fault:
         hint = "" if settings.postgres else "; the source is the embedded server, `make seed` fills it"

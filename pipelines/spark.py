@@ -1,4 +1,4 @@
-"""The Spark session: local, quiet, in UTC, with the Delta jars that set-up checked."""
+"""The Spark session: here or on a cluster, quiet, in UTC, with the Delta jars that set-up checked."""
 
 import os
 import re
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
-from conf.settings import Settings
-from pipelines import archive, lake
+from conf.settings import PROJECT, Settings
+from pipelines import archive, cluster, lake
+from pipelines.connection import NAME, application_name
 from pipelines.content import Content, folded
 from pipelines.errors import StorageFault, UsageFault
 from pipelines.signals import held_back, unheard_by_children
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 JAVA = ("17", "21")
+HERE = "127.0.0.1"
+SAME = ("-Duser.timezone=UTC", "-Duser.language=en")  # in every JVM: what functions answer depends on them
 STOP_SECONDS = 6
 FEW = 2_500_000  # rows below which compiling well costs more than it gains
 DEFAULTS, OPTIONS = "spark.driver.defaultJavaOptions", "spark.driver.extraJavaOptions"  # the second are the user's
@@ -45,13 +48,12 @@ def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
     given += [os.environ.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS")]
     named = re.search(r"-XX:\+Use\w+GC\b", " ".join([defaults, *given]))
     collector = "" if named else "-XX:+UseParallelGC"  # Java takes but one
-    ours = ("-Duser.timezone=UTC", "-Duser.language=en", f"-Dlog4j2.configurationFile={log4j.as_uri()}")
+    ours = (*SAME, f"-Dlog4j2.configurationFile={log4j.as_uri()}")
+    there = _at_home() if settings.spark.is_local else _on_executors(settings, jars)
     return {
         "spark.app.name": "lakehouse",
         "spark.master": settings.spark.master,
         "spark.driver.memory": settings.spark.driver_memory,
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.extraClassPath": os.pathsep.join(jars),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
@@ -68,8 +70,25 @@ def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
         "spark.sql.files.maxPartitionBytes": "16m",  # a file a task: rows stay in the order of their keys
         "spark.sql.shuffle.partitions": str(max(4, 2 * (os.cpu_count() or 1))),
         "spark.databricks.delta.snapshotPartitions": "2",
+        **there,
         **settings.spark.conf,
         DEFAULTS: " ".join(filter(None, (*ours, collector, archive.options(), defaults))),
+    }
+
+
+def _at_home() -> dict[str, str]:
+    """Nobody but this process talks to its JVM."""
+    return {"spark.driver.host": HERE, "spark.driver.bindAddress": HERE}
+
+
+def _on_executors(settings: Settings, jars: list[str]) -> dict[str, str]:
+    """What executors get from us: the jars, our sources' folder, and how the source's administrator sees them."""
+    return {
+        "spark.jars": ",".join(jars),
+        "spark.executor.memory": settings.spark.driver_memory,
+        "spark.executor.defaultJavaOptions": " ".join(SAME),
+        "spark.executorEnv.PYTHONPATH": str(PROJECT),
+        f"spark.executorEnv.{NAME}": application_name(),
     }
 
 
@@ -86,8 +105,12 @@ def brief(settings: Settings, rows: int) -> Settings:
 def session(settings: Settings, stop_seconds: float = STOP_SECONDS) -> Iterator["SparkSession"]:
     """A session whose JVM and scratch files end with the context, the JVM within `stop_seconds`. Raises UsageFault
     where Java does not start."""
-    os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
-    os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+    os.environ["PYSPARK_PYTHON"] = settings.spark.conf.get("spark.pyspark.python", sys.executable)
+    os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    if settings.spark.is_local:
+        os.environ["SPARK_LOCAL_IP"] = HERE
+    else:
+        cluster.answers(settings.spark.master)
     os.environ.pop("SPARK_HOME", None)
     from py4j.protocol import Py4JError
     from pyspark import SparkConf, SparkContext
@@ -122,6 +145,8 @@ def session(settings: Settings, stop_seconds: float = STOP_SECONDS) -> Iterator[
             java = gateway.jvm.java.lang.System.getProperty("java.specification.version")
             if java not in JAVA:
                 raise UsageFault(f"Java 17 or 21 is needed, this is {java}; point JAVA_HOME at one")
+            if not settings.spark.is_local:
+                stack.enter_context(cluster.watched(spark, settings))
             yield spark
 
 

@@ -1,0 +1,215 @@
+"""A Spark cluster: what it must provide, looked at when a session begins, and the source read by its executors."""
+
+import re
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from conf.settings import Postgres, Settings
+from pipelines import lake, probe
+from pipelines.connection import NAME, forget_libpqs
+from pipelines.errors import ClusterFault, Fault
+from pipelines.lake import LAYERS
+from pipelines.report import Report
+
+if TYPE_CHECKING:
+    from pyspark import SparkContext
+    from pyspark.sql import SparkSession
+
+    from pipelines.reader import Part, Plan
+
+READERS = 16  # connections that executors have to the source, at most
+PATIENCE = 60  # seconds without an executor
+LOOK, CALM = 1, 1  # seconds between two looks; in which no executor comes, so that all are there
+PACKAGES = ("pyspark", "pyarrow", "adbc-driver-manager", "adbc-driver-postgresql", "psycopg2-binary")
+JAVA_IS = "java_method('java.lang.System', 'getProperty', 'java.specification.version')"
+
+
+def answers(master: str) -> None:
+    """Raises ClusterFault where nobody listens at the address of a standalone master."""
+    for host, port in re.findall(r"([^/,:]+):([0-9]+)", master) if master.startswith("spark://") else ():
+        try:
+            socket.create_connection((host, int(port)), 10).close()
+            return
+        except OSError as error:
+            said = error.strerror or str(error)
+    if master.startswith("spark://"):
+        raise ClusterFault(f"{master} does not answer ({said}); start it, or mend LAKEHOUSE_SPARK__MASTER")
+
+
+@contextmanager
+def watched(spark: "SparkSession", settings: Settings) -> Iterator[None]:
+    """A session on executors that have what a run needs. Where none is left for a minute, its work ends. Raises
+    ClusterFault."""
+    context, master = spark.sparkContext, settings.spark.master
+    _wait(context, master)
+    _check(spark, settings)
+    if "spark.sql.shuffle.partitions" not in settings.spark.conf:
+        spark.conf.set("spark.sql.shuffle.partitions", str(max(4, 2 * context.defaultParallelism)))
+    lost, ended = threading.Event(), threading.Event()
+
+    def look() -> None:
+        seen = time.monotonic()
+        with suppress(Exception):  # the JVM may end first
+            while not ended.wait(LOOK):
+                if _executors(context):
+                    seen = time.monotonic()
+                elif time.monotonic() - seen > PATIENCE:
+                    lost.set()
+                    context.cancelAllJobs()
+
+    threading.Thread(target=look, name="cluster", daemon=True).start()
+    try:
+        yield
+    except Exception as error:
+        if lost.is_set():
+            raise ClusterFault(
+                f"{master} had no executor for {PATIENCE} s; start its workers, then run it again"
+            ) from error
+        raise
+    finally:
+        ended.set()
+
+
+def _executors(context: "SparkContext") -> int:
+    assert context._jsc is not None
+    return int(context._jsc.sc().getExecutorMemoryStatus().size()) - 1
+
+
+def _wait(context: "SparkContext", master: str) -> None:
+    """Until executors have come, and no more come."""
+    until, came, calm = time.monotonic() + PATIENCE, 0, time.monotonic()
+    while not came or time.monotonic() - calm < CALM:
+        if (now := _executors(context)) != came:
+            came, calm = now, time.monotonic()
+        if not came and time.monotonic() > until:
+            memory = context.getConf().get("spark.executor.memory")
+            raise ClusterFault(
+                f"{master} gave no executor in {PATIENCE} s; one needs a free core and {memory} of memory: "
+                "free them, or set spark.executor.memory in LAKEHOUSE_SPARK__CONF"
+            )
+        time.sleep(CALM / 10)
+
+
+def _check(spark: "SparkSession", settings: Settings) -> None:
+    """Asks each executor whether it has what a run needs. Raises ClusterFault naming all that is missing."""
+    from pyspark.errors import PySparkException
+
+    context, master = spark.sparkContext, settings.spark.master
+    slots = context.defaultParallelism
+    if lacking := _lacking(context, settings, slots):
+        raise ClusterFault(f"{master}: {'; '.join(lacking)}")
+    try:
+        javas = spark.range(0, slots, 1, slots).selectExpr(f"{JAVA_IS} AS java").distinct().collect()
+    except PySparkException as error:
+        raise ClusterFault(f"{master}: its workers cannot run a query; they need Spark {version('pyspark')}") from error
+    if wrong := sorted({row.java for row in javas} - {"17", "21"}):
+        raise ClusterFault(f"{master}: its workers run Java {', '.join(wrong)}; point their JAVA_HOME at 17 or 21")
+
+
+def _lacking(context: "SparkContext", settings: Settings, slots: int) -> list[str]:
+    """What workers say they lack, each once, and folders of theirs that have the name of ours."""
+    from pyspark import cloudpickle
+
+    from pipelines.basis import software
+
+    source = (settings.postgres.host, settings.postgres.port) if settings.postgres else None
+    paths = [path for path in map(settings.layer_path, LAYERS) if (path / lake.LOCK).exists()]
+    with ExitStack() as stack:
+        folders = [stack.enter_context(lake.scratch(path, "probe")) for path in paths]
+        for folder in folders:
+            (folder / probe.MARK).touch()
+        packages = {name: version(name) for name in PACKAGES}
+        asked = probe.Asked(packages, software(""), tuple(map(str, folders)), source)
+        cloudpickle.register_pickle_by_value(probe)  # type: ignore[no-untyped-call]
+        try:
+            with jobs(settings.spark.master):
+                found = context.parallelize(range(slots), slots).map(lambda _: probe.look(asked)).collect()
+        finally:
+            cloudpickle.unregister_pickle_by_value(probe)  # type: ignore[no-untyped-call]
+        lacking = {f"worker {host} {text}" for host, texts in found for text in texts}
+        for folder in () if lacking else folders:
+            unseen = sorted({host for host, _ in found if not (folder / host).exists()})
+            lacking |= {f"worker {host} has a {folder.parent} of its own: share the driver's" for host in unseen}
+    return sorted(lacking)
+
+
+@contextmanager
+def jobs(master: str) -> Iterator[None]:
+    """Turns what Spark says of Python on its workers into one ClusterFault; the rest passes."""
+    from py4j.protocol import Py4JError
+
+    try:
+        yield
+    except Py4JError as error:
+        said = str(error)
+        if missing := re.search(r'Cannot run program "([^"]+)"', said):
+            lacks = f"a worker has no {missing[1]}: install the same Python and packages there"
+        elif "PYTHON_VERSION_MISMATCH" in said:
+            lacks = f"a worker's Python is not {sys.version_info.major}.{sys.version_info.minor}, as the driver's"
+        elif missing := re.search("No module named '([^']+)'", said):
+            lacks = f"a worker's Python lacks {missing[1]}: install requirements/run.txt and this project there"
+        else:
+            raise
+        raise ClusterFault(
+            f"{master}: {lacks}, or name theirs as spark.pyspark.python in LAKEHOUSE_SPARK__CONF"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Task:
+    """One range of a table for an executor to read in the run's snapshot."""
+
+    server: Postgres
+    exported: str
+    run: int
+    plan: "Plan"
+    condition: str
+    path: Path
+
+
+class Executors:
+    """Reads ranges of source tables on the cluster, each in a job of one task, which is tried again where its worker is
+    lost."""
+
+    def __init__(self, spark: "SparkSession", settings: Settings, server: Postgres, exported: str, run: int) -> None:
+        self._context, self._master = spark.sparkContext, settings.spark.master
+        self._server, self._exported, self._run = server, exported, run
+        self._group = f"bronze {run} {uuid.uuid4().hex}"
+
+    def read(self, one: "Plan", condition: str, path: Path) -> "Part":
+        """One range of one table as one Parquet file. Raises SourceFault where the source fails."""
+        started = time.monotonic()
+        task = Task(self._server, self._exported, self._run, one, condition, path)
+        self._context.setJobGroup(self._group, f"bronze.{one.table.name}", interruptOnCancel=True)
+        with jobs(self._master):
+            (found,) = self._context.parallelize([task], 1).map(_read).collect()
+        if isinstance(found, Fault):
+            raise found
+        return replace(found, started=started)
+
+    def cancel(self) -> None:
+        """Ends what still reads, with its connection."""
+        self._context.cancelJobGroup(self._group)
+
+
+def _read(task: Task) -> "Part | Fault":
+    """In an executor. A fault is an answer: Spark is not to try again what only a new snapshot mends."""
+    from pipelines.reader import Reader
+
+    forget_libpqs(but=NAME)
+    reader = Reader(task.server, task.exported, task.run, threading.Event(), Report(quiet=True))
+    try:
+        return reader.read(task.plan, task.condition, task.path)
+    except Fault as fault:
+        return type(fault)(f"{fault}, on worker {socket.gethostname()}")
+    finally:
+        reader.close()

@@ -1,0 +1,83 @@
+"""A real Spark cluster for the tests: a standalone master and workers, each a process of its own on loopback."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pyspark
+
+SPARK_CLASS = Path(pyspark.__file__).parent / "bin/spark-class"
+SECONDS = 60
+
+
+@dataclass
+class Cluster:
+    """A master's address, and the processes of its workers."""
+
+    folder: Path
+    master: str = ""
+    workers: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+
+    def start(self, cores: int = 1, **more: str) -> "subprocess.Popen[bytes]":
+        """One more worker, which has registered when this returns."""
+        name = f"worker{len(self.workers)}"
+        words = ("--cores", str(cores), "--memory", "2g", "--work-dir", str(self.folder / name), "--webui-port", "0")
+        worker, _ = self._daemon(name, "Worker", "Successfully registered with master", *words, self.master, **more)
+        self.workers.append(worker)
+        return worker
+
+    def start_master(self) -> "subprocess.Popen[bytes]":
+        master, said = self._daemon("master", "Master", r"Starting Spark master at (spark://\S+)", "--port", "0", "--webui-port", "0")
+        self.master = said[1]
+        return master
+
+    def _daemon(self, name: str, kind: str, sign: str, *words: str, **more: str) -> "tuple[subprocess.Popen[bytes], re.Match[str]]":
+        environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "SPARK_LOCAL_DIRS": str(self.folder)}
+        environment |= {"SPARK_DAEMON_MEMORY": "256m", "SPARK_DAEMON_JAVA_OPTS": "-XX:TieredStopAtLevel=1"}
+        environment |= {name: os.environ[name] for name in ("JAVA_HOME",) if name in os.environ} | more
+        log = self.folder / f"{name}.log"
+        with log.open("wb") as file:
+            made = subprocess.Popen(
+                [SPARK_CLASS, f"org.apache.spark.deploy.{kind.lower()}.{kind}", "--host", "127.0.0.1", *words],
+                env=environment, stdout=file, stderr=file, start_new_session=True,
+            )
+        until = time.monotonic() + SECONDS
+        while time.monotonic() < until and made.poll() is None:
+            if found := re.search(sign, log.read_text(errors="replace")):
+                return made, found
+            time.sleep(0.1)
+        raise RuntimeError(f"{kind} did not start: {log.read_text(errors='replace')[-2000:]}")
+
+
+def kill(process: "subprocess.Popen[bytes]") -> None:
+    """Ends a process and all that it started, as a machine that loses its power does."""
+    try:
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for one in family:
+        one.suspend()
+    for one in family:
+        one.kill()
+    process.wait()
+
+
+@contextmanager
+def cluster(folder: Path, workers: int = 2) -> Iterator[Cluster]:
+    made = Cluster(folder)
+    master = made.start_master()
+    try:
+        for _ in range(workers):
+            made.start()
+        yield made
+    finally:
+        for process in (*made.workers, master):
+            kill(process)
