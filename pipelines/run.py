@@ -1,12 +1,10 @@
 """A run: the locks, each layer's work from the last complete run of the layer before, and its commit point."""
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +21,7 @@ from pipelines.publish import drafted
 from pipelines.records import Call, Link, RuleRun, Run, TableRun, Taken, complete_run, no_complete_run
 from pipelines.report import Report
 from pipelines.retry import patiently
+from pipelines.sessions import Sessions
 from pipelines.signals import held_back
 
 if TYPE_CHECKING:
@@ -66,39 +65,19 @@ def run_layers(
     order = [layer for layer in LAYERS if layer in layers]
     if order[0] != "bronze" and not settings.layer_path(before := LAYERS[LAYERS.index(order[0]) - 1]).exists():
         raise no_complete_run(settings, before)  # before any folder is made
-    with lake.locked(settings, patient=at_most is not None), ExitStack() as stack:
+    surely = "silver" in layers or not settings.spark.is_local
+    with (
+        lake.locked(settings, patient=at_most is not None),
+        Sessions(settings, spark, surely, report) as sessions,
+    ):
         domains = only or ready(settings, order[0], report)
         look_at = [layer for layer, after in zip(LAYERS, (*LAYERS[1:], ""), strict=True) if {layer, after} & layers]
 
-        sessions, starter = stack.enter_context(ExitStack()), stack.enter_context(_starter())
-
-        futures: list[Future[SparkSession]] = []
-
-        def starting(rows: int) -> "Future[SparkSession]":
-            from pipelines.spark import brief, session
-
-            if not futures:
-                futures.append(starter.submit(sessions.enter_context, session(brief(settings, rows))))
-            return futures[0]
-
-        @cache
-        def started() -> "SparkSession":
-            report.progress("spark", "start", 0)
-            return spark or starting(_rows_to_come(settings)).result()
-
-        def ahead(rows: int) -> None:
-            if "silver" in layers and not spark:
-                starting(rows)
-
-        def ended() -> None:
-            if futures and futures[0].done():
-                sessions.close()
-
         def build(layer: str, domain: str) -> Run:
             if layer == "bronze":
-                return _run_bronze(settings, domain, started, ahead, report, full, at_most)
+                return _run_bronze(settings, domain, sessions, report, full, at_most)
             last = (layer, domain) == (order[-1], domains[-1])
-            return _run_layer(settings, layer, domain, started, ended if last else None, report, full)
+            return _run_layer(settings, layer, domain, sessions, report, full, last)
 
         for domain in domains:
             try:
@@ -114,28 +93,6 @@ def run_layers(
                 for layer in order:
                     records.compact(settings.layer_path(layer) / name, MANY)
     return done, faults
-
-
-@contextmanager
-def _starter() -> Iterator[ThreadPoolExecutor]:
-    """The thread that starts a session. What it began it ends, whatever signal comes, so that no JVM is left behind."""
-    with ThreadPoolExecutor(1, thread_name_prefix="spark") as starter:
-        try:
-            yield starter
-        finally:
-            with held_back():
-                starter.shutdown()
-
-
-def _rows_to_come(settings: Settings) -> int:
-    """The rows that silver and gold have work with: all, unless bronze followed what changed."""
-    rows = 0
-    for domain in catalogue.domains():
-        bronze, silver = (records.last_run(settings.layer_path(layer), domain) for layer in LAYERS[:2])
-        tables = bronze.tables if bronze else ()
-        if not silver or any(done.how.startswith("whole") for done in tables):
-            rows += sum(done.rows_out for done in tables)
-    return rows
 
 
 def check(settings: Settings, domain: str, layers: Sequence[str] = LAYERS) -> None:
@@ -155,8 +112,7 @@ def check(settings: Settings, domain: str, layers: Sequence[str] = LAYERS) -> No
 def _run_bronze(
     settings: Settings,
     domain: str,
-    started: "Callable[[], SparkSession]",
-    ahead: Callable[[int], None],
+    sessions: Sessions,
     report: Report,
     full: frozenset[str],
     at_most: int | None,
@@ -170,10 +126,10 @@ def _run_bronze(
     records.bring_back(path, previous)
     with undone_on_failure(path, domain):
         if catalogue.is_of_files(domain):
-            return _complete(path, run, _take(settings, tables, call, ahead, report, at_most), report)
+            return _complete(path, run, _take(settings, tables, call, sessions, report, at_most), report)
         with source_server(settings) as server:
             picture, built = patiently(
-                lambda: _read(settings, server, tables, call, started, ahead, report), settings.retry_seconds, report
+                lambda: _read(settings, server, tables, call, sessions, report), settings.retry_seconds, report
             )
             order = [table.name for table in tables]
             built.sort(key=lambda one: order.index(one.done.name))
@@ -185,7 +141,7 @@ def _take(
     settings: Settings,
     tables: tuple[Table, ...],
     call: Call,
-    ahead: Callable[[int], None],
+    sessions: Sessions,
     report: Report,
     at_most: int | None,
 ) -> list[Built]:
@@ -194,7 +150,7 @@ def _take(
 
     files = intake.waiting(settings, call.run.domain, tables, report, at_most)
     if files.new or call.full:
-        ahead(sum(file.bytes for file in files.new) // ROW_BYTES)
+        sessions.ahead(sum(file.bytes for file in files.new) // ROW_BYTES)
     return _collect("bronze", intake.read(settings, files, tables, call, report), report)
 
 
@@ -203,8 +159,7 @@ def _read(
     server: Postgres,
     tables: tuple[Table, ...],
     call: Call,
-    started: "Callable[[], SparkSession]",
-    ahead: Callable[[int], None],
+    sessions: Sessions,
     report: Report,
 ) -> "tuple[Snapshot, list[Built]]":
     """All tables of one snapshot, which held until the last of them was read; else no file of them stays. `ahead` is
@@ -218,8 +173,10 @@ def _read(
             before = {done.name: done for done in call.previous.tables} if call.previous else {}
             now = call.run.started
             if any(basis.whole(settings, before.get(one.name), one.name in call.full, now) for one in tables):
-                ahead(_likely_rows(settings, picture, tables))
-            built = _collect("bronze", bronze.read(settings, server, picture, tables, call, report, started), report)
+                sessions.ahead(_likely_rows(settings, picture, tables))
+            built = _collect(
+                "bronze", bronze.read(settings, server, picture, tables, call, report, sessions.get), report
+            )
         return picture, built
     except ContractFault as fault:
         hint = "" if settings.postgres else "; the source is the embedded server, `make seed` fills it"
@@ -241,12 +198,12 @@ def _run_layer(
     settings: Settings,
     layer: str,
     domain: str,
-    started: "Callable[[], SparkSession]",
-    ended: Callable[[], None] | None,
+    sessions: Sessions,
     report: Report,
     full: frozenset[str],
+    last: bool,
 ) -> Run:
-    """One run of silver or gold. `ended` is called when Spark has no more work: a CSV is written without its memory."""
+    """One run of silver or gold. After the `last` Spark has no more work, and a CSV is written without its memory."""
     path, before = settings.layer_path(layer), LAYERS[LAYERS.index(layer) - 1]
     upstream = complete_run(settings, before, domain)
     previous = records.last_run(path, domain)
@@ -265,11 +222,11 @@ def _run_layer(
     link = Link(Call(run, previous, full), upstream, origin_of(settings, layer, previous))
     records.bring_back(path, previous)
     with undone_on_failure(path, domain), storage_faults():
-        built = _collect(layer, job.build(settings, started, link, entries, report), report)
+        built = _collect(layer, job.build(settings, sessions.get, link, entries, report), report)
         with ExitStack() as stack:
             try:
-                if ended:
-                    ended()
+                if last:
+                    sessions.end()
                 drafts = [
                     stack.enter_context(
                         drafted(settings, one.table, one.done, one.paths, report, _csv_before(settings, previous, one))

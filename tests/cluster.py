@@ -3,9 +3,7 @@
 import os
 import re
 import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,11 +33,15 @@ class Cluster:
         return worker
 
     def start_master(self) -> "subprocess.Popen[bytes]":
-        master, said = self._daemon("master", "Master", r"Starting Spark master at (spark://\S+)", "--port", "0", "--webui-port", "0")
+        master, said = self._daemon(
+            "master", "Master", r"Starting Spark master at (spark://\S+)", "--port", "0", "--webui-port", "0"
+        )
         self.master = said[1]
         return master
 
-    def _daemon(self, name: str, kind: str, sign: str, *words: str, **more: str) -> "tuple[subprocess.Popen[bytes], re.Match[str]]":
+    def _daemon(
+        self, name: str, kind: str, sign: str, *words: str, **more: str
+    ) -> "tuple[subprocess.Popen[bytes], re.Match[str]]":
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "SPARK_LOCAL_DIRS": str(self.folder)}
         environment |= {"SPARK_DAEMON_MEMORY": "256m", "SPARK_DAEMON_JAVA_OPTS": "-XX:TieredStopAtLevel=1"}
         environment |= {name: os.environ[name] for name in ("JAVA_HOME",) if name in os.environ} | more
@@ -47,7 +49,10 @@ class Cluster:
         with log.open("wb") as file:
             made = subprocess.Popen(
                 [SPARK_CLASS, f"org.apache.spark.deploy.{kind.lower()}.{kind}", "--host", "127.0.0.1", *words],
-                env=environment, stdout=file, stderr=file, start_new_session=True,
+                env=environment,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
             )
         until = time.monotonic() + SECONDS
         while time.monotonic() < until and made.poll() is None:

@@ -281,10 +281,11 @@ def test_comments_of_the_contract_are_in_the_table_and_bronze_is_private(lakehou
     assert schema["fields"][1]["metadata"] == {"comment": "Card number, 13 to 19 digits"}
 
 
+@pytest.mark.parametrize("readers", [2, 16])
 @pytest.mark.parametrize("size", [0, 1, 8192, 9 * 2**20, 70 * 2**20, 500 * 2**20])
-def test_ranges_cover_every_page_once(size: int) -> None:
+def test_ranges_cover_every_page_once(size: int, readers: int) -> None:
     relation = Relation(1, "s", "t", (), size, size // 8192)
-    conditions = bronze.ranges(relation)
+    conditions = bronze.ranges(relation, readers)
     for page in {0, 1, relation.pages // 2, relation.pages, relation.pages + 5}:
         assert sum(inside(condition, page) for condition in conditions) == 1
 
