@@ -32,6 +32,11 @@ class Cluster:
         self.workers.append(worker)
         return worker
 
+    def finished_tasks(self) -> list[int]:
+        """The tasks that each worker's executors have done."""
+        logs = [(self.folder / f"worker{number}").rglob("stderr") for number in range(len(self.workers))]
+        return [sum(log.read_text(errors="replace").count("Finished task") for log in some) for some in logs]
+
     def start_master(self) -> "subprocess.Popen[bytes]":
         master, said = self._daemon(
             "master", "Master", r"Starting Spark master at (spark://\S+)", "--port", "0", "--webui-port", "0"

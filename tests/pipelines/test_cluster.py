@@ -1,0 +1,232 @@
+"""Runs on a real Spark cluster: a standalone master and two workers, which are lost, or lack something."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from conf.settings import Postgres
+from pipelines import catalogue, lake, probe
+from pipelines.basis import software
+from pipelines.lake import LAYERS
+from pipelines.records import TableRun
+from pipelines.report import Report
+from pipelines.seed import seed
+from tests.cluster import Cluster, cluster, kill
+from tests.conftest import BRIEF, Lake, execute, query
+from tests.pipelines.test_kill import BANK, family, gone, start
+
+READING = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY (SELECT%%' AND application_name LIKE 'lakehouse {} %%'"
+# Each row takes its time, so that something can happen to whoever reads it.
+SLOW = """
+ALTER TABLE {0} RENAME TO {0}_;
+CREATE VIEW {0} AS SELECT * FROM {0}_ WHERE CASE WHEN pg_sleep(0.05) IS NULL THEN false ELSE true END
+"""
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(tmp_path_factory.mktemp("cluster")) as made:
+        yield made
+
+
+@pytest.fixture
+def slow(lakehouse: Lake) -> Lake:
+    execute(lakehouse.address, *BANK, *(SLOW.format(name) for name in ("associado", "conta", "cartao", "movimento")))
+    return lakehouse
+
+
+def on(there: Cluster, one: Lake, *words: str, conf: dict[str, str] | None = None) -> "subprocess.Popen[str]":
+    """The command line, which works on the cluster."""
+    given = json.dumps(BRIEF | {"spark.executor.defaultJavaOptions": "-XX:TieredStopAtLevel=1"} | (conf or {}))
+    return start(one, *words, LAKEHOUSE_SPARK__MASTER=there.master, LAKEHOUSE_SPARK__CONF=given)
+
+
+def ended(process: "subprocess.Popen[str]", code: int = 0) -> str:
+    """What a process said on standard error, which ended with a code."""
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == code, said
+    return said
+
+
+def moved(one: Lake) -> Lake:
+    """What the same source gives in this process, in a lake of its own."""
+    other = Lake(one.folder / "here", one.address, one.spark)
+    other.folder.mkdir()
+    other.run()
+    return other
+
+
+def rows(table: TableRun) -> tuple[object, ...]:
+    """The name, rows and columns of a table, but for when versions of rows began."""
+    return table.name, table.rows_out, [column for column in table.columns if column.name != "_valid_from"]
+
+
+def same(one: Lake, other: Lake) -> None:
+    """Asserts that two lakes have the same rows in all tables, by their checksums, and the same bytes in the CSV, and
+    the first no file that no table has."""
+    for layer in LAYERS:
+        tables, others = one.last(layer).tables, other.last(layer).tables
+        assert list(map(rows, tables)) == list(map(rows, others))
+        path = one.settings().layer_path(layer) / "cartoes"
+        named = {Path(file) for table in tables for file in lake.file_paths(path / table.name, table.version)}
+        assert set(path.rglob("part-*.parquet")) == named
+    assert one.csv == other.csv
+
+
+def test_a_run_on_two_workers_gives_what_this_process_gives_and_reads_nothing_itself(
+    workers: Cluster, lakehouse: Lake
+) -> None:
+    with Report() as report:
+        settings = lakehouse.settings(SEED__MOVIMENTOS="3000")
+        seed(settings, lakehouse.address, catalogue.of("bronze", "cartoes"), False, report)
+    execute(
+        lakehouse.address,
+        *(
+            f"ALTER TABLE movimento DROP CONSTRAINT {name}"
+            for (name,) in query(
+                lakehouse.address,
+                "SELECT conname FROM pg_constraint WHERE conrelid = 'movimento'::regclass AND contype = 'f'",
+            )
+        ),
+    )
+    execute(lakehouse.address, "UPDATE movimento SET id_cartao = 999999 WHERE id % 100 = 0")
+    ended(on(workers, lakehouse, *LAYERS))
+    same(lakehouse, moved(lakehouse))
+    done = workers.finished_tasks()
+    assert all(count >= 5 for count in done), done
+    execute(lakehouse.address, "UPDATE movimento SET vlr_transacao = 1 WHERE id = 5")
+    assert "bronze.movimento: 3,000 rows, 1 written, 0 deleted" in ended(on(workers, lakehouse, "bronze"))
+
+
+def test_a_master_that_does_not_answer_is_said_at_once(lakehouse: Lake) -> None:
+    execute(lakehouse.address, *BANK)
+    began = time.monotonic()
+    said = ended(on(Cluster(lakehouse.folder, "spark://127.0.0.1:1"), lakehouse, "bronze"), 2)
+    assert said.splitlines()[-1] == (
+        "cluster: spark://127.0.0.1:1 does not answer (Connection refused); start it, or mend LAKEHOUSE_SPARK__MASTER"
+    )
+    assert time.monotonic() - began < 30
+
+
+def test_workers_without_our_packages_are_named_before_anything_is_read(workers: Cluster, lakehouse: Lake) -> None:
+    execute(lakehouse.address, *BANK)
+    bare = lakehouse.folder / "bare"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", bare], check=True)
+    said = ended(on(workers, lakehouse, "bronze", conf={"spark.pyspark.python": f"{bare}/bin/python"}), 2)
+    (line,) = said.splitlines()
+    assert re.fullmatch(
+        rf"cluster: {workers.master}: worker \S+ its Python, {bare}/bin/python, lacks pyarrow: install "
+        "requirements/run.txt there",
+        line,
+    )
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("conf", "said"),
+    [
+        ({"spark.pyspark.python": "/nowhere/python"}, "a worker has no /nowhere/python: install the same Python"),
+        ({"spark.executor.memory": "9g"}, "gave no executor in 60 s; one needs a free core and 9g of memory"),
+    ],
+)
+def test_what_else_a_cluster_lacks_is_named(workers: Cluster, lakehouse: Lake, conf: dict[str, str], said: str) -> None:
+    execute(lakehouse.address, *BANK)
+    assert said in ended(on(workers, lakehouse, "bronze", conf=conf), 2)
+
+
+def asked(**given: object) -> probe.Asked:
+    wanted: dict[str, object] = {"packages": {}, "software": software(""), "folders": (), "source": None}
+    return probe.Asked(**(wanted | given))  # type: ignore[arg-type]
+
+
+def test_a_worker_says_what_it_lacks(tmp_path: Path, server: Postgres) -> None:
+    folder = tmp_path / "bronze/.probe"
+    folder.mkdir(parents=True)
+    (folder / probe.MARK).touch()
+    wrong = {
+        "": asked(packages={"pyarrow": pytest.importorskip("pyarrow").__version__}, folders=(str(folder),)),
+        "has pyarrow": asked(packages={"pyarrow": "1.0"}),
+        "lacks none-such": asked(packages={"none-such": "1.0"}),
+        "has another version of this project": asked(software="0"),
+        f"does not see the driver's {tmp_path / 'silver'}": asked(folders=(str(tmp_path / "silver/.probe"),)),
+        "cannot reach PostgreSQL at 127.0.0.1:1": asked(source=("127.0.0.1", 1)),
+        "cannot reach PostgreSQL at /nowhere": asked(source=("/nowhere", 5432)),
+    }
+    for text, one in wrong.items():
+        _, lacking = probe.look(one)
+        assert len(lacking) == bool(text) and all(text in said for said in lacking)
+    assert probe.look(asked(source=(server.host, server.port)))[1] == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("moment", ["bronze", "silver", "gold"])
+def test_a_worker_that_is_lost_in_the_middle_costs_neither_row_nor_file(
+    tmp_path_factory: pytest.TempPathFactory, slow: Lake, moment: str
+) -> None:
+    other = moved(slow)
+    with cluster(tmp_path_factory.mktemp("cluster")) as there:
+        process = on(there, slow, *LAYERS)
+        assert process.stderr is not None
+        if moment == "bronze":
+            while query(slow.address, READING.format(process.pid)) != [(2,)]:
+                time.sleep(0.05)
+        else:
+            while {"silver": "bronze.movimento", "gold": "silver.conta"}[moment] not in process.stderr.readline():
+                assert process.poll() is None
+            time.sleep(0.5)
+        kill(there.workers[0])
+        ended(process)
+    same(slow, other)
+
+
+@pytest.mark.long
+def test_a_run_whose_workers_are_all_lost_ends_and_the_next_one_gives_all(
+    tmp_path_factory: pytest.TempPathFactory, slow: Lake
+) -> None:
+    other = moved(slow)
+    with cluster(tmp_path_factory.mktemp("cluster")) as there:
+        process = on(there, slow, *LAYERS)
+        while query(slow.address, READING.format(process.pid)) != [(2,)]:
+            time.sleep(0.05)
+        for worker in there.workers:
+            kill(worker)
+        said = ended(process, 2).splitlines()[-1]
+        assert said == f"cluster: {there.master} had no executor for 60 s; start its workers, then run it again"
+        assert not list(slow.settings().bronze_path.rglob("*.parquet"))
+        there.start()
+        ended(on(there, slow, *LAYERS))
+    same(slow, other)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("until", ["bronze", "silver"])
+def test_a_driver_that_is_killed_leaves_no_executor_and_no_query_and_the_next_run_gives_all(
+    workers: Cluster, slow: Lake, until: str
+) -> None:
+    other = moved(slow)
+    process = on(workers, slow, *LAYERS)
+    assert process.stderr is not None
+    if until == "bronze":
+        while query(slow.address, READING.format(process.pid)) != [(2,)]:
+            time.sleep(0.05)
+        locked = ended(on(workers, slow, "bronze"), 6)
+        assert f"locked: process {process.pid} on " in locked
+    else:
+        while "bronze.movimento" not in process.stderr.readline():
+            assert process.poll() is None
+    theirs = [child for worker in workers.workers for child in psutil.Process(worker.pid).children(recursive=True)]
+    for one in family(process):
+        one.kill()
+    process.kill()
+    assert gone(theirs, 30)
+    while query(slow.address, READING.format(process.pid)) != [(0,)]:
+        time.sleep(0.1)
+    ended(on(workers, slow, *LAYERS))
+    assert slow.csv == other.csv
