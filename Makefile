@@ -1,7 +1,7 @@
 # One line a target; what it does is in pipelines/. `make help` lists the targets.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo seed bronze silver gold stream plan export answers status quality reconcile history restore maintain shell test test-long lint clean reset bench
+.PHONY: help setup demo seed bronze silver gold stream plan export answers status quality reconcile history restore maintain shell test test-long lint audit clean reset bench
 
 PYTHON ?= python3
 CLI := @.venv/bin/python -m pipelines
@@ -69,6 +69,10 @@ lint: .venv/dev.stamp ## format, style, types, direction of imports, purity of t
 	@.venv/bin/lint-imports
 	@.venv/bin/python tools/check_transforms.py
 
+audit: .venv/audit.stamp ## secrets in the history, published holes in what is pinned; needs the network
+	@.venv/bin/python tools/go_tool.py gitleaks git --redact --no-banner
+	@.venv/bin/pip-audit --strict --disable-pip --require-hashes $(patsubst %,-r %,$(wildcard requirements/*.txt))
+
 bench: .venv/bench.stamp ## several ways to the same lake, measured; SIZES=10000,5000000 ROUNDS=3 WAYS=ours,D NIGHTS=5000000
 	@.venv/bin/python -m bench $(foreach name,SIZES ROUNDS WAYS NIGHTS,$(if $(filter undefined,$(origin $(name))),,--$(shell echo $(name) | tr A-Z a-z) '$($(name))'))
 
@@ -89,6 +93,9 @@ STALE := $(if $(word 4,$(wildcard .jars/*.jar)),,FORCE) $(if $(wildcard .jars/*.
 
 .venv/dev.stamp: .venv/run.stamp requirements/dev.txt
 	@$(PYTHON) tools/bootstrap.py dev && touch $@
+
+.venv/audit.stamp: .venv/run.stamp requirements/audit.txt
+	@$(PYTHON) tools/bootstrap.py audit && touch $@
 
 .venv/bench.stamp: .venv/run.stamp requirements/bench.txt
 	@$(PYTHON) tools/bootstrap.py bench && touch $@

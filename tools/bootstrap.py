@@ -29,7 +29,7 @@ def main(what: str) -> None:
     make_venv()
     install("build")
     install("run", "--no-build-isolation")
-    if what in ("dev", "bench"):
+    if what in ("dev", "bench", "audit"):
         install(what)
     fetch_jars()
     prepare_spark()
