@@ -62,12 +62,18 @@ test-long: .venv/dev.stamp ## many more made-up sources and killed runs, until o
 	@.venv/bin/python -m pytest -m "long or not long" tests/test_bench.py tests/pipelines/test_crash.py tests/pipelines/test_kill.py \
 		tests/pipelines/test_files.py tests/pipelines/test_nights.py tests/pipelines/test_poison.py tests/pipelines/test_properties.py tests/pipelines/test_stream.py --hypothesis-profile=long --hypothesis-show-statistics
 
-lint: .venv/dev.stamp ## format, style, types, direction of imports, purity of transforms
+lint: .venv/dev.stamp ## format, style, types, direction of imports, purity of transforms, workflows
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 	@.venv/bin/python tools/check_transforms.py
+	@.venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@.venv/bin/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
+	@.venv/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	@$(if $(wildcard docker-compose.yml),.venv/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml)
+	@.venv/bin/zizmor --offline -qq --no-progress --strict-collection .
+	@.venv/bin/python tools/go_tool.py actionlint || [ $$? = 69 ]
 
 audit: .venv/audit.stamp ## secrets in the history, published holes in what is pinned; needs the network
 	@.venv/bin/python tools/go_tool.py gitleaks git --redact --no-banner
