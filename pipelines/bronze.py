@@ -169,6 +169,8 @@ def read(
 
     @cache
     def executors() -> cluster.Executors:
+        if warning := cluster.in_clear(started(), server):
+            report.warning(warning)
         return cluster.Executors(started(), settings, server, snapshot.exported, call.run.run)
 
     totals: dict[str, Future[Totals]] = {}

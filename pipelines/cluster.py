@@ -164,6 +164,18 @@ def jobs(master: str) -> Iterator[None]:
         ) from error
 
 
+def in_clear(spark: "SparkSession", server: Postgres) -> str:
+    """A warning where the source's password goes to the workers as anybody on the network can read it, else empty."""
+    conf = spark.sparkContext.getConf()
+    hidden = all(conf.get(name) == "true" for name in ("spark.authenticate", "spark.network.crypto.enabled"))
+    if server.password is None or hidden or conf.get("spark.ssl.rpc.enabled") == "true":
+        return ""
+    return (
+        f"{conf.get('spark.master')}: the password of {server.address} goes to its workers in clear; set "
+        "spark.authenticate and spark.network.crypto.enabled"
+    )
+
+
 @dataclass(frozen=True)
 class Task:
     """One range of a table for an executor to read in the run's snapshot."""

@@ -18,10 +18,12 @@ SECONDS = 60
 
 @dataclass
 class Cluster:
-    """A master's address, and the processes of its workers."""
+    """A master's address, and the processes of its workers. `hosts`: what a host's commands begin with, and its
+    address; the first is the master's, workers take turns with the others."""
 
     folder: Path
     master: str = ""
+    hosts: tuple[tuple[tuple[str, ...], str], ...] = (((), "127.0.0.1"),)
     workers: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
     def start(self, cores: int = 1, **more: str) -> "subprocess.Popen[bytes]":
@@ -47,13 +49,16 @@ class Cluster:
     def _daemon(
         self, name: str, kind: str, sign: str, *words: str, **more: str
     ) -> "tuple[subprocess.Popen[bytes], re.Match[str]]":
+        others = self.hosts[1:] or self.hosts
+        inside, address = others[len(self.workers) % len(others)] if self.master else self.hosts[0]
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "SPARK_LOCAL_DIRS": str(self.folder)}
+        environment |= {"SPARK_CONF_DIR": str(self.folder), "SPARK_LOCAL_IP": address}
         environment |= {"SPARK_DAEMON_MEMORY": "256m", "SPARK_DAEMON_JAVA_OPTS": "-XX:TieredStopAtLevel=1"}
         environment |= {name: os.environ[name] for name in ("JAVA_HOME",) if name in os.environ} | more
         log = self.folder / f"{name}.log"
         with log.open("wb") as file:
             made = subprocess.Popen(
-                [SPARK_CLASS, f"org.apache.spark.deploy.{kind.lower()}.{kind}", "--host", "127.0.0.1", *words],
+                [*inside, SPARK_CLASS, f"org.apache.spark.deploy.{kind.lower()}.{kind}", "--host", address, *words],
                 env=environment,
                 stdout=file,
                 stderr=file,
@@ -81,8 +86,27 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
 
 
 @contextmanager
-def cluster(folder: Path, workers: int = 2) -> Iterator[Cluster]:
-    made = Cluster(folder)
+def hosts() -> Iterator[tuple[tuple[tuple[str, ...], str], ...]]:
+    """Three hosts on a network of their own: this one, and two that see of it only that network. Needs root."""
+    bridge, net = f"lk{os.getpid() % 10**6}", f"10.231.{os.getpid() % 250}"
+    made = [((), f"{net}.1"), *((("ip", "netns", "exec", f"{bridge}{n}"), f"{net}.{n}") for n in (2, 3))]
+    begin = [f"link add {bridge} type bridge", f"addr add {net}.1/24 dev {bridge}", f"link set {bridge} up"]
+    for n in (2, 3):
+        begin += [f"netns add {bridge}{n}", f"link add {bridge}v{n} type veth peer name e netns {bridge}{n}"]
+        begin += [f"link set {bridge}v{n} master {bridge} up", f"-n {bridge}{n} addr add {net}.{n}/24 dev e"]
+        begin += [f"-n {bridge}{n} link set e up", f"-n {bridge}{n} link set lo up"]
+    try:
+        for words in begin:
+            subprocess.run(["ip", *words.split()], check=True, capture_output=True)
+        yield tuple(made)
+    finally:
+        for words in (f"netns del {bridge}2", f"netns del {bridge}3", f"link del {bridge}"):
+            subprocess.run(["ip", *words.split()], check=False, capture_output=True)
+
+
+@contextmanager
+def cluster(folder: Path, workers: int = 2, on: tuple[tuple[tuple[str, ...], str], ...] = ()) -> Iterator[Cluster]:
+    made = Cluster(folder, hosts=on or Cluster.hosts)
     master = made.start_master()
     try:
         for _ in range(workers):

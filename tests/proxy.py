@@ -31,12 +31,12 @@ class Link:
 class Proxy:
     """Passes everything on, but calls `fault` with the link for each piece that comes from the server."""
 
-    def __init__(self, server: Postgres, port: int = 0) -> None:
+    def __init__(self, server: Postgres, port: int = 0, host: str = "127.0.0.1") -> None:
         self._target = f"{server.host}/.s.PGSQL.{server.port}"
         self._ended = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", port))
+        self._listener = socket.create_server((host, port))
         port = self._listener.getsockname()[1]
-        self.address = server.model_copy(update={"host": "127.0.0.1", "port": port})
+        self.address = server.model_copy(update={"host": host, "port": port})
         self.fault: Fault = lambda _: None
         self.answers, self.certificate, self.links = True, Path(), list[Link]()
         threading.Thread(target=self._accept, daemon=True).start()

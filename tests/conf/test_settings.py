@@ -169,9 +169,25 @@ def test_the_master_is_not_set_through_the_conf(tmp_path: Path) -> None:
     assert "use LAKEHOUSE_SPARK__MASTER" in problems(tmp_path, given)[0]
 
 
-@pytest.mark.parametrize("master", ["spark://host:7077", "yarn", "k8s://x", "local[0]", "local-cluster[1,1,1]"])
-def test_a_remote_master_is_refused(tmp_path: Path, master: str) -> None:
-    assert "LAKEHOUSE_SPARK__MASTER is not supported" in problems(tmp_path, {"LAKEHOUSE_SPARK__MASTER": master})[0]
+def test_a_secret_is_not_set_through_the_conf_which_is_on_a_command_line(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, {"LAKEHOUSE_SPARK__CONF": '{"spark.authenticate.secret": "s3cret"}'})
+    assert problem.startswith("LAKEHOUSE_SPARK__CONF is not the place for spark.authenticate.secret")
+    assert "SPARK_CONF_DIR" in problem and "s3cret" not in problem
+
+
+@pytest.mark.parametrize(
+    "master", ["spark://host", "mesos://host:5050", "yarn-client", "local[0]", "local-cluster[1,1,1]"]
+)
+def test_a_master_that_is_none_is_refused(tmp_path: Path, master: str) -> None:
+    assert "LAKEHOUSE_SPARK__MASTER must be local[*]" in problems(tmp_path, {"LAKEHOUSE_SPARK__MASTER": master})[0]
+
+
+@pytest.mark.parametrize(
+    "master", ["local", "local[2]", "spark://a:7077", "spark://a:7077,b:7077", "yarn", "k8s://https://a:6443"]
+)
+def test_a_master_is_here_or_a_cluster(tmp_path: Path, master: str) -> None:
+    settings, _ = load({"LAKEHOUSE_SPARK__MASTER": master}, base=tmp_path)
+    assert settings.spark.is_local == master.startswith("local")
 
 
 def test_an_unknown_name_is_reported_with_the_nearest_known_one(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Runs on a real Spark cluster: a standalone master and two workers, which are lost, or lack something."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -18,9 +20,10 @@ from pipelines.lake import LAYERS
 from pipelines.records import TableRun
 from pipelines.report import Report
 from pipelines.seed import seed
-from tests.cluster import Cluster, cluster, kill
-from tests.conftest import BRIEF, Lake, execute, query
+from tests.cluster import Cluster, cluster, hosts, kill
+from tests.conftest import BRIEF, Lake, connection_settings, execute, query
 from tests.pipelines.test_kill import BANK, family, gone, start
+from tests.proxy import Proxy
 
 READING = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY (SELECT%%' AND application_name LIKE 'lakehouse {} %%'"
 # Each row takes its time, so that something can happen to whoever reads it.
@@ -42,17 +45,19 @@ def slow(lakehouse: Lake) -> Lake:
     return lakehouse
 
 
-def on(there: Cluster, one: Lake, *words: str, conf: dict[str, str] | None = None) -> "subprocess.Popen[str]":
+def on(
+    there: Cluster, one: Lake, *words: str, conf: dict[str, str] | None = None, **more: str
+) -> "subprocess.Popen[str]":
     """The command line, which works on the cluster."""
     given = json.dumps(BRIEF | {"spark.executor.defaultJavaOptions": "-XX:TieredStopAtLevel=1"} | (conf or {}))
-    return start(one, *words, LAKEHOUSE_SPARK__MASTER=there.master, LAKEHOUSE_SPARK__CONF=given)
+    return start(one, *words, LAKEHOUSE_SPARK__MASTER=there.master, LAKEHOUSE_SPARK__CONF=given, **more)
 
 
 def ended(process: "subprocess.Popen[str]", code: int = 0) -> str:
-    """What a process said on standard error, which ended with a code."""
-    _, said = process.communicate(timeout=200)
+    """What a process said, which ended with a code."""
+    shown, said = process.communicate(timeout=200)
     assert process.returncode == code, said
-    return said
+    return shown + said
 
 
 def moved(one: Lake) -> Lake:
@@ -166,7 +171,34 @@ def test_a_worker_says_what_it_lacks(tmp_path: Path, server: Postgres) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("moment", ["bronze", "silver", "gold"])
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="making hosts needs root and iproute2")
+@pytest.mark.parametrize("hidden", [False, True], ids=["in clear", "encrypted"])
+def test_workers_on_other_hosts_read_the_source_over_the_network(
+    tmp_path: Path, lakehouse: Lake, server: Postgres, hidden: bool
+) -> None:
+    """The secret of the encryption is in a file that the master, the workers and the run are told of."""
+    execute(lakehouse.address, *BANK)
+    secret = "s3cret-of-the-cluster"
+    defaults = f"spark.authenticate true\nspark.authenticate.secret {secret}\nspark.network.crypto.enabled true\n"
+    (tmp_path / "spark-defaults.conf").write_text(defaults if hidden else "")
+    with hosts() as some, cluster(tmp_path, on=some) as there, Proxy(server, host=some[0][1]) as proxy:
+        address = proxy.address.model_copy(update={"database": lakehouse.address.database})
+        given = connection_settings(address) | {"LAKEHOUSE_POSTGRES__PORT": str(address.port)}
+        given |= {"LAKEHOUSE_POSTGRES__PASSWORD": "s3cret-of-the-source", "SPARK_CONF_DIR": str(tmp_path)}
+        process = on(there, lakehouse, *LAYERS, conf={"spark.driver.host": some[0][1]}, **given)
+        words = set[str]()
+        while process.poll() is None:
+            words |= {word for one in psutil.process_iter(["cmdline"]) for word in one.info["cmdline"] or ()}
+            time.sleep(0.1)
+        said = ended(process)
+        assert all(there.finished_tasks())
+    assert ("goes to its workers in clear" in said) != hidden
+    assert not [word for word in words if "s3cret" in word] and "s3cret" not in said
+    same(lakehouse, moved(lakehouse))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("moment", ["bronze", "bronze.movimento", "silver.conta", "silver.movimento"])
 def test_a_worker_that_is_lost_in_the_middle_costs_neither_row_nor_file(
     tmp_path_factory: pytest.TempPathFactory, slow: Lake, moment: str
 ) -> None:
@@ -178,7 +210,7 @@ def test_a_worker_that_is_lost_in_the_middle_costs_neither_row_nor_file(
             while query(slow.address, READING.format(process.pid)) != [(2,)]:
                 time.sleep(0.05)
         else:
-            while {"silver": "bronze.movimento", "gold": "silver.conta"}[moment] not in process.stderr.readline():
+            while moment not in process.stderr.readline():
                 assert process.poll() is None
             time.sleep(0.5)
         kill(there.workers[0])
