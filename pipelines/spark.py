@@ -33,6 +33,7 @@ HERE = "127.0.0.1"
 SAME = ("-Duser.timezone=UTC", "-Duser.language=en")  # in every JVM: what functions answer depends on them
 STOP_SECONDS = 6
 FEW = 2_500_000  # rows below which compiling well costs more than it gains
+EXECUTORS = "spark.executor.defaultJavaOptions"
 DEFAULTS, OPTIONS = "spark.driver.defaultJavaOptions", "spark.driver.extraJavaOptions"  # the second are the user's
 NO_MARK = "mapreduce.fileoutputcommitter.marksuccessfuljobs"
 LOG4J = {"quiet": "log4j2-quiet.properties", "debug": "log4j2-debug.properties"}
@@ -73,6 +74,7 @@ def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
         **there,
         **settings.spark.conf,
         DEFAULTS: " ".join(filter(None, (*ours, collector, archive.options(), defaults))),
+        EXECUTORS: " ".join([*SAME, settings.spark.conf.get(EXECUTORS, "")]),
     }
 
 
@@ -86,7 +88,6 @@ def _on_executors(settings: Settings, jars: list[str]) -> dict[str, str]:
     return {
         "spark.jars": ",".join(jars),
         "spark.executor.memory": settings.spark.driver_memory,
-        "spark.executor.defaultJavaOptions": " ".join(SAME),
         "spark.executorEnv.PYTHONPATH": str(PROJECT),
         f"spark.executorEnv.{NAME}": application_name(),
     }

@@ -26,11 +26,13 @@ class Cluster:
     hosts: tuple[tuple[tuple[str, ...], str], ...] = (((), "127.0.0.1"),)
     workers: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
-    def start(self, cores: int = 1, **more: str) -> "subprocess.Popen[bytes]":
-        """One more worker, which has registered when this returns."""
+    def start(self, more: dict[str, str] | None = None) -> "subprocess.Popen[bytes]":
+        """One more worker, with more in its environment, which has registered when this returns."""
         name = f"worker{len(self.workers)}"
-        words = ("--cores", str(cores), "--memory", "2g", "--work-dir", str(self.folder / name), "--webui-port", "0")
-        worker, _ = self._daemon(name, "Worker", "Successfully registered with master", *words, self.master, **more)
+        words = ("--cores", "1", "--memory", "2g", "--work-dir", str(self.folder / name), "--webui-port", "0")
+        worker, _ = self._daemon(
+            name, "Worker", "Successfully registered with master", *words, self.master, **(more or {})
+        )
         self.workers.append(worker)
         return worker
 
@@ -105,12 +107,15 @@ def hosts() -> Iterator[tuple[tuple[tuple[str, ...], str], ...]]:
 
 
 @contextmanager
-def cluster(folder: Path, workers: int = 2, on: tuple[tuple[tuple[str, ...], str], ...] = ()) -> Iterator[Cluster]:
+def cluster(
+    folder: Path, workers: int = 2, on: tuple[tuple[tuple[str, ...], str], ...] = (), more: dict[str, str] | None = None
+) -> Iterator[Cluster]:
+    """A master and workers, these with more in their environment."""
     made = Cluster(folder, hosts=on or Cluster.hosts)
     master = made.start_master()
     try:
         for _ in range(workers):
-            made.start()
+            made.start(more)
         yield made
     finally:
         for process in (*made.workers, master):
