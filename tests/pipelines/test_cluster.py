@@ -108,7 +108,7 @@ def test_a_run_on_two_workers_gives_what_this_process_gives_and_reads_nothing_it
     execute(
         lakehouse.address,
         "UPDATE movimento SET id_cartao = 999999 WHERE id % 100 = 0",
-        "UPDATE associado SET email = 'IRIS@IRIS.COM' WHERE id = 1",
+        "UPDATE associado SET email = 'ÃIRIS@IRIS.COM' WHERE id = 1",
     )
     before = sum(workers.finished_tasks())
     ended(on(workers, lakehouse, "bronze"))
