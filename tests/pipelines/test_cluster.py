@@ -26,7 +26,7 @@ from tests.pipelines.test_kill import BANK, family, gone, start
 from tests.proxy import Proxy
 
 READING = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY (SELECT%%' AND application_name LIKE 'lakehouse {} %%'"
-# Each row takes its time, so that something can happen to whoever reads it.
+# Each row takes its time, so that something can happen to whoever reads it, and is long enough to be sent by itself.
 SLOW = """
 ALTER TABLE {0} RENAME TO {0}_;
 CREATE VIEW {0} AS SELECT * FROM {0}_ WHERE CASE WHEN pg_sleep(0.05) IS NULL THEN false ELSE true END
@@ -45,7 +45,10 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 def slow(lakehouse: Lake) -> Lake:
-    execute(lakehouse.address, *BANK, *(SLOW.format(name) for name in ("associado", "conta", "cartao", "movimento")))
+    long = ("UPDATE associado SET nome = repeat('n', 20000)", "UPDATE cartao SET nom_impresso = repeat('N', 20000)")
+    execute(
+        lakehouse.address, *BANK, *long, *(SLOW.format(name) for name in ("associado", "conta", "cartao", "movimento"))
+    )
     return lakehouse
 
 
