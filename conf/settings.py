@@ -1,14 +1,15 @@
 """Settings: where the data lies, which PostgreSQL is read. Built once, in `pipelines/__main__.py`, frozen after.
 
-A name is looked for on the command line, then in the environment, in `.env`, in `/run/secrets`. An empty value counts
-as not set. The connection comes from the first family of names found anywhere: LAKEHOUSE_POSTGRES__*, DATABASE_URL,
-POSTGRES_*, PG*; without any, the source is the embedded server.
+A name is looked for on the command line, then in the environment, in `.env`, in
+`/run/secrets`. An empty value counts as not set. The connection comes from the first family of names found anywhere:
+LAKEHOUSE_POSTGRES__*, DATABASE_URL, POSTGRES_*, PG*; without any, the source is the embedded server.
 """
 
 import difflib
 import re
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -162,6 +163,7 @@ class Settings(Frozen):
     history_days: int = Field(default=30, ge=1)
     full_days: int = Field(default=7, ge=1)
     log: Literal["quiet", "debug"] = "quiet"
+    log_format: Literal["text", "json"] = "text"
 
     def layer_path(self, layer: str) -> Path:
         return {"bronze": self.bronze_path, "silver": self.silver_path, "gold": self.gold_path}[layer]
@@ -187,6 +189,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     f"{PREFIX}HISTORY_DAYS": ("history_days",),
     f"{PREFIX}FULL_DAYS": ("full_days",),
     f"{PREFIX}LOG": ("log",),
+    f"{PREFIX}LOG_FORMAT": ("log_format",),
 }
 KNOWN = {*NAMES, *(name for names in FAMILIES for name in names)}
 
@@ -216,6 +219,17 @@ def load(*sources: Mapping[str, str], base: Path) -> tuple[Settings, list[str]]:
     if problems:
         raise SettingsError(problems)
     return settings, list(_unknown(named))
+
+
+def load_outlets(*sources: Mapping[str, str], base: Path) -> Settings:
+    """What is right of the settings that say where and how a failure is told, when others are wrong; all else as if
+    nothing was set."""
+    for outlets in (("LOG_FORMAT",),):
+        prefixes = tuple(PREFIX + name for name in outlets)
+        some = [{name: value for name, value in one.items() if name.startswith(prefixes)} for one in sources]
+        with suppress(SettingsError):
+            return load(*some, base=base)[0]
+    return load(base=base)[0]
 
 
 def read_secrets(folder: Path) -> dict[str, str]:

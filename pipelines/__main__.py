@@ -7,14 +7,16 @@ import os
 import signal
 import sys
 import traceback
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
 from dotenv.parser import parse_stream
 
-from conf.settings import KNOWN, Settings, SettingsError, load, read_secrets
+from conf.settings import KNOWN, Settings, SettingsError, load, load_outlets, read_secrets
 from pipelines.connection import forget_libpqs
 from pipelines.errors import Fault, UsageFault
+from pipelines.log import log_line
 
 TARGETS = {
     "seed": "create the source's tables and fill them with fake data",
@@ -46,28 +48,45 @@ def main(words: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, _terminated)
-    debug = False
+    settings, failure, began = None, None, datetime.now(UTC)
     try:
         settings = read_settings(arguments.set)
-        debug = settings.log == "debug"
-        if not debug:
+        if settings.log != "debug":
             logging.disable()  # what libraries say of an interrupted question
         from pipelines.targets import run_targets
 
         run_targets(settings, set(arguments.targets))
-        return 0
-    except SettingsError as error:
-        return _fail("settings", str(error), UsageFault.code)
-    except Fault as fault:
-        if debug:
-            traceback.print_exc()
-        return _fail(fault.kind, str(fault), fault.code)
-    except KeyboardInterrupt:
-        return _fail("stopped", "the last complete run is untouched", 128 + signal.SIGINT)
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        return _fail("unexpected", f"{type(error).__name__}; LAKEHOUSE_LOG=debug shows where", 1)
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
+        failure = error
+    kind, text, code = ended(failure)
+    if settings is None:
+        settings = told_anyway(arguments.set)
+    elif settings.log == "debug" and isinstance(failure, Exception):
+        traceback.print_exception(failure)
+    seconds = (datetime.now(UTC) - began).total_seconds()
+    if settings.log_format == "json":
+        known = {"kind": kind, "code": code, "seconds": round(seconds, 3)}
+        print(log_line(text or kind, "error" if code else "info", **known), file=sys.stderr)
+    elif text:
+        print(f"{kind}: {' '.join(text.split())}", file=sys.stderr)
+    return code
+
+
+def ended(failure: BaseException | None) -> tuple[str, str, int]:
+    """What kind of end a failure is, its one line, its exit code."""
+    match failure:
+        case None | SystemExit(code=None):
+            return "done", "", 0
+        case SettingsError():
+            return "settings", str(failure), UsageFault.code
+        case Fault():
+            return failure.kind, str(failure), failure.code
+        case KeyboardInterrupt():
+            return "stopped", "the last complete run is untouched", 128 + signal.SIGINT
+        case SystemExit(code=int(code)):
+            return "stopped", "", code  # nobody may be there to read it
+        case _:
+            return "unexpected", f"{type(failure).__name__}; LAKEHOUSE_LOG=debug shows where", 1
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -92,7 +111,25 @@ def parse(words: list[str]) -> argparse.Namespace:
 
 
 def read_settings(given: list[str]) -> Settings:
-    """Settings from the command line, the environment, .env and /run/secrets; warns of names that are none."""
+    """The settings; warns of names that are none."""
+    settings, warnings = load(*read_sources(given), base=Path.cwd())
+    for warning in warnings:
+        say_warning(settings, warning)
+    forget_libpqs()
+    return settings
+
+
+def told_anyway(given: list[str]) -> Settings:
+    """Where and how a failure is told that wrong settings are."""
+    try:
+        sources = read_sources(given)
+    except SettingsError:
+        sources = [dict(os.environ)]
+    return load_outlets(*sources, base=Path.cwd())
+
+
+def read_sources(given: list[str]) -> list[dict[str, str]]:
+    """Names and values from the command line, the environment, .env, /run/secrets."""
     problems = [f"--set {pair.split('=')[0]}: write NAME=VALUE" for pair in given if "=" not in pair]
     line = dict(pair.split("=", 1) for pair in given if "=" in pair)
     problems += [
@@ -103,18 +140,13 @@ def read_settings(given: list[str]) -> Settings:
     problems += [f"--set {name}: there is no such setting" for name in line if name not in KNOWN]
     if problems:
         raise SettingsError(problems)
-    here = Path.cwd()
     try:
-        file = read_env(here / ".env")
+        file = read_env(Path.cwd() / ".env")
         secrets = read_secrets(Path("/run/secrets"))
     except (OSError, UnicodeDecodeError) as error:
         named = error.filename if isinstance(error, OSError) else ".env or a file in /run/secrets"
         raise SettingsError([f"{named} cannot be read as UTF-8 text; mend its rights or its encoding"]) from error
-    settings, warnings = load(line, os.environ, file, secrets, base=here)
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    forget_libpqs()
-    return settings
+    return [line, dict(os.environ), file, secrets]
 
 
 def read_env(path: Path) -> dict[str, str]:
@@ -129,9 +161,9 @@ def read_env(path: Path) -> dict[str, str]:
     return {one.key: one.value for one in found if one.key and one.value}
 
 
-def _fail(kind: str, text: str, code: int) -> int:
-    print(f"{kind}: {' '.join(text.split())}", file=sys.stderr)
-    return code
+def say_warning(settings: Settings, text: str) -> None:
+    warning = f"warning: {text}"
+    print(log_line(warning) if settings.log_format == "json" else warning, file=sys.stderr)
 
 
 def _terminated(number: int, _: FrameType | None) -> None:

@@ -86,7 +86,7 @@ def run_layers(
             except Fault as fault:
                 if len(domains) == 1:
                     raise
-                report.step(f"{domain}: {fault.kind}: {fault}")
+                report.step(f"{domain}: {fault.kind}: {fault}", level="error", domain=domain, code=fault.code)
                 faults.append(fault)
         if at_most is not None:  # many runs: what they say of themselves stays in few files
             for name in records.RECORDS:
@@ -282,7 +282,7 @@ def _collect(layer: str, building: Iterator[Built], report: Report) -> list[Buil
         for one in building:
             built.append(one)
             if not one.is_unchanged:
-                report.table(layer, one.done)
+                report.table(layer, one.table.domain, one.done)
     except BaseException:
         _discard(built)
         raise

@@ -27,7 +27,10 @@ def run_targets(settings: Settings, targets: set[str]) -> None:
     if alone and len(targets) > 1:
         raise UsageFault(f"{min(alone)} goes alone")
     domains = named(os.environ.get("DOMAIN", ""))
-    with Report() as report:
+    as_json = settings.log_format == "json" and "reset" not in targets  # which asks a person
+    if as_json and "answers" in targets:
+        raise UsageFault("answers prints rows, which belong into no log; say LAKEHOUSE_LOG_FORMAT=text")
+    with Report(as_json=as_json) as report:
         if "reset" in targets:
             reset(settings, report)
         if "demo" in targets:
@@ -162,7 +165,7 @@ def show(settings: Settings, runs: list[tuple[str, Run]], report: Report, lines:
         report.say(f"\n{shown} ({path.stat().st_size:,} bytes)")
         with path.open(encoding="utf-8", newline="") as file:
             for line, _ in zip(file, range(lines), strict=False):
-                report.say("  " + line.rstrip("\n"))
+                report.sample("  " + line.rstrip("\n"))
 
 
 def reset(settings: Settings, report: Report) -> None:
