@@ -1,6 +1,6 @@
 """Settings: where the data lies, which PostgreSQL is read. Built once, in `pipelines/__main__.py`, frozen after.
 
-A name is looked for on the command line, then in the environment, in `.env`, in
+A name is looked for on the command line, then in the environment, in `.env`, in `$CREDENTIALS_DIRECTORY`, in
 `/run/secrets`. An empty value counts as not set. The connection comes from the first family of names found anywhere:
 LAKEHOUSE_POSTGRES__*, DATABASE_URL, POSTGRES_*, PG*; without any, the source is the embedded server.
 """
@@ -143,6 +143,32 @@ class Quality(Frozen):
     max_quarantined: float = Field(default=0.05, ge=0, le=1)
 
 
+class Alert(Frozen):
+    """Where a failure is told. Who knows the address can write there: it is a secret."""
+
+    webhook_url: SecretStr | None = None
+    format: Literal["json", "slack", "teams"] = "json"
+    max_warned: float = Field(default=0.05, ge=0, le=1)
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _is_web(cls, url: SecretStr) -> SecretStr:
+        if not re.fullmatch(r"https?://[!-~]+", url.get_secret_value()):
+            raise ValueError("must be an http or https address, without blanks")
+        return url
+
+
+class Metrics(Frozen):
+    textfile: Path | None = None
+
+    @field_validator("textfile")
+    @classmethod
+    def _is_collected(cls, path: Path) -> Path:
+        if not (path.is_absolute() and path.suffix == ".prom"):
+            raise ValueError("must be an absolute path that ends in .prom")
+        return path
+
+
 class Settings(Frozen):
     """All settings. Paths are absolute. `postgres` is None where the source is the embedded server."""
 
@@ -164,6 +190,8 @@ class Settings(Frozen):
     full_days: int = Field(default=7, ge=1)
     log: Literal["quiet", "debug"] = "quiet"
     log_format: Literal["text", "json"] = "text"
+    alert: Alert = Alert()
+    metrics: Metrics = Metrics()
 
     def layer_path(self, layer: str) -> Path:
         return {"bronze": self.bronze_path, "silver": self.silver_path, "gold": self.gold_path}[layer]
@@ -190,7 +218,13 @@ NAMES: dict[str, tuple[str, ...]] = {
     f"{PREFIX}FULL_DAYS": ("full_days",),
     f"{PREFIX}LOG": ("log",),
     f"{PREFIX}LOG_FORMAT": ("log_format",),
+    f"{PREFIX}ALERT__WEBHOOK_URL": ("alert", "webhook_url"),
+    f"{PREFIX}ALERT__FORMAT": ("alert", "format"),
+    f"{PREFIX}ALERT__MAX_WARNED": ("alert", "max_warned"),
+    f"{PREFIX}METRICS__TEXTFILE": ("metrics", "textfile"),
 }
+# What a command line, which anybody can read, must not have: names that end so.
+SECRETS = ("PASSWORD", "DATABASE_URL", "WEBHOOK_URL")
 KNOWN = {*NAMES, *(name for names in FAMILIES for name in names)}
 
 
@@ -201,7 +235,7 @@ def load(*sources: Mapping[str, str], base: Path) -> tuple[Settings, list[str]]:
     """
     named = ChainMap(*({name: value for name, value in source.items() if value} for source in sources))
     problems: list[str] = []
-    fields: dict[str, Any] = {"spark": {}, "seed": {}, "quality": {}, "stream": {}}
+    fields: dict[str, Any] = {"spark": {}, "seed": {}, "quality": {}, "stream": {}, "alert": {}, "metrics": {}}
     titles = {field: name for name, field in NAMES.items()}
     for name, value in named.items():
         field = NAMES.get(name)
@@ -224,7 +258,7 @@ def load(*sources: Mapping[str, str], base: Path) -> tuple[Settings, list[str]]:
 def load_outlets(*sources: Mapping[str, str], base: Path) -> Settings:
     """What is right of the settings that say where and how a failure is told, when others are wrong; all else as if
     nothing was set."""
-    for outlets in (("LOG_FORMAT",),):
+    for outlets in (("LOG_FORMAT", "ALERT__", "METRICS__"), ("LOG_FORMAT", "ALERT__"), ("LOG_FORMAT",)):
         prefixes = tuple(PREFIX + name for name in outlets)
         some = [{name: value for name, value in one.items() if name.startswith(prefixes)} for one in sources]
         with suppress(SettingsError):

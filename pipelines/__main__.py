@@ -7,16 +7,18 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
 from dotenv.parser import parse_stream
 
-from conf.settings import KNOWN, Settings, SettingsError, load, load_outlets, read_secrets
+from conf.settings import KNOWN, SECRETS, Settings, SettingsError, load, load_outlets, read_secrets
 from pipelines.connection import forget_libpqs
 from pipelines.errors import Fault, UsageFault
 from pipelines.log import log_line
+from pipelines.outcome import Outcome, tell
 
 TARGETS = {
     "seed": "create the source's tables and fill them with fake data",
@@ -69,6 +71,13 @@ def main(words: list[str]) -> int:
         print(log_line(text or kind, "error" if code else "info", **known), file=sys.stderr)
     elif text:
         print(f"{kind}: {' '.join(text.split())}", file=sys.stderr)
+    targets = tuple(target for target in TARGETS if target in arguments.targets)
+    line = failure.told if isinstance(failure, Fault) else text
+    outcome = Outcome(targets, os.environ.get("DOMAIN", ""), code, kind, line, began, seconds)
+    with suppress(KeyboardInterrupt, SystemExit):  # who stops it again does not wait for that
+        if code or "stream" not in targets:  # its micro-batches have told
+            for warning in tell(settings, outcome):
+                say_warning(settings, warning)
     return code
 
 
@@ -129,24 +138,25 @@ def told_anyway(given: list[str]) -> Settings:
 
 
 def read_sources(given: list[str]) -> list[dict[str, str]]:
-    """Names and values from the command line, the environment, .env, /run/secrets."""
+    """Names and values from the command line, the environment, .env, systemd's credentials, /run/secrets."""
     problems = [f"--set {pair.split('=')[0]}: write NAME=VALUE" for pair in given if "=" not in pair]
     line = dict(pair.split("=", 1) for pair in given if "=" in pair)
     problems += [
         f"--set {name}: anybody can read a command line; use the environment or .env"
         for name in line
-        if "PASSWORD" in name or name == "DATABASE_URL"
+        if name.endswith(SECRETS)
     ]
     problems += [f"--set {name}: there is no such setting" for name in line if name not in KNOWN]
     if problems:
         raise SettingsError(problems)
+    folders = [Path(os.environ.get("CREDENTIALS_DIRECTORY") or "/run/secrets"), Path("/run/secrets")]
     try:
         file = read_env(Path.cwd() / ".env")
-        secrets = read_secrets(Path("/run/secrets"))
+        secrets = [read_secrets(folder) for folder in folders]
     except (OSError, UnicodeDecodeError) as error:
-        named = error.filename if isinstance(error, OSError) else ".env or a file in /run/secrets"
+        named = error.filename if isinstance(error, OSError) else ".env or a file of a secret"
         raise SettingsError([f"{named} cannot be read as UTF-8 text; mend its rights or its encoding"]) from error
-    return [line, dict(os.environ), file, secrets]
+    return [line, dict(os.environ), file, *secrets]
 
 
 def read_env(path: Path) -> dict[str, str]:

@@ -2,10 +2,17 @@
 
 
 class Fault(Exception):
-    """One clear sentence that names the thing and the mend. No secret, no row value."""
+    """One clear sentence that names the thing and the mend. No secret, no row value.
+
+    `told`: the sentence without keys of rows, where it names some; it may leave the machine.
+    """
 
     code = 1
     kind = "unexpected"
+
+    def __init__(self, text: str, told: str = "") -> None:
+        super().__init__(text)
+        self.told = told or text
 
 
 class UsageFault(Fault):

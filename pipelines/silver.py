@@ -260,14 +260,18 @@ def gate(table: Table, found: Found, rules: tuple[RuleRun, ...], limit: float) -
     name, stays = f"silver.{table.name}", "silver, gold and the CSV stay as they were"
     broken = [rule for rule in rules if rule.severity is Severity.FAIL and rule.failed]
     if broken:
-        raise QualityFault(f"{name}: {_listed(broken, keys=True)}; {stays}, mend the source")
+        told, said = (f"{name}: {_listed(broken, keys)}; {stays}, mend the source" for keys in (False, True))
+        raise QualityFault(said, told)
     share = found["set_aside"] / found["rows_in"] if found["rows_in"] else 0
     if share > limit:
-        why = _listed([rule for rule in rules if rule.severity is Severity.QUARANTINE and rule.failed], keys=True)
-        raise QualityFault(
+        why = [rule for rule in rules if rule.severity is Severity.QUARANTINE and rule.failed]
+        told, said = (
             f"{name}: {found['set_aside']:,} of {found['rows_in']:,} rows ({share:.1%}) would be set aside, more than "
-            f"LAKEHOUSE_QUALITY__MAX_QUARANTINED={limit:g}: {why}; {stays}, mend the source or raise the limit"
+            f"LAKEHOUSE_QUALITY__MAX_QUARANTINED={limit:g}: {_listed(why, keys)}; {stays}, mend the source or raise "
+            "the limit"
+            for keys in (False, True)
         )
+        raise QualityFault(said, told)
 
 
 def _listed(rules: list[RuleRun], keys: bool = False) -> str:

@@ -10,6 +10,7 @@ import shutil
 import threading
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from pipelines.domains import landing_of
 from pipelines.errors import ContractFault, SourceFault, StorageFault
 from pipelines.intake import waiting
 from pipelines.lake import LAYERS
+from pipelines.outcome import Outcome, tell
 from pipelines.records import Run
 from pipelines.report import Report
 from pipelines.run import run_layers
@@ -185,6 +187,7 @@ class Batches:
                 time.sleep(SECONDS)
 
     def _run(self) -> bool:
+        started = datetime.now(UTC)
         began, at_most, quiet = time.monotonic(), self._settings.stream.max_files_per_trigger, Report(quiet=True)
         todo = waiting(self._settings, self._domain, catalogue.of("bronze", self._domain), quiet, at_most)
         self._say(quiet.new_warnings())
@@ -193,7 +196,9 @@ class Batches:
             return False
         runs, _ = run_layers(self._settings, set(LAYERS), quiet, self._spark, only=(self._domain,), at_most=at_most)
         self._number += 1
-        self._tell(dict(runs), time.monotonic() - began)
+        seconds = time.monotonic() - began
+        self._tell(dict(runs), seconds)
+        self._say(tell(self._settings, Outcome(("stream",), self._domain, 0, "done", "", started, seconds)))
         return bool(todo.new)
 
     def _tell(self, runs: dict[str, Run], seconds: float) -> None:
@@ -204,7 +209,11 @@ class Batches:
         self._report.step(
             f"{self._domain}, batch {self._number}: {len(taken):,} file{'' if len(taken) == 1 else 's'}, "
             f"{sum(one.lines for one in taken):,} lines; in quarantine by now {aside:,} rows; "
-            f"gold/{gold.run}; {seconds:.1f} s"
+            f"gold/{gold.run}; {seconds:.1f} s",
+            domain=self._domain,
+            run=f"gold/{gold.run}",
+            set_aside=aside,
+            seconds=round(seconds, 3),
         )
         self._say(bronze.warnings)
         for done in (one for one in silver.tables if one.rows_in and one.set_aside / one.rows_in > self._limit):
