@@ -75,8 +75,9 @@ def test_failures_are_objects_too_and_rows_are_shown_to_persons_only(cli: Cli) -
         done = cli(*words, env=env | more)
         (one,) = objects(done)
         assert (done.returncode, one["code"], one["kind"], one["level"]) == (code, code, kind, "error")
-    asked = cli("reset", env=env | {"LAKEHOUSE_ROOT": "lago"})
-    assert "nothing to delete" in asked.stdout.splitlines(), "a person is asked in words"
+    (cli.folder / "lago/bronze/cartoes").mkdir(parents=True)
+    asked = cli("reset", env=env | {"LAKEHOUSE_ROOT": "lago"}, stdin="no\n")
+    assert "this deletes:" in asked.stdout.splitlines(), "a person is asked in words"
 
 
 def test_a_report_as_json_has_a_line_for_each_row_of_a_table_and_none_of_a_sample(
