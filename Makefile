@@ -84,7 +84,7 @@ bench: .venv/bench.stamp ## several ways to the same lake, measured; SIZES=10000
 
 clean: ## remove caches
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
-	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	@find . -name __pycache__ -not -path './.venv*/*' -prune -exec rm -rf {} +
 
 FORCE:
 
@@ -105,3 +105,6 @@ STALE := $(if $(word 4,$(wildcard .jars/*.jar)),,FORCE) $(if $(wildcard .jars/*.
 
 .venv/bench.stamp: .venv/run.stamp requirements/bench.txt
 	@$(PYTHON) tools/bootstrap.py bench && touch $@
+
+.venv-airflow/airflow.stamp: .venv/run.stamp requirements/airflow.txt
+	@$(PYTHON) tools/bootstrap.py airflow && touch $@

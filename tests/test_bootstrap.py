@@ -58,6 +58,17 @@ def test_a_download_that_fails_is_one_line(
     assert "check the network and the package index" in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_airflow_gets_an_environment_of_its_own_and_needs_no_java(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[str, ...]] = []
+    monkeypatch.setenv("PATH", os.devnull)
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setattr(bootstrap, "make_venv", lambda venv: done.append((venv,)))
+    monkeypatch.setattr(bootstrap, "install", lambda name, venv: done.append((name, venv)))
+    bootstrap.main("airflow")
+    own = str(PROJECT / ".venv-airflow")
+    assert done == [(own,), ("airflow", own)]
+
+
 def test_a_jar_with_another_checksum_is_not_right(tmp_path: Path) -> None:
     for name, checksum in bootstrap.checksums().items():
         assert bootstrap.right(str(PROJECT / ".jars" / name), checksum)

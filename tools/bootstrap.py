@@ -16,6 +16,8 @@ PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 REQUIREMENTS = os.path.join(PROJECT, "requirements")
 VENV = os.path.join(PROJECT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
+# Airflow's packages clash with a run's.
+AIRFLOW_VENV = os.path.join(PROJECT, ".venv-airflow")
 JARS = os.path.join(PROJECT, ".jars")
 DELTA = "4.4.0"
 PACKAGES = ("delta-spark_4.2_2.13", "delta-storage", "delta-kernel-api", "delta-kernel-defaults")
@@ -25,8 +27,12 @@ NOT_WANTED = ("org.*:*", "com.*:*", "commons-*:*", "javax.*:*", "io.unitycatalog
 
 def main(what: str) -> None:
     check_python()
+    if what == "airflow":
+        make_venv(AIRFLOW_VENV)
+        install("airflow", venv=AIRFLOW_VENV)
+        return
     check_java()
-    make_venv()
+    make_venv(VENV)
     install("build")
     install("run", "--no-build-isolation")
     if what in ("dev", "bench", "audit"):
@@ -68,30 +74,31 @@ def check_java() -> None:
         fail("Java 17 or 21 is needed, %s is %s; %s" % (java, found.group(1) if found else "none", mend))
 
 
-def make_venv() -> None:
+def make_venv(venv: str) -> None:
     wanted = "%d.%d" % sys.version_info[:2]
-    if os.path.exists(PYTHON):
+    python = os.path.join(venv, "bin", "python")
+    if os.path.exists(python):
         ask = "import sys; print('%d.%d' % sys.version_info[:2])"
         try:
-            made = subprocess.run([PYTHON, "-c", ask], stdout=subprocess.PIPE).stdout.decode().strip()
+            made = subprocess.run([python, "-c", ask], stdout=subprocess.PIPE).stdout.decode().strip()
             # A set-up that was interrupted may have left it without pip.
-            if subprocess.run([PYTHON, "-m", "pip", "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
+            if subprocess.run([python, "-m", "pip", "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
                 made = ""
         except OSError:
             made = ""
         if made == wanted:
             return
-    say("making .venv with Python %s" % wanted)
-    shutil.rmtree(VENV, ignore_errors=True)
-    done = subprocess.run([sys.executable, "-m", "venv", VENV], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    say("making %s with Python %s" % (os.path.basename(venv), wanted))
+    shutil.rmtree(venv, ignore_errors=True)
+    done = subprocess.run([sys.executable, "-m", "venv", venv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:
-        shutil.rmtree(VENV, ignore_errors=True)
+        shutil.rmtree(venv, ignore_errors=True)
         fail("Python cannot make a virtual environment; install venv (Debian, Ubuntu: apt install python%s-venv)" % wanted)
 
 
-def install(name: str, *options: str) -> None:
-    say("installing packages of requirements/%s.txt%s" % (name, " (some minutes the first time)" if name == "run" else ""))
-    command = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
+def install(name: str, *options: str, venv: str = VENV) -> None:
+    say("installing packages of requirements/%s.txt%s" % (name, " (some minutes the first time)" if name in ("run", "airflow") else ""))
+    command = [os.path.join(venv, "bin", "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
     done = subprocess.run(command + list(options) + ["-r", os.path.join(REQUIREMENTS, name + ".txt")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:
         lines = [line for line in done.stdout.decode("utf-8", "replace").splitlines() if line.startswith("ERROR")] or ["pip failed"]
