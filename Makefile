@@ -58,8 +58,8 @@ shell: .venv/run.stamp ## PySpark with bronze.*, silver.*, gold.* as of the last
 test: .venv/dev.stamp ## the test suite
 	@.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-long: .venv/dev.stamp ## many more made-up sources and killed runs, until one breaks a promise
-	@.venv/bin/python -m pytest -m "long or not long" tests/test_bench.py tests/pipelines/test_crash.py tests/pipelines/test_kill.py \
+test-long: .venv/dev.stamp .venv-airflow/airflow.stamp ## many more made-up sources and killed runs, until one breaks a promise
+	@.venv/bin/python -m pytest -m "long or not long" tests/test_airflow.py tests/test_bench.py tests/pipelines/test_crash.py tests/pipelines/test_kill.py \
 		tests/pipelines/test_files.py tests/pipelines/test_nights.py tests/pipelines/test_poison.py tests/pipelines/test_properties.py tests/pipelines/test_stream.py --hypothesis-profile=long --hypothesis-show-statistics
 
 lint: .venv/dev.stamp ## format, style, types, direction of imports, purity of transforms, workflows

@@ -1,0 +1,133 @@
+"""The night in Airflow: bronze, silver, gold, each a call of the command line. docs/airflow.md: how to install it."""
+
+import logging
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG, Asset, BaseHook, Context, Param
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+)
+
+DOC = """
+Copies what the sources have to **bronze**, cleans it to **silver**, builds **gold** and `movimento_flat.csv` from it.
+A task is one call of `python -m pipelines`. Whatever ends it, the last good tables and CSV stay; run it again when the
+reason is mended. Its log ends with a line that names the reason.
+
+| the log says | code | what to do |
+|---|---|---|
+| `source` | 3 | tried again by itself; then look at the server or the landing folder |
+| `locked` | 6 | tried again by itself; another run works on the lake |
+| `settings`, `usage`, `cluster` | 2 | mend the setting, parameter or cluster that the line names |
+| `quality` | 4 | `make quality`: mend the rows at the source, or the rule |
+| `storage` | 5 | make room on the disk, or mend its rights |
+| `unexpected` | 1 | `LAKEHOUSE_LOG=debug` shows where |
+| nothing | 143 | stopped: by a person, or after two hours |
+"""
+
+RUNNER = os.environ.get("AIRFLOW_LAKEHOUSE_RUNNER") or "bash"
+PROJECT = os.environ.get("AIRFLOW_LAKEHOUSE_PROJECT") or str(Path(__file__).resolve().parents[1])
+IMAGE = os.environ.get("AIRFLOW_LAKEHOUSE_IMAGE") or "lakehouse"
+DATA = os.environ.get("AIRFLOW_LAKEHOUSE_DATA") or "lakehouse"
+ALERT = "lakehouse_alert"
+
+CAN_PASS = (3, 6)
+NAMES = "^[a-z0-9_]+(,[a-z0-9_]+)*$"
+PARAMS = {
+    "full": Param(False, type="boolean", description="build all tables whole, or those below"),
+    "tables": Param(None, type=["null", "string"], pattern=NAMES, description="as in conta,movimento; only with full"),
+    "domain": Param(None, type=["null", "string"], pattern=NAMES, description="as in cartoes,varejo; empty is all"),
+}
+# What a person types reaches the command line as environment, never as words of a command.
+ENVIRONMENT = {
+    "FULL": "{{ '1' if params.full else '' }}",
+    "TABLES": "{{ params.tables or '' }}",
+    "DOMAIN": "{{ params.domain or '' }}",
+}
+
+if RUNNER == "bash":
+    from airflow.providers.standard.operators.bash import BashOperator as Operator
+elif RUNNER == "docker":
+    from airflow.providers.docker.operators.docker import DockerOperator as Operator
+else:
+    raise ValueError(f"AIRFLOW_LAKEHOUSE_RUNNER is {RUNNER}; say bash or docker")
+
+
+class Layer(Operator):
+    """One call of the command line, tried again only where its exit code says that the reason can pass."""
+
+    def execute(self, context: Context) -> None:
+        try:
+            super().execute(context)
+        except AirflowSkipException:  # an exit code of `skip_on_exit_code`
+            raise AirflowException(f"exit code {' or '.join(map(str, CAN_PASS))}: the reason can pass") from None
+        except AirflowException as error:
+            raise AirflowFailException(str(error)) from None
+        except AirflowTaskTimeout:
+            self.on_kill()
+            raise AirflowFailException(f"stopped after {self.execution_timeout}") from None
+
+
+def call(layer: str) -> dict[str, Any]:
+    """What the operator runs, and with which environment. Nothing secret is in a field that Airflow shows."""
+    if RUNNER == "docker":
+        return {
+            "image": IMAGE,
+            "command": [layer],
+            "environment": ENVIRONMENT,
+            "private_environment": {name: text for name, text in os.environ.items() if name.startswith("LAKEHOUSE_")},
+            "mounts": [{"target": "/data", "source": DATA, "type": "bind" if DATA.startswith("/") else "volume"}],
+            "mount_tmp_dir": False,
+            "auto_remove": "force",
+        }
+    return {
+        "bash_command": f"exec .venv/bin/python -m pipelines {layer}",
+        "cwd": PROJECT,
+        "env": ENVIRONMENT,
+        "append_env": True,
+    }
+
+
+def alert(context: Context) -> None:
+    """Tells the HTTP connection `lakehouse_alert` which task has failed, and why; without it only the log says so."""
+    try:
+        BaseHook.get_connection(ALERT)
+    except AirflowNotFoundException:
+        logging.getLogger(__name__).info("nobody is told: there is no connection %s", ALERT)
+        return
+    from airflow.providers.http.notifications import HttpNotifier
+
+    task = context["ti"]
+    text = f"{task.dag_id}.{task.task_id} has failed: {context['exception']}\n{task.log_url}"
+    HttpNotifier(http_conn_id=ALERT, json={"text": text}, extra_options={"timeout": 10})(context)
+
+
+with DAG(
+    "lakehouse",
+    doc_md=DOC,
+    schedule="15 2 * * *",
+    catchup=False,
+    max_active_runs=1,
+    params=PARAMS,
+    tags=["delta", "lakehouse"],
+    default_args={
+        "owner": "lakehouse",
+        "retries": 3,
+        "retry_delay": timedelta(minutes=5),
+        "retry_exponential_backoff": 2.0,
+        "max_retry_delay": timedelta(hours=1),
+        "execution_timeout": timedelta(hours=2),
+        "on_failure_callback": alert,
+        "skip_on_exit_code": CAN_PASS,
+        "do_xcom_push": False,
+    },
+):
+    bronze, silver = (Layer(task_id=layer, **call(layer)) for layer in ("bronze", "silver"))
+    gold = Layer(task_id="gold", outlets=[Asset("movimento_flat")], **call("gold"))
+    bronze >> silver >> gold

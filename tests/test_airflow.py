@@ -1,0 +1,347 @@
+"""The night in Airflow: what the DAG is, what an exit code becomes, what reaches the command line."""
+
+import ast
+import csv
+import json
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import psutil
+import pytest
+
+from conf.settings import PROJECT, Postgres
+from pipelines import errors
+from tests.conftest import clean_environment, connection_settings, execute, fresh_database
+from tests.docker_server import docker_server
+
+AIRFLOW = PROJECT / ".venv-airflow/bin"
+DAG = PROJECT / "dags/lakehouse.py"
+
+# Runs of the whole DAG in one process, one for each pair of parameters and environment; prints the tasks' states and tries.
+NIGHTS = """
+import json, os, sys
+from datetime import timedelta
+from airflow.sdk.exceptions import ParamValidationError
+from lakehouse import gold
+
+for task in gold.dag.tasks:
+    task.retry_delay = timedelta(0)
+    if task.task_id == os.environ.get("LIMITED"):
+        task.execution_timeout = timedelta(seconds=4)
+ended = []
+for params, more in json.loads(sys.argv[1]):
+    os.environ.update(more)
+    try:
+        run = gold.dag.test(run_conf=params)
+        ended.append({task.task_id: [task.state, task.try_number] for task in run.get_task_instances()})
+    except ParamValidationError:
+        ended.append("refused")
+print()
+print(json.dumps(ended))
+"""
+
+PRETENDED = """#!/bin/sh
+trap 'echo stopped >> calls; exit 143' TERM
+echo "$*, FULL=$FULL TABLES=$TABLES DOMAIN=$DOMAIN" >> calls
+sleep ${WAITS:-0} & wait $!
+exit ${CODE:-0}
+"""
+
+DONE, FAILED, NOT_BEGUN = ["success", 1], ["failed", 1], ["upstream_failed", 0]
+
+
+@dataclass
+class Airflow:
+    """Airflow in child processes, whose command line is `.venv/bin/python -m pipelines` in `folder`."""
+
+    folder: Path
+    home: Path
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def start(self, *words: str | Path, **more: str) -> "subprocess.Popen[str]":
+        environment = clean_environment(self.folder) | {
+            "PYTHONPATH": f"{PROJECT}:{DAG.parent}",
+            "AIRFLOW_HOME": str(self.home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(DAG.parent),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW_LAKEHOUSE_PROJECT": str(self.folder),
+        }
+        return subprocess.Popen(
+            words,
+            cwd=self.home,
+            env=environment | self.settings | more,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *words: str | Path, **more: str) -> str:
+        process = self.start(*words, **more)
+        said, _ = process.communicate(timeout=400)
+        assert process.returncode == 0, said
+        return said
+
+    def nights(self, *nights: tuple[dict[str, Any], dict[str, str]], **more: str) -> tuple[list[Any], str]:
+        """The end of each night, one for each pair of parameters and environment, and the logs of all."""
+        said = self.run(AIRFLOW / "python", "-c", NIGHTS, json.dumps(nights), **more)
+        return json.loads(said.splitlines()[-1]), said
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Airflow's own folder, with its database."""
+    if not (AIRFLOW / "airflow").exists():
+        pytest.skip("no Airflow here; `make test-long` sets it up")
+    home = tmp_path_factory.mktemp("airflow")
+    Airflow(home, home).run(AIRFLOW / "airflow", "db", "migrate")
+    return home
+
+
+@pytest.fixture
+def pretended(home: Path, tmp_path: Path) -> Airflow:
+    """Airflow with a command line that only notes how it was called, waits, and ends with CODE."""
+    program = tmp_path / ".venv/bin/python"
+    program.parent.mkdir(parents=True)
+    program.write_text(PRETENDED)
+    program.chmod(0o755)
+    return Airflow(tmp_path, home)
+
+
+@pytest.fixture(scope="module")
+def source(server: Postgres) -> Iterator[Postgres]:
+    with fresh_database(server) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def real(home: Path, source: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Airflow:
+    """Airflow with the real command line, after a night over two hundred fake movements."""
+    folder = tmp_path_factory.mktemp("night")
+    (folder / ".venv").symlink_to(PROJECT / ".venv")
+    airflow = Airflow(folder, home, {**connection_settings(source), "LAKEHOUSE_SEED__MOVIMENTOS": "200"})
+    airflow.settings |= {"LAKEHOUSE_ROOT": str(folder / "lake"), "LAKEHOUSE_EXPORT_PATH": str(folder / "export")}
+    airflow.run(folder / ".venv/bin/python", "-m", "pipelines", "seed", CONFIRM=source.database)
+    (ended,), said = airflow.nights(({}, {}))
+    assert ended == {"bronze": DONE, "silver": DONE, "gold": DONE}, said
+    assert "bronze.movimento: 200 rows" in said and "gold.movimento_flat: 200 rows" in said
+    return airflow
+
+
+def constants() -> dict[str, Any]:
+    """What the DAG's file assigns to names, where it is a constant."""
+    found = {}
+    for node in ast.parse(DAG.read_text("utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            try:
+                found[node.targets[0].id] = ast.literal_eval(node.value)
+            except ValueError:
+                continue
+    return found
+
+
+def test_the_dag_and_its_page_know_the_exit_codes_and_the_hour_of_the_readme() -> None:
+    known, page = constants(), (PROJECT / "docs/airflow.md").read_text("utf-8")
+    assert known["CAN_PASS"] == (errors.SourceFault.code, errors.LockedFault.code)
+    faults = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.Fault)]
+    for fault in faults:
+        assert re.search(rf"\| .*`{fault.kind}`.* \| {fault.code} \|", known["DOC"]), fault.kind
+        assert re.search(rf"^\| {fault.code} .*`{fault.kind}`", page, re.M), fault.kind
+    (hour,) = re.findall(r'schedule="(.*)"', DAG.read_text("utf-8"))
+    assert f"{hour}  cd /srv/lakehouse && make bronze silver gold" in (PROJECT / "README.md").read_text("utf-8")
+
+
+def test_the_dag_loads_without_a_warning_and_is_what_its_page_says(home: Path) -> None:
+    ask = """
+import json
+from lakehouse import bronze, gold
+from airflow.serialization.serialized_objects import DagSerialization
+
+dag = gold.dag
+DagSerialization.to_dict(dag)
+print(json.dumps({
+    "order": [task.task_id for task in dag.topological_sort()],
+    "after": {task.task_id: sorted(task.upstream_task_ids) for task in dag.tasks},
+    "dag": [dag.dag_id, str(dag.schedule), dag.catchup, dag.max_active_runs, sorted(dag.tags), bool(dag.doc_md)],
+    "tasks": [[task.owner, task.retries, str(task.retry_delay), task.retry_exponential_backoff,
+               str(task.execution_timeout), task.do_xcom_push, len(task.on_failure_callback)] for task in dag.tasks],
+    "outlets": {task.task_id: [one.name for one in task.outlets] for task in dag.tasks},
+    "params": dag.params.dump(),
+    "runs": [gold.task_type, gold.operator_extra_links == (), [one.__name__ for one in type(gold).__mro__][1]],
+    "fields": {name: getattr(bronze, name) for name in bronze.template_fields},
+}))
+"""
+    airflow = Airflow(home, home, {"LAKEHOUSE_POSTGRES__PASSWORD": "segredo"})
+    said = airflow.run(AIRFLOW / "python", "-W", "error", "-c", ask)
+    found = json.loads(said)  # nothing else was printed
+    assert found["order"] == ["bronze", "silver", "gold"]
+    assert found["after"] == {"bronze": [], "silver": ["bronze"], "gold": ["silver"]}
+    assert found["dag"] == ["lakehouse", "15 2 * * *", False, 1, ["delta", "lakehouse"], True]
+    assert found["tasks"] == [["lakehouse", 3, "0:05:00", 2.0, "2:00:00", False, 1]] * 3
+    assert found["outlets"] == {"bronze": [], "silver": [], "gold": ["movimento_flat"]}
+    assert found["params"] == {"full": False, "tables": None, "domain": None}
+    assert found["runs"][2] == "BashOperator" and "segredo" not in said
+    assert found["fields"]["bash_command"] == "exec .venv/bin/python -m pipelines bronze"
+
+    airflow.settings |= {"AIRFLOW_LAKEHOUSE_RUNNER": "docker", "AIRFLOW_LAKEHOUSE_IMAGE": "lakehouse:1"}
+    said = airflow.run(AIRFLOW / "python", "-W", "error", "-c", ask)
+    found = json.loads(said)
+    assert found["runs"][2] == "DockerOperator" and "segredo" not in said
+    assert found["fields"]["image"] == "lakehouse:1" and found["fields"]["command"] == ["bronze"]
+
+    wrong = airflow.start(AIRFLOW / "python", DAG, AIRFLOW_LAKEHOUSE_RUNNER="podman")
+    assert "AIRFLOW_LAKEHOUSE_RUNNER is podman; say bash or docker" in wrong.communicate(timeout=100)[0]
+
+
+@pytest.mark.long
+def test_what_can_pass_is_tried_again_the_rest_fails_at_once_and_each_failure_is_told_once(pretended: Airflow) -> None:
+    told: list[dict[str, str]] = []
+
+    class Webhook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+    codes = {1: 1, 2: 1, 3: 4, 4: 1, 5: 1, 6: 4, 143: 1}
+    with ThreadingHTTPServer(("127.0.0.1", 0), Webhook) as webhook:
+        Thread(target=webhook.serve_forever).start()
+        address = f"http://127.0.0.1:{webhook.server_port}/aviso"
+        connection = json.dumps({"conn_type": "http", "host": address})
+        ended, said = pretended.nights(
+            *(({}, {"CODE": str(code)}) for code in codes), AIRFLOW_CONN_LAKEHOUSE_ALERT=connection
+        )
+        webhook.shutdown()
+    after = {"silver": NOT_BEGUN, "gold": NOT_BEGUN}
+    assert ended == [{"bronze": ["failed", tries]} | after for tries in codes.values()], said
+    assert len(told) == len(codes) and all("lakehouse.bronze has failed" in one["text"] for one in told)
+    assert "exit code 4" in told[3]["text"] and "exit code 3 or 6" in told[2]["text"]
+
+
+@pytest.mark.long
+def test_a_container_is_given_settings_and_parameters_and_its_exit_code_is_judged_the_same(home: Path) -> None:
+    airflow = Airflow(home, home, {"AIRFLOW_LAKEHOUSE_RUNNER": "docker", "LAKEHOUSE_POSTGRES__PASSWORD": "segredo"})
+    with docker_server() as (address, asked):
+        ended, said = airflow.nights(
+            ({"full": True, "domain": "varejo"}, {}),
+            ({"domain": "a3"}, {}),
+            ({"domain": "a4"}, {}),
+            DOCKER_HOST=address,
+        )
+    after = {"silver": NOT_BEGUN, "gold": NOT_BEGUN}
+    assert ended[0] == {"bronze": DONE, "silver": DONE, "gold": DONE}, said
+    assert ended[1:] == [{"bronze": ["failed", 4]} | after, {"bronze": FAILED} | after], said
+    assert [one["Cmd"] for one in asked] == [["bronze"], ["silver"], ["gold"]] + [["bronze"]] * 5
+    assert {"FULL=1", "TABLES=", "DOMAIN=varejo", "LAKEHOUSE_POSTGRES__PASSWORD=segredo"} <= set(asked[0]["Env"])
+    assert asked[0]["Image"] == "lakehouse"
+    (mount,) = asked[0]["HostConfig"]["Mounts"]
+    assert (mount["Target"], mount["Source"], mount["Type"]) == ("/data", "lakehouse", "volume")
+    assert "said by bronze" in said and "segredo" not in said
+
+
+@pytest.mark.long
+def test_without_a_connection_a_failure_is_only_logged(pretended: Airflow) -> None:
+    (ended,), said = pretended.nights(({}, {"CODE": "5"}))
+    assert ended["bronze"] == FAILED
+    assert "nobody is told: there is no connection lakehouse_alert" in said
+
+
+@pytest.mark.long
+def test_parameters_reach_the_command_line_as_environment_and_shell_words_do_not(pretended: Airflow) -> None:
+    good = {"full": True, "tables": "conta,movimento", "domain": "cartoes"}
+    hostile = ["conta; touch hurt", "$(touch hurt)", "`touch hurt`", "a b", "--set", "../x", "{{ dag }}", "a,", "A|b"]
+    bad: list[dict[str, Any]] = [{name: text} for name in ("tables", "domain") for text in hostile] + [
+        {"full": "1; touch hurt"},
+        {"tables": 1},
+    ]
+    ended, said = pretended.nights(({}, {}), (good, {}), *((params, {}) for params in bad))
+    assert ended[:2] == [{"bronze": DONE, "silver": DONE, "gold": DONE}] * 2, said
+    assert ended[2:] == ["refused"] * len(bad)
+    assert (pretended.folder / "calls").read_text().splitlines() == [
+        f"-m pipelines {layer}, {given}"
+        for given in ("FULL= TABLES= DOMAIN=", "FULL=1 TABLES=conta,movimento DOMAIN=cartoes")
+        for layer in ("bronze", "silver", "gold")
+    ]
+    assert not (pretended.folder / "hurt").exists()
+
+
+@pytest.mark.long
+def test_a_task_that_takes_too_long_is_told_to_stop_and_not_tried_again(pretended: Airflow) -> None:
+    (ended,), said = pretended.nights(({}, {"WAITS": "60"}), LIMITED="bronze")
+    assert ended["bronze"] == FAILED and "stopped after 0:00:04" in said
+    wait_for(lambda: (pretended.folder / "calls").read_text().endswith("DOMAIN=\nstopped\n"))
+    assert not psutil.wait_procs(left(pretended), timeout=10)[1]
+
+
+@pytest.mark.long
+def test_a_night_in_airflow_ends_with_the_csv_and_leaves_no_process(real: Airflow) -> None:
+    with (real.folder / "export/movimento_flat.csv").open(encoding="utf-8", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 200
+    assert not left(real)
+
+
+@pytest.mark.long
+def test_a_source_that_does_not_answer_is_tried_four_times_and_the_log_says_why(real: Airflow) -> None:
+    nowhere = {"LAKEHOUSE_POSTGRES__HOST": "127.0.0.1", "LAKEHOUSE_POSTGRES__PORT": "1"}
+    elsewhere = {"LAKEHOUSE_ROOT": str(real.folder / "other"), "LAKEHOUSE_RETRY_SECONDS": "0"}
+    (ended,), said = real.nights(({}, {}), **nowhere, **elsewhere)
+    assert ended == {"bronze": ["failed", 4], "silver": NOT_BEGUN, "gold": NOT_BEGUN}
+    assert len(re.findall(r"source: PostgreSQL 127\.0\.0\.1:1/.* Connection refused", said)) == 4, said
+
+
+@pytest.mark.long
+def test_a_run_that_would_set_too_much_aside_is_not_tried_again_and_leaves_the_csv(
+    real: Airflow, source: Postgres
+) -> None:
+    file = real.folder / "export/movimento_flat.csv"
+    before = file.read_bytes()
+    execute(source, "ALTER TABLE movimento ALTER vlr_transacao DROP NOT NULL")
+    execute(source, "UPDATE movimento SET vlr_transacao = NULL WHERE id = 1")
+    (ended,), said = real.nights(({}, {}), LAKEHOUSE_QUALITY__MAX_QUARANTINED="0")
+    assert ended == {"bronze": DONE, "silver": FAILED, "gold": NOT_BEGUN}, said
+    assert re.search(r"quality: silver\.movimento: .*would be set aside", said)
+    assert file.read_bytes() == before
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stopped_by", ["time", "a signal"])
+def test_a_task_that_is_stopped_stops_its_run_spark_too_and_leaves_the_csv(real: Airflow, stopped_by: str) -> None:
+    file = real.folder / "export/movimento_flat.csv"
+    before = file.read_bytes()
+    nights = json.dumps([({"full": True}, {})])
+    limited = "silver" if stopped_by == "time" else ""
+    process = real.start(AIRFLOW / "python", "-c", NIGHTS, nights, LIMITED=limited)
+    assert process.stdout is not None
+    said = ""
+    while "-m pipelines silver" not in said:
+        line = process.stdout.readline()
+        assert line, said
+        said += line
+    if stopped_by == "a signal":
+        # Airflow's handler writes to its log: a signal that comes while a line is written would wait for that line's end.
+        wait_for(lambda: any(one.name() == "java" for one in left(real)))
+        process.send_signal(signal.SIGTERM)
+    said += process.communicate(timeout=100)[0]
+    (ended,) = json.loads(said.splitlines()[-1])
+    assert ended == {"bronze": DONE, "silver": FAILED, "gold": NOT_BEGUN}, said
+    assert ("stopped after 0:00:04" if limited else "return code 143") in said
+    assert not psutil.wait_procs(left(real), timeout=10)[1]
+    assert file.read_bytes() == before
+
+
+def left(airflow: Airflow) -> list[psutil.Process]:
+    """The processes that work in the folder of the runs."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd() == str(airflow.folder):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
