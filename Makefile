@@ -1,7 +1,7 @@
 # One line a target; what it does is in pipelines/. `make help` lists the targets.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo seed bronze silver gold stream plan export answers status quality reconcile history restore maintain shell test test-long lint audit clean reset bench
+.PHONY: help setup demo seed bronze silver gold stream plan export answers status quality reconcile history restore maintain shell airflow test test-long lint audit clean reset bench
 
 PYTHON ?= python3
 CLI := @.venv/bin/python -m pipelines
@@ -54,6 +54,9 @@ maintain: .venv/run.stamp ## remove what no kept run needs, make small files one
 
 shell: .venv/run.stamp ## PySpark with bronze.*, silver.*, gold.* as of the last run
 	$(CLI) shell
+
+airflow: .venv-airflow/airflow.stamp ## Airflow with the nightly run, on http://127.0.0.1:8080, until Ctrl-C
+	@.venv-airflow/bin/python tools/serve_airflow.py
 
 test: .venv/dev.stamp ## the test suite
 	@.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

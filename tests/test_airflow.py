@@ -5,13 +5,20 @@ import csv
 import json
 import re
 import signal
+import socket
+import stat
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import quote
+from urllib.request import ProxyHandler, Request, build_opener
 
 import psutil
 import pytest
@@ -98,7 +105,7 @@ class Airflow:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Airflow's own folder, with its database."""
     if not (AIRFLOW / "airflow").exists():
-        pytest.skip("no Airflow here; `make test-long` sets it up")
+        pytest.skip("no Airflow here; `make airflow` or `make test-long` sets it up")
     home = tmp_path_factory.mktemp("airflow")
     Airflow(home, home).run(AIRFLOW / "airflow", "db", "migrate")
     return home
@@ -345,3 +352,60 @@ def left(airflow: Airflow) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
+
+
+@pytest.mark.long
+def test_make_airflow_listens_on_loopback_only_and_runs_what_a_person_asks_for(pretended: Airflow) -> None:
+    """What make calls, on a free port and with its files elsewhere."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    own = {"AIRFLOW_HOME": str(pretended.folder / "own"), "AIRFLOW__API__PORT": address.rsplit(":")[-1]}
+    more = own | {"AIRFLOW__API__BASE_URL": address, "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False"}
+    process = pretended.start(AIRFLOW / "python", PROJECT / "tools/serve_airflow.py", **more)
+    try:
+        said = Thread(target=process.communicate)
+        said.start()
+        wait_for(lambda: ask(f"{address}/api/v2/version"))
+        listening = {
+            place.laddr[0]
+            for one in psutil.Process(process.pid).children(recursive=True)
+            for place in one.net_connections("inet")
+            if place.status == psutil.CONN_LISTEN
+        }
+        assert listening == {"127.0.0.1"}
+        with pytest.raises(HTTPError, match="401"):
+            ask(f"{address}/api/v2/dags")
+        password = json.loads((pretended.folder / "own/simple_auth_manager_passwords.json.generated").read_text())
+        token = ask(f"{address}/auth/token", {"username": "admin", "password": password["admin"]})["access_token"]
+        runs = f"{address}/api/v2/dags/lakehouse/dagRuns"
+        wait_for(lambda: ask(runs, token=token))
+        with pytest.raises(HTTPError, match="400"):
+            ask(runs, {"logical_date": None, "conf": {"tables": "$(touch hurt)"}}, token)
+        run = ask(runs, {"logical_date": None, "conf": {"full": True, "tables": "conta"}}, token)["dag_run_id"]
+        wait_for(lambda: ask(f"{runs}/{quote(run)}", token=token)["state"] == "success")
+    finally:
+        process.terminate()
+        said.join(60)
+    assert process.returncode == 0
+    layers = ("bronze", "silver", "gold")
+    calls = [f"-m pipelines {layer}, FULL=1 TABLES=conta DOMAIN=" for layer in layers]
+    assert (pretended.folder / "calls").read_text().splitlines() == calls
+    assert stat.S_IMODE((pretended.folder / "own").stat().st_mode) == 0o700
+
+
+def ask(address: str, body: dict[str, Any] | None = None, token: str = "") -> Any:
+    """What Airflow's API answers, without any proxy."""
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    request = Request(address, json.dumps(body).encode() if body else None, headers)
+    with build_opener(ProxyHandler({})).open(request, timeout=30) as answer:
+        return json.loads(answer.read())
+
+
+def wait_for(there: Callable[[], Any]) -> None:
+    for _ in range(240):
+        with suppress(OSError):
+            if there():
+                return
+        time.sleep(0.5)
+    raise AssertionError("waited two minutes in vain")
