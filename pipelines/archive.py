@@ -31,7 +31,7 @@ def archive() -> Path | None:
 
 
 def _key() -> str:
-    """Stands for the JVM that `spark-submit` takes and for the jars, by what Java tests of a jar, too."""
+    """Stands for the JVM that `spark-submit` takes and for the jars, by what Java tests of a jar: size, second."""
     spec = find_spec("pyspark")
     assert spec is not None and spec.origin is not None
     given = os.environ.get("JAVA_HOME")
@@ -42,7 +42,7 @@ def _key() -> str:
     for file in (home / "release", home / "lib/server/libjvm.so", *jars):
         with suppress(OSError):
             found = file.stat()
-            known.update(f"{file} {found.st_size} {found.st_mtime_ns}\n".encode())
+            known.update(f"{file} {found.st_size} {found.st_mtime_ns // 10**9}\n".encode())
     return known.hexdigest()[:16]
 
 

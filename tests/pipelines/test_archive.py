@@ -72,6 +72,17 @@ def test_other_jars_or_another_java_want_another_archive(tmp_path: Path, monkeyp
     assert (archive.archive(), archive.options()) == (None, "")
 
 
+def test_an_image_that_cuts_times_to_seconds_keeps_its_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "JARS", tmp_path)
+    jar = tmp_path / "one.jar"
+    jar.touch()
+    os.utime(jar, ns=(1_700_000_000_999_999_999,) * 2)
+    assert archive.make(partial(Path.write_text, data="classes"))
+    made = archive.archive()
+    os.utime(jar, (1_700_000_000,) * 2)
+    assert made is not None and archive.archive() == made
+
+
 def test_a_training_that_fails_is_not_tried_at_each_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "JARS", tmp_path)
 
