@@ -1,12 +1,15 @@
 # One line a target; what it does is in pipelines/. `make help` lists the targets.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo seed bronze silver gold stream plan export answers status quality reconcile history restore maintain shell airflow test test-long lint audit clean reset bench
+.PHONY: help setup demo seed bronze silver gold stream plan export answers status quality reconcile history restore maintain shell env up down logs airflow test test-long lint audit clean reset bench
 
 PYTHON ?= python3
+COMPOSE ?= docker compose
 CLI := @.venv/bin/python -m pipelines
 # The layers of one make call run in one process, in layer order, at the place of the first.
 LAYERS := $(filter bronze silver gold,$(MAKECMDGOALS))
+# The files that have long tests.
+LONG = $(shell grep --recursive --files-with-matches --include='test_*.py' 'mark[.]long' tests)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z -]+:.*## /{printf "make %-22s %s\n", $$1, $$2}' Makefile
@@ -62,8 +65,7 @@ test: .venv/dev.stamp ## the test suite
 	@.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: .venv/dev.stamp .venv-airflow/airflow.stamp ## many more made-up sources and killed runs, until one breaks a promise
-	@.venv/bin/python -m pytest -m "long or not long" tests/test_airflow.py tests/test_bench.py tests/pipelines/test_crash.py tests/pipelines/test_kill.py \
-		tests/pipelines/test_files.py tests/pipelines/test_nights.py tests/pipelines/test_poison.py tests/pipelines/test_properties.py tests/pipelines/test_stream.py --hypothesis-profile=long --hypothesis-show-statistics
+	@.venv/bin/python -m pytest -m "long or not long" $(LONG) --hypothesis-profile=long --hypothesis-show-statistics
 
 lint: .venv/dev.stamp ## format, style, types, direction of imports, purity of transforms, workflows
 	@.venv/bin/ruff format --check .
@@ -84,6 +86,18 @@ audit: .venv/audit.stamp ## secrets in the history, published holes in what is p
 
 bench: .venv/bench.stamp ## several ways to the same lake, measured; SIZES=10000,5000000 ROUNDS=3 WAYS=ours,D NIGHTS=5000000
 	@.venv/bin/python -m bench $(foreach name,SIZES ROUNDS WAYS NIGHTS,$(if $(filter undefined,$(origin $(name))),,--$(shell echo $(name) | tr A-Z a-z) '$($(name))'))
+
+env: ## write what the containers read, once: .env, and passwords in .secrets
+	@$(PYTHON) tools/env.py
+
+up: ## the layers in containers: make up PROFILE=demo with a PostgreSQL; PROFILE="stream cluster" starts more
+	$(COMPOSE) $(addprefix --profile ,$(PROFILE)) up --build --detach
+
+down: ## stop and remove the containers; data stays
+	$(COMPOSE) $(addprefix --profile ,demo stream cluster) down
+
+logs: ## what the containers say
+	$(COMPOSE) $(addprefix --profile ,demo stream cluster) logs --follow
 
 clean: ## remove caches
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,108 @@
+"""What `make env` writes and what docker-compose.yml lets a container do."""
+
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from conf.settings import NAMES, PREFIX, PROJECT
+from pipelines.__main__ import read_env
+from tools import env
+
+COMPOSE: dict[str, Any] = YAML(typ="safe", pure=True).load(PROJECT / "docker-compose.yml")
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+JOBS = ("bronze", "silver", "gold", "seed", "stream")
+
+
+def secrets(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in (folder / ".secrets").iterdir()}
+
+
+def test_env_is_written_once_and_never_over_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / ".env").write_text("LAKEHOUSE_POSTGRES__HOST=mine\n")
+    env.main(tmp_path)
+    first = secrets(tmp_path)
+    (tmp_path / ".secrets/seeder_password").unlink()
+    env.main(tmp_path)
+    second = secrets(tmp_path)
+    assert (tmp_path / ".env").read_text() == "LAKEHOUSE_POSTGRES__HOST=mine\n"
+    assert {name for name in first if first[name] != second[name]} == {"seeder_password"}
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == ".env is there already" and said.count(".secrets/seeder_password written") == 2
+
+
+def test_each_password_is_long_its_own_and_in_a_folder_closed_to_others(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        env.main(tmp_path / name)
+    files = {name: secrets(tmp_path / name) for name in ("one", "two")}
+    words = [
+        re.findall(r"[\w-]{24,}", text)
+        for made in files.values()
+        for name, text in made.items()
+        if name != "spark-defaults.conf"
+    ]
+    words += [
+        re.findall(r"(?<=authenticate.secret )[\w-]{24,}", made["spark-defaults.conf"]) for made in files.values()
+    ]
+    assert all(len(found) == 1 for found in words)
+    assert len({found[0] for found in words}) == len(words) == 8
+    text = (tmp_path / "one/.env").read_text()
+    assert not any(found[0] in text for found in words) and "PASSWORD" not in text
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "one").rglob("*")}
+    assert (modes.pop(".env"), modes.pop(".secrets"), set(modes.values())) == (0o600, 0o700, {0o444})
+
+
+def test_what_env_writes_is_what_compose_mounts_and_the_demos_server_needs(tmp_path: Path) -> None:
+    env.main(tmp_path)
+    assert {one["file"] for one in COMPOSE["secrets"].values()} == {f".secrets/{name}" for name in secrets(tmp_path)}
+    given = read_env(tmp_path / ".env")
+    assert given == {
+        f"{PREFIX}POSTGRES__HOST": "postgres",
+        f"{PREFIX}POSTGRES__DATABASE": SERVICES["postgres"]["environment"]["POSTGRES_DB"],
+        f"{PREFIX}POSTGRES__USER": "leitor",
+    }
+    assert "CREATE ROLE leitor" in (PROJECT / "deploy/roles.sql").read_text()
+    for name in (".env", ".secrets/"):
+        assert f"/{name}" in (PROJECT / ".gitignore").read_text().splitlines()
+
+
+def test_every_container_is_closed_and_nothing_listens_beyond_this_machine() -> None:
+    assert len(SERVICES) == 9
+    for name, service in SERVICES.items():
+        assert service["read_only"] is True and service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges"] and "mem_limit" in service, name
+        assert service["user"] not in ("root", "0") and "privileged" not in service and "cap_add" not in service, name
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ())), name
+        assert "network_mode" not in service, name
+        assert service["image"] == "lakehouse" or re.search(r":\d+\.\d+-\w+$", service["image"]), name
+    assert [name for name, service in SERVICES.items() if "ports" in service] == ["postgres"]
+
+
+def test_no_environment_has_a_secret_and_each_reader_has_its_own() -> None:
+    for name, service in SERVICES.items():
+        assert not [one for one in service["environment"] if re.search("PASSWORD$|SECRET|DATABASE_URL", one)], name
+        assert "env_file" not in service, name
+    assert SERVICES["bronze"]["secrets"] == ["lakehouse_postgres__password", "spark-defaults.conf"]
+    assert SERVICES["seed"]["secrets"] == [{"source": "seeder_password", "target": "lakehouse_postgres__password"}]
+    assert SERVICES["spark-worker-1"]["secrets"] == ["spark-defaults.conf"]
+
+
+def test_jobs_take_every_setting_of_env_but_secrets_and_folders() -> None:
+    wanted = {name for name in NAMES if not name.endswith(("_PATH", "_ROOT", "__PASSWORD"))}
+    for name in JOBS:
+        given = SERVICES[name]["environment"]
+        assert {one for one in given if one.startswith(PREFIX)} == wanted, name
+    for name, value in SERVICES["bronze"]["environment"].items():
+        assert not name.startswith(PREFIX) or value.startswith(f"${{{name}:"), name
+    assert "make env" in SERVICES["bronze"]["environment"][f"{PREFIX}POSTGRES__HOST"]
+
+
+def test_layers_wait_for_the_one_before_to_end_well() -> None:
+    ended = {"condition": "service_completed_successfully"}
+    assert SERVICES["gold"]["depends_on"] == {"silver": ended} and SERVICES["silver"]["depends_on"] == {"bronze": ended}
+    assert SERVICES["bronze"]["depends_on"]["seed"] == ended | {"required": False}
+    assert [name for name, service in SERVICES.items() if "profiles" not in service] == ["bronze", "silver", "gold"]
