@@ -37,6 +37,8 @@ COPY --from=packages /app/.venv .venv
 COPY --from=packages /usr/lib/jni /usr/lib/jni
 COPY --from=trained --chown=root:root /app/.jars .jars
 COPY . .
+# Before what runs: an older Podman takes a label from its cache whatever these are.
+ARG VERSION REVISION
 RUN python -m compileall -q bronze conf gold pipelines silver
 ENV PATH=/app/.venv/bin:$PATH \
     LAKEHOUSE_ROOT=/data/lake \
@@ -44,7 +46,6 @@ ENV PATH=/app/.venv/bin:$PATH \
     LAKEHOUSE_LANDING_PATH=/data/landing
 USER lakehouse
 VOLUME /data
-ARG VERSION REVISION
 LABEL org.opencontainers.image.title="lakehouse" \
       org.opencontainers.image.description="PostgreSQL and files to bronze, silver and gold on Delta Lake" \
       org.opencontainers.image.licenses="Apache-2.0" \
