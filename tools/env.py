@@ -36,6 +36,7 @@ def main(project: Path) -> None:
     write(project / ".env", SETTINGS, 0o600)
     for name in ("postgres_password", "seeder_password", "lakehouse_postgres__password"):
         write(folder / name, secrets.token_urlsafe(24), 0o444)
+    write(folder / "lakehouse_alert__webhook_url", "", 0o444)  # empty: nobody is told
     write(folder / "spark-defaults.conf", SPARK.format(secrets.token_urlsafe(24)), 0o444)
 
 

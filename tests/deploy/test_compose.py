@@ -43,7 +43,7 @@ def test_each_password_is_long_its_own_and_in_a_folder_closed_to_others(tmp_path
         re.findall(r"[\w-]{24,}", text)
         for made in files.values()
         for name, text in made.items()
-        if name != "spark-defaults.conf"
+        if name.endswith("password")
     ]
     words += [
         re.findall(r"(?<=authenticate.secret )[\w-]{24,}", made["spark-defaults.conf"]) for made in files.values()
@@ -84,15 +84,16 @@ def test_every_container_is_closed_and_nothing_listens_beyond_this_machine() -> 
 
 def test_no_environment_has_a_secret_and_each_reader_has_its_own() -> None:
     for name, service in SERVICES.items():
-        assert not [one for one in service["environment"] if re.search("PASSWORD$|SECRET|DATABASE_URL", one)], name
+        assert not [one for one in service["environment"] if re.search("PASSWORD$|SECRET|_URL$", one)], name
         assert "env_file" not in service, name
-    assert SERVICES["bronze"]["secrets"] == ["lakehouse_postgres__password", "spark-defaults.conf"]
+    job = ["lakehouse_postgres__password", "lakehouse_alert__webhook_url", "spark-defaults.conf"]
+    assert SERVICES["bronze"]["secrets"] == job
     assert SERVICES["seed"]["secrets"] == [{"source": "seeder_password", "target": "lakehouse_postgres__password"}]
     assert SERVICES["spark-worker-1"]["secrets"] == ["spark-defaults.conf"]
 
 
 def test_jobs_take_every_setting_of_env_but_secrets_and_folders() -> None:
-    wanted = {name for name in NAMES if not name.endswith(("_PATH", "_ROOT", "__PASSWORD"))}
+    wanted = {name for name in NAMES if not name.endswith(("_PATH", "_ROOT", "__PASSWORD", "_URL"))}
     for name in JOBS:
         given = SERVICES[name]["environment"]
         assert {one for one in given if one.startswith(PREFIX)} == wanted, name
