@@ -8,8 +8,8 @@ COMPOSE ?= docker compose
 CLI := @.venv/bin/python -m pipelines
 # The layers of one make call run in one process, in layer order, at the place of the first.
 LAYERS := $(filter bronze silver gold,$(MAKECMDGOALS))
-# The files that have long tests.
-LONG = $(shell grep --recursive --files-with-matches --include='test_*.py' 'mark[.]long' tests)
+# The files that have long tests, or make up more of theirs.
+LONG = $(shell grep --recursive --files-with-matches --include='test_*.py' -e 'mark[.]long' -e 'import hypothesis' -e 'from hypothesis' tests)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z -]+:.*## /{printf "make %-22s %s\n", $$1, $$2}' Makefile
