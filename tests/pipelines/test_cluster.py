@@ -251,6 +251,19 @@ def test_a_run_whose_workers_are_all_lost_ends_and_the_next_one_gives_all(
 
 
 @pytest.mark.long
+def test_a_run_that_is_stopped_while_workers_read_ends_soon_with_its_queries(workers: Cluster, slow: Lake) -> None:
+    process = on(workers, slow, *LAYERS)
+    while query(slow.address, READING.format(process.pid)) != [(2,)]:
+        time.sleep(0.05)
+    process.terminate()
+    began = time.monotonic()
+    said = ended(process, 143)
+    assert time.monotonic() - began < 15 and "Traceback" not in said
+    assert query(slow.address, READING.format(process.pid)) == [(0,)]
+    assert not list(slow.settings().bronze_path.rglob("*.parquet"))
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("until", ["bronze", "silver"])
 def test_a_driver_that_is_killed_leaves_no_executor_and_no_query_and_the_next_run_gives_all(
     workers: Cluster, slow: Lake, until: str
