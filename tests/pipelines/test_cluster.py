@@ -123,6 +123,21 @@ def test_a_run_on_two_workers_gives_what_this_process_gives_and_reads_nothing_it
     assert "bronze.movimento: 3,000 rows, 1 written, 0 deleted" in ended(on(workers, lakehouse, "bronze"))
 
 
+@pytest.mark.long
+def test_five_million_rows_are_read_by_both_workers_in_as_many_tasks(
+    tmp_path_factory: pytest.TempPathFactory, lakehouse: Lake
+) -> None:
+    with Report() as report:
+        settings = lakehouse.settings(SEED__MOVIMENTOS="5000000")
+        seed(settings, lakehouse.address, catalogue.of("bronze", "cartoes"), False, report)
+    with cluster(tmp_path_factory.mktemp("cluster")) as there:
+        ended(on(there, lakehouse, "bronze"))
+        some, others = there.finished_tasks()
+        assert min(some, others) > (some + others) / 4 > 5
+        ended(on(there, lakehouse, "silver", "gold"))
+    same(lakehouse, moved(lakehouse))
+
+
 def test_a_master_that_does_not_answer_is_said_at_once(lakehouse: Lake) -> None:
     execute(lakehouse.address, *BANK)
     began = time.monotonic()
@@ -133,6 +148,7 @@ def test_a_master_that_does_not_answer_is_said_at_once(lakehouse: Lake) -> None:
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.long
 def test_workers_without_our_packages_are_named_before_anything_is_read(workers: Cluster, lakehouse: Lake) -> None:
     execute(lakehouse.address, *BANK)
     bare = lakehouse.folder / "bare"
