@@ -35,13 +35,14 @@ JAVA_IS = "java_method('java.lang.System', 'getProperty', 'java.specification.ve
 
 def answers(master: str) -> None:
     """Raises ClusterFault where nobody listens at the address of a standalone master."""
+    said = ""
     for host, port in re.findall(r"([^/,:]+):([0-9]+)", master) if master.startswith("spark://") else ():
         try:
-            socket.create_connection((host, int(port)), 10).close()
+            socket.create_connection((host, int(port)), probe.SECONDS).close()
             return
         except OSError as error:
             said = error.strerror or str(error)
-    if master.startswith("spark://"):
+    if said:
         raise ClusterFault(f"{master} does not answer ({said}); start it, or mend LAKEHOUSE_SPARK__MASTER")
 
 

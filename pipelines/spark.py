@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from conf.settings import PROJECT, Settings
 from pipelines import archive, cluster, lake
 from pipelines.connection import NAME, application_name
 from pipelines.content import Content, folded
-from pipelines.errors import StorageFault, UsageFault
+from pipelines.errors import ClusterFault, StorageFault, UsageFault
 from pipelines.signals import held_back, unheard_by_children
 from pipelines.sql import backquoted
 
@@ -136,6 +137,11 @@ def session(settings: Settings, stop_seconds: float = STOP_SECONDS) -> Iterator[
                     context._accumulatorServer.handle_error = lambda *_: None  # type: ignore[method-assign]
                     spark = SparkSession.builder.config(conf=conf).getOrCreate()
                 except (PySparkException, Py4JError, OSError) as error:
+                    if not settings.spark.is_local:
+                        raise ClusterFault(
+                            f"{settings.spark.master} takes no run; it must be Spark {version('pyspark')}, and "
+                            "spark.authenticate the same there and here; LAKEHOUSE_LOG=debug shows Spark's log"
+                        ) from error
                     raise UsageFault(
                         "Spark does not start; check Java (17 or 21), LAKEHOUSE_SPARK__* and free memory; "
                         "LAKEHOUSE_LOG=debug shows its log"

@@ -221,9 +221,16 @@ def test_workers_on_other_hosts_read_the_source_over_the_network(
             time.sleep(0.1)
         said = ended(process)
         assert all(there.finished_tasks())
+        same(lakehouse, moved(lakehouse))
+        if hidden:
+            execute(lakehouse.address, "DELETE FROM movimento WHERE id = 1")
+            (tmp_path / "other").mkdir()
+            (tmp_path / "other/spark-defaults.conf").write_text(defaults.replace(secret, "another"))
+            given["SPARK_CONF_DIR"] = str(tmp_path / "other")
+            stranger = on(there, lakehouse, "bronze", conf={"spark.driver.host": some[0][1]}, **given)
+            assert f"{there.master} takes no run; it must be Spark" in ended(stranger, 2)
     assert ("goes to its workers in clear" in said) != hidden
     assert not [word for word in words if "s3cret" in word] and "s3cret" not in said
-    same(lakehouse, moved(lakehouse))
 
 
 @pytest.mark.long
