@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,14 @@ class Layer(Operator):
         except AirflowTaskTimeout:
             self.on_kill()
             raise AirflowFailException(f"stopped after {self.execution_timeout}") from None
+
+    def on_kill(self) -> None:
+        """By a signal, where a line in the log, as BashOperator writes, would wait for ever for one half written."""
+        if RUNNER == "docker":
+            super().on_kill()
+        elif process := self.subprocess_hook.sub_process:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
 
 
 def call(layer: str) -> dict[str, Any]:

@@ -206,6 +206,24 @@ print(json.dumps({
     assert "AIRFLOW_LAKEHOUSE_RUNNER is podman; say bash or docker" in wrong.communicate(timeout=100)[0]
 
 
+def test_a_task_is_told_to_stop_without_a_line_in_the_log(home: Path) -> None:
+    """A signal's handler that logs hangs where the signal came while a line was written."""
+    stop = """
+import logging, subprocess
+from lakehouse import bronze
+
+logging.basicConfig(level=logging.INFO)
+bronze.subprocess_hook.log.info("heard")
+bronze.on_kill()  # before there is a process
+process = bronze.subprocess_hook.sub_process = subprocess.Popen(["sleep", "600"], start_new_session=True)
+bronze.on_kill()
+print(process.wait(10))
+bronze.on_kill()  # after it
+"""
+    heard, *said = Airflow(home, home).run(AIRFLOW / "python", "-c", stop).splitlines()
+    assert "heard" in heard and said == [str(-signal.SIGTERM)]
+
+
 @pytest.mark.long
 def test_what_can_pass_is_tried_again_the_rest_fails_at_once_and_each_failure_is_told_once(pretended: Airflow) -> None:
     told: list[dict[str, str]] = []
@@ -331,7 +349,6 @@ def test_a_task_that_is_stopped_stops_its_run_spark_too_and_leaves_the_csv(real:
         assert line, said
         said += line
     if stopped_by == "a signal":
-        # Airflow's handler writes to its log: a signal that comes while a line is written would wait for that line's end.
         wait_for(lambda: any(one.name() == "java" for one in left(real)))
         process.send_signal(signal.SIGTERM)
     said += process.communicate(timeout=100)[0]
