@@ -20,7 +20,7 @@ SETTINGS = {
     "AIRFLOW__CORE__DEFAULT_TIMEZONE": "system",  # as cron
     "AIRFLOW__CORE__PARALLELISM": "2",
     "AIRFLOW__API__HOST": "127.0.0.1",
-    "AIRFLOW__API__BASE_URL": "http://127.0.0.1:8080",
+    "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{os.environ.get('AIRFLOW__API__PORT', '8080')}",
     "AIRFLOW__API__WORKERS": "1",
 }
 # A task's log lies on this machine; nobody has to serve it. Nothing here is deferred, so there is no triggerer.
@@ -42,9 +42,9 @@ def main() -> int:
             time.sleep(1)
         return 1
     finally:
-        for part in running:
+        # The API server last: a task that runs is waited for, and tells it how it ended.
+        for part in reversed(running):
             part.terminate()
-        for part in running:
             part.wait()
 
 
