@@ -1,5 +1,5 @@
 # One image for every job: `docker run … bronze silver gold` are the words of `python -m pipelines`. docs/containers.md says why it
-# is made so. A job has no HEALTHCHECK: it ends, and its exit code says how.
+# is made so. A job has no HEALTHCHECK: it ends, and its exit code says how. Target `airflow` is that image with Airflow beside it.
 
 FROM python:3.11-slim-bookworm AS base
 # Java's package links its man pages, for which a slim image may have no folder. Hadoop's login, and PostgreSQL's, ask for the user's
@@ -39,7 +39,9 @@ COPY --from=trained --chown=root:root /app/.jars .jars
 COPY . .
 # Before what runs: an older Podman takes a label from its cache whatever these are.
 ARG VERSION REVISION
-RUN python -m compileall -q bronze conf gold pipelines silver
+# What is for Airflow only goes.
+RUN rm -r dags tools/serve_airflow.py \
+    && python -m compileall -q bronze conf gold pipelines silver
 ENV PATH=/app/.venv/bin:$PATH \
     LAKEHOUSE_ROOT=/data/lake \
     LAKEHOUSE_EXPORT_PATH=/data/export \
@@ -53,3 +55,24 @@ LABEL org.opencontainers.image.title="lakehouse" \
       org.opencontainers.image.revision="$REVISION"
 ENTRYPOINT ["python", "-m", "pipelines"]
 CMD ["--help"]
+
+FROM base AS airflow-packages
+COPY requirements requirements
+COPY tools/bootstrap.py tools/
+RUN python tools/bootstrap.py airflow \
+    && .venv-airflow/bin/python -m pip uninstall --quiet --yes pip setuptools
+
+FROM lakehouse AS airflow
+USER root
+RUN install --directory --owner=lakehouse --group=lakehouse --mode=700 /airflow
+COPY --from=airflow-packages /app/.venv-airflow .venv-airflow
+COPY dags dags
+COPY tools/serve_airflow.py tools/
+ENV AIRFLOW_HOME=/airflow
+USER lakehouse
+VOLUME /airflow
+ENTRYPOINT [".venv-airflow/bin/python", "tools/serve_airflow.py"]
+CMD []
+
+# What is built without a target.
+FROM lakehouse

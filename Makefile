@@ -5,6 +5,7 @@
 
 PYTHON ?= python3
 COMPOSE ?= docker compose
+PROFILES := demo stream cluster airflow
 CLI := @.venv/bin/python -m pipelines
 # The layers of one make call run in one process, in layer order, at the place of the first.
 LAYERS := $(filter bronze silver gold,$(MAKECMDGOALS))
@@ -94,10 +95,10 @@ up: ## the layers in containers: make up PROFILE=demo with a PostgreSQL; PROFILE
 	$(COMPOSE) $(addprefix --profile ,$(PROFILE)) up --build --detach
 
 down: ## stop and remove the containers; data stays
-	$(COMPOSE) $(addprefix --profile ,demo stream cluster) down
+	$(COMPOSE) $(addprefix --profile ,$(PROFILES)) down
 
 logs: ## what the containers say
-	$(COMPOSE) $(addprefix --profile ,demo stream cluster) logs --follow
+	$(COMPOSE) $(addprefix --profile ,$(PROFILES)) logs --follow
 
 clean: ## remove caches
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

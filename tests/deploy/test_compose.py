@@ -13,8 +13,9 @@ from pipelines.__main__ import read_env
 from tools import env
 
 COMPOSE: dict[str, Any] = YAML(typ="safe", pure=True).load(PROJECT / "docker-compose.yml")
+DOCKERFILE = (PROJECT / "Dockerfile").read_text()
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-JOBS = ("bronze", "silver", "gold", "seed", "stream")
+JOBS = ("bronze", "silver", "gold", "seed", "stream", "airflow")
 
 
 def secrets(folder: Path) -> dict[str, str]:
@@ -71,15 +72,17 @@ def test_what_env_writes_is_what_compose_mounts_and_the_demos_server_needs(tmp_p
 
 
 def test_every_container_is_closed_and_nothing_listens_beyond_this_machine() -> None:
-    assert len(SERVICES) == 9
+    assert len(SERVICES) == 10
     for name, service in SERVICES.items():
         assert service["read_only"] is True and service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges"] and "mem_limit" in service, name
         assert service["user"] not in ("root", "0") and "privileged" not in service and "cap_add" not in service, name
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ())), name
         assert "network_mode" not in service, name
-        assert service["image"] == "lakehouse" or re.search(r":\d+\.\d+-\w+$", service["image"]), name
-    assert [name for name, service in SERVICES.items() if "ports" in service] == ["postgres"]
+        assert service["image"] in ("lakehouse", "lakehouse-airflow") or re.search(
+            r":\d+\.\d+-\w+$", service["image"]
+        ), name
+    assert [name for name, service in SERVICES.items() if "ports" in service] == ["postgres", "airflow"]
 
 
 def test_no_environment_has_a_secret_and_each_reader_has_its_own() -> None:
@@ -87,7 +90,7 @@ def test_no_environment_has_a_secret_and_each_reader_has_its_own() -> None:
         assert not [one for one in service["environment"] if re.search("PASSWORD$|SECRET|_URL$", one)], name
         assert "env_file" not in service, name
     job = ["lakehouse_postgres__password", "lakehouse_alert__webhook_url", "spark-defaults.conf"]
-    assert SERVICES["bronze"]["secrets"] == job
+    assert SERVICES["bronze"]["secrets"] == SERVICES["airflow"]["secrets"] == job
     assert SERVICES["seed"]["secrets"] == [{"source": "seeder_password", "target": "lakehouse_postgres__password"}]
     assert SERVICES["spark-worker-1"]["secrets"] == ["spark-defaults.conf"]
 
@@ -107,3 +110,26 @@ def test_layers_wait_for_the_one_before_to_end_well() -> None:
     assert SERVICES["gold"]["depends_on"] == {"silver": ended} and SERVICES["silver"]["depends_on"] == {"bronze": ended}
     assert SERVICES["bronze"]["depends_on"]["seed"] == ended | {"required": False}
     assert [name for name, service in SERVICES.items() if "profiles" not in service] == ["bronze", "silver", "gold"]
+
+
+def test_airflow_keeps_its_files_and_the_lake_in_volumes_and_has_one_port_inside_and_out() -> None:
+    airflow = SERVICES["airflow"]
+    data, home = (one.rsplit(":", 1) for one in airflow["volumes"])
+    assert [data] == [one.rsplit(":", 1) for one in SERVICES["bronze"]["volumes"]]
+    assert home[0] in COMPOSE["volumes"] and f"ENV AIRFLOW_HOME={home[1]}\n" in DOCKERFILE
+    port = airflow["environment"]["AIRFLOW__API__PORT"]
+    assert airflow["ports"] == [f"127.0.0.1:{port}:{port}"] and "depends_on" not in airflow
+
+
+def test_the_jobs_image_is_what_is_built_without_a_target_and_has_no_airflow() -> None:
+    stages = re.split(r"^(?=FROM )", DOCKERFILE, flags=re.MULTILINE)
+    assert stages[-1].split() == ["FROM", "lakehouse"]
+    made = {service["image"]: service["build"]["target"] for service in SERVICES.values() if "build" in service}
+    assert made == {"lakehouse": "lakehouse", "lakehouse-airflow": "airflow"}
+    (job,) = (stage for stage in stages if " AS lakehouse\n" in stage)
+    assert "rm -r dags tools/serve_airflow.py" in job and "--from=airflow" not in job
+
+
+def test_make_stops_and_shows_the_services_of_every_profile() -> None:
+    (known,) = re.findall(r"^PROFILES := (.*)$", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+    assert set(known.split()) == {one for service in SERVICES.values() for one in service.get("profiles", ())}

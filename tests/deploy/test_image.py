@@ -64,7 +64,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
                 pytest.skip("there is neither a registry nor debootstrap")
             subprocess.run([PROJECT / "tests/deploy/standin.sh", folder], check=True)
         given = [f"--build-arg=VERSION={conf.__version__}", "--build-arg=REVISION=0123abc"]
-        podman("build", "--network=host", "--tag=lakehouse", *given, str(PROJECT))
+        podman("build", "--network=host", "--target=lakehouse", "--tag=lakehouse", *given, str(PROJECT))
         yield
 
 
@@ -154,6 +154,7 @@ def test_the_image_has_what_a_run_needs_and_no_more() -> None:
         ".git\n",
         ".env\n",
         ".secrets",
+        "dags\n",
         "tests\n",
         "_Packages",
         ".cache",
