@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 import conf
 from conf.settings import PROJECT, Postgres
@@ -131,6 +132,27 @@ def test_a_stopped_run_ends_with_143_and_leaves_no_process(tmp_path: Path, sourc
         podman("stop", "--time=30", name)
         assert podman("wait", name).stdout.strip() == "143" and time.monotonic() - began < 15
         assert podman("inspect", "--format={{.State.Pid}}", name).stdout.strip() == "0"
+    finally:
+        podman("rm", "--force", name)
+
+
+def test_a_stream_in_a_container_takes_what_comes_and_is_healthy_while_it_watches(
+    tmp_path: Path, source: Postgres
+) -> None:
+    closed = strict(tmp_path / "data", source, DOMAIN="condominio")
+    podman("run", "--rm", *closed, "lakehouse", "seed")
+    service = YAML(typ="safe", pure=True).load(PROJECT / "docker-compose.yml")["services"]["stream"]
+    health, name = json.dumps(service["healthcheck"]["test"][1:]), f"lakehouse-stream-{os.getpid()}"
+    podman("run", "--detach", f"--name={name}", *closed, f"--health-cmd={health}", "lakehouse", *service["command"])
+    try:
+        assert podman("healthcheck", "run", name, check=False).returncode == 1  # there is no Java yet
+        until = time.monotonic() + 120
+        while "batch 1: 4 files" not in podman("logs", name).stdout:
+            assert time.monotonic() < until, podman("logs", name).stdout
+            time.sleep(0.5)
+        assert podman("healthcheck", "run", name, check=False).returncode == 0
+        podman("stop", "--time=30", name)
+        assert podman("wait", name).stdout.strip() == "0"
     finally:
         podman("rm", "--force", name)
 
