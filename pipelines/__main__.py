@@ -17,7 +17,7 @@ from dotenv.parser import parse_stream
 from conf.settings import KNOWN, SECRETS, Settings, SettingsError, load, load_outlets, read_secrets
 from pipelines.connection import forget_libpqs
 from pipelines.errors import Fault, UsageFault
-from pipelines.log import log_line
+from pipelines.log import log_line, unread
 from pipelines.outcome import Outcome, tell
 
 TARGETS = {
@@ -66,11 +66,13 @@ def main(words: list[str]) -> int:
     elif settings.log == "debug" and isinstance(failure, Exception):
         traceback.print_exception(failure)
     seconds = (datetime.now(UTC) - began).total_seconds()
-    if settings.log_format == "json":
+    if settings and settings.log_format == "json":
         known = {"kind": kind, "code": code, "seconds": round(seconds, 3)}
-        print(log_line(text or kind, "error" if code else "info", **known), file=sys.stderr)
+        say(log_line(text or kind, "error" if code else "info", **known))
     elif text:
-        print(f"{kind}: {' '.join(text.split())}", file=sys.stderr)
+        say(f"{kind}: {' '.join(text.split())}")
+    if settings is None:
+        return code
     targets = tuple(target for target in TARGETS if target in arguments.targets)
     line = failure.told if isinstance(failure, Fault) else text
     outcome = Outcome(targets, os.environ.get("DOMAIN", ""), code, kind, line, began, seconds)
@@ -128,13 +130,15 @@ def read_settings(given: list[str]) -> Settings:
     return settings
 
 
-def told_anyway(given: list[str]) -> Settings:
-    """Where and how a failure is told that wrong settings are."""
+def told_anyway(given: list[str]) -> Settings | None:
+    """Where and how a failure is told that wrong settings are; None where that is wrong, too."""
     try:
         sources = read_sources(given)
-    except SettingsError:
+    except (SettingsError, OSError):
         sources = [dict(os.environ)]
-    return load_outlets(*sources, base=Path.cwd())
+    with suppress(SettingsError, RuntimeError):  # there may be no home
+        return load_outlets(*sources, base=Path("/var/empty"))
+    return None
 
 
 def read_sources(given: list[str]) -> list[dict[str, str]]:
@@ -173,7 +177,14 @@ def read_env(path: Path) -> dict[str, str]:
 
 def say_warning(settings: Settings, text: str) -> None:
     warning = f"warning: {text}"
-    print(log_line(warning) if settings.log_format == "json" else warning, file=sys.stderr)
+    say(log_line(warning) if settings.log_format == "json" else warning)
+
+
+def say(line: str) -> None:
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        unread(sys.stderr)
 
 
 def _terminated(number: int, _: FrameType | None) -> None:

@@ -51,10 +51,6 @@ def watched(spark: "SparkSession", settings: Settings) -> Iterator[None]:
     """A session on executors that have what a run needs. Where none is left for a minute, its work ends. Raises
     ClusterFault."""
     context, master = spark.sparkContext, settings.spark.master
-    _wait(context, master)
-    _check(spark, settings)
-    if "spark.sql.shuffle.partitions" not in settings.spark.conf:
-        spark.conf.set("spark.sql.shuffle.partitions", str(max(4, 2 * context.defaultParallelism)))
     lost, ended = threading.Event(), threading.Event()
 
     def look() -> None:
@@ -62,6 +58,9 @@ def watched(spark: "SparkSession", settings: Settings) -> Iterator[None]:
         with suppress(Exception):  # the JVM may end first
             while not ended.wait(LOOK):
                 if _executors(context):
+                    lost.clear()
+                    seen = time.monotonic()
+                elif not context.statusTracker().getActiveJobsIds():
                     seen = time.monotonic()
                 elif time.monotonic() - seen > PATIENCE:
                     lost.set()
@@ -69,9 +68,13 @@ def watched(spark: "SparkSession", settings: Settings) -> Iterator[None]:
 
     threading.Thread(target=look, name="cluster", daemon=True).start()
     try:
+        _wait(context, master)
+        _check(spark, settings)
+        if "spark.sql.shuffle.partitions" not in settings.spark.conf:
+            spark.conf.set("spark.sql.shuffle.partitions", str(max(4, 2 * context.defaultParallelism)))
         yield
     except Exception as error:
-        if lost.is_set():
+        if lost.is_set() and not isinstance(error, Fault):
             raise ClusterFault(
                 f"{master} had no executor for {PATIENCE} s; start its workers, then run it again"
             ) from error
@@ -105,7 +108,7 @@ def _check(spark: "SparkSession", settings: Settings) -> None:
     from pyspark.errors import PySparkException
 
     context, master = spark.sparkContext, settings.spark.master
-    slots = context.defaultParallelism
+    slots = max(context.defaultParallelism, 2 * _executors(context))
     if lacking := _lacking(context, settings, slots):
         raise ClusterFault(f"{master}: {'; '.join(lacking)}")
     try:
@@ -158,11 +161,25 @@ def jobs(master: str) -> Iterator[None]:
             lacks = f"a worker's Python is not {sys.version_info.major}.{sys.version_info.minor}, as the driver's"
         elif missing := re.search("No module named '([^']+)'", said):
             lacks = f"a worker's Python lacks {missing[1]}: install requirements/run.txt and this project there"
+        elif fault := lost(said):
+            raise fault from error
         else:
             raise
         raise ClusterFault(
             f"{master}: {lacks}, or name theirs as spark.pyspark.python in LAKEHOUSE_SPARK__CONF"
         ) from error
+
+
+def lost(said: str) -> ClusterFault | None:
+    """The fault for what Spark says where it lost a task's executor again and again, or what that had."""
+    if not re.search("ExecutorLostFailure|FetchFailed|Failed to get broadcast|Failed to connect to", said):
+        return None
+    code = re.search("exited with code ([0-9]+)", said)
+    why = f" (code {code[1]})" if code else ""
+    return ClusterFault(
+        f"executors were lost{why}; their workers' logs say why: where memory was short, raise spark.executor.memory "
+        "in LAKEHOUSE_SPARK__CONF, then run it again"
+    )
 
 
 def in_clear(spark: "SparkSession", server: Postgres) -> str:
@@ -183,6 +200,7 @@ class Task:
 
     server: Postgres
     exported: str
+    software: str
     run: int
     plan: "Plan"
     condition: str
@@ -194,14 +212,17 @@ class Executors:
     lost."""
 
     def __init__(self, spark: "SparkSession", settings: Settings, server: Postgres, exported: str, run: int) -> None:
+        from pipelines.basis import software
+
         self._context, self._master = spark.sparkContext, settings.spark.master
         self._server, self._exported, self._run = server, exported, run
+        self._software = software("")
         self._group = f"bronze {run} {uuid.uuid4().hex}"
 
     def read(self, one: "Plan", condition: str, path: Path) -> "Part":
         """One range of one table as one Parquet file. Raises SourceFault where the source fails."""
         started = time.monotonic()
-        task = Task(self._server, self._exported, self._run, one, condition, path)
+        task = Task(self._server, self._exported, self._software, self._run, one, condition, path)
         self._context.setJobGroup(self._group, f"bronze.{one.table.name}", interruptOnCancel=True)
         with jobs(self._master):
             # Not as the data: PySpark puts that into a file, and it has the password.
@@ -216,9 +237,13 @@ class Executors:
 
 
 def _read(task: Task) -> "Part | Fault":
-    """In an executor. A fault is an answer: Spark is not to try again what only a new snapshot mends."""
+    """In an executor, which may have come after all were asked. A fault is an answer: Spark is not to try again what
+    only a new snapshot mends."""
+    from pipelines.basis import software
     from pipelines.reader import Reader
 
+    if software("") != task.software:
+        return ClusterFault(f"worker {socket.gethostname()} has another version of this project: bring it up to date")
     forget_libpqs(but=NAME)
     reader = Reader(task.server, task.exported, task.run, threading.Event(), Report(quiet=True))
     try:

@@ -32,14 +32,20 @@ def _packages(asked: Asked) -> list[str]:
         try:
             found = importlib.import_module("pyspark").__version__ if name == "pyspark" else version(name)
         except ImportError:
-            return [f"its Python, {sys.executable}, lacks {name}: install requirements/run.txt there"]
+            return [_lacks(name)]
         if found != wanted:
             return [f"has {name} {found}, the driver {wanted}: install requirements/run.txt in {sys.executable}"]
     try:
         software = importlib.import_module("pipelines.basis").software("")
     except ImportError as error:
-        return [f"cannot import {error.name}: put this project there into the same folder as here"]
+        if (error.name or "").split(".")[0] in ("pipelines", "conf"):
+            return ["does not have this project: put it there into the same folder as here"]
+        return [_lacks(error.name or "a package")]
     return [] if software == asked.software else ["has another version of this project: bring it up to date"]
+
+
+def _lacks(name: str) -> str:
+    return f"its Python, {sys.executable}, lacks {name}: install requirements/run.txt there"
 
 
 def _folders(asked: Asked) -> list[str]:

@@ -12,8 +12,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipelines.lake import EMBEDDED
-from pipelines.log import log_line
+from pipelines.log import log_line, unread
 from pipelines.records import Run, TableRun
+
+
+class Screen(Console):
+    """Where nobody reads on, a run goes on."""
+
+    def on_broken_pipe(self) -> None:
+        unread(sys.stderr if self.stderr else sys.stdout)
 
 
 class Report:
@@ -21,9 +28,9 @@ class Report:
 
     def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
         self._as_json = as_json
-        self._screen = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
+        self._screen = Screen(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
         wide = None if sys.stdout.isatty() else 200  # a file has no edge
-        self._result = Console(file=sys.stdout, highlight=False, soft_wrap=True, width=wide)
+        self._result = Screen(file=sys.stdout, highlight=False, soft_wrap=True, width=wide)
         self._status = self._screen.status("") if self._screen.is_terminal and not (quiet or as_json) else None
         self._rows: dict[str, int] = {}
         self._shown = 0.0

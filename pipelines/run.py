@@ -65,10 +65,9 @@ def run_layers(
     order = [layer for layer in LAYERS if layer in layers]
     if order[0] != "bronze" and not settings.layer_path(before := LAYERS[LAYERS.index(order[0]) - 1]).exists():
         raise no_complete_run(settings, before)  # before any folder is made
-    surely = "silver" in layers or not settings.spark.is_local
     with (
         lake.locked(settings, patient=at_most is not None),
-        Sessions(settings, spark, surely, report) as sessions,
+        Sessions(settings, spark, "silver" in layers, report) as sessions,
     ):
         domains = only or ready(settings, order[0], report)
         look_at = [layer for layer, after in zip(LAYERS, (*LAYERS[1:], ""), strict=True) if {layer, after} & layers]
@@ -127,6 +126,11 @@ def _run_bronze(
     with undone_on_failure(path, domain):
         if catalogue.is_of_files(domain):
             return _complete(path, run, _take(settings, tables, call, sessions, report, at_most), report)
+        if not (settings.postgres or settings.spark.is_local):
+            raise UsageFault(
+                f"the embedded server is for this machine only, and {settings.spark.master} reads from others; name a "
+                "PostgreSQL that its workers reach, or take LAKEHOUSE_SPARK__MASTER away"
+            )
         with source_server(settings) as server:
             picture, built = patiently(
                 lambda: _read(settings, server, tables, call, sessions, report), settings.retry_seconds, report
@@ -173,7 +177,7 @@ def _read(
             before = {done.name: done for done in call.previous.tables} if call.previous else {}
             now = call.run.started
             if any(basis.whole(settings, before.get(one.name), one.name in call.full, now) for one in tables):
-                sessions.ahead(_likely_rows(settings, picture, tables))
+                sessions.ahead(_likely_rows(settings, picture, tables), surely=not settings.spark.is_local)
             built = _collect(
                 "bronze", bronze.read(settings, server, picture, tables, call, report, sessions.get), report
             )

@@ -1,5 +1,6 @@
 """The Spark session of a call: started when a layer asks for it, or beside bronze where silver surely will."""
 
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -25,19 +26,21 @@ class Sessions:
         self._settings, self._given, self._surely, self._report = settings, given, surely, report
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="spark")
         self._future: Future[SparkSession] | None = None
+        self._unwanted = threading.Event()
         self._started = ExitStack()
 
     def __enter__(self) -> "Sessions":
         return self
 
     def __exit__(self, *raised: Any) -> bool:
+        self._unwanted.set()
         with held_back():
             self._starter.shutdown()
         return bool(self._started.__exit__(*raised))
 
-    def ahead(self, rows: int) -> None:
+    def ahead(self, rows: int, surely: bool = False) -> None:
         """Lets the session start that will have so many rows of bronze to work on."""
-        if self._surely and not self._given:
+        if (surely or self._surely) and not self._given:
             self._begun(rows)
 
     def get(self) -> "SparkSession":
@@ -56,7 +59,8 @@ class Sessions:
         from pipelines.spark import brief, session
 
         if self._future is None:
-            starting = session(brief(self._settings, _rows_to_come(self._settings) if rows is None else rows))
+            settings = brief(self._settings, _rows_to_come(self._settings) if rows is None else rows)
+            starting = session(settings, unwanted=self._unwanted)
             self._future = self._starter.submit(self._started.enter_context, starting)
         return self._future
 

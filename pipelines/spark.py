@@ -104,9 +104,11 @@ def brief(settings: Settings, rows: int) -> Settings:
 
 
 @contextmanager
-def session(settings: Settings, stop_seconds: float = STOP_SECONDS) -> Iterator["SparkSession"]:
-    """A session whose JVM and scratch files end with the context, the JVM within `stop_seconds`. Raises UsageFault
-    where Java does not start."""
+def session(
+    settings: Settings, stop_seconds: float = STOP_SECONDS, unwanted: threading.Event | None = None
+) -> Iterator["SparkSession"]:
+    """A session whose JVM and scratch files end with the context, the JVM within `stop_seconds`, or as soon as it is
+    `unwanted` while it starts. Raises UsageFault where Java does not start."""
     os.environ["PYSPARK_PYTHON"] = settings.spark.conf.get("spark.pyspark.python", sys.executable)
     os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     if settings.spark.is_local:
@@ -125,19 +127,21 @@ def session(settings: Settings, stop_seconds: float = STOP_SECONDS) -> Iterator[
         # The child alone is silenced: others of this process's threads have something to say meanwhile.
         banners = {"stderr": subprocess.DEVNULL} if settings.log == "quiet" else {}
         heard = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
-        with ExitStack() as stack:
+        gateway = None
+        with ExitStack() as stack, ExitStack() as starting:
             # Interrupted while it starts, PySpark leaves a JVM behind that nobody ends.
             with held_back():
                 try:
                     with unheard_by_children():
                         gateway = launch_gateway(conf, banners)  # type: ignore[no-untyped-call]
                     stack.callback(_end, gateway, stop_seconds)
+                    starting.enter_context(_killed(gateway.proc, unwanted or threading.Event()))
                     context = SparkContext(conf=conf, gateway=gateway)
                     # It would show a trace where the JVM ends first.
                     context._accumulatorServer.handle_error = lambda *_: None  # type: ignore[method-assign]
                     spark = SparkSession.builder.config(conf=conf).getOrCreate()
                 except (PySparkException, Py4JError, OSError) as error:
-                    if not settings.spark.is_local:
+                    if gateway and not settings.spark.is_local:
                         raise ClusterFault(
                             f"{settings.spark.master} takes no run; it must be Spark {version('pyspark')}, and "
                             "spark.authenticate the same there and here; LAKEHOUSE_LOG=debug shows Spark's log"
@@ -154,7 +158,26 @@ def session(settings: Settings, stop_seconds: float = STOP_SECONDS) -> Iterator[
                 raise UsageFault(f"Java 17 or 21 is needed, this is {java}; point JAVA_HOME at one")
             if not settings.spark.is_local:
                 stack.enter_context(cluster.watched(spark, settings))
+            starting.close()
             yield spark
+
+
+@contextmanager
+def _killed(process: "subprocess.Popen[bytes]", unwanted: threading.Event) -> Iterator[None]:
+    """Kills a process if it becomes unwanted while the context lasts: who waits for it gets an error."""
+    ended = threading.Event()
+
+    def wait() -> None:
+        while not ended.wait(0.1):
+            if unwanted.is_set():
+                process.kill()
+                return
+
+    threading.Thread(target=wait, name="unwanted", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def _end(gateway: "JavaGateway", seconds: float) -> None:
@@ -240,6 +263,8 @@ def storage_faults() -> Iterator[None]:
         yield
     except (PySparkException, Py4JError) as error:
         said = str(error)
+        if fault := cluster.lost(said):
+            raise fault from error
         if "No space left on device" in said:
             raise StorageFault("no space left on the disk of the lake or of the temporary folder") from error
         if any(mark in said for mark in ("FAILED_READ_FILE", "FileNotFoundException", "java.io.IOException")):

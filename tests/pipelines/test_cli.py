@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conf.settings import Postgres
+from conf.settings import PROJECT, Postgres
 from pipelines import catalogue
 from pipelines.report import Report
 from pipelines.seed import seed
@@ -35,6 +35,26 @@ def reader(server_folder: Path, database: Postgres) -> Iterator[Postgres]:
         yield database.model_copy(update={"user": role})
         hba.write_text(before)
         cursor.execute(f"SELECT pg_reload_conf(); DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_wrong_settings_are_one_line_wherever_they_are_typed(cli: Cli) -> None:
+    done = Cli(PROJECT / "docs")("status", env={"HOME": str(cli.folder)})
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and done.stderr.startswith("settings: ")
+
+
+@pytest.mark.parametrize(("words", "code"), [(("status",), 0), (("silver",), 4), (("plan",), 3)])
+def test_nobody_who_reads_changes_no_exit_code(cli: Cli, words: tuple[str, ...], code: int) -> None:
+    environment = clean_environment(cli.folder) | {
+        "LAKEHOUSE_POSTGRES__HOST": "/nowhere",
+        "LAKEHOUSE_RETRY_SECONDS": "0",
+    }
+    environment |= {"LAKEHOUSE_POSTGRES__DATABASE": "d", "LAKEHOUSE_POSTGRES__USER": "u"}
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "pipelines", *words]
+    done = subprocess.run(command, cwd=cli.folder, env=environment, stdout=write, stderr=write, timeout=60)
+    os.close(write)
+    assert done.returncode == code
 
 
 def test_a_named_server_with_nasty_password_schema_and_paths_from_env_file(

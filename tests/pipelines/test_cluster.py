@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -15,10 +16,13 @@ import pytest
 
 from conf.settings import Postgres
 from pipelines import catalogue, lake, probe
+from pipelines import cluster as cluster_of
 from pipelines.basis import software
+from pipelines.errors import UsageFault
 from pipelines.lake import LAYERS
 from pipelines.records import TableRun
 from pipelines.report import Report
+from pipelines.run import run_layers
 from pipelines.seed import seed
 from tests.cluster import Cluster, cluster, hosts, kill
 from tests.conftest import BRIEF, Lake, connection_settings, execute, query
@@ -173,6 +177,39 @@ def test_workers_without_our_packages_are_named_before_anything_is_read(workers:
 def test_what_else_a_cluster_lacks_is_named(workers: Cluster, lakehouse: Lake, conf: dict[str, str], said: str) -> None:
     execute(lakehouse.address, *BANK)
     assert said in ended(on(workers, lakehouse, "bronze", conf=conf), 2)
+
+
+def test_the_embedded_server_is_no_source_for_a_cluster(lakehouse: Lake) -> None:
+    settings = lakehouse.settings(SPARK__MASTER="spark://node1:7077").model_copy(update={"postgres": None})
+    with Report() as report, pytest.raises(UsageFault, match="the embedded server is for this machine only"):
+        run_layers(settings, {"bronze"}, report, only=("cartoes",))
+
+
+@pytest.mark.parametrize(
+    ("said", "lost"),
+    [
+        ("failed 4 times: ExecutorLostFailure (executor 3 exited; Command exited with code 137)", "lost (code 137);"),
+        ("FetchFailedException: java.io.IOException: Failed to connect to node3/10.0.0.3:40123", "lost; their"),
+        ("java.io.FileNotFoundException: file:/data/lake/x.parquet", None),
+    ],
+)
+def test_a_lost_executor_is_told_from_a_file_that_is_gone(said: str, lost: str | None) -> None:
+    fault = cluster_of.lost(said)
+    assert fault is None if lost is None else lost in str(fault)
+
+
+@pytest.mark.long
+def test_a_run_is_stopped_while_a_master_does_not_speak(lakehouse: Lake) -> None:
+    execute(lakehouse.address, *BANK)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        there = Cluster(lakehouse.folder, f"spark://127.0.0.1:{mute.getsockname()[1]}")
+        process = on(there, lakehouse, *LAYERS)
+        mute.accept()  # whether somebody listens
+        mute.accept()  # Spark's own
+        process.terminate()
+        began = time.monotonic()
+        ended(process, 143)
+        assert time.monotonic() - began < 10
 
 
 def asked(**given: object) -> probe.Asked:

@@ -59,7 +59,7 @@ def test_a_run_writes_only_what_changed_and_nothing_where_nothing_did(
     stat = file.stat()
     keyed.spark, spark = None, keyed.spark  # type: ignore[assignment]
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.spark.session", lambda _: pytest.fail("Spark was started for nothing"))
+        patch.setattr("pipelines.spark.session", lambda *_, **__: pytest.fail("Spark was started for nothing"))
         capsys.readouterr()
         keyed.run()
     keyed.spark = spark

@@ -36,7 +36,7 @@ def starts(
     begun, recorded, ended, true = threading.Event(), list[bool](), list[str](), records.record
 
     @contextmanager
-    def session(_: Settings) -> Iterator[SparkSession]:
+    def session(_: Settings, **__: object) -> Iterator[SparkSession]:
         begun.set()
         try:
             yield at()
@@ -85,7 +85,7 @@ def test_the_session_starts_while_bronze_reads_the_first_time_and_later_when_sil
 def test_a_table_that_is_read_whole_and_found_the_same_starts_no_session(
     keyed: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.spark.session", lambda _: pytest.fail("Spark was started for nothing"))
+    monkeypatch.setattr("pipelines.spark.session", lambda *_, **__: pytest.fail("Spark was started for nothing"))
     monkeypatch.setattr("pipelines.basis.what_changed", lambda *_: "the server was started anew")
     run(keyed)
     assert changed(keyed, "bronze").keys() == {"associado", "conta", "cartao", "movimento"}
@@ -112,7 +112,7 @@ def test_the_jvm_compiles_less_where_rows_are_few_and_the_users_options_come_aft
     """Few are the rows of a new lake, by the source's size; those of the last run, here 260; and what changed."""
     given = list[str]()
 
-    def session(settings: Settings) -> None:
+    def session(settings: Settings, **_: object) -> None:
         given.append(settings.spark.conf.get(spark.DEFAULTS, ""))
         raise UsageFault("enough")
 
