@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from conf.settings import Postgres
 from pipelines import catalogue, lake, probe
 from pipelines import cluster as cluster_of
 from pipelines.basis import software
-from pipelines.errors import UsageFault
+from pipelines.errors import ClusterFault, QualityFault, UsageFault
 from pipelines.lake import LAYERS
 from pipelines.records import TableRun
 from pipelines.report import Report
@@ -196,6 +197,49 @@ def test_the_embedded_server_is_no_source_for_a_cluster(lakehouse: Lake) -> None
 def test_a_lost_executor_is_told_from_a_file_that_is_gone(said: str, lost: str | None) -> None:
     fault = cluster_of.lost(said)
     assert fault is None if lost is None else lost in str(fault)
+
+
+class Idle:
+    """A session without executors, which has jobs or not."""
+
+    def __init__(self, *jobs: int) -> None:
+        self.sparkContext = self
+        self.jobs, self.cancelled, self.defaultParallelism = jobs, threading.Event(), 1
+        self.conf: dict[str, str] = {}
+
+    def statusTracker(self) -> "Idle":
+        return self
+
+    def getActiveJobsIds(self) -> tuple[int, ...]:
+        return self.jobs
+
+    def cancelAllJobs(self) -> None:
+        self.cancelled.set()
+
+
+@pytest.mark.parametrize(
+    ("jobs", "error", "becomes"),
+    [
+        ((1,), RuntimeError("cancelled"), ClusterFault),
+        ((1,), QualityFault("wrong"), QualityFault),
+        ((), KeyError(), KeyError),
+    ],
+)
+def test_executors_are_missed_only_by_work_that_waits_for_them(
+    lakehouse: Lake, monkeypatch: pytest.MonkeyPatch, jobs: tuple[int, ...], error: Exception, becomes: type[Exception]
+) -> None:
+    for name, value in {
+        "_wait": print,
+        "_check": print,
+        "_executors": lambda _: 0,
+        "LOOK": 0.01,
+        "PATIENCE": 0.1,
+    }.items():
+        monkeypatch.setattr(cluster_of, name, value)
+    settings, idle = lakehouse.settings(SPARK__CONF='{"spark.sql.shuffle.partitions": "4"}'), Idle(*jobs)
+    with pytest.raises(becomes), cluster_of.watched(idle, settings):  # type: ignore[arg-type]
+        assert idle.cancelled.wait(0.5) == bool(jobs)
+        raise error
 
 
 @pytest.mark.long
