@@ -126,7 +126,7 @@ def arm(point: Point, happens: Callable[[], None]) -> None:
 
 
 @contextmanager
-def shared_session(_: Settings) -> Iterator[SparkSession]:
+def shared_session(_: Settings, **__: object) -> Iterator[SparkSession]:
     """The session of the tests' own JVM, which outlives this process, as an orphaned one would for a while."""
     from pyspark import SparkConf, SparkContext
     from pyspark.java_gateway import launch_gateway
