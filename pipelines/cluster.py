@@ -161,7 +161,7 @@ def jobs(master: str) -> Iterator[None]:
             lacks = f"a worker's Python is not {sys.version_info.major}.{sys.version_info.minor}, as the driver's"
         elif missing := re.search("No module named '([^']+)'", said):
             lacks = f"a worker's Python lacks {missing[1]}: install requirements/run.txt and this project there"
-        elif fault := lost(said):
+        elif fault := executors_lost(said):
             raise fault from error
         else:
             raise
@@ -170,7 +170,7 @@ def jobs(master: str) -> Iterator[None]:
         ) from error
 
 
-def lost(said: str) -> ClusterFault | None:
+def executors_lost(said: str) -> ClusterFault | None:
     """The fault for what Spark says where it lost a task's executor again and again, or what that had."""
     if not re.search("ExecutorLostFailure|FetchFailed|Failed to get broadcast|Failed to connect to", said):
         return None

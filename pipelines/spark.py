@@ -263,7 +263,7 @@ def storage_faults() -> Iterator[None]:
         yield
     except (PySparkException, Py4JError) as error:
         said = str(error)
-        if fault := cluster.lost(said):
+        if fault := cluster.executors_lost(said):
             raise fault from error
         if "No space left on device" in said:
             raise StorageFault("no space left on the disk of the lake or of the temporary folder") from error

@@ -195,7 +195,7 @@ def test_the_embedded_server_is_no_source_for_a_cluster(lakehouse: Lake) -> None
     ],
 )
 def test_a_lost_executor_is_told_from_a_file_that_is_gone(said: str, lost: str | None) -> None:
-    fault = cluster_of.lost(said)
+    fault = cluster_of.executors_lost(said)
     assert fault is None if lost is None else lost in str(fault)
 
 
