@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -212,11 +212,7 @@ def read(
             yield from _as_built(settings, futures, totals, built, call.run)
         except BaseException as error:
             stop.set()
-            _end(
-                (pool, control),
-                server,
-                executors().cancel if executors.cache_info().currsize else partial(hang_up, server),
-            )
+            _end((pool, control), server, executors().cancel if executors.cache_info().currsize else None)
             for name, path in set(submitted.values()):
                 if name not in built:
                     _sweep(path, call.run, [])
@@ -275,9 +271,9 @@ def _as_built(
             built.add(name)
 
 
-def _end(pools: tuple[ThreadPoolExecutor, ...], server: Postgres, give_up: Callable[[], None]) -> None:
-    """Waits until no query runs. One may begin after a cancel, so they are cancelled until all have ended; where that
-    does not help, whoever waits for the server is made to `give_up`."""
+def _end(pools: tuple[ThreadPoolExecutor, ...], server: Postgres, give_up: Callable[[], None] | None) -> None:
+    """Waits until no query runs. One may begin after a cancel, so they are cancelled until all have ended; a server
+    that does not answer is hung up on, and executors that wait for it are made to `give_up`."""
     for executor in pools:
         executor.shutdown(wait=False, cancel_futures=True)
     ended = threading.Event()
@@ -288,7 +284,9 @@ def _end(pools: tuple[ThreadPoolExecutor, ...], server: Postgres, give_up: Calla
 
     def leave() -> None:
         while not ended.wait(CANCEL_SECONDS):
-            give_up()
+            hang_up(server)
+            if give_up:
+                give_up()
 
     with ThreadPoolExecutor(2) as enders:
         enders.submit(ask)

@@ -233,7 +233,8 @@ class Executors:
 
     def cancel(self) -> None:
         """Ends what still reads, with its connection."""
-        self._context.cancelJobGroup(self._group)
+        with suppress(Exception):  # the JVM may be gone, and its executors with it
+            self._context.cancelJobGroup(self._group)
 
 
 def _read(task: Task) -> "Part | Fault":
