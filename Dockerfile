@@ -30,7 +30,7 @@ FROM packages AS trained
 COPY . .
 RUN chown lakehouse .jars
 USER lakehouse
-RUN .venv/bin/python -m pipelines.archive
+RUN .venv/bin/python -m pipelines.commands.prepare
 
 FROM base AS lakehouse
 COPY --from=packages /app/.venv .venv

@@ -23,7 +23,7 @@ from bench.rivals import Way
 from bench.rounds import rounds
 from bench.source import home, one, running, source
 from conf.settings import PROJECT, Postgres
-from pipelines.errors import Fault
+from pipelines.core.errors import Fault
 
 RESULTS, DOCUMENT = Path(__file__).with_name("results"), PROJECT / "docs" / "performance.md"
 

@@ -7,9 +7,9 @@ from bench import check
 from bench.rivals import Way
 from bench.rounds import Numbers, empty_lake, filled, tell
 from bench.source import Source, execute, settle
-from pipelines import catalogue
-from pipelines.seed import ddl
-from pipelines.sql import quoted
+from pipelines.core import catalogue
+from pipelines.core.sql import quoted
+from pipelines.seed.postgres import ddl
 
 NEWEST = """
 INSERT INTO {0}.movimento (id, {1}) SELECT (SELECT max(id) FROM {0}.movimento) + row_number() OVER (ORDER BY id), {1}

@@ -15,10 +15,11 @@ import psycopg2
 from pydantic import SecretStr
 
 from conf.settings import Postgres, load
-from pipelines import catalogue, embedded
-from pipelines.connection import dsn
-from pipelines.report import Report
-from pipelines.seed import seed
+from pipelines.core import catalogue
+from pipelines.core.console import Report
+from pipelines.seed.postgres import seed
+from pipelines.sources.postgres import embedded
+from pipelines.sources.postgres.connection import dsn
 
 ACCESS = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import duckdb
 
-from pipelines import catalogue
-from pipelines.content import stored
+from pipelines.core import catalogue
+from pipelines.lake.versions import stored
 from tests.conftest import Lake
 
 PARENTS = {

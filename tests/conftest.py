@@ -21,12 +21,13 @@ from psycopg2.extensions import connection as Connection
 from pyspark.sql import DataFrame, SparkSession
 
 from conf.settings import PROJECT, Postgres, Settings, load
-from pipelines import embedded, records
-from pipelines.connection import dsn
-from pipelines.lake import LAYERS
-from pipelines.report import Report
-from pipelines.run import run_layers
-from pipelines.spark import session
+from pipelines.core.console import Report
+from pipelines.core.names import LAYERS
+from pipelines.lake import run_log, runs
+from pipelines.run.layers import run_layers
+from pipelines.sources.postgres import embedded
+from pipelines.sources.postgres.connection import dsn
+from pipelines.spark.session import session
 
 # `make test` tries the same few examples every time; `make test-long` new ones, and many.
 hypothesis.settings.register_profile("short", max_examples=1, derandomize=True, database=None)
@@ -167,8 +168,8 @@ class Lake:
             os.utime(half, (at, at))
         return half.rename(path)
 
-    def last(self, layer: str) -> records.Run:
-        run = records.last_run(self.settings().layer_path(layer), self.domain)
+    def last(self, layer: str) -> runs.Run:
+        run = run_log.last_run(self.settings().layer_path(layer), self.domain)
         assert run is not None
         return run
 

@@ -40,48 +40,50 @@ class Point:
 
 
 POINTS = {
-    "bronze, snapshot taken, nothing read": Point("bronze", "pipelines.bronze:plans"),
-    "bronze, a file half written": Point("bronze", "pipelines.reader:shaped", nth=2),
-    "bronze, files written, not proved": Point("bronze", "pipelines.proof:evidence", "before", 2, long=True),
-    "bronze, proved, not committed": Point("bronze", "pipelines.lake:commit_files", "before"),
-    "bronze, half of the tables committed": Point("bronze", "pipelines.lake:commit_files", nth=2),
-    "bronze, committed, not recorded": Point("bronze", "pipelines.records:record", "before", long=True),
-    "bronze, recorded": Point("bronze", "pipelines.records:record", complete=True, keyed=True),
-    "silver, Spark wrote, files not in place": Point("silver", "pipelines.spark:write_parquet"),
-    "silver, files in place, not proved": Point("silver", "pipelines.proof:evidence", "before", 3, long=True),
-    "silver, half of the tables committed": Point("silver", "pipelines.lake:commit_files", nth=4, long=True),
-    "silver, rules written, not the run": Point("silver", "pipelines.records:_append", keyed=True, long=True),
-    "gold, rows written, no CSV": Point("gold", "pipelines.export:draft", "before"),
-    "gold, CSV written, not read back": Point("gold", "pipelines.export:read_back", "before", long=True),
-    "gold, committed, CSV not renamed": Point("gold", "pipelines.lake:commit_files"),
-    "gold, CSV renamed, not recorded": Point("gold", "pipelines.records:record", "before"),
-    "gold, recorded": Point("gold", "pipelines.records:record", complete=True, keyed=True),
-    "bronze, batch written, not committed": Point("bronze", "pipelines.lake:commit_changes", "before", keyed=True),
+    "bronze, snapshot taken, nothing read": Point("bronze", "pipelines.bronze.job:plans"),
+    "bronze, a file half written": Point("bronze", "pipelines.sources.postgres.reader:shaped", nth=2),
+    "bronze, files written, not proved": Point("bronze", "pipelines.lake.staging:evidence", "before", 2, long=True),
+    "bronze, proved, not committed": Point("bronze", "pipelines.lake.delta:commit_files", "before"),
+    "bronze, half of the tables committed": Point("bronze", "pipelines.lake.delta:commit_files", nth=2),
+    "bronze, committed, not recorded": Point("bronze", "pipelines.lake.run_log:record", "before", long=True),
+    "bronze, recorded": Point("bronze", "pipelines.lake.run_log:record", complete=True, keyed=True),
+    "silver, Spark wrote, files not in place": Point("silver", "pipelines.spark.frames:write_parquet"),
+    "silver, files in place, not proved": Point("silver", "pipelines.lake.staging:evidence", "before", 3, long=True),
+    "silver, half of the tables committed": Point("silver", "pipelines.lake.delta:commit_files", nth=4, long=True),
+    "silver, rules written, not the run": Point("silver", "pipelines.lake.run_log:_append", keyed=True, long=True),
+    "gold, rows written, no CSV": Point("gold", "pipelines.export.csv:draft", "before"),
+    "gold, CSV written, not read back": Point("gold", "pipelines.export.csv:read_back", "before", long=True),
+    "gold, committed, CSV not renamed": Point("gold", "pipelines.lake.delta:commit_files"),
+    "gold, CSV renamed, not recorded": Point("gold", "pipelines.lake.run_log:record", "before"),
+    "gold, recorded": Point("gold", "pipelines.lake.run_log:record", complete=True, keyed=True),
+    "bronze, batch written, not committed": Point(
+        "bronze", "pipelines.lake.delta:commit_changes", "before", keyed=True
+    ),
     "bronze, half of the batches committed": Point(
-        "bronze", "pipelines.lake:commit_changes", nth=2, keyed=True, long=True
+        "bronze", "pipelines.lake.delta:commit_changes", nth=2, keyed=True, long=True
     ),
     "silver, a file written again, not proved": Point(
-        "silver", "pipelines.changes:_proved", "before", 2, keyed=True, long=True
+        "silver", "pipelines.lake.changes:_proved", "before", 2, keyed=True, long=True
     ),
-    "silver, half of the changes committed": Point("silver", "pipelines.lake:commit_changes", nth=3, keyed=True),
-    "gold, a commit half written": Point("gold", "pipelines.lake:_described", keyed=True),
-    "gold, changes committed, CSV not renamed": Point("gold", "pipelines.lake:commit_changes", keyed=True),
+    "silver, half of the changes committed": Point("silver", "pipelines.lake.delta:commit_changes", nth=3, keyed=True),
+    "gold, a commit half written": Point("gold", "pipelines.lake.delta:_described", keyed=True),
+    "gold, changes committed, CSV not renamed": Point("gold", "pipelines.lake.delta:commit_changes", keyed=True),
     "one table brought back, others not": Point(
-        "bronze", "pipelines.records:restore", first="bronze, half of the tables committed"
+        "bronze", "pipelines.lake.run_log:restore", first="bronze, half of the tables committed"
     ),
-    "restore, half of the tables": Point("restore", "pipelines.records:restore", nth=2),
-    "maintain, some files removed": Point("maintain", "pipelines.maintain:remove", nth=2),
-    "maintain, compacted, not recorded": Point("maintain", "pipelines.lake:commit_changes"),
+    "restore, half of the tables": Point("restore", "pipelines.lake.run_log:restore", nth=2),
+    "maintain, some files removed": Point("maintain", "pipelines.commands.maintain:remove", nth=2),
+    "maintain, compacted, not recorded": Point("maintain", "pipelines.lake.delta:commit_changes"),
 }
 # Of a stream, which takes files in micro-batches, the second of which is killed where the first is the same step.
 STREAM_POINTS = {
-    "nothing taken": Point("stream", "pipelines.intake:waiting", nth=2, long=True),
-    "rows written, not committed": Point("stream", "pipelines.landing:take", long=True),
-    "half of the tables committed": Point("stream", "pipelines.lake:commit_files", nth=2, long=True),
-    "files recorded, not the run": Point("stream", "pipelines.records:_append_of", nth=2),
-    "bronze recorded": Point("stream", "pipelines.records:record", nth=4, long=True),
-    "silver recorded": Point("stream", "pipelines.records:record", nth=5, long=True),
-    "gold recorded, Spark not told": Point("stream", "pipelines.records:record", nth=6, long=True),
+    "nothing taken": Point("stream", "pipelines.bronze.files:waiting", nth=2, long=True),
+    "rows written, not committed": Point("stream", "pipelines.sources.files.landing:take", long=True),
+    "half of the tables committed": Point("stream", "pipelines.lake.delta:commit_files", nth=2, long=True),
+    "files recorded, not the run": Point("stream", "pipelines.lake.run_log:_append_of", nth=2),
+    "bronze recorded": Point("stream", "pipelines.lake.run_log:record", nth=4, long=True),
+    "silver recorded": Point("stream", "pipelines.lake.run_log:record", nth=5, long=True),
+    "gold recorded, Spark not told": Point("stream", "pipelines.lake.run_log:record", nth=6, long=True),
 }
 
 
@@ -119,7 +121,7 @@ def arm(point: Point, happens: Callable[[], None]) -> None:
         return result
 
     # In each module that has imported it by name, too.
-    importlib.import_module("pipelines.targets")
+    importlib.import_module("pipelines.cli.targets")
     for used in [one for key, one in sys.modules.items() if key.startswith("pipelines")]:
         if getattr(used, name, None) is true:
             setattr(used, name, wrapped)
@@ -138,13 +140,23 @@ def shared_session(_: Settings, **__: object) -> Iterator[SparkSession]:
 
 
 if __name__ == "__main__":
-    from pipelines.__main__ import main
+    from pipelines.cli.main import main
 
-    for module in ("bronze", "silver", "gold", "export", "maintain", "history", "spark", "intake", "stream"):
+    for module in (
+        "bronze.job",
+        "silver.job",
+        "gold.job",
+        "export.csv",
+        "commands.maintain",
+        "commands.history",
+        "spark.session",
+        "bronze.files",
+        "commands.stream",
+    ):
         importlib.import_module(f"pipelines.{module}")
-    sys.modules["pipelines.maintain"].MANY = 1  # type: ignore[attr-defined]  # the tables are small
+    sys.modules["pipelines.commands.maintain"].MANY = 1  # type: ignore[attr-defined]  # the tables are small
     if GATEWAY in os.environ:
-        sys.modules["pipelines.spark"].session = shared_session  # type: ignore[attr-defined]
+        sys.modules["pipelines.spark.session"].session = shared_session  # type: ignore[attr-defined]
     if point := (POINTS | STREAM_POINTS).get(sys.argv[1]):
         arm(point, {"kill": kill, "error": error, "full": full}[sys.argv[2]])
     code = main(sys.argv[3:])

@@ -25,7 +25,7 @@ import psutil
 import pytest
 
 from conf.settings import PROJECT, Postgres
-from pipelines import errors
+from pipelines.core import errors
 from tests.conftest import clean_environment, connection_settings, execute, fresh_database
 from tests.docker_server import docker_server
 

@@ -9,10 +9,12 @@ from pyspark.sql import DataFrame, SparkSession
 
 from conf.contract import Column, Pii, Table, is_summed
 from conf.settings import PROJECT
-from pipelines import catalogue, fake, quality
-from pipelines.arrow import arrow_type
-from pipelines.lake import LAYERS
-from pipelines.quality import Parent
+from pipelines.core import catalogue
+from pipelines.core.names import LAYERS
+from pipelines.lake.schema import arrow_type
+from pipelines.seed import fake
+from pipelines.silver import checks as silver_checks
+from pipelines.silver.checks import Parent
 from tools.check_transforms import places
 
 ENTRIES = [entry for layer in LAYERS for entry in catalogue.entries(layer)]
@@ -109,12 +111,12 @@ def test_every_rule_can_be_asked_and_no_two_have_one_name(spark: SparkSession, e
     table = entry.table
     frame = empty(spark, table).selectExpr("*", "CAST(NULL AS string) AS _rescued")
     parents = {
-        column.name: Parent(quality.parents(empty(spark, ref.table), empty(spark, ref.table), ref))
+        column.name: Parent(silver_checks.parents(empty(spark, ref.table), empty(spark, ref.table), ref))
         for column, ref in table.references
     }
-    checks = quality.checks(table, parents)
-    judged = quality.judge(quality.without_copies(frame), table, parents, checks)
-    assert quality.quarantined(judged, table, checks, 1).collect() == []
+    checks = silver_checks.checks(table, parents)
+    judged = silver_checks.judge(silver_checks.without_copies(frame), table, parents, checks)
+    assert silver_checks.quarantined(judged, table, checks, 1).collect() == []
     names = [check.name for check in checks]
     assert len(names) == len(set(names))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conf.settings import PROJECT
-from pipelines import embedded
+from pipelines.sources.postgres import embedded
 from tests.conftest import clean_environment
 from tests.test_readme import shell_lines
 

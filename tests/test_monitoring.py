@@ -11,7 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from conf.settings import PROJECT
-from pipelines.metrics import CALL, LAKE
+from pipelines.notify.metrics import CALL, LAKE
 
 MONITORING = PROJECT / "deploy/monitoring"
 PROMTOOL = shutil.which("promtool")

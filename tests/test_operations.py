@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conf.settings import NAMES, PROJECT, SECRETS, load
-from pipelines.__main__ import parse, read_env
+from pipelines.cli.main import parse, read_env
 
 DEPLOY = PROJECT / "deploy"
 PAGE = (PROJECT / "docs/operations.md").read_text("utf-8")

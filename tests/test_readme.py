@@ -3,8 +3,8 @@
 import re
 
 from conf.settings import NAMES, PROJECT
-from pipelines import errors
-from pipelines.__main__ import TARGETS
+from pipelines.cli.main import TARGETS
+from pipelines.core import errors
 
 README = (PROJECT / "README.md").read_text("utf-8")
 MAKE_TARGETS = set(re.findall(r"^\.PHONY: (.*)$", (PROJECT / "Makefile").read_text(), re.M)[0].split())

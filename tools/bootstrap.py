@@ -148,8 +148,8 @@ def fetch_jars() -> None:
 
 
 def prepare_spark() -> None:
-    """Lets pipelines/archive.py lay out the classes that Spark loads, unless that is done. Nothing depends on it."""
-    done = subprocess.run([PYTHON, "-m", "pipelines.archive"], cwd=PROJECT)
+    """Lets pipelines/commands/prepare.py lay out the classes that Spark loads, unless that is done. Nothing depends on it."""
+    done = subprocess.run([PYTHON, "-m", "pipelines.commands.prepare"], cwd=PROJECT)
     if done.returncode:
         say("Spark could not be prepared; it will start some seconds slower")
 

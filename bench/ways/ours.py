@@ -14,11 +14,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gold.cartoes import movimento_flat
-from pipelines import records, spark
-from pipelines.__main__ import main as command_line
-from pipelines.__main__ import read_settings
-from pipelines.publish import export
-from pipelines.report import Report
+from pipelines.cli.main import main as command_line
+from pipelines.cli.main import read_settings
+from pipelines.core.console import Report
+from pipelines.export.publish import export
+from pipelines.lake import run_log
+from pipelines.spark import session as spark_session
 
 NAMES = {"bronze": "bronze", "silver": "silver", "gold": "gold_csv"}  # gold writes the CSV, too
 Span = tuple[datetime, datetime]
@@ -34,7 +35,7 @@ def main(words: list[str]) -> int:
     settings = read_settings([])
     print(json.dumps({"start": sum((end - begin).total_seconds() for begin, end in starts)}))
     for layer in words:
-        run = records.last_run(settings.layer_path(layer), "cartoes")
+        run = run_log.last_run(settings.layer_path(layer), "cartoes")
         assert code or run is not None
         if run:
             aside = 0.0 if layer == "bronze" else sum(common(start, (run.started, run.finished)) for start in starts)
@@ -43,7 +44,7 @@ def main(words: list[str]) -> int:
 
 
 def csv() -> int:
-    from pipelines import duck  # noqa: F401 - imported before the clock starts, as in a run
+    # MOVER
 
     with Report() as report:
         settings, began = read_settings([]), time.monotonic()
@@ -56,7 +57,7 @@ def bronze_alone() -> int:
     """`make bronze`: no session starts beside it."""
     os.environ["LAKEHOUSE_ROOT"] = f"{os.environ['LAKEHOUSE_ROOT']}/alone"
     code = command_line(["bronze"])
-    run = records.last_run(read_settings([]).bronze_path, "cartoes")
+    run = run_log.last_run(read_settings([]).bronze_path, "cartoes")
     print(json.dumps({"bronze_alone": (run.finished - run.started).total_seconds()} if run else {}))
     return code
 
@@ -64,7 +65,7 @@ def bronze_alone() -> int:
 def watched() -> list[Span]:
     """From when to when sessions start from now on."""
     starts: list[Span] = []
-    session = spark.session
+    session = spark_session.session
 
     @contextmanager
     def timed(*given: Any, **named: Any) -> Iterator[object]:
@@ -73,7 +74,7 @@ def watched() -> list[Span]:
             starts.append((began, datetime.now(UTC)))
             yield started
 
-    spark.session = timed  # type: ignore[assignment]
+    spark_session.session = timed  # type: ignore[assignment]
     return starts
 
 

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 import conf
 from conf.settings import PROJECT, Postgres
-from pipelines import embedded
+from pipelines.sources.postgres import embedded
 from tests.conftest import Cli
 from tools import env
 

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from conf.settings import PROJECT
-from pipelines import catalogue, gold, records
-from pipelines.errors import QualityFault
+from pipelines.core import catalogue
+from pipelines.core.errors import QualityFault
+from pipelines.gold import proof
+from pipelines.lake import run_log
 from tests.conftest import Lake
 
 REAL = PROJECT.parent / "shared/data/condominio"
@@ -59,7 +61,7 @@ def oracle(folder: Path) -> tuple[dict[str, list[tuple[Any, ...]]], tuple[int, i
 
 def reported(lakehouse: Lake) -> tuple[dict[str, list[tuple[Any, ...]]], tuple[int, int]]:
     rows = {table.name: (table, lakehouse.table("gold", table.name)) for table in catalogue.of("gold", "condominio")}
-    rules = records.read_rules(lakehouse.settings().silver_path, lakehouse.last("silver"))
+    rules = run_log.read_rules(lakehouse.settings().silver_path, lakehouse.last("silver"))
     failed = {rule.rule: rule.failed for rule in rules if rule.table == "transacoes"}
     return {
         name: [tuple(row.values()) for row in sorted(some, key=lambda row: tuple(row[key] for key in table.keys))]
@@ -103,7 +105,7 @@ def test_a_join_that_loses_or_multiplies_rows_ends_the_run_and_the_old_gold_stay
 ) -> None:
     made_up(condominio, random.Random(4))
     condominio.run()
-    before, true = condominio.last("gold"), gold.transformed
+    before, true = condominio.last("gold"), proof.transformed
     for wrong, said in (
         (lambda rows: rows.where("morador_id <> 1"), "transacoes does not add up to the rows of silver.transacoes"),
         (
@@ -117,7 +119,7 @@ def test_a_join_that_loses_or_multiplies_rows_ends_the_run_and_the_old_gold_stay
             made = true(entry, inputs)
             return wrong(made).select(made.columns) if entry.table.name == "transacoes_por_morador" else made
 
-        monkeypatch.setattr(gold, "transformed", transformed)
+        monkeypatch.setattr(proof, "transformed", transformed)
         with pytest.raises(QualityFault, match=said):
             condominio.run("gold", full="transacoes_por_morador")
         assert condominio.last("gold") == before

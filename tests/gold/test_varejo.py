@@ -14,7 +14,7 @@ import pytest
 
 from bronze.varejo import person, product, sales_order_detail, sales_order_header
 from conf.settings import PROJECT
-from pipelines import catalogue
+from pipelines.core import catalogue
 from tests.condominio import everything
 from tests.conftest import Lake
 

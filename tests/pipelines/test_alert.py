@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.outcome import Outcome, tell
+from pipelines.notify.outcome import Outcome
+from pipelines.notify.outlets import tell
 from tests.condominio import PARENTS, SALES, drop_all
 from tests.conftest import Cli, Lake, clean_environment
 
@@ -138,7 +139,7 @@ def test_a_webhook_that_is_not_there_changes_no_exit_code(cli: Cli) -> None:
 
 
 def test_a_webhook_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.alert.PATIENCE", 0.2)
+    monkeypatch.setattr("pipelines.notify.alert.PATIENCE", 0.2)
     never = threading.Event()
     lakehouse = Lake(tmp_path, None, None)  # type: ignore[arg-type]
     with listening(lambda _: never.wait(20) or 200) as hook:
@@ -147,8 +148,8 @@ def test_a_webhook_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkey
         assert tell(settings, outcome(3)) == [
             "the alert was not sent to LAKEHOUSE_ALERT__WEBHOOK_URL: it cannot be reached, TimeoutError"
         ]
-        monkeypatch.setattr("pipelines.alert.PATIENCE", 20)
-        monkeypatch.setattr("pipelines.alert.LIMIT", 0.2)
+        monkeypatch.setattr("pipelines.notify.alert.PATIENCE", 20)
+        monkeypatch.setattr("pipelines.notify.alert.LIMIT", 0.2)
         assert tell(settings, outcome(3)) == [
             "the alert was not sent to LAKEHOUSE_ALERT__WEBHOOK_URL: it took too long"
         ]
@@ -160,7 +161,7 @@ def test_whatever_goes_wrong_while_it_is_told_is_a_warning_without_its_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lakehouse = Lake(tmp_path, None, None)  # type: ignore[arg-type]
-    monkeypatch.setattr("pipelines.alert._send", lambda *_: 1 / 0)
+    monkeypatch.setattr("pipelines.notify.alert._send", lambda *_: 1 / 0)
     settings = lakehouse.settings(ALERT__WEBHOOK_URL=f"http://127.0.0.1:1/{SECRET}")
     assert tell(settings, outcome(3)) == ["alert: ZeroDivisionError"]
 
@@ -289,8 +290,8 @@ def test_a_failure_is_told_without_the_keys_that_the_command_line_names(cli: Cli
 
 def test_who_wants_to_know_nothing_pays_nothing(cli: Cli) -> None:
     script = (
-        "import sys; from pipelines.__main__ import main; code = main(['silver']);"
-        "sys.exit(code if not {'pipelines.alert', 'pipelines.metrics', 'urllib.request'} & set(sys.modules) else 99)"
+        "import sys; from pipelines.cli.main import main; code = main(['silver']);"
+        "sys.exit(code if not {'pipelines.notify.alert', 'pipelines.notify.metrics', 'urllib.request'} & set(sys.modules) else 99)"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=cli.folder, env=clean_environment(cli.folder))
     assert done.returncode == 4

@@ -11,7 +11,7 @@ import pyspark
 import pytest
 
 from conf.settings import PROJECT
-from pipelines import archive
+from pipelines.spark import class_data_archive
 from tests.conftest import clean_environment
 
 
@@ -32,67 +32,67 @@ def submitted(options: str, folder: Path) -> tuple[int, list[str], bool]:
 
 
 def test_a_damaged_archive_is_left_out_without_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    true = archive.archive()
+    true = class_data_archive.archive()
     assert true is not None and true.stat().st_size, "set-up makes it"
-    assert submitted(archive.options(), tmp_path) == (0, [], True)
+    assert submitted(class_data_archive.options(), tmp_path) == (0, [], True)
     folder = tmp_path / "with a blank"
     folder.mkdir()
-    monkeypatch.setattr(archive, "JARS", folder)
+    monkeypatch.setattr(class_data_archive, "JARS", folder)
     size = true.stat().st_size
-    copy = folder / f"spark-{archive._key()}-{size}.jsa"
+    copy = folder / f"spark-{class_data_archive._key()}-{size}.jsa"
     shutil.copyfile(true, copy)
-    assert str(copy) in archive.options()
-    assert submitted(archive.options(), tmp_path) == (0, [], True)
+    assert str(copy) in class_data_archive.options()
+    assert submitted(class_data_archive.options(), tmp_path) == (0, [], True)
     for place in (0, 100_000, size // 2, size - 5000):
         with copy.open("r+b") as file:
             file.seek(place)
             kept = file.read(100)
             file.seek(place)
             file.write(bytes(255 - byte for byte in kept))
-        assert submitted(archive.options(), tmp_path) == (0, [], False), place
+        assert submitted(class_data_archive.options(), tmp_path) == (0, [], False), place
         with copy.open("r+b") as file:
             file.seek(place)
             file.write(kept)
     os.truncate(copy, size // 2)
-    assert archive.options() == ""
+    assert class_data_archive.options() == ""
 
 
 def test_other_jars_or_another_java_want_another_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "JARS", tmp_path)
+    monkeypatch.setattr(class_data_archive, "JARS", tmp_path)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     (tmp_path / "one.jar").write_bytes(b"1")
     (tmp_path / "release").write_text("JAVA_VERSION=17.0.1")
-    assert archive.make(partial(Path.write_text, data="classes"))
-    first = archive.archive()
-    assert first is not None and str(first) in archive.options()
+    assert class_data_archive.make(partial(Path.write_text, data="classes"))
+    first = class_data_archive.archive()
+    assert first is not None and str(first) in class_data_archive.options()
     os.utime(tmp_path / "one.jar", (1, 1))
-    assert (archive.archive(), archive.options()) == (None, "")
-    assert archive.make(partial(Path.write_text, data="more classes")) and not first.exists()
+    assert (class_data_archive.archive(), class_data_archive.options()) == (None, "")
+    assert class_data_archive.make(partial(Path.write_text, data="more classes")) and not first.exists()
     (tmp_path / "release").write_text("JAVA_VERSION=17.0.2\n")
-    assert (archive.archive(), archive.options()) == (None, "")
+    assert (class_data_archive.archive(), class_data_archive.options()) == (None, "")
 
 
 def test_an_image_that_cuts_times_to_seconds_keeps_its_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "JARS", tmp_path)
+    monkeypatch.setattr(class_data_archive, "JARS", tmp_path)
     jar = tmp_path / "one.jar"
     jar.touch()
     os.utime(jar, ns=(1_700_000_000_999_999_999,) * 2)
-    assert archive.make(partial(Path.write_text, data="classes"))
-    made = archive.archive()
+    assert class_data_archive.make(partial(Path.write_text, data="classes"))
+    made = class_data_archive.archive()
     os.utime(jar, (1_700_000_000,) * 2)
-    assert made is not None and archive.archive() == made
+    assert made is not None and class_data_archive.archive() == made
 
 
 def test_a_training_that_fails_is_not_tried_at_each_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "JARS", tmp_path)
+    monkeypatch.setattr(class_data_archive, "JARS", tmp_path)
 
     def fails(file: Path) -> None:
         file.write_bytes(b"half an archive")
         raise RuntimeError
 
-    assert not archive.make(fails)
+    assert not class_data_archive.make(fails)
     (left,) = tmp_path.iterdir()
-    assert (archive.archive(), archive.options(), left.stat().st_size) == (left, "", 0)
+    assert (class_data_archive.archive(), class_data_archive.options(), left.stat().st_size) == (left, "", 0)
 
 
 TWICE = """

@@ -10,10 +10,10 @@ import pytest
 from deltalake import DeltaTable
 
 from conf.settings import Postgres, load
-from pipelines import bronze
-from pipelines.errors import SourceFault, StorageFault
-from pipelines.pg_types import read_as
-from pipelines.source import Relation, SourceColumn
+from pipelines.bronze import job as bronze_job
+from pipelines.core.errors import SourceFault, StorageFault
+from pipelines.sources.postgres.relations import Relation, SourceColumn
+from pipelines.sources.postgres.types import read_as
 from tests.conftest import Lake, execute, query
 
 # The source as the statement's ER diagram draws it, types as loose as they come, no constraint.
@@ -95,8 +95,8 @@ def test_everything_that_is_wrong_with_the_source_is_named_before_anything_is_wr
 
 
 def test_a_table_larger_than_one_range_arrives_whole(lakehouse: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bronze, "SMALL_BYTES", 8192)
-    monkeypatch.setattr(bronze, "RANGE_BYTES", 8192)
+    monkeypatch.setattr(bronze_job, "SMALL_BYTES", 8192)
+    monkeypatch.setattr(bronze_job, "RANGE_BYTES", 8192)
     execute(
         lakehouse.address,
         *LOOSE,
@@ -134,7 +134,7 @@ def test_views_and_partitioned_tables_are_read_too(lakehouse: Lake) -> None:
 def test_all_tables_are_of_one_moment(lakehouse: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer adds a card and its movement in one transaction after the snapshot was taken: neither arrives."""
     execute(lakehouse.address, *LOOSE)
-    plans = bronze.plans
+    plans = bronze_job.plans
 
     def plans_then_write(*arguments):  # type: ignore[no-untyped-def]
         made = plans(*arguments)
@@ -144,7 +144,7 @@ def test_all_tables_are_of_one_moment(lakehouse: Lake, monkeypatch: pytest.Monke
         )
         return made
 
-    monkeypatch.setattr(bronze, "plans", plans_then_write)
+    monkeypatch.setattr(bronze_job, "plans", plans_then_write)
     lakehouse.run("bronze")
     assert lakehouse.table("bronze", "cartao") == lakehouse.table("bronze", "movimento") == []
     monkeypatch.undo()
@@ -174,7 +174,7 @@ def test_what_a_snapshot_does_not_keep_out_waits_until_all_is_read(
         "ALTER TABLE conta RENAME TO contas",
         "CREATE MATERIALIZED VIEW conta AS SELECT * FROM contas",
     )
-    plans = bronze.plans
+    plans = bronze_job.plans
 
     def plans_then_disturb(*arguments):  # type: ignore[no-untyped-def]
         made = plans(*arguments)
@@ -182,7 +182,7 @@ def test_what_a_snapshot_does_not_keep_out_waits_until_all_is_read(
             execute(lakehouse.address, "SET lock_timeout = '100ms'", disturbance)
         return made
 
-    monkeypatch.setattr(bronze, "plans", plans_then_disturb)
+    monkeypatch.setattr(bronze_job, "plans", plans_then_disturb)
     lakehouse.run("bronze")
     assert len(lakehouse.table("bronze", "movimento")) == 100
 
@@ -285,7 +285,7 @@ def test_comments_of_the_contract_are_in_the_table_and_bronze_is_private(lakehou
 @pytest.mark.parametrize("size", [0, 1, 8192, 9 * 2**20, 70 * 2**20, 500 * 2**20])
 def test_ranges_cover_every_page_once(size: int, readers: int) -> None:
     relation = Relation(1, "s", "t", (), size, size // 8192)
-    conditions = bronze.ranges(relation, readers)
+    conditions = bronze_job.ranges(relation, readers)
     for page in {0, 1, relation.pages // 2, relation.pages, relation.pages + 5}:
         assert sum(inside(condition, page) for condition in conditions) == 1
 

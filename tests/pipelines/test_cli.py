@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from conf.settings import PROJECT, Postgres
-from pipelines import catalogue
-from pipelines.report import Report
-from pipelines.seed import seed
+from pipelines.core import catalogue
+from pipelines.core.console import Report
+from pipelines.seed.postgres import seed
 from tests.conftest import Cli, Lake, clean_environment, connected, connection_settings, execute, query
 
 NASTY_PASSWORD = "@:/?#%&' \"çé\\${HOME}"

@@ -16,15 +16,17 @@ import psutil
 import pytest
 
 from conf.settings import Postgres
-from pipelines import catalogue, lake, probe
-from pipelines import cluster as cluster_of
-from pipelines.basis import software
-from pipelines.errors import ClusterFault, QualityFault, UsageFault
-from pipelines.lake import LAYERS
-from pipelines.records import TableRun
-from pipelines.report import Report
-from pipelines.run import run_layers
-from pipelines.seed import seed
+from pipelines.core import catalogue
+from pipelines.core.console import Report
+from pipelines.core.errors import ClusterFault, QualityFault, UsageFault
+from pipelines.core.identity import software
+from pipelines.core.names import LAYERS
+from pipelines.lake import delta
+from pipelines.lake.runs import TableRun
+from pipelines.run.layers import run_layers
+from pipelines.seed.postgres import seed
+from pipelines.spark import cluster as spark_cluster
+from pipelines.spark import worker as spark_worker
 from tests.cluster import Cluster, cluster, hosts, kill
 from tests.conftest import BRIEF, Lake, connection_settings, execute, query
 from tests.pipelines.test_kill import BANK, family, gone, start
@@ -92,7 +94,7 @@ def same(one: Lake, other: Lake) -> None:
         tables, others = one.last(layer).tables, other.last(layer).tables
         assert list(map(rows, tables)) == list(map(rows, others))
         path = one.settings().layer_path(layer) / "cartoes"
-        named = {Path(file) for table in tables for file in lake.file_paths(path / table.name, table.version)}
+        named = {Path(file) for table in tables for file in delta.file_paths(path / table.name, table.version)}
         assert set(path.rglob("part-*.parquet")) == named
     assert one.csv == other.csv
 
@@ -195,7 +197,7 @@ def test_the_embedded_server_is_no_source_for_a_cluster(lakehouse: Lake) -> None
     ],
 )
 def test_a_lost_executor_is_told_from_a_file_that_is_gone(said: str, lost: str | None) -> None:
-    fault = cluster_of.executors_lost(said)
+    fault = spark_cluster.executors_lost(said)
     assert fault is None if lost is None else lost in str(fault)
 
 
@@ -235,9 +237,9 @@ def test_executors_are_missed_only_by_work_that_waits_for_them(
         "LOOK": 0.01,
         "PATIENCE": 0.1,
     }.items():
-        monkeypatch.setattr(cluster_of, name, value)
+        monkeypatch.setattr(spark_cluster, name, value)
     settings, idle = lakehouse.settings(SPARK__CONF='{"spark.sql.shuffle.partitions": "4"}'), Idle(*jobs)
-    with pytest.raises(becomes), cluster_of.watched(idle, settings):  # type: ignore[arg-type]
+    with pytest.raises(becomes), spark_cluster.watched(idle, settings):  # type: ignore[arg-type]
         assert idle.cancelled.wait(0.5) == bool(jobs)
         raise error
 
@@ -256,15 +258,15 @@ def test_a_run_is_stopped_while_a_master_does_not_speak(lakehouse: Lake) -> None
         assert time.monotonic() - began < 10
 
 
-def asked(**given: object) -> probe.Asked:
+def asked(**given: object) -> spark_worker.Asked:
     wanted: dict[str, object] = {"packages": {}, "software": software(""), "folders": (), "source": None}
-    return probe.Asked(**(wanted | given))  # type: ignore[arg-type]
+    return spark_worker.Asked(**(wanted | given))  # type: ignore[arg-type]
 
 
 def test_a_worker_says_what_it_lacks(tmp_path: Path, server: Postgres) -> None:
     folder = tmp_path / "bronze/.probe"
     folder.mkdir(parents=True)
-    (folder / probe.MARK).touch()
+    (folder / spark_worker.MARK).touch()
     wrong = {
         "": asked(packages={"pyarrow": pytest.importorskip("pyarrow").__version__}, folders=(str(folder),)),
         "has pyarrow": asked(packages={"pyarrow": "1.0"}),
@@ -275,9 +277,9 @@ def test_a_worker_says_what_it_lacks(tmp_path: Path, server: Postgres) -> None:
         "cannot reach PostgreSQL at /nowhere": asked(source=("/nowhere", 5432)),
     }
     for text, one in wrong.items():
-        _, lacking = probe.look(one)
+        _, lacking = spark_worker.look(one)
         assert len(lacking) == bool(text) and all(text in said for said in lacking)
-    assert probe.look(asked(source=(server.host, server.port)))[1] == []
+    assert spark_worker.look(asked(source=(server.host, server.port)))[1] == []
 
 
 @pytest.mark.long

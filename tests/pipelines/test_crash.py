@@ -15,12 +15,12 @@ import pytest
 from pyspark.sql import SparkSession
 
 from conf.settings import Postgres
-from pipelines import lake, records
-from pipelines.history import restore
-from pipelines.lake import LAYERS
-from pipelines.maintain import maintain
-from pipelines.records import Run
-from pipelines.report import Report
+from pipelines.commands.maintain import maintain
+from pipelines.commands.restore import restore
+from pipelines.core.console import Report
+from pipelines.core.names import LAYERS
+from pipelines.lake import delta, run_log
+from pipelines.lake.runs import Run
 from tests.conftest import Lake, clean_environment, connection_settings, execute, fresh_database
 from tests.crash import DISK, GATEWAY, POINTS
 from tests.pipelines.test_run import agree, fill
@@ -106,9 +106,9 @@ def state(lakehouse: Lake) -> State:
     settings = lakehouse.settings()
     seen: State = {}
     for layer in LAYERS:
-        run = records.last_run(settings.layer_path(layer), "cartoes")
+        run = run_log.last_run(settings.layer_path(layer), "cartoes")
         assert run is not None
-        records.check(layer, settings.layer_path(layer), run)
+        run_log.check(layer, settings.layer_path(layer), run)
         seen[layer] = run
     return seen
 
@@ -130,7 +130,7 @@ def content(seen: State) -> dict[str, object]:
 def heads(lakehouse: Lake) -> bool:
     """Whether each table's head is the version that the last run recorded."""
     return all(
-        lake.version(lakehouse.settings().layer_path(layer) / "cartoes" / table.name) == table.version
+        delta.version(lakehouse.settings().layer_path(layer) / "cartoes" / table.name) == table.version
         for layer, run in state(lakehouse).items()
         for table in run.tables
     )
@@ -165,12 +165,12 @@ def leftovers(lakehouse: Lake) -> list[Path]:
     named: set[Path] = set()
     for layer in LAYERS:
         path = settings.layer_path(layer)
-        for run in records.read_runs(path):
+        for run in run_log.read_runs(path):
             for table in run.tables:
-                named |= {file for file, _ in lake.actions(path / run.domain / table.name, table.version)}
-        for name in (records.RUNS, records.QUALITY):
-            if (head := lake.version(path / name)) is not None:
-                named |= {file for file, _ in lake.actions(path / name, head)}
+                named |= {file for file, _ in delta.actions(path / run.domain / table.name, table.version)}
+        for name in (run_log.RUNS, run_log.QUALITY):
+            if (head := delta.version(path / name)) is not None:
+                named |= {file for file, _ in delta.actions(path / name, head)}
     found = [*(lakehouse.folder / "lake").rglob("*.parquet"), *(lakehouse.folder / "lake").rglob(".*.*.*")]
     return [*(path for path in found if path not in named), *(lakehouse.folder / "export").glob(".*")]
 

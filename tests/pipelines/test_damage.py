@@ -14,10 +14,10 @@ from pyspark.sql import SparkSession
 
 from conf.settings import Postgres
 from gold.cartoes import movimento_flat
-from pipelines import lake, records
-from pipelines.errors import StorageFault
-from pipelines.publish import export
-from pipelines.report import Report
+from pipelines.core.console import Report
+from pipelines.core.errors import StorageFault
+from pipelines.export.publish import export
+from pipelines.lake import delta, run_log
 from tests.conftest import Cli, Lake, connection_settings, execute, fresh_database
 from tests.pipelines.test_run import fill
 
@@ -44,7 +44,7 @@ def log(table: Path, version: int) -> Path:
 
 
 def data(table: Path) -> Path:
-    return Path(lake.file_paths(table, lake.version(table) or 0)[0])
+    return Path(delta.file_paths(table, delta.version(table) or 0)[0])
 
 
 def cut(file: Path) -> None:
@@ -161,7 +161,7 @@ def test_other_layers_and_the_export_look_before_they_trust_too(layer: str, hurt
     ids=["empty", "missing", "cut off", "the last run missing", "another table"],
 )
 def test_a_damaged_record_of_the_runs_is_named(damage: Callable[[Path], object], said: str, hurt: Lake) -> None:
-    runs = hurt.settings().silver_path / records.RUNS
+    runs = hurt.settings().silver_path / run_log.RUNS
     if damage is other_table:
         shutil.rmtree(runs)
         write_deltalake(runs, pa.table({"x": [1]}))
@@ -179,7 +179,7 @@ def test_after_the_mend_that_the_message_names_the_lake_is_whole_and_numbers_ris
     shutil.rmtree(settings.silver_path)
     before = hurt.csv
     hurt.run("silver", "gold")
-    run = records.last_run(settings.silver_path, "cartoes")
+    run = run_log.last_run(settings.silver_path, "cartoes")
     assert hurt.csv == before and run is not None and run.run == 4
 
 
@@ -194,7 +194,7 @@ def test_a_table_that_is_not_ours_is_not_overwritten(lakehouse: Lake) -> None:
     ):
         lakehouse.run("silver")
     assert {path: stat for path, stat in tree(theirs).items() if path in before} == before
-    assert lake.version(theirs) == 0
+    assert delta.version(theirs) == 0
 
 
 def test_a_read_only_lake_is_exit_five_and_names_the_folder(healthy: Lake, tmp_path: Path) -> None:

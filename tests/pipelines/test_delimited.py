@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from conf.contract import Csv
 from conf.settings import PROJECT
-from pipelines import delimited
-from pipelines.delimited import Bad, Row, rows
+from pipelines.sources.files import delimited
+from pipelines.sources.files.delimited import Bad, Row, rows
 
 REAL = PROJECT.parent / "shared" / "data"  # real exports, where somebody has them
 PLAIN = Csv()

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from conf.settings import PROJECT, load
-from pipelines import basis, catalogue
-from pipelines.domains import in_use, is_there, named, ready
-from pipelines.errors import UsageFault
-from pipelines.report import Report
+from pipelines.core import catalogue, identity
+from pipelines.core.console import Report
+from pipelines.core.errors import UsageFault
+from pipelines.sources.domains import in_use, is_there, named, ready
 from tests.conftest import clean_environment
 
 BRONZE = '''"""Water readings as their files have them. One row per line."""
@@ -96,10 +96,10 @@ def test_a_fourth_domain_is_three_files_and_no_other_edit(tmp_path: Path) -> Non
 def test_a_new_domain_does_not_have_the_others_built_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("conf", "bronze", "silver", "gold", "pipelines", "requirements"):
         shutil.copytree(PROJECT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(basis, "PROJECT", tmp_path)
+    monkeypatch.setattr(identity, "PROJECT", tmp_path)
 
     def known() -> list[str]:
-        return [basis.software.__wrapped__(domain) for domain in ("cartoes", "varejo")]
+        return [identity.software.__wrapped__(domain) for domain in ("cartoes", "varejo")]
 
     cards, retail = known()
     assert cards != retail
@@ -129,7 +129,7 @@ def test_a_table_that_cannot_be_found_or_imported_is_named(tmp_path: Path, file:
 
 
 def test_domains_are_named_or_those_whose_source_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.embedded.home", lambda: tmp_path / "none")
+    monkeypatch.setattr("pipelines.sources.postgres.embedded.home", lambda: tmp_path / "none")
     settings, _ = load({}, base=tmp_path)
     assert catalogue.domains() == ("cartoes", "condominio", "varejo")
     assert named("") == () and named("varejo, cartoes") == ("cartoes", "varejo")

@@ -13,9 +13,9 @@ import psycopg2
 import pytest
 
 from conf.settings import PROJECT, Postgres
-from pipelines import embedded
-from pipelines.connection import dsn
-from pipelines.errors import LockedFault, SourceFault
+from pipelines.core.errors import LockedFault, SourceFault
+from pipelines.sources.postgres import embedded
+from pipelines.sources.postgres.connection import dsn
 from tests.conftest import query
 
 
@@ -33,7 +33,7 @@ def test_it_listens_on_no_port_and_its_folder_is_private(server: Postgres, serve
 
 def test_a_server_whose_owner_was_killed_is_stopped_and_its_data_stay(folder: Path) -> None:
     holder = (
-        "import sys, time; from pathlib import Path; from pipelines import embedded\n"
+        "import sys, time; from pathlib import Path; from pipelines.sources.postgres import embedded\n"
         "with embedded.server(Path(sys.argv[1])):\n"
         "    print('up', flush=True); time.sleep(600)"
     )

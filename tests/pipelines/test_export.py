@@ -7,7 +7,9 @@ import duckdb
 import pytest
 
 from gold.cartoes.movimento_flat import TABLE
-from pipelines import export, gold, lake
+from pipelines.export import csv as export_csv
+from pipelines.gold import proof
+from pipelines.lake import delta, folders
 from tests.conftest import ALL, Lake, execute
 from tests.pipelines.test_follow import keyed, last
 from tests.pipelines.test_run import agree
@@ -16,8 +18,8 @@ __all__ = ["keyed"]
 
 
 def files_of(settings: Any) -> list[str]:
-    path = lake.table_path(settings.gold_path, TABLE)
-    return lake.file_paths(path, lake.version(path) or 0)
+    path = folders.table_path(settings.gold_path, TABLE)
+    return delta.file_paths(path, delta.version(path) or 0)
 
 
 CUTS = (
@@ -37,10 +39,10 @@ def test_the_csv_is_the_same_bytes_however_gold_is_cut(keyed: Lake, tmp_path: Pa
             for file, where in zip(made, cut, strict=True):
                 rows = f"SELECT * FROM read_parquet({files_of(settings)}) WHERE {where} ORDER BY {order}"
                 duckdb.sql(f"COPY ({rows}) TO '{file}' (ROW_GROUP_SIZE 2048)")
-            assert [len(group) for group in export._segments(TABLE, made)] == groups
-            with export.draft(settings, TABLE, made) as draft:
+            assert [len(group) for group in export_csv._segments(TABLE, made)] == groups
+            with export_csv.draft(settings, TABLE, made) as draft:
                 assert draft.temporary.read_bytes() == csv, (cut, order)
-                assert (draft.rows, draft.sha256) == (200, lake.sha256(draft.temporary))
+                assert (draft.rows, draft.sha256) == (200, folders.sha256(draft.temporary))
     assert [path.name for path in settings.export_path.iterdir()] == ["movimento_flat.csv"]
 
 
@@ -49,13 +51,13 @@ def test_rows_that_come_last_are_written_behind_the_csv_of_the_run_before_if_it_
 ) -> None:
     """A tampered CSV, a row in the middle and a changed row make it whole; the bytes are always those of a fresh one."""
     written: list[int] = []
-    segments = export._segments
+    segments = export_csv._segments
 
     def counted(table: Any, files: list[str]) -> list[list[str]]:
         written.append(sum(duckdb.sql(f"SELECT count(*) FROM '{file}'").fetchall()[0][0] for file in files))
         return segments(table, files)
 
-    monkeypatch.setattr(export, "_segments", counted)
+    monkeypatch.setattr(export_csv, "_segments", counted)
     new = "INSERT INTO movimento VALUES ({}, 7.25, 'novo', '2024-05-01', 3)"
     file = keyed.folder / "export/movimento_flat.csv"
     for statement, expected in (
@@ -69,8 +71,8 @@ def test_rows_that_come_last_are_written_behind_the_csv_of_the_run_before_if_it_
         execute(keyed.address, *statement)
         keyed.run()
         assert written.pop() == expected, statement
-        assert last(keyed, "gold").csv_sha256 == lake.sha256(file)
-        with export.draft(keyed.settings(), TABLE, files_of(keyed.settings())) as draft:
+        assert last(keyed, "gold").csv_sha256 == folders.sha256(file)
+        with export_csv.draft(keyed.settings(), TABLE, files_of(keyed.settings())) as draft:
             assert draft.temporary.read_bytes() == keyed.csv
         written.clear()
     file.write_bytes(file.read_bytes().replace(b"novo", b"nove", 1))
@@ -84,14 +86,14 @@ def test_small_tables_that_do_not_fit_into_memory_are_joined_without_a_broadcast
 ) -> None:
     """Half a gigabyte is for all else; of the one megabyte that is left, a broadcast may be a third."""
     plans = list[str]()
-    transformed = gold.transformed
+    transformed = proof.transformed
 
     def noted(*arguments: Any) -> Any:
         frame = transformed(*arguments)
         plans.append(frame._jdf.queryExecution().optimizedPlan().toString())
         return frame
 
-    monkeypatch.setattr(gold, "transformed", noted)
+    monkeypatch.setattr(proof, "transformed", noted)
     keyed.spark.conf.set("spark.sql.autoBroadcastJoinThreshold", "-1")
     try:
         keyed.run("gold", full=ALL, SPARK__DRIVER_MEMORY="513m")
@@ -108,6 +110,6 @@ def test_small_tables_that_do_not_fit_into_memory_are_joined_without_a_broadcast
 def test_gold_is_compared_with_silvers_rows_where_another_engine_made_its_checksums(
     keyed: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gold, "HASHING", "another")
+    monkeypatch.setattr(proof, "HASHING", "another")
     keyed.run("gold", full=ALL)
     assert agree(keyed) == 200

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from conf.settings import Postgres
-from pipelines import catalogue, fake
-from pipelines.errors import SourceFault
-from pipelines.report import Report
-from pipelines.seed import seed
+from pipelines.core import catalogue
+from pipelines.core.console import Report
+from pipelines.core.errors import SourceFault
+from pipelines.seed import fake
+from pipelines.seed.postgres import seed
 from tests.conftest import Lake, execute, query
 
 TABLES = catalogue.of("bronze", "cartoes")

@@ -12,14 +12,17 @@ import pytest
 
 from bronze.condominio import imoveis
 from conf.contract import Column, Csv, Files, Reference, Table
-from pipelines import catalogue, intake, lake, landing, records
-from pipelines.content import stored
-from pipelines.errors import ContractFault, QualityFault, SourceFault
-from pipelines.history import restore
-from pipelines.maintain import maintain
-from pipelines.reconcile import reconcile
-from pipelines.report import Report
-from pipelines.run import run_layers
+from pipelines.bronze import files as bronze_files
+from pipelines.commands.maintain import maintain
+from pipelines.commands.reconcile.reconcile import reconcile
+from pipelines.commands.restore import restore
+from pipelines.core import catalogue
+from pipelines.core.console import Report
+from pipelines.core.errors import ContractFault, QualityFault, SourceFault
+from pipelines.lake import delta, folders, run_log
+from pipelines.lake.versions import stored
+from pipelines.run.layers import run_layers
+from pipelines.sources.files import landing
 from tests.condominio import NAMES, PARENTS, SALES, drop_all, everything, some_files
 from tests.conftest import Cli, Lake
 
@@ -107,7 +110,7 @@ def test_an_unquoted_comma_of_the_last_column_is_kept_and_counted(condominio: La
         "Rua do Sol, 7",
         "Rua da Lua",
     ]
-    rules = {rule.rule: rule for rule in records.read_rules(settings.silver_path, condominio.last("silver"))}
+    rules = {rule.rule: rule for rule in run_log.read_rules(settings.silver_path, condominio.last("silver"))}
     assert (rules["endereco is quoted where it has a ,"].failed, rules["line:unreadable"].failed) == (1, 0)
 
 
@@ -219,7 +222,7 @@ def test_many_small_files_do_not_stay_many_data_files(condominio: Lake, capsys: 
         condominio.drop(f"transacoes_{number}.csv", SALES + f"1,1,2024-03-01,{number}.00\n", 20 + number)
         settings = condominio.run("bronze")
     path = settings.bronze_path / "condominio" / "transacoes"
-    assert len(lake.file_paths(path, condominio.last("bronze").table("transacoes").version)) < 9
+    assert len(delta.file_paths(path, condominio.last("bronze").table("transacoes").version)) < 9
     with Report() as report:
         maintain(settings, report)
     condominio.run()
@@ -277,11 +280,11 @@ def test_reconcile_finds_a_row_of_bronze_that_is_not_what_its_file_has(
             os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
     drop_all(condominio)
-    monkeypatch.setattr(intake, "take", wrong)
+    monkeypatch.setattr(bronze_files, "take", wrong)
     settings = condominio.run("bronze")
-    taken = {one.name: one.sha256 for one in records.read_files(settings.bronze_path, "condominio")}
-    true_hash = lake.sha256(condominio.folder / "landing/condominio/imoveis.csv")
-    monkeypatch.setattr("pipelines.landing_check.hashed", lambda file: taken[file.name])
+    taken = {one.name: one.sha256 for one in run_log.read_files(settings.bronze_path, "condominio")}
+    true_hash = folders.sha256(condominio.folder / "landing/condominio/imoveis.csv")
+    monkeypatch.setattr("pipelines.commands.reconcile.with_files.hashed", lambda file: taken[file.name])
     assert taken["imoveis.csv"] != true_hash
     with pytest.raises(QualityFault, match="1 difference"):
         agreed(condominio, capsys)
@@ -331,14 +334,14 @@ def test_a_file_that_changes_just_before_it_is_read_again_leaves_bronze_as_it_wa
 ) -> None:
     drop_all(condominio)
     condominio.run("bronze")
-    before, true = condominio.table("bronze", "imoveis"), intake.waiting
+    before, true = condominio.table("bronze", "imoveis"), bronze_files.waiting
 
     def waiting(*arguments: Any, **named: Any) -> Any:
         found = true(*arguments, **named)
         condominio.drop("imoveis.csv", PARENTS["imoveis.csv"].replace("Casa", "Xasa"))
         return found
 
-    monkeypatch.setattr(intake, "waiting", waiting)
+    monkeypatch.setattr(bronze_files, "waiting", waiting)
     with pytest.raises(SourceFault, match=r"imoveis\.csv changed while it was read"):
         condominio.run("bronze", full="imoveis")
     assert condominio.table("bronze", "imoveis") == before

@@ -10,15 +10,17 @@ from pyspark.sql import DataFrame
 
 from conf.contract import Column
 from gold.cartoes import movimento_flat
-from pipelines import catalogue, lake, records, run
-from pipelines.errors import QualityFault, UsageFault
-from pipelines.history import restore
-from pipelines.lake import LAYERS
-from pipelines.maintain import maintain
-from pipelines.reconcile import reconcile
-from pipelines.report import Report
-from pipelines.shell import create_views
-from pipelines.targets import full_tables
+from pipelines.cli.targets import full_tables
+from pipelines.commands.maintain import maintain
+from pipelines.commands.reconcile.reconcile import reconcile
+from pipelines.commands.restore import restore
+from pipelines.commands.shell import create_views
+from pipelines.core import catalogue
+from pipelines.core.console import Report
+from pipelines.core.errors import QualityFault, UsageFault
+from pipelines.core.names import LAYERS
+from pipelines.lake import delta, folders, run_log, runs
+from pipelines.run import begin
 from silver.cartoes import associado
 from tests.conftest import Cli, Lake, connection_settings, execute
 from tests.pipelines.test_run import agree
@@ -36,14 +38,14 @@ def keyed(lakehouse: Lake) -> Lake:
 def versions(lakehouse: Lake) -> dict[str, int | None]:
     settings = lakehouse.settings()
     return {
-        f"{layer}.{table.name}": lake.version(settings.layer_path(layer) / "cartoes" / table.name)
+        f"{layer}.{table.name}": delta.version(settings.layer_path(layer) / "cartoes" / table.name)
         for layer in LAYERS
         for table in last(lakehouse, layer).tables
     }
 
 
-def last(lakehouse: Lake, layer: str) -> records.Run:
-    found = records.last_run(lakehouse.settings().layer_path(layer), "cartoes")
+def last(lakehouse: Lake, layer: str) -> runs.Run:
+    found = run_log.last_run(lakehouse.settings().layer_path(layer), "cartoes")
     assert found is not None
     return found
 
@@ -59,7 +61,7 @@ def test_a_run_writes_only_what_changed_and_nothing_where_nothing_did(
     stat = file.stat()
     keyed.spark, spark = None, keyed.spark  # type: ignore[assignment]
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.spark.session", lambda *_, **__: pytest.fail("Spark was started for nothing"))
+        patch.setattr("pipelines.spark.session.session", lambda *_, **__: pytest.fail("Spark was started for nothing"))
         capsys.readouterr()
         keyed.run()
     keyed.spark = spark
@@ -71,8 +73,8 @@ def test_a_run_writes_only_what_changed_and_nothing_where_nothing_did(
         stat.st_ino,
     )
     assert [last(keyed, layer).run for layer in LAYERS] == [2, 2, 2]
-    assert len(records.read_rules(keyed.settings().silver_path, last(keyed, "silver"))) > 10
-    assert last(keyed, "gold").csv_sha256 == lake.sha256(file)
+    assert len(run_log.read_rules(keyed.settings().silver_path, last(keyed, "silver"))) > 10
+    assert last(keyed, "gold").csv_sha256 == folders.sha256(file)
 
     # A member's name reaches each movement that shows it, and nothing between is written.
     execute(keyed.address, "UPDATE associado SET nome = 'Eva' WHERE id = 3")
@@ -169,7 +171,7 @@ def test_the_history_has_every_version_from_when_to_when(keyed: Lake, monkeypatc
     rename("Duda")
     keyed.run()
     assert shown() == ["Ana", "Bia", "Cris", "Duda now"] and shown(99) == ["New"]
-    began = [one.started for one in records.read_runs(keyed.settings().bronze_path) if one.kind == "run"]
+    began = [one.started for one in run_log.read_runs(keyed.settings().bronze_path) if one.kind == "run"]
     assert [since for _, since, *_ in names_of(keyed, 3)] == [one.replace(tzinfo=None) for one in began]
 
     keyed.run(full="associado conta cartao movimento")  # a full build keeps it
@@ -185,7 +187,7 @@ def test_the_history_has_every_version_from_when_to_when(keyed: Lake, monkeypatc
         def now(cls, tz: Any = None) -> Any:
             return datetime.now(tz) - timedelta(days=1)
 
-    monkeypatch.setattr(run, "datetime", Yesterday)
+    monkeypatch.setattr(begin, "datetime", Yesterday)
     rename("Eva")
     keyed.run()
     assert shown()[-1] == "Eva now"

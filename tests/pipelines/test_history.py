@@ -17,13 +17,17 @@ from pyspark.sql import SparkSession
 
 from conf.settings import Postgres
 from gold.cartoes import movimento_flat
-from pipelines import history, lake, maintain, records, run
-from pipelines.errors import StorageFault, UsageFault
-from pipelines.lake import LAYERS
-from pipelines.publish import export
-from pipelines.reconcile import reconcile
-from pipelines.report import Report
-from pipelines.shell import create_views, travel
+from pipelines.commands import maintain as commands_maintain
+from pipelines.commands import restore as commands_restore
+from pipelines.commands.reconcile.reconcile import reconcile
+from pipelines.commands.shell import create_views, travel
+from pipelines.core.console import Report
+from pipelines.core.errors import StorageFault, UsageFault
+from pipelines.core.names import LAYERS
+from pipelines.export.publish import export
+from pipelines.lake import delta, run_log
+from pipelines.lake import runs as lake_runs
+from pipelines.run import begin
 from tests.conftest import Cli, Lake, connection_settings, execute, fresh_database
 from tests.pipelines.test_kill import meanwhile
 from tests.pipelines.test_run import agree, fill
@@ -56,7 +60,7 @@ def copied(three: Lake, tmp_path: Path) -> Lake:
 
 def maintained(lakehouse: Lake, **given: str) -> None:
     with Report() as report:
-        maintain.maintain(lakehouse.settings(**given), report)
+        commands_maintain.maintain(lakehouse.settings(**given), report)
 
 
 def lines(text: str) -> list[str]:
@@ -85,7 +89,7 @@ def test_a_layer_goes_back_to_a_run_as_a_new_run_with_its_csv_and_forward_again(
     assert done.returncode == 0, done.stderr
     assert "gold/4: gold is again what gold/2 left" in done.stderr
     assert copied.csv == (copied.folder / "2.csv").read_bytes() != (copied.folder / "3.csv").read_bytes()
-    last = records.last_run(settings.gold_path, "cartoes")
+    last = run_log.last_run(settings.gold_path, "cartoes")
     assert last is not None and (last.run, last.kind, last.content_of, last.upstream_run) == (4, "restore", 2, 2)
     assert (
         "gold was built from silver's run 2, the last one is 3: `make gold`"
@@ -99,11 +103,11 @@ def test_a_layer_goes_back_to_a_run_as_a_new_run_with_its_csv_and_forward_again(
 def test_what_silver_was_and_its_rules_come_back_and_the_next_run_goes_on(copied: Lake) -> None:
     settings = copied.settings()
     with Report() as report:
-        history.restore(settings, "silver/2", report)
+        commands_restore.restore(settings, "silver/2", report)
     assert [row["id_movimento"] for row in copied.table("silver", "movimento__quarantine")] == [51]
-    last = records.last_run(settings.silver_path, "cartoes")
+    last = run_log.last_run(settings.silver_path, "cartoes")
     assert last is not None
-    failed = {(rule.table, rule.rule): rule.failed for rule in records.read_rules(settings.silver_path, last)}
+    failed = {(rule.table, rule.rule): rule.failed for rule in run_log.read_rules(settings.silver_path, last)}
     assert failed["movimento", "cartao:missing"] == 1
     copied.run("gold")
     assert copied.csv == (copied.folder / "2.csv").read_bytes()
@@ -116,7 +120,7 @@ def test_what_silver_was_and_its_rules_come_back_and_the_next_run_goes_on(copied
 @pytest.mark.parametrize("word", ["", "gold", "gold/x", "gold/9", "copper/1", "3"])
 def test_a_run_that_is_none_is_said(word: str, three: Lake) -> None:
     with pytest.raises(UsageFault, match="`make history` lists them|say one of `make history`"), Report() as report:
-        history.restore(three.settings(), word, report)
+        commands_restore.restore(three.settings(), word, report)
 
 
 def test_the_shell_shows_the_last_run_and_any_kept_one(three: Lake) -> None:
@@ -154,7 +158,7 @@ def test_maintain_keeps_what_the_days_and_the_last_runs_need_and_says_what_it_fr
     assert at("silver/1") == [] and at("silver/3") != []
     assert "`make maintain` keeps the young ones" in capsys.readouterr().out
     with pytest.raises(StorageFault, match="gold/1 cannot come back: `make maintain` keeps"), Report() as report:
-        history.restore(settings, "gold/1", report)
+        commands_restore.restore(settings, "gold/1", report)
     with Report() as report:
         export(settings, (movimento_flat.TABLE,), report)
         reconcile(settings, ("cartoes",), report, copied.spark)
@@ -167,37 +171,37 @@ def _age(layer_path, but: str, days: int) -> None:  # type: ignore[no-untyped-de
     """Makes the runs of the lake older, but one: they are written anew, as they would have been then."""
     for layer in LAYERS:
         path = layer_path(layer)
-        runs = records.read_runs(path)
-        shutil.rmtree(path / records.RUNS)
+        runs = run_log.read_runs(path)
+        shutil.rmtree(path / run_log.RUNS)
         for one in runs:
             old = one if str(one.run) == but else replace(one, finished=one.finished - timedelta(days=days))
-            records.record(path, old)
+            run_log.record(path, old)
 
 
 def test_small_files_become_one_and_the_content_stays(
     copied: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings, content = copied.settings(), copied.csv
-    monkeypatch.setattr(maintain, "MANY", 1)
-    before = {layer: records.last_run(settings.layer_path(layer), "cartoes") for layer in LAYERS}
+    monkeypatch.setattr(commands_maintain, "MANY", 1)
+    before = {layer: run_log.last_run(settings.layer_path(layer), "cartoes") for layer in LAYERS}
 
     def read() -> None:
         for layer in LAYERS:
-            assert records.last_run(settings.layer_path(layer), "cartoes")
+            assert run_log.last_run(settings.layer_path(layer), "cartoes")
 
     with meanwhile(read):
         maintained(copied)
     assert "gold: movimento_flat compacted, gold/4 has them" in capsys.readouterr().out
     for layer in LAYERS:
-        was, now = before[layer], records.last_run(settings.layer_path(layer), "cartoes")
+        was, now = before[layer], run_log.last_run(settings.layer_path(layer), "cartoes")
         assert was is not None and now is not None and (now.run, now.kind, now.content_of) == (4, "compaction", 3)
         assert [table.columns for table in now.tables] == [table.columns for table in was.tables]
-        runs = settings.layer_path(layer) / records.RUNS
-        assert len(lake.actions(runs, lake.version(runs) or 0)) == 2  # one, and the compaction's own row
+        runs = settings.layer_path(layer) / run_log.RUNS
+        assert len(delta.actions(runs, delta.version(runs) or 0)) == 2  # one, and the compaction's own row
     assert "`make" not in Cli(copied.folder)("status", env=connection_settings(copied.address)).stdout
     with Report() as report:
         reconcile(settings, ("cartoes",), report, copied.spark)
-    monkeypatch.setattr(maintain, "MANY", 8)
+    monkeypatch.setattr(commands_maintain, "MANY", 8)
     copied.run()
     assert copied.csv == content
     texts = [path.read_text("utf-8") for layer in LAYERS for path in settings.layer_path(layer).rglob("*.json")]
@@ -207,7 +211,7 @@ def test_small_files_become_one_and_the_content_stays(
 def test_maintain_leaves_a_layer_without_a_complete_run_alone(lakehouse: Lake) -> None:
     fill(lakehouse)
     settings = lakehouse.run("bronze")
-    shutil.rmtree(settings.bronze_path / records.RUNS)
+    shutil.rmtree(settings.bronze_path / run_log.RUNS)
     before = sorted(settings.bronze_path.rglob("*.parquet"))
     maintained(lakehouse)
     assert sorted(settings.bronze_path.rglob("*.parquet")) == before
@@ -226,11 +230,11 @@ def test_a_month_later_a_crash_is_brought_back_and_readers_still_read(copied: La
             file.write_text("".join(json.dumps(line) + "\n" for line in said), "utf-8")
         os.utime(file, (time.time() - month,) * 2)
     path = settings.gold_path / "cartoes/movimento_flat"
-    records.restore(path, 0)  # a commit that no run recorded
+    run_log.restore(path, 0)  # a commit that no run recorded
     create_views(settings, copied.spark)
     assert copied.spark.sql("SELECT count(*) FROM gold.movimento_flat").collect()[0][0] == 16
     with Report() as report:
-        history.restore(settings, "gold/2", report)
+        commands_restore.restore(settings, "gold/2", report)
     assert copied.csv == (copied.folder / "2.csv").read_bytes()
     copied.run()
     assert agree(copied) == 16
@@ -248,14 +252,14 @@ def test_whatever_the_clock_says_numbers_and_versions_rise(lakehouse: Lake, monk
             def now(cls, tz=None, moment=moment):  # type: ignore[no-untyped-def]
                 return moment
 
-        monkeypatch.setattr(run, "datetime", Clock)
+        monkeypatch.setattr(begin, "datetime", Clock)
         execute(lakehouse.address, f"UPDATE movimento SET des_transacao = 'noite {number}' WHERE id = 1")
         lakehouse.run("bronze")
-        last = records.last_run(settings.bronze_path, "cartoes")
+        last = run_log.last_run(settings.bronze_path, "cartoes")
         assert last is not None and (last.run, last.table("movimento").version) == (number, number - 1)
         assert lakehouse.table("bronze", "movimento")[1]["des_transacao"] == f"noite {number}"
         maintained(lakehouse)
-        records.check("bronze", settings.bronze_path, last)
+        run_log.check("bronze", settings.bronze_path, last)
     lakehouse.run("silver", "gold")
     agree(lakehouse)
 
@@ -263,15 +267,15 @@ def test_whatever_the_clock_says_numbers_and_versions_rise(lakehouse: Lake, monk
 def test_a_hundred_commits_later_the_log_has_a_checkpoint_and_is_still_looked_at(tmp_path: Path) -> None:
     moment = datetime(2024, 1, 2, tzinfo=UTC)
     for number in range(1, 104):
-        records.record(tmp_path, records.Run(number, "", "teste", None, "", "", moment, moment))
-    log = tmp_path / records.RUNS / "_delta_log"
-    assert list(log.glob("*.checkpoint.parquet")) and len(records.read_runs(tmp_path)) == 103
+        run_log.record(tmp_path, lake_runs.Run(number, "", "teste", None, "", "", moment, moment))
+    log = tmp_path / run_log.RUNS / "_delta_log"
+    assert list(log.glob("*.checkpoint.parquet")) and len(run_log.read_runs(tmp_path)) == 103
     for version in range(50):
         (log / f"{version:020d}.json").unlink()  # as Delta's own clean-up does
-    assert len(records.read_runs(tmp_path)) == 103
+    assert len(run_log.read_runs(tmp_path)) == 103
     (log / f"{60:020d}.json").unlink()
     with pytest.raises(StorageFault, match=r"_delta_log/0{18}60.json is missing"):
-        records.read_runs(tmp_path)
+        run_log.read_runs(tmp_path)
 
 
 def test_maintain_touches_no_table_that_is_not_ours(copied: Lake) -> None:
@@ -289,7 +293,7 @@ def test_the_run_before_the_last_stays_however_long_ago_it_was(copied: Lake) -> 
     _age(settings.layer_path, "3", days=90)
     maintained(copied)
     with Report() as report:
-        history.restore(settings, "gold/2", report)
+        commands_restore.restore(settings, "gold/2", report)
     assert copied.csv == (copied.folder / "2.csv").read_bytes()
 
 
@@ -297,6 +301,6 @@ def test_a_run_with_plain_card_numbers_does_not_come_back_unasked_and_folders_st
     settings = copied.run("silver", "gold", CARD_NUMBERS="plain")
     copied.run("silver", "gold")
     with pytest.raises(UsageFault, match="gold/4 has plain card numbers"), Report() as report:
-        history.restore(copied.settings(), "gold/4", report)
+        commands_restore.restore(copied.settings(), "gold/4", report)
     assert b"4111111111111111" not in copied.csv
     assert [settings.layer_path(layer).stat().st_mode & 0o777 for layer in LAYERS] == [0o700] * 3

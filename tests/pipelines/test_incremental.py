@@ -12,14 +12,18 @@ import pytest
 from pyspark.sql import SparkSession
 
 from conf.settings import Postgres
-from pipelines import basis, bronze, catalogue, changes, embedded, follow_bronze, lake, records
-from pipelines.changes import TECHNICAL, count
-from pipelines.content import stored
-from pipelines.duck import engine
-from pipelines.maintain import maintain
-from pipelines.records import Run
-from pipelines.report import Report
-from pipelines.source import Snapshot
+from pipelines.bronze import incremental as bronze_incremental
+from pipelines.bronze import job as bronze_job
+from pipelines.commands.maintain import maintain
+from pipelines.core import catalogue, identity
+from pipelines.core.console import Report
+from pipelines.lake import delta, full_build, run_log
+from pipelines.lake.changes import TECHNICAL
+from pipelines.lake.engine import count, engine, listed
+from pipelines.lake.runs import Run
+from pipelines.lake.versions import stored
+from pipelines.sources.postgres import embedded, fingerprint
+from pipelines.sources.postgres.snapshot import Snapshot
 from tests.conftest import Lake, connected, execute, query
 
 SOURCE = (
@@ -51,14 +55,14 @@ def source(lakehouse: Lake) -> Lake:
 
 
 def last(lakehouse: Lake) -> Run:
-    run = records.last_run(lakehouse.settings().bronze_path, "cartoes")
+    run = run_log.last_run(lakehouse.settings().bronze_path, "cartoes")
     assert run is not None
     return run
 
 
 def how(lakehouse: Lake, *layers: str) -> dict[str, str]:
     """What the last run did with each table of its own."""
-    runs = [records.last_run(lakehouse.settings().layer_path(layer), "cartoes") for layer in layers or ("bronze",)]
+    runs = [run_log.last_run(lakehouse.settings().layer_path(layer), "cartoes") for layer in layers or ("bronze",)]
     return {table.name: table.how for run in runs if run for table in run.tables if not table.is_beside}
 
 
@@ -76,7 +80,7 @@ def as_a_full_load(lakehouse: Lake) -> None:
         for table in catalogue.of("bronze", "cartoes"):
             one = stored(lakehouse.settings().bronze_path, mine, table)
             full = stored(other.settings().bronze_path, theirs, table)
-            names = changes.listed(name for name in full.types if name not in TECHNICAL)
+            names = listed(name for name in full.types if name not in TECHNICAL)
             for a, b in ((one, full), (full, one)):
                 left = count(db, f"(SELECT {names} FROM {a.sql} EXCEPT ALL SELECT {names} FROM {b.sql})")
                 assert left == 0, (table.name, how(lakehouse))
@@ -230,8 +234,8 @@ def test_a_transaction_that_commits_later_with_lower_ids_is_not_lost(source: Lak
 
 
 def test_many_batches_are_folded_into_one_snapshot(source: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow_bronze, "BATCHES", 4)
-    monkeypatch.setattr(follow_bronze, "SHARE", 9)
+    monkeypatch.setattr(bronze_incremental, "BATCHES", 4)
+    monkeypatch.setattr(bronze_incremental, "SHARE", 9)
     seen = []
     for night in range(7):
         execute(
@@ -244,7 +248,7 @@ def test_many_batches_are_folded_into_one_snapshot(source: Lake, monkeypatch: py
         as_a_full_load(source)
     assert max(seen) == 4 and min(seen[4:]) == 1
     path = source.settings().bronze_path / "cartoes/associado"
-    assert len(lake.actions(path, last(source).table("associado").version)) < 10
+    assert len(delta.actions(path, last(source).table("associado").version)) < 10
 
 
 def test_full_and_tables_build_whole_what_they_name_under_the_same_snapshot(source: Lake) -> None:
@@ -265,7 +269,7 @@ def test_each_table_is_loaded_whole_once_in_a_while_and_never_a_night_late(sourc
 
     def why(hours: float) -> str:
         assert done.full_at is not None
-        return basis.whole(settings, done, False, done.full_at + timedelta(hours=hours))
+        return full_build.whole(settings, done, False, done.full_at + timedelta(hours=hours))
 
     assert [bool(why(hours)) for hours in (0, 59, 61, 999, -1)] == [False, False, True, True, True]
     assert why(72) == "LAKEHOUSE_FULL_DAYS=3 have passed"
@@ -275,8 +279,8 @@ def test_what_the_source_counts_otherwise_is_loaded_whole_and_said(
     source: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As if a change could hide from `xmin`: the rows found are not all."""
-    monkeypatch.setattr(bronze, "newer", lambda _: "id = -1")
-    monkeypatch.setattr(basis, "newer", lambda _: "id = -1")
+    monkeypatch.setattr(bronze_job, "newer", lambda _: "id = -1")
+    monkeypatch.setattr(fingerprint, "newer", lambda _: "id = -1")
     for statement, said in (
         (
             "UPDATE movimento SET vlr_transacao = 2 WHERE id = 1",
@@ -299,7 +303,7 @@ def test_zeros_of_both_signs_odd_names_and_wide_numbers_survive_batches_folds_an
     source: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What a source brings along is written again by another engine than the one that read it."""
-    monkeypatch.setattr(follow_bronze, "BATCHES", 2)
+    monkeypatch.setattr(bronze_incremental, "BATCHES", 2)
     execute(
         source.address,
         """ALTER TABLE associado ADD filename text DEFAULT 'f', ADD _file int, ADD peso double precision DEFAULT 0,
@@ -318,7 +322,7 @@ def test_zeros_of_both_signs_odd_names_and_wide_numbers_survive_batches_folds_an
         assert how(source)["associado"].endswith("written, 0 deleted"), how(source)
         as_a_full_load(source)
     assert last(source).table("associado").batches < 4
-    monkeypatch.setattr("pipelines.maintain.MANY", 1)
+    monkeypatch.setattr("pipelines.commands.maintain.MANY", 1)
     with Report() as report:
         maintain(source.settings(), report)
     assert "other values" not in capsys.readouterr().out
@@ -333,7 +337,7 @@ def test_zeros_of_both_signs_odd_names_and_wide_numbers_survive_batches_folds_an
 def test_this_software_and_what_it_is_pinned_to_are_part_of_what_a_load_rests_on(
     source: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(basis, "software", lambda domain: f"another of {domain}")
+    monkeypatch.setattr(identity, "software", lambda domain: f"another of {domain}")
     source.run("bronze")
     assert set(how(source).values()) == {"whole: this software changed"}
 
@@ -356,11 +360,11 @@ def moment(xids: str, after: str = "0/10") -> Snapshot:
 def test_a_snapshot_that_may_not_see_what_the_last_one_saw_is_known(was: str, now: str, back: str) -> None:
     now_, run = datetime.now(UTC), None
     run = Run(1, "x", "d", None, "s", was, now_, now_, position="0/10")
-    said = basis.went_back(run, moment(now))
+    said = fingerprint.went_back(run, moment(now))
     assert back in said and bool(said) == bool(back)
-    assert "older" in basis.went_back(run, moment(now, "0/F"))
-    assert basis.went_back(replace(run, position="1/0"), moment(was, "0/FFFFFFFF"))
-    assert basis.newer(was).endswith(f"'{int(was.split(':')[0]) % 2**32}'::xid))")
+    assert "older" in fingerprint.went_back(run, moment(now, "0/F"))
+    assert fingerprint.went_back(replace(run, position="1/0"), moment(was, "0/FFFFFFFF"))
+    assert fingerprint.newer(was).endswith(f"'{int(was.split(':')[0]) % 2**32}'::xid))")
 
 
 def test_a_user_who_may_not_ask_which_server_it_is_reads_all(source: Lake) -> None:

@@ -20,11 +20,11 @@ from pyspark.sql import SparkSession
 
 from conf.settings import Postgres
 from gold.cartoes import movimento_flat
-from pipelines import lake, records
-from pipelines.duck import engine
-from pipelines.publish import export
-from pipelines.report import Report
-from pipelines.signals import held_back
+from pipelines.core.console import Report
+from pipelines.core.signals import held_back
+from pipelines.export.publish import export
+from pipelines.lake import delta, run_log
+from pipelines.lake.engine import engine
 from tests.conftest import Lake, clean_environment, connection_settings, execute, query
 from tests.pipelines.test_run import agree
 
@@ -102,15 +102,15 @@ def look(lakehouse: Lake) -> None:
     if file.exists():
         rows = list(csv.DictReader(io.StringIO(file.read_text("utf-8"), newline="")))
         assert sum(Decimal(row["vlr_transacao_movimento"]) for row in rows) == TOTAL
-    run = records.last_run(settings.gold_path, "cartoes")
+    run = run_log.last_run(settings.gold_path, "cartoes")
     if run is None:
         return
     done = run.table("movimento_flat")
-    files = lake.file_paths(settings.gold_path / "cartoes/movimento_flat", done.version)
+    files = delta.file_paths(settings.gold_path / "cartoes/movimento_flat", done.version)
     with engine("gold") as connection:
         sql = "SELECT count(*), sum(vlr_transacao_movimento) FROM read_parquet($files)"
         assert connection.execute(sql, {"files": files}).fetchone() == (done.rows_out, TOTAL)
-    silver = records.last_run(settings.silver_path, "cartoes")
+    silver = run_log.last_run(settings.silver_path, "cartoes")
     assert silver is not None and not any(table.set_aside for table in silver.tables)
 
 
@@ -148,7 +148,7 @@ def test_money_that_moves_while_runs_go_on_is_in_every_version_of_gold(bank: Lak
     bank.run()
     agree(bank)
     settings = bank.settings()
-    runs = records.read_runs(settings.gold_path)
+    runs = run_log.read_runs(settings.gold_path)
     assert len(runs) == 4 and runs[0].table("movimento_flat").rows_out < runs[-1].table("movimento_flat").rows_out
     for run in runs:
         assert run.table("movimento_flat").totals == {"vlr_transacao_movimento": TOTAL}
@@ -189,7 +189,7 @@ def test_of_two_processes_that_race_one_works_and_the_other_says_who(bank: Lake)
     said = [process.communicate(timeout=60)[1] for process in both]
     codes = sorted(process.returncode for process in both)
     assert codes in ([0, 0], [0, 6]), said
-    run = records.last_run(bank.settings().bronze_path, "cartoes")
+    run = run_log.last_run(bank.settings().bronze_path, "cartoes")
     assert run is not None and run.run == codes.count(0)
     if codes == [0, 6]:
         (loser,) = (text for process, text in zip(both, said, strict=True) if process.returncode == 6)
@@ -248,19 +248,19 @@ def test_a_signal_that_comes_while_a_run_is_recorded_leaves_it_recorded_and_whol
     bank: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bank.run("bronze")
-    true = records.record
+    true = run_log.record
 
     def record(*arguments):  # type: ignore[no-untyped-def]
         signal.raise_signal(signal.SIGINT)
         true(*arguments)
 
-    monkeypatch.setattr(records, "record", record)
+    monkeypatch.setattr(run_log, "record", record)
     with pytest.raises(KeyboardInterrupt):
         bank.run("bronze")
     path = bank.settings().bronze_path
-    run = records.last_run(path, "cartoes")
+    run = run_log.last_run(path, "cartoes")
     assert run is not None and run.run == 2
-    assert all(lake.version(path / "cartoes" / table.name) == table.version for table in run.tables)
+    assert all(delta.version(path / "cartoes" / table.name) == table.version for table in run.tables)
 
 
 def test_a_signal_is_heard_while_duckdb_works(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,10 @@ from deltalake import DeltaTable, write_deltalake
 
 from conf.contract import Column, Table
 from conf.settings import PROJECT, Settings, load
-from pipelines import lake, records
-from pipelines.errors import LockedFault, QualityFault, StorageFault
-from pipelines.records import Run, TableRun, Taken
+from pipelines.core import names
+from pipelines.core.errors import LockedFault, QualityFault, StorageFault
+from pipelines.lake import delta, folders, run_log, schema
+from pipelines.lake.runs import Run, TableRun, Taken
 
 NOW = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
 RUN = Run(1, "lake", "teste", None, "embedded", "1:2:", NOW, NOW, (TableRun("coisa", 0, 3, 2, 1),))
@@ -28,12 +29,12 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def test_a_recorded_run_reads_back_as_it_was_and_the_last_one_counts(tmp_path: Path) -> None:
-    assert records.read_runs(tmp_path) == [] and records.last_run(tmp_path, "teste") is None
+    assert run_log.read_runs(tmp_path) == [] and run_log.last_run(tmp_path, "teste") is None
     other = replace(RUN, run=3, domain="outro")
     for run in (RUN, replace(RUN, run=2, csv_sha256="x"), other):
-        records.record(tmp_path, run)
-    assert records.read_runs(tmp_path) == [RUN, replace(RUN, run=2, csv_sha256="x"), other]
-    assert records.last_run(tmp_path, "teste") == replace(RUN, run=2, csv_sha256="x")
+        run_log.record(tmp_path, run)
+    assert run_log.read_runs(tmp_path) == [RUN, replace(RUN, run=2, csv_sha256="x"), other]
+    assert run_log.last_run(tmp_path, "teste") == replace(RUN, run=2, csv_sha256="x")
 
 
 def test_a_table_younger_than_the_run_is_named() -> None:
@@ -45,27 +46,27 @@ def test_a_table_that_a_crash_left_ahead_is_brought_back(tmp_path: Path) -> None
     path = tmp_path / "teste/coisa"
     for value in (1, 2):
         write_deltalake(path, pa.table({"id": [value]}), mode="overwrite")
-    records.record(tmp_path, RUN)  # names version 0
-    records.bring_back(tmp_path, records.last_run(tmp_path, "teste"))
+    run_log.record(tmp_path, RUN)  # names version 0
+    run_log.bring_back(tmp_path, run_log.last_run(tmp_path, "teste"))
     assert DeltaTable(path).file_uris() == DeltaTable(path, version=0).file_uris()
-    before = lake.version(path)
-    records.bring_back(tmp_path, replace(RUN, tables=(replace(RUN.tables[0], version=before or 0),)))
-    assert lake.version(path) == before
+    before = delta.version(path)
+    run_log.bring_back(tmp_path, replace(RUN, tables=(replace(RUN.tables[0], version=before or 0),)))
+    assert delta.version(path) == before
 
 
 def test_an_empty_table_is_written_once(tmp_path: Path) -> None:
     path = tmp_path / "teste/coisa"
     path.mkdir(parents=True)
-    wide, narrow = (lake.schema_of(TABLE, more) for more in ({"_reasons": "array<string>"}, {}))
-    assert [lake.commit_files(path, TABLE, wide, []) for _ in range(3)] == [0, 0, 0]
-    assert lake.commit_files(path, TABLE, narrow, []) == 1
-    assert lake.file_paths(path, 1) == []
+    wide, narrow = (schema.schema_of(TABLE, more) for more in ({"_reasons": "array<string>"}, {}))
+    assert [delta.commit_files(path, TABLE, wide, []) for _ in range(3)] == [0, 0, 0]
+    assert delta.commit_files(path, TABLE, narrow, []) == 1
+    assert delta.file_paths(path, 1) == []
 
 
 def test_a_lake_is_one_process_at_a_time_and_a_killed_one_does_not_block(settings: Settings, tmp_path: Path) -> None:
     holder = (
-        "import sys, time; from pathlib import Path; from conf.settings import load; from pipelines import lake\n"
-        "with lake.locked(load({'LAKEHOUSE_ROOT': 'a lake'}, base=Path(sys.argv[1]))[0]):\n"
+        "import sys, time; from pathlib import Path; from conf.settings import load; from pipelines.lake import folders\n"
+        "with folders.locked(load({'LAKEHOUSE_ROOT': 'a lake'}, base=Path(sys.argv[1]))[0]):\n"
         "    print('held', flush=True); time.sleep(600)"
     )
     command = [sys.executable, "-c", holder, str(tmp_path)]
@@ -73,18 +74,18 @@ def test_a_lake_is_one_process_at_a_time_and_a_killed_one_does_not_block(setting
         assert process.stdout is not None and process.stdout.readline() == "held\n"
         with (
             pytest.raises(LockedFault, match=f"process {process.pid} on .*, since .* UTC, works on .*bronze; wait"),
-            lake.locked(settings),
+            folders.locked(settings),
         ):
             pass
         process.kill()
-    with lake.locked(settings):
+    with folders.locked(settings):
         pass
 
 
 def test_a_folder_that_cannot_be_made_is_a_storage_fault_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "lake").write_text("a file")
     settings, _ = load({}, base=tmp_path)
-    with pytest.raises(StorageFault, match=r"bronze folder .*/lake/bronze: Not a directory"), lake.locked(settings):
+    with pytest.raises(StorageFault, match=r"bronze folder .*/lake/bronze: Not a directory"), folders.locked(settings):
         pass
 
 
@@ -92,16 +93,16 @@ def test_a_folder_with_other_files_is_refused_and_its_mode_stays(settings: Setti
     settings.bronze_path.mkdir(parents=True)
     settings.bronze_path.chmod(0o755)
     (settings.bronze_path / "notes.txt").touch()
-    with pytest.raises(StorageFault, match="holds other files; name an empty one"), lake.locked(settings):
+    with pytest.raises(StorageFault, match="holds other files; name an empty one"), folders.locked(settings):
         pass
     assert settings.bronze_path.stat().st_mode & 0o777 == 0o755
 
 
 def test_the_layers_are_closed_to_others(settings: Settings) -> None:
-    with lake.locked(settings):
-        assert [settings.layer_path(layer).stat().st_mode & 0o777 for layer in lake.LAYERS] == [0o700, 0o750, 0o750]
-    with lake.locked(settings.model_copy(update={"card_numbers": "plain"})):
-        assert {settings.layer_path(layer).stat().st_mode & 0o777 for layer in lake.LAYERS} == {0o700}
+    with folders.locked(settings):
+        assert [settings.layer_path(layer).stat().st_mode & 0o777 for layer in names.LAYERS] == [0o700, 0o750, 0o750]
+    with folders.locked(settings.model_copy(update={"card_numbers": "plain"})):
+        assert {settings.layer_path(layer).stat().st_mode & 0o777 for layer in names.LAYERS} == {0o700}
 
 
 def test_a_table_that_was_brought_back_is_not_brought_back_again(tmp_path: Path) -> None:
@@ -109,8 +110,8 @@ def test_a_table_that_was_brought_back_is_not_brought_back_again(tmp_path: Path)
     for value in (1, 2):
         write_deltalake(path, pa.table({"id": [value]}), mode="overwrite")
     for _ in range(3):
-        records.bring_back(tmp_path, RUN)
-    assert lake.version(path) == 2
+        run_log.bring_back(tmp_path, RUN)
+    assert delta.version(path) == 2
 
 
 def test_files_of_runs_that_did_not_complete_are_swept_and_the_others_stay_in_order(tmp_path: Path) -> None:
@@ -118,18 +119,18 @@ def test_files_of_runs_that_did_not_complete_are_swept_and_the_others_stay_in_or
         return Taken(run, "teste", "coisa", f"{number:05d}.csv", "x", 1, NOW, number, 1, 0, "", ("cor", "ção"))
 
     def record(run: int, *numbers: int) -> None:
-        records.record(tmp_path, replace(RUN, run=run), files=[taken(run, number) for number in numbers])
+        run_log.record(tmp_path, replace(RUN, run=run), files=[taken(run, number) for number in numbers])
 
     record(1, *range(1, 20_001))
     for run in range(2, 9):
         record(run, 20_000 + run)
-    records._append_of(tmp_path / records.FILES, replace(RUN, run=9), [asdict(taken(9, 99))], records.TAKEN, "")
-    records.compact(tmp_path / records.FILES, 2)
-    assert len(records.read_files(tmp_path, "teste")) == 20_007, "a run that is not recorded has taken nothing"
+    run_log._append_of(tmp_path / run_log.FILES, replace(RUN, run=9), [asdict(taken(9, 99))], run_log.TAKEN, "")
+    run_log.compact(tmp_path / run_log.FILES, 2)
+    assert len(run_log.read_files(tmp_path, "teste")) == 20_007, "a run that is not recorded has taken nothing"
     record(9)
-    found = records.read_files(tmp_path, "teste")
+    found = run_log.read_files(tmp_path, "teste")
     assert [one.first for one in found] == [*range(1, 20_001), *range(20_002, 20_009)]
-    assert found[0] == taken(1, 1) and records.read_files(tmp_path, "outro") == []
+    assert found[0] == taken(1, 1) and run_log.read_files(tmp_path, "outro") == []
 
 
 @pytest.mark.parametrize("brief", [True, False])
@@ -138,12 +139,12 @@ def test_one_who_is_soon_done_is_waited_for_and_waits_himself(tmp_path: Path, br
     entered, leave, waited = threading.Event(), threading.Event(), threading.Event()
 
     def hold() -> None:
-        with lake.locked(settings, patient=brief):
+        with folders.locked(settings, patient=brief):
             entered.set()
             leave.wait(30)
 
     def wait() -> None:
-        with lake.locked(settings, patient=not brief):
+        with folders.locked(settings, patient=not brief):
             waited.set()
 
     holder, other = threading.Thread(target=hold), threading.Thread(target=wait)
@@ -152,7 +153,7 @@ def test_one_who_is_soon_done_is_waited_for_and_waits_himself(tmp_path: Path, br
     other.start()
     assert not waited.wait(0.3)
     if not brief:
-        with pytest.raises(LockedFault, match="wait for it to end"), lake.locked(settings):
+        with pytest.raises(LockedFault, match="wait for it to end"), folders.locked(settings):
             pass
     leave.set()
     assert waited.wait(30)

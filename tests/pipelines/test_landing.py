@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from conf.contract import Column, Csv, Files, Table
-from pipelines import landing
-from pipelines.changes import Place
-from pipelines.errors import ContractFault, SourceFault
-from pipelines.landing import arrived, new, take
-from pipelines.report import Report
+from pipelines.core.console import Report
+from pipelines.core.errors import ContractFault, SourceFault
+from pipelines.lake.changes import Place
+from pipelines.sources.files import landing
+from pipelines.sources.files.landing import arrived, new, take
 
 TABLE = Table(
     "bronze.teste.venda",

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from conf.settings import Postgres
-from pipelines import catalogue
-from pipelines.report import Report, grid
-from pipelines.seed import seed
+from pipelines.core import catalogue
+from pipelines.core.console import Report, grid
+from pipelines.seed.postgres import seed
 from tests.conftest import Cli, Lake, connection_settings, execute, query
 
 LOOKING = ("status", "quality", "history", "plan", "export", "maintain", "reconcile")

@@ -12,11 +12,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from conf.settings import Settings
-from pipelines.lake import LAYERS
-from pipelines.metrics import CALL, LAKE
-from pipelines.outcome import tell
-from pipelines.report import Report
-from pipelines.stream import Batches
+from pipelines.commands.stream import Batches
+from pipelines.core.console import Report
+from pipelines.core.names import LAYERS
+from pipelines.notify.metrics import CALL, LAKE
+from pipelines.notify.outlets import tell
 from tests.condominio import SALES, drop_all
 from tests.conftest import Cli, Lake
 from tests.pipelines.test_alert import outcome

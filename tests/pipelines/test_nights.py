@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
 from conf.settings import Postgres
-from pipelines import catalogue, records
-from pipelines.changes import TECHNICAL, count, listed
-from pipelines.content import Content, stored
-from pipelines.duck import Engine, engine
-from pipelines.lake import HISTORY, LAYERS
-from pipelines.records import Run
+from pipelines.core import catalogue
+from pipelines.core.names import HISTORY, LAYERS
+from pipelines.lake import run_log
+from pipelines.lake.changes import TECHNICAL
+from pipelines.lake.engine import Engine, count, engine, listed
+from pipelines.lake.runs import Run
+from pipelines.lake.versions import Content, stored
 from tests.conftest import Lake, connected, execute, fresh_database
 from tests.pipelines.test_run import agree
 
@@ -206,22 +207,22 @@ def happen(world: World, late: psycopg2.extensions.connection, one: tuple[Any, .
 @contextmanager
 def broken_at_the_end() -> Iterator[None]:
     """All is written and committed, and the run is not recorded, nor is anything brought back."""
-    true = records.record, records.bring_back
+    true = run_log.record, run_log.bring_back
 
     def crash(*_: object) -> None:
-        records.bring_back = lambda *_: None
+        run_log.bring_back = lambda *_: None
         raise RuntimeError
 
     try:
-        records.record = crash  # type: ignore[assignment]
+        run_log.record = crash  # type: ignore[assignment]
         yield
     finally:
-        records.record, records.bring_back = true
+        run_log.record, run_log.bring_back = true
 
 
 def _note(world: World) -> None:
     """Members as silver has them after a run: the versions that its history should have."""
-    if records.last_run(world.lakehouse.settings().silver_path, "cartoes") is None:
+    if run_log.last_run(world.lakehouse.settings().silver_path, "cartoes") is None:
         return
     for name, keys in (("associado", "id_associado"), ("conta", "id_conta")):
         now = {row.pop(keys): row for row in world.lakehouse.table("silver", name)}
@@ -257,7 +258,7 @@ def _contract(layer: str, name: str) -> Any:
 
 
 def last(lakehouse: Lake, layer: str) -> Run:
-    run = records.last_run(lakehouse.settings().layer_path(layer), "cartoes")
+    run = run_log.last_run(lakehouse.settings().layer_path(layer), "cartoes")
     assert run is not None
     return run
 
@@ -287,7 +288,7 @@ def _same_layer(db: Engine, mine: Lake, fresh: Lake, layer: str) -> None:
         ]
         assert numbers[0] == numbers[1], done.name
     rules = [
-        {(rule.table, rule.rule): (rule.tested, rule.failed) for rule in records.read_rules(folder, run)}
+        {(rule.table, rule.rule): (rule.tested, rule.failed) for rule in run_log.read_rules(folder, run)}
         for folder, run in zip((path, fresh.settings().layer_path(layer)), runs, strict=True)
     ]
     assert rules[0] == rules[1]

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
 from conf.settings import Postgres
-from pipelines import bronze, records
+from pipelines.bronze import job as bronze_job
+from pipelines.lake import run_log
 from tests.conftest import Lake, connected, execute, fresh_database, query
 from tests.pipelines.test_run import TABLES, agree
 
@@ -89,7 +90,7 @@ def set_aside(lakehouse: Lake) -> dict[str, list[str]]:
 def conserved(lakehouse: Lake) -> None:
     """Counts and sums of the source, counted anew, against the last runs."""
     settings = lakehouse.settings()
-    runs = {layer: records.last_run(settings.layer_path(layer), "cartoes") for layer in ("bronze", "silver", "gold")}
+    runs = {layer: run_log.last_run(settings.layer_path(layer), "cartoes") for layer in ("bronze", "silver", "gold")}
     fits = "vlr_transacao = round(vlr_transacao, 2) AND abs(vlr_transacao) < 1e8"
     ((total,),) = query(lakehouse.address, f"SELECT coalesce(sum(vlr_transacao), 0) FROM movimento WHERE {fits}")
     assert all(run is not None for run in runs.values())
@@ -128,8 +129,8 @@ def test_whatever_the_source_has_the_result_is_the_oracles_and_nothing_is_lost(
     shuffled["associado"].append((99, "Sem", "Conta", 1, None))
     fill(made_up, shuffled)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bronze, "SMALL_BYTES", 4096)
-        patch.setattr(bronze, "RANGE_BYTES", 4096)
+        patch.setattr(bronze_job, "SMALL_BYTES", 4096)
+        patch.setattr(bronze_job, "RANGE_BYTES", 4096)
         made_up.spark.conf.set("spark.sql.shuffle.partitions", 1 + seed % 4)
         try:
             made_up.run()

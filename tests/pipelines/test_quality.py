@@ -9,9 +9,9 @@ import pytest
 from pyspark.sql import DataFrame, Row
 
 from conf.contract import Column, Files, Pii, Reference, Table, fail, quarantine, warn
-from pipelines import quality
-from pipelines.content import LINE
-from pipelines.quality import Parent
+from pipelines.core.names import LINE
+from pipelines.silver import checks as silver_checks
+from pipelines.silver.checks import Parent
 from tests.conftest import Rows
 
 PARENT = Table(
@@ -40,17 +40,17 @@ class Judged:
     """Rows that were judged, and what the pipeline does with them."""
 
     frame: DataFrame
-    checks: list[quality.Check]
+    checks: list[silver_checks.Check]
     table: Table
 
     def accepted(self) -> list[Row]:
-        return quality.accepted(self.frame, self.table, self.checks).collect()
+        return silver_checks.accepted(self.frame, self.table, self.checks).collect()
 
     def aside(self, batch: int = 1) -> list[Row]:
-        return quality.quarantined(self.frame, self.table, self.checks, batch).collect()
+        return silver_checks.quarantined(self.frame, self.table, self.checks, batch).collect()
 
     def counts(self) -> dict[str, Any]:
-        found = self.frame.agg(*quality.counts(self.table, self.checks)).first()
+        found = self.frame.agg(*silver_checks.counts(self.table, self.checks)).first()
         assert found is not None
         return found.asDict()
 
@@ -58,7 +58,7 @@ class Judged:
         """Of each rule that a row failed: how many did, and their keys."""
         found = self.counts()
         failed = [index for index in range(len(self.checks)) if found.get(f"failed_{index}")]
-        keys = quality.examples(self.frame, self.table, self.checks, failed)
+        keys = silver_checks.examples(self.frame, self.table, self.checks, failed)
         return {self.checks[index].name: (found[f"failed_{index}"], keys.get(index, ())) for index in failed}
 
 
@@ -67,10 +67,10 @@ def judged(rows: Rows) -> Any:
     def judge(*values: tuple[Any, ...], table: Table = TABLE) -> Judged:
         accepted = rows("id_dono bigint, pais string", (1, "br"), (2, "azul"))
         quarantined = rows("id_dono bigint, pais string", (3, "br"), (3, "pt"), (None, "br"))
-        found = {"id_dono": Parent(quality.parents(accepted, quarantined, Reference(PARENT, ("pais",))))}
-        folded = quality.fold_copies(rows(SCHEMA, *values), table.keys)
-        checks = quality.checks(table, found)
-        return Judged(quality.judge(folded, table, found, checks), checks, table)
+        found = {"id_dono": Parent(silver_checks.parents(accepted, quarantined, Reference(PARENT, ("pais",))))}
+        folded = silver_checks.fold_copies(rows(SCHEMA, *values), table.keys)
+        checks = silver_checks.checks(table, found)
+        return Judged(silver_checks.judge(folded, table, found, checks), checks, table)
 
     return judge
 
@@ -166,13 +166,13 @@ def test_a_reference_of_two_columns_needs_both_and_is_asked_only_where_both_are_
     table = Table("silver.teste.item", "One row per item.", columns)
     accepted = rows("id_oferta bigint, id_produto bigint", (1, 10), (1, 11), (2, 10))
     refused = rows("id_oferta bigint, id_produto bigint", (3, 10), (3, 10), (3, None))
-    found = {"da": Parent(quality.parents(accepted, refused, points.reference or Reference(offer)))}
-    checks = quality.checks(table, found)
+    found = {"da": Parent(silver_checks.parents(accepted, refused, points.reference or Reference(offer)))}
+    checks = silver_checks.checks(table, found)
     frame = rows(
         "id bigint, produto bigint, da bigint, _rescued string",
         *((1, 10, 1, None), (2, 11, 2, None), (3, None, 1, None), (4, 10, None, None), (5, 10, 3, None)),
     )
-    one = Judged(quality.judge(quality.without_copies(frame), table, found, checks), checks, table)
+    one = Judged(silver_checks.judge(silver_checks.without_copies(frame), table, found, checks), checks, table)
     assert sorted(row.id for row in one.accepted()) == [1, 3, 4]
     assert {row.id: row._reasons for row in one.aside()} == {2: ["oferta:missing"], 5: ["oferta:quarantined"]}
 
@@ -185,10 +185,10 @@ def test_a_line_that_is_no_row_is_set_aside_however_long_it_is(rows: Rows) -> No
         "silver.teste.linha", "One row per line.", (Column("id", "bigint", "id", key=True),), inputs=(bronze,)
     )
     frame = rows("id bigint, _rescued string", (1, None), (2, json.dumps({LINE: "x" * 21_000_000, "_why": "y"})))
-    checks = quality.checks(table, {})
-    one = Judged(quality.judge(quality.without_copies(frame), table, {}, checks), checks, table)
+    checks = silver_checks.checks(table, {})
+    one = Judged(silver_checks.judge(silver_checks.without_copies(frame), table, {}, checks), checks, table)
     assert [row.id for row in one.accepted()] == [1]
-    aside = quality.quarantined(one.frame, table, checks, 1).select("id", "_reasons").collect()
+    aside = silver_checks.quarantined(one.frame, table, checks, 1).select("id", "_reasons").collect()
     assert [tuple(row) for row in aside] == [(2, ["line:unreadable"])]
 
 
@@ -237,15 +237,15 @@ def test_a_warning_counts_accepted_rows_only(judged: Any) -> None:
 
 
 def test_where_the_source_guarantees_a_reference_only_parents_set_aside_are_asked_for(rows: Rows) -> None:
-    frame = quality.without_copies(rows(SCHEMA, row(), row(id_coisa=2, id_dono=3)))
+    frame = silver_checks.without_copies(rows(SCHEMA, row(), row(id_coisa=2, id_dono=3)))
     plain = replace(
         TABLE, rules=(), columns=(*TABLE.columns[:-1], replace(TABLE["id_dono"], reference=Reference(PARENT)))
     )
-    few = quality.parents(None, rows("id_dono bigint, pais string", (3, "br")), Reference(PARENT))
+    few = silver_checks.parents(None, rows("id_dono bigint, pais string", (3, "br")), Reference(PARENT))
     for parent, aside in ((Parent(None, guaranteed=True), []), (Parent(few, guaranteed=True), [2])):
         found = {"id_dono": parent}
-        checks = quality.checks(plain, found)
-        judged = Judged(quality.judge(frame, plain, found, checks), checks, plain)
+        checks = silver_checks.checks(plain, found)
+        judged = Judged(silver_checks.judge(frame, plain, found, checks), checks, plain)
         expected = [(key, ["dono:quarantined"]) for key in aside]
         assert [(one["id_coisa"], one["_reasons"]) for one in judged.aside()] == expected
         assert len(judged.accepted()) == 2 - len(aside)

@@ -15,12 +15,15 @@ from pyspark.sql import SparkSession
 
 from conf.settings import Postgres
 from gold.cartoes import movimento_flat
-from pipelines import lake, records
-from pipelines.csv_check import against_gold
-from pipelines.duck import differences, evidence, relation
-from pipelines.errors import QualityFault, SourceFault, StorageFault
-from pipelines.reconcile import reconcile
-from pipelines.report import Report
+from pipelines.commands.reconcile.csv import against_gold
+from pipelines.commands.reconcile.reconcile import reconcile
+from pipelines.core import names
+from pipelines.core.console import Report
+from pipelines.core.errors import QualityFault, SourceFault, StorageFault
+from pipelines.lake import delta as lake_delta
+from pipelines.lake import run_log
+from pipelines.lake.checksums import differences, evidence
+from pipelines.lake.engine import relation
 from tests.conftest import Lake, execute, fresh_database
 from tests.pipelines.test_silver import KEYED
 
@@ -83,8 +86,8 @@ def test_a_lake_that_nobody_touched_agrees_with_its_runs_and_its_source(
 def test_every_table_reads_the_same_with_spark_duckdb_and_delta_rs(whole: Lake) -> None:
     settings = whole.settings()
     compared = 0
-    for layer in lake.LAYERS:
-        run = records.last_run(settings.layer_path(layer), "cartoes")
+    for layer in names.LAYERS:
+        run = run_log.last_run(settings.layer_path(layer), "cartoes")
         assert run is not None
         for done in run.tables:
             path = settings.layer_path(layer) / "cartoes" / done.name
@@ -93,7 +96,7 @@ def test_every_table_reads_the_same_with_spark_duckdb_and_delta_rs(whole: Lake) 
                 whole.spark.read.format("delta").option("versionAsOf", done.version).load(str(path)).toArrow(),
                 pa.table(delta.to_pyarrow_dataset().scanner(use_threads=False).to_table()),
             ]
-            if files := lake.file_paths(path, done.version):
+            if files := lake_delta.file_paths(path, done.version):
                 sides.append(duckdb.sql(f"SELECT * FROM read_parquet({files})").to_arrow_table())
             texts = [sorted(repr(row).replace("Etc/UTC", "UTC") for row in side.to_pylist()) for side in sides]
             for text in texts[1:]:
@@ -105,7 +108,7 @@ def test_every_table_reads_the_same_with_spark_duckdb_and_delta_rs(whole: Lake) 
 def file_of(lakehouse: Lake, table: str) -> Path:
     layer, name = table.split(".")
     path = lakehouse.settings().layer_path(layer) / "cartoes" / name
-    (file,) = lake.file_paths(path, DeltaTable(path).version())
+    (file,) = lake_delta.file_paths(path, DeltaTable(path).version())
     return Path(file)
 
 
@@ -223,7 +226,7 @@ def test_a_table_that_somebody_committed_to_is_found(copy: Lake, capsys: pytest.
 )
 def test_a_changed_csv_is_found_and_named(copy: Lake, change: Callable[[list[str]], list[str]], said: str) -> None:
     settings = copy.settings()
-    run = records.last_run(settings.gold_path, "cartoes")
+    run = run_log.last_run(settings.gold_path, "cartoes")
     assert run is not None and against_gold(settings, movimento_flat.TABLE, run) == []
     path = copy.folder / "export/movimento_flat.csv"
     path.write_text("".join(change(path.read_text("utf-8").splitlines(keepends=True))), "utf-8")
@@ -268,9 +271,9 @@ def test_a_source_that_changed_after_the_run_is_told_from_a_corrupt_lake(
     # The run itself read a row wrongly: the lake is as the run left it, but an old row of the source is not in it.
     path = settings.bronze_path / "cartoes/movimento"
     DeltaTable(path).update(predicate="id = 20", updates={"vlr_transacao": "0.01"})
-    (run,) = records.read_runs(settings.bronze_path)
+    (run,) = run_log.read_runs(settings.bronze_path)
     types = {column.name: column.type for column in run.table("movimento").columns}
-    _, columns = evidence("bronze.movimento", relation(lake.file_paths(path, 1), types), types, ("id",))
+    _, columns = evidence("bronze.movimento", relation(lake_delta.file_paths(path, 1), types), types, ("id",))
     assert columns != run.table("movimento").columns
     assert "bronze.movimento is not what the source had: 1 row changed in vlr_transacao, key 20" in faults(
         lakehouse, capsys
@@ -309,7 +312,7 @@ def test_a_comparison_that_could_not_be_made_is_no_agreement(
     def full(*_: object) -> None:
         raise StorageFault("No space left on device")
 
-    monkeypatch.setattr("pipelines.reconcile.compare", full)
+    monkeypatch.setattr("pipelines.commands.reconcile.reconcile.compare", full)
     texts = faults(copy, capsys)
     assert (
         texts[0] == "bronze.associado cannot be compared with the source: No space left on device" and len(texts) == 4

@@ -17,12 +17,16 @@ from pyspark.sql import DataFrame, SparkSession
 from conf.contract import Pii
 from conf.settings import Postgres, Settings
 from gold.cartoes import movimento_flat
-from pipelines import catalogue, export, lake, records, silver
-from pipelines.errors import QualityFault, StorageFault, UsageFault
-from pipelines.publish import export as export_again
-from pipelines.records import ColumnRun, Run, TableRun
-from pipelines.report import Report
-from pipelines.seed import seed
+from pipelines.core import catalogue, names
+from pipelines.core.console import Report
+from pipelines.core.errors import QualityFault, StorageFault, UsageFault
+from pipelines.export import csv as export_csv
+from pipelines.export.publish import export as export_again
+from pipelines.lake import delta, folders, run_log
+from pipelines.lake.checksums import ColumnRun
+from pipelines.lake.runs import Run, TableRun
+from pipelines.seed.postgres import seed
+from pipelines.silver import judging
 from silver.cartoes import movimento
 from silver.columns import BLANKS
 from tests.conftest import Lake, execute, fresh_database, query
@@ -96,7 +100,7 @@ def test_seeded_data_agree_with_the_oracle_and_a_second_run_gives_the_same_bytes
     first = lakehouse.csv
     lakehouse.run()
     assert lakehouse.csv == first
-    run = records.last_run(settings.gold_path, "cartoes")
+    run = run_log.last_run(settings.gold_path, "cartoes")
     assert run is not None and (run.run, run.upstream_run, run.snapshot != "") == (2, 2, True)
     assert run.csv_sha256 == hashlib.sha256(first).hexdigest()
     assert [path.name for path in settings.export_path.iterdir()] == ["movimento_flat.csv"]
@@ -139,7 +143,7 @@ def test_the_delta_log_has_statistics_of_keys_dates_and_amounts_only(nasty: Lake
         stats = [json.loads(line["add"]["stats"]) for line in lines if "add" in line]
         indexed = {name for one in stats for name in (*one["minValues"], *one["nullCount"])}
         assert indexed == {c.name for c in table.columns if c.pii is Pii.NONE and c.type != "string"}
-    texts = [path.read_text("utf-8") for layer in lake.LAYERS for path in settings.layer_path(layer).rglob("*.json")]
+    texts = [path.read_text("utf-8") for layer in names.LAYERS for path in settings.layer_path(layer).rglob("*.json")]
     assert len(texts) > 8
     assert not any(word in text for text in texts for word in ("José", "Ávila", "jose@x.org", "McDonald", "1111"))
 
@@ -188,7 +192,7 @@ def test_orphans_double_keys_and_unreadable_values_are_set_aside_with_their_reas
         104: ["unreadable:vlr_transacao", "unreadable:data_movimento", "id_cartao:null"],
         106: ["key:conflict"],
     }
-    run = records.last_run(lakehouse.settings().silver_path, "cartoes")
+    run = run_log.last_run(lakehouse.settings().silver_path, "cartoes")
     assert run is not None
     for name, numbers in {"associado": (10, 6, 3, 1), "movimento": (27, 17, 8, 2)}.items():
         one = run.table(name)
@@ -216,7 +220,7 @@ def test_a_row_that_is_broken_and_repaired_at_the_source_enters_and_leaves_quara
 def test_a_run_that_was_killed_before_its_first_commit_does_not_block_the_next(lakehouse: Lake) -> None:
     fill(lakehouse)
     settings = lakehouse.settings()
-    for layer in lake.LAYERS:
+    for layer in names.LAYERS:
         for name in ("cartoes/movimento", "cartoes/movimento_flat", "_runs"):
             log = settings.layer_path(layer) / name / "_delta_log"
             log.mkdir(parents=True)
@@ -230,7 +234,7 @@ def test_a_data_file_that_is_gone_is_named_and_the_old_gold_stays(lakehouse: Lak
     fill(lakehouse)
     settings = lakehouse.run()
     before = lakehouse.csv
-    (file,) = lake.file_paths(settings.silver_path / "cartoes/conta", 0)
+    (file,) = delta.file_paths(settings.silver_path / "cartoes/conta", 0)
     Path(file).unlink()
     with pytest.raises(StorageFault, match=Path(file).name):
         lakehouse.run("gold")
@@ -258,7 +262,7 @@ def test_a_run_that_cannot_be_recorded_puts_the_old_csv_back(lakehouse: Lake, mo
         assert lakehouse.csv != before
         raise StorageFault("No space left on device")
 
-    monkeypatch.setattr(records, "record", full)
+    monkeypatch.setattr(run_log, "record", full)
     with pytest.raises(StorageFault):
         lakehouse.run("gold")
     assert lakehouse.csv == before and len(lakehouse.table("gold", "movimento_flat")) == 16
@@ -302,13 +306,13 @@ def test_a_half_written_csv_is_closed_to_others_and_long_texts_are_read_back(
 ) -> None:
     fill(lakehouse, "UPDATE movimento SET des_transacao = repeat('texto longo ', 300000) WHERE id = 1")
     modes: list[tuple[str, int]] = []
-    read_back = export.read_back
+    read_back = export_csv.read_back
 
     def look(table: Any, file: Path) -> Any:
         modes.extend((path.name[0], path.stat().st_mode & 0o777) for path in file.parent.iterdir())
         return read_back(table, file)
 
-    monkeypatch.setattr(export, "read_back", look)
+    monkeypatch.setattr(export_csv, "read_back", look)
     lakehouse.run()
     assert set(modes) == {(".", 0o600)} and agree(lakehouse) == 16
 
@@ -352,13 +356,13 @@ def test_a_join_that_loses_or_multiplies_a_movement_leaves_the_old_gold(
         with pytest.raises(QualityFault, match="a join lost or multiplied rows"):
             lakehouse.run("gold", full="movimento_flat")
         assert (lakehouse.csv, lakehouse.table("gold", "movimento_flat")) == before
-        assert lake.version(path) == 0 and len(list(path.glob("*.parquet"))) == 1  # nothing was committed or left
+        assert delta.version(path) == 0 and len(list(path.glob("*.parquet"))) == 1  # nothing was committed or left
 
 
 def test_a_lake_of_real_members_is_never_filled_from_the_embedded_server(lakehouse: Lake) -> None:
     fill(lakehouse)
     lakehouse.run("bronze")
-    from pipelines.run import run_layers
+    from pipelines.run.layers import run_layers
 
     lost_env: Settings = lakehouse.settings().model_copy(update={"postgres": None})
     with Report() as report, pytest.raises(UsageFault) as caught:
@@ -379,14 +383,14 @@ def test_export_writes_the_last_run_again_and_yields_to_a_newer_one(
         assert lakehouse.csv == before
         execute(lakehouse.address, "DELETE FROM movimento WHERE id = 1")
 
-        true = lake.publishing
+        true = folders.publishing
 
         def run_meanwhile(given: Settings):  # type: ignore[no-untyped-def]
-            monkeypatch.setattr(lake, "publishing", true)
+            monkeypatch.setattr(folders, "publishing", true)
             lakehouse.run()
             return true(given)
 
-        monkeypatch.setattr(lake, "publishing", run_meanwhile)
+        monkeypatch.setattr(folders, "publishing", run_meanwhile)
         export_again(settings, (movimento_flat.TABLE,), report)
     assert agree(lakehouse) == 15
     assert [path.name for path in settings.export_path.iterdir()] == ["movimento_flat.csv"]
@@ -414,8 +418,8 @@ def test_a_row_or_cent_that_silver_cannot_account_for_ends_the_run(found: dict[s
     bronze = TableRun("movimento", 0, 10, 10, columns=(ColumnRun("vlr_transacao", "decimal(10,2)", "0", "10.00"),))
     upstream = Run(1, "", "cartoes", None, "", "", now, now, (bronze,))
     with pytest.raises(QualityFault, match=said):
-        silver.conserve(table, upstream, found)
-    silver.conserve(table, upstream, judged())
+        judging.conserve(table, upstream, found)
+    judging.conserve(table, upstream, judged())
 
 
 @pytest.mark.parametrize(
@@ -428,10 +432,10 @@ def test_a_csv_that_lacks_a_record_or_a_cent_is_not_published(
     fill(lakehouse)
     settings = lakehouse.run()
     before = lakehouse.csv
-    read_back = export.read_back
-    monkeypatch.setattr(export, "read_back", lambda *arguments: broken(*read_back(*arguments)))
+    read_back = export_csv.read_back
+    monkeypatch.setattr(export_csv, "read_back", lambda *arguments: broken(*read_back(*arguments)))
     with pytest.raises(QualityFault, match="records for 16 rows of gold"):
         lakehouse.run("gold", full="movimento_flat")
     assert lakehouse.csv == before and len(lakehouse.table("gold", "movimento_flat")) == 16
     path = settings.gold_path / "cartoes/movimento_flat"
-    assert lake.version(path) == 0 and len(list(path.glob("*.parquet"))) == 1
+    assert delta.version(path) == 0 and len(list(path.glob("*.parquet"))) == 1

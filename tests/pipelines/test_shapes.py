@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipelines import records
-from pipelines.errors import SourceFault
+from pipelines.core.errors import SourceFault
+from pipelines.lake import run_log, runs
 from tests.conftest import Lake, execute
 from tests.pipelines.test_bronze import LOOSE
 
@@ -13,8 +13,8 @@ NAMES = (
 )  # fmt: skip
 
 
-def last(lakehouse: Lake) -> records.Run:
-    run = records.last_run(lakehouse.settings().bronze_path, "cartoes")
+def last(lakehouse: Lake) -> runs.Run:
+    run = run_log.last_run(lakehouse.settings().bronze_path, "cartoes")
     assert run is not None
     return run
 

@@ -4,12 +4,17 @@ import pytest
 from deltalake import DeltaTable
 
 from conf.contract import fail
-from pipelines import bronze, catalogue, export, lake, proof, quality, records, silver
-from pipelines.content import stored
-from pipelines.errors import QualityFault, StorageFault
-from pipelines.records import RuleRun
-from pipelines.silver import Judged
-from pipelines.spark import read
+from pipelines.bronze import job as bronze_job
+from pipelines.core import catalogue, names
+from pipelines.core.errors import QualityFault, StorageFault
+from pipelines.export import csv as export_csv
+from pipelines.lake import run_log, staging
+from pipelines.lake.runs import RuleRun
+from pipelines.lake.versions import stored
+from pipelines.silver import checks, judging
+from pipelines.silver import job as silver_job
+from pipelines.silver.judging import Judged
+from pipelines.spark.frames import read
 from silver.cartoes import movimento
 from tests.conftest import ALL, Lake, execute
 from tests.pipelines.test_run import agree
@@ -41,9 +46,9 @@ def keyed(lakehouse: Lake) -> Lake:
 
 def last_rules(lakehouse: Lake) -> dict[tuple[str, str], RuleRun]:
     path = lakehouse.settings().silver_path
-    run = records.last_run(path, "cartoes")
+    run = run_log.last_run(path, "cartoes")
     assert run is not None
-    return {(rule.table, rule.rule): rule for rule in records.read_rules(path, run)}
+    return {(rule.table, rule.rule): rule for rule in run_log.read_rules(path, run)}
 
 
 def test_more_set_aside_than_the_limit_ends_the_run_before_anything_is_replaced(keyed: Lake) -> None:
@@ -101,14 +106,14 @@ def test_every_rule_of_a_run_is_recorded_and_what_a_failed_run_left_is_not(
         "INSERT INTO movimento SELECT * FROM movimento WHERE id = 1",
         "UPDATE associado SET idade = 140 WHERE id IN (3, 4, 5, 6)",
     )
-    real = records._append
+    real = run_log._append
 
     def full(path, *arguments):  # type: ignore[no-untyped-def]
         if path.name == "_runs" and path.parent.name == "silver":
             raise OSError(28, "No space left on device")
         real(path, *arguments)
 
-    monkeypatch.setattr(records, "_append", full)
+    monkeypatch.setattr(run_log, "_append", full)
     with pytest.raises(OSError, match="No space"):
         keyed.run()
     monkeypatch.undo()
@@ -122,15 +127,15 @@ def test_every_rule_of_a_run_is_recorded_and_what_a_failed_run_left_is_not(
     }
     assert len([name for name in rules if name == ("movimento", "key:conflict")]) == 1
     path = keyed.settings().silver_path
-    run = records.last_run(path, "cartoes")
-    assert run is not None and len(records.read_rules(path, run)) == len(rules)
+    run = run_log.last_run(path, "cartoes")
+    assert run is not None and len(run_log.read_rules(path, run)) == len(rules)
 
 
 @pytest.mark.parametrize("few", [1_000_000, 10], ids=["few parents", "many parents"])
 def test_where_the_source_guarantees_key_and_reference_the_big_table_is_not_moved(
     keyed: Lake, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
-    monkeypatch.setattr(silver, "FEW", few)
+    monkeypatch.setattr(judging, "FEW", few)
     execute(keyed.address, "UPDATE cartao SET id_conta = NULL WHERE id = 20")
     for guaranteed in (True, False):
         settings = keyed.run()
@@ -143,8 +148,8 @@ def test_where_the_source_guarantees_key_and_reference_the_big_table_is_not_move
 
 def plan_of(lakehouse: Lake, settings, looked: bool) -> str:  # type: ignore[no-untyped-def]
     """How movimento would be judged where no table is small enough to be sent around by itself."""
-    upstream = records.last_run(settings.bronze_path, "cartoes")
-    run = records.last_run(settings.silver_path, "cartoes")
+    upstream = run_log.last_run(settings.bronze_path, "cartoes")
+    run = run_log.last_run(settings.silver_path, "cartoes")
     assert upstream is not None and run is not None
     spark, entry = lakehouse.spark, next(e for e in catalogue.entries("silver") if e.table is movimento.TABLE)
 
@@ -156,9 +161,9 @@ def plan_of(lakehouse: Lake, settings, looked: bool) -> str:  # type: ignore[no-
     spark.conf.set("spark.sql.autoBroadcastJoinThreshold", -1)
     try:
         rows = {table.name: table.rows_out for table in run.tables}
-        seen = silver.look(settings, upstream, entry.table) if looked else None
+        seen = silver_job.look(settings, upstream, entry.table) if looked else None
         bronze = [read(spark, stored(settings.bronze_path, upstream, one)) for one in entry.table.inputs]
-        judged: Judged = silver.judge(upstream, entry, bronze, written, rows, seen)
+        judged: Judged = judging.judge(upstream, entry, bronze, written, rows, seen)
         return str(judged.rows._jdf.queryExecution().executedPlan().toString())
     finally:
         spark.conf.unset("spark.sql.autoBroadcastJoinThreshold")
@@ -170,7 +175,7 @@ def test_a_reference_that_is_declared_but_broken_sets_the_row_aside(
 ) -> None:
     """A subscriber of logical replication writes without asking the constraints. Where a run only follows what changed
     and parents are many, nobody looks, and gold ends the run; a whole one sets the row aside."""
-    monkeypatch.setattr(silver, "FEW", few)
+    monkeypatch.setattr(judging, "FEW", few)
     keyed.run()
     execute(
         keyed.address,
@@ -198,7 +203,7 @@ def test_a_primary_key_whose_index_is_not_valid_guarantees_nothing(keyed: Lake) 
     )
     settings = keyed.run()
     assert {row["_reasons"][0] for row in keyed.table("silver", "movimento__quarantine")} == {"key:conflict"}
-    run = records.last_run(settings.silver_path, "cartoes")
+    run = run_log.last_run(settings.silver_path, "cartoes")
     assert run is not None
     done = run.table("movimento")
     assert (done.rows_in, done.rows_out, done.set_aside, done.copies) == (202, 199, 2, 1)
@@ -208,7 +213,7 @@ def test_a_run_that_fails_leaves_no_file_of_its_work(keyed: Lake, monkeypatch: p
     settings = keyed.run()
 
     def files() -> list[str]:
-        return sorted(str(path) for layer in lake.LAYERS for path in settings.layer_path(layer).rglob("*.parquet"))
+        return sorted(str(path) for layer in names.LAYERS for path in settings.layer_path(layer).rglob("*.parquet"))
 
     before = files()
 
@@ -216,14 +221,14 @@ def test_a_run_that_fails_leaves_no_file_of_its_work(keyed: Lake, monkeypatch: p
         raise StorageFault("broken")
 
     for module, name in (
-        (proof, "evidence"),
-        (bronze, "source_totals"),
-        (quality, "examples"),
-        (export, "read_back"),
+        (staging, "evidence"),
+        (bronze_job, "source_totals"),
+        (checks, "examples"),
+        (export_csv, "read_back"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, broken)
-            for layer in lake.LAYERS:
+            for layer in names.LAYERS:
                 if (name, layer) in {
                     ("evidence", layer),
                     ("source_totals", "bronze"),
@@ -245,9 +250,15 @@ def test_a_run_that_fails_while_it_follows_what_changed_leaves_no_file_either(
         raise StorageFault("broken")
 
     for layer, places in {
-        "bronze": ("follow_bronze.measured", "follow_bronze._keys", "changes.save"),
-        "silver": ("changes._proved", "follow_silver._prove", "follow_silver.spliced", "type2._turn", "type2.spliced"),
-        "gold": ("changes._proved", "gold._checksums_of_keys", "export.read_back"),
+        "bronze": ("bronze.incremental.measured", "bronze.incremental._keys", "lake.queries.save"),
+        "silver": (
+            "lake.changes._proved",
+            "silver.incremental._prove",
+            "silver.incremental.spliced",
+            "silver.history._turn",
+            "silver.history.spliced",
+        ),
+        "gold": ("lake.changes._proved", "gold.proof._checksums_of_keys", "export.csv.read_back"),
     }.items():
         before = sorted(str(path) for path in settings.layer_path(layer).rglob("*"))
         for place in places:
@@ -261,7 +272,7 @@ def test_a_run_that_fails_while_it_follows_what_changed_leaves_no_file_either(
 
 def test_guarantees_are_what_constraints_promise_of_every_row(keyed: Lake) -> None:
     def found() -> dict[str, tuple[str, ...]]:
-        run = records.last_run(keyed.run("bronze").bronze_path, "cartoes")
+        run = run_log.last_run(keyed.run("bronze").bronze_path, "cartoes")
         assert run is not None
         return {table.name: table.guaranteed for table in run.tables}
 

@@ -13,9 +13,11 @@ import pytest
 from pyspark.sql import SparkSession
 
 from conf.settings import Postgres
-from pipelines import connection, embedded, lake, reader, records, watch
-from pipelines.connection import source_fault
-from pipelines.errors import PassingFault, SourceFault
+from pipelines.core.errors import PassingFault, SourceFault
+from pipelines.lake import delta, run_log
+from pipelines.sources.postgres import connection as postgres_connection
+from pipelines.sources.postgres import embedded, reader, watchdog
+from pipelines.sources.postgres.connection import source_fault
 from tests.conftest import Cli, Lake, connected, connection_settings, execute, query
 from tests.pipelines.test_run import fill
 from tests.proxy import Link, Proxy, once, slow
@@ -30,10 +32,10 @@ NAMES = ("associado", "conta", "cartao", "movimento")
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same time-outs, shorter."""
-    monkeypatch.setattr(connection, "PATIENCE", 2)
-    monkeypatch.setattr(connection, "ANSWER", 2)
-    monkeypatch.setattr(connection, "PIN", connection.PIN.replace("'10s'", "'1s'"))
-    monkeypatch.setattr(watch, "SILENCE", 0.6)
+    monkeypatch.setattr(postgres_connection, "PATIENCE", 2)
+    monkeypatch.setattr(postgres_connection, "ANSWER", 2)
+    monkeypatch.setattr(postgres_connection, "PIN", postgres_connection.PIN.replace("'10s'", "'1s'"))
+    monkeypatch.setattr(watchdog, "SILENCE", 0.6)
 
 
 @pytest.fixture
@@ -53,12 +55,12 @@ def lakehouse(tmp_path: Path, proxy: Proxy, database: Postgres, spark: SparkSess
 def has_the_source_of_one_moment(lakehouse: Lake, database: Postgres) -> None:
     """Bronze is what the source has now, in every table, and no file is left over."""
     settings = lakehouse.settings()
-    run = records.last_run(settings.bronze_path, "cartoes")
+    run = run_log.last_run(settings.bronze_path, "cartoes")
     assert run is not None
     for name in NAMES:
         assert [(run.table(name).rows_out,)] == query(database, f"SELECT count(*) FROM {name}")
         path = settings.bronze_path / "cartoes" / name
-        assert {str(file) for file in path.glob("*.parquet")} == set(lake.file_paths(path, run.table(name).version))
+        assert {str(file) for file in path.glob("*.parquet")} == set(delta.file_paths(path, run.table(name).version))
 
 
 def reset(link: Link) -> None:

@@ -11,10 +11,13 @@ import pytest
 from pyspark.sql import SparkSession
 
 from conf.settings import Settings
-from pipelines import bronze, export, records, spark
-from pipelines.errors import UsageFault
-from pipelines.report import Report
-from pipelines.run import run_layers
+from pipelines.bronze import job as bronze_job
+from pipelines.core.console import Report
+from pipelines.core.errors import UsageFault
+from pipelines.export import csv as export_csv
+from pipelines.lake import run_log
+from pipelines.run.layers import run_layers
+from pipelines.spark import session as spark_session
 from tests.conftest import ALL, Lake, execute, query
 from tests.pipelines.test_follow import changed, keyed
 from tests.pipelines.test_kill import LAYERS, bank, family, gone, start
@@ -33,7 +36,7 @@ def starts(
     monkeypatch: pytest.MonkeyPatch, at: Callable[[], SparkSession]
 ) -> tuple[threading.Event, list[bool], list[str]]:
     """Lets sessions be what `at` gives: whether one begun, whether it had when each layer was recorded, which ended."""
-    begun, recorded, ended, true = threading.Event(), list[bool](), list[str](), records.record
+    begun, recorded, ended, true = threading.Event(), list[bool](), list[str](), run_log.record
 
     @contextmanager
     def session(_: Settings, **__: object) -> Iterator[SparkSession]:
@@ -47,8 +50,8 @@ def starts(
         recorded.append(begun.wait(1))
         true(*arguments)
 
-    monkeypatch.setattr("pipelines.spark.session", session)
-    monkeypatch.setattr(records, "record", record)
+    monkeypatch.setattr("pipelines.spark.session.session", session)
+    monkeypatch.setattr(run_log, "record", record)
     return begun, recorded, ended
 
 
@@ -56,26 +59,26 @@ def test_the_session_starts_while_bronze_reads_the_first_time_and_later_when_sil
     keyed: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, recorded, ended = starts(monkeypatch, lambda: keyed.spark)
-    draft, at_the_csv = export.draft, list[int]()
+    draft, at_the_csv = export_csv.draft, list[int]()
 
     def drafted(*arguments):  # type: ignore[no-untyped-def]
         at_the_csv.append(len(ended))
         return draft(*arguments)
 
-    monkeypatch.setattr(export, "draft", drafted)
+    monkeypatch.setattr(export_csv, "draft", drafted)
     execute(keyed.address, "UPDATE associado SET nome = 'Eva' WHERE id = 3")
     run(keyed)
     assert at_the_csv == [1]  # the memory of Spark is free
     assert (recorded, ended) == ([False, True, True], ["MainThread"])
     assert changed(keyed, "gold") == {"movimento_flat": "10 written, 10 replaced"}
     begun.clear()
-    true, early = bronze.read, list[bool]()
+    true, early = bronze_job.read, list[bool]()
 
     def read(*arguments):  # type: ignore[no-untyped-def]
         early.append(begun.wait(3))
         return true(*arguments)
 
-    monkeypatch.setattr(bronze, "read", read)
+    monkeypatch.setattr(bronze_job, "read", read)
     fresh = Lake(keyed.folder / "fresh", keyed.address, keyed.spark)
     run(fresh)
     assert (early, recorded, ended) == ([True], [False] + [True] * 5, ["MainThread"] * 2)
@@ -85,8 +88,10 @@ def test_the_session_starts_while_bronze_reads_the_first_time_and_later_when_sil
 def test_a_table_that_is_read_whole_and_found_the_same_starts_no_session(
     keyed: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.spark.session", lambda *_, **__: pytest.fail("Spark was started for nothing"))
-    monkeypatch.setattr("pipelines.basis.what_changed", lambda *_: "the server was started anew")
+    monkeypatch.setattr(
+        "pipelines.spark.session.session", lambda *_, **__: pytest.fail("Spark was started for nothing")
+    )
+    monkeypatch.setattr("pipelines.sources.postgres.fingerprint.what_changed", lambda *_: "the server was started anew")
     run(keyed)
     assert changed(keyed, "bronze").keys() == {"associado", "conta", "cartao", "movimento"}
     assert changed(keyed, "silver") == changed(keyed, "gold") == {}
@@ -103,7 +108,7 @@ def test_a_session_that_does_not_start_ends_the_run_where_silver_needs_it(
     with pytest.raises(UsageFault, match="Spark does not start"):
         run(fresh)
     settings = fresh.settings()
-    assert [len(records.read_runs(settings.layer_path(layer))) for layer in LAYERS] == [1, 0, 0]
+    assert [len(run_log.read_runs(settings.layer_path(layer))) for layer in LAYERS] == [1, 0, 0]
 
 
 def test_the_jvm_compiles_less_where_rows_are_few_and_the_users_options_come_after_ours(
@@ -113,27 +118,27 @@ def test_the_jvm_compiles_less_where_rows_are_few_and_the_users_options_come_aft
     given = list[str]()
 
     def session(settings: Settings, **_: object) -> None:
-        given.append(settings.spark.conf.get(spark.DEFAULTS, ""))
+        given.append(settings.spark.conf.get(spark_session.DEFAULTS, ""))
         raise UsageFault("enough")
 
-    monkeypatch.setattr(spark, "session", session)
+    monkeypatch.setattr(spark_session, "session", session)
     for few, row_bytes in ((260, 10**9), (259, 1)):
-        monkeypatch.setattr(spark, "FEW", few)
-        monkeypatch.setattr("pipelines.run.ROW_BYTES", row_bytes)
+        monkeypatch.setattr(spark_session, "FEW", few)
+        monkeypatch.setattr("pipelines.run.layers.ROW_BYTES", row_bytes)
         execute(keyed.address, "UPDATE associado SET idade = idade + 1 WHERE id = 3")
         for lakehouse in (Lake(keyed.folder / f"fresh {few}", keyed.address, keyed.spark), keyed):
             with pytest.raises(UsageFault, match="enough"):
                 run(lakehouse)
     keyed.run("bronze", full=ALL)
     for few in (259, 260):
-        monkeypatch.setattr(spark, "FEW", few)
+        monkeypatch.setattr(spark_session, "FEW", few)
         with pytest.raises(UsageFault, match="enough"):
             run_layers(keyed.settings(), {"silver"}, Report(), full=frozenset(ALL.split()))
     less = "-XX:TieredStopAtLevel=1"
     assert given == [less, less, "", less, "", less]
-    monkeypatch.setattr(spark, "FEW", 260)
+    monkeypatch.setattr(spark_session, "FEW", 260)
     user = keyed.settings(SPARK__CONF='{"spark.driver.defaultJavaOptions": "-XX:TieredStopAtLevel=3"}')
-    java = spark.configuration(spark.brief(user, 260), keyed.folder)[spark.DEFAULTS]
+    java = spark_session.configuration(spark_session.brief(user, 260), keyed.folder)[spark_session.DEFAULTS]
     assert java.endswith(" -XX:TieredStopAtLevel=1 -XX:TieredStopAtLevel=3")
 
 

@@ -9,8 +9,10 @@ from pyspark.sql import SparkSession
 
 from conf.contract import Severity
 from conf.settings import Postgres
-from pipelines import records, status
-from pipelines.records import RuleRun
+from pipelines.commands import quality as commands_quality
+from pipelines.commands import status as commands_status
+from pipelines.lake import run_log
+from pipelines.lake.runs import RuleRun
 from tests.conftest import Cli, Lake, connection_settings, execute, fresh_database
 from tests.pipelines.test_silver import DROPS, KEYED
 
@@ -76,7 +78,7 @@ def test_quality_shows_every_rule_against_the_run_before_and_how_to_see_the_rows
     query = re.search(r'spark.sql\("(.*)"\).show', said[-1])
     assert query is not None
     path = morning.settings().silver_path / "cartoes/movimento__quarantine"
-    run = records.last_run(morning.settings().silver_path, "cartoes")
+    run = run_log.last_run(morning.settings().silver_path, "cartoes")
     assert run is not None
     view = f"delta.`{path}` VERSION AS OF {run.table('movimento__quarantine').version}"
     rows = morning.spark.sql(query[1].replace("silver.movimento__quarantine", view)).collect()
@@ -116,13 +118,13 @@ def test_without_a_run_each_says_what_to_do(cli: Cli) -> None:
     [(0, "0 min"), (59, "59 min"), (60, "1 h 0 min"), (312, "5 h 12 min"), (1440, "1 d 0 h"), (4600, "3 d 4 h")],
 )
 def test_an_age_is_said_as_a_person_says_it(minutes: int, said: str) -> None:
-    assert status.age(datetime.now(UTC) - (datetime.now(UTC) - timedelta(minutes=minutes, seconds=30))) == said
+    assert commands_status.age(datetime.now(UTC) - (datetime.now(UTC) - timedelta(minutes=minutes, seconds=30))) == said
 
 
 def test_the_query_shows_what_was_set_aside_before_what_is_merely_odd() -> None:
     odd = RuleRun(1, "cartoes", "cartao", "odd", Severity.WARN, 10, 9, ("1", "2"))
     bad = RuleRun(1, "cartoes", "conta", "it's bad", Severity.QUARANTINE, 10, 1, ("7",))
     fine = RuleRun(1, "cartoes", "conta", "fine", Severity.QUARANTINE, 10, 0)
-    assert "conta__quarantine WHERE array_contains(_reasons, 'it\\'s bad')" in status.query([fine, odd, bad])
-    assert "silver.cartao WHERE id_cartao IN (1, 2)" in status.query([odd, fine])
-    assert status.query([fine]) == "no row failed a rule"
+    assert "conta__quarantine WHERE array_contains(_reasons, 'it\\'s bad')" in commands_quality.query([fine, odd, bad])
+    assert "silver.cartao WHERE id_cartao IN (1, 2)" in commands_quality.query([odd, fine])
+    assert commands_quality.query([fine]) == "no row failed a rule"

@@ -16,11 +16,11 @@ import psutil
 import pytest
 from pyspark.sql import SparkSession
 
-from pipelines import records
-from pipelines.errors import ContractFault, SourceFault
-from pipelines.history import restore
-from pipelines.report import Report
-from pipelines.stream import Batches
+from pipelines.commands.restore import restore
+from pipelines.commands.stream import Batches
+from pipelines.core.console import Report
+from pipelines.core.errors import ContractFault, SourceFault
+from pipelines.lake import run_log
 from tests.condominio import PARENTS, SALES, drop_all, everything, some_files
 from tests.conftest import NOWHERE, Cli, Lake, clean_environment
 from tests.crash import STREAM_POINTS
@@ -43,7 +43,7 @@ def batch(lakehouse: Lake, folder: Path) -> Lake:
 
 
 def taken_once(lakehouse: Lake) -> bool:
-    names = [one.name for one in records.read_files(lakehouse.settings().bronze_path, "condominio")]
+    names = [one.name for one in run_log.read_files(lakehouse.settings().bronze_path, "condominio")]
     return len(names) == len(set(names))
 
 
@@ -115,11 +115,11 @@ def test_files_that_come_while_it_runs_are_taken_beside_other_runs_until_a_signa
         lakehouse.drop("transacoes_2.csv", "imovel;morador\n", 10)
         said = heard(cli.folder, "no line of transacoes_2.csv is a row", process)
         lakehouse.drop("transacoes_3.csv", SALES + "1,1,2024-03-03,30.00\n", 11)
-        while len(records.read_files(lakehouse.settings().bronze_path, "condominio")) < 6:
+        while len(run_log.read_files(lakehouse.settings().bronze_path, "condominio")) < 6:
             assert process.poll() is None
             time.sleep(0.1)
         empty.write_text(PARENTS["moradores.csv"])
-        while len(records.read_files(lakehouse.settings().bronze_path, "condominio")) < 7:
+        while len(run_log.read_files(lakehouse.settings().bronze_path, "condominio")) < 7:
             assert process.poll() is None
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
@@ -207,7 +207,7 @@ def test_two_thousand_small_files_are_taken_without_loss_in_steady_memory(lakeho
 def test_what_cannot_pass_ends_a_stream_and_what_can_is_tried_again(
     lakehouse: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.stream.SECONDS", 0)
+    monkeypatch.setattr("pipelines.commands.stream.SECONDS", 0)
     batches = Batches(lakehouse.settings(RETRY_SECONDS="1"), "condominio", lakehouse.spark, True, Report(quiet=True))
     tries: list[Exception] = [SourceFault("a file changed"), SourceFault("a file changed"), ContractFault("frozen")]
     monkeypatch.setattr(batches, "_run", lambda: (_ for _ in ()).throw(tries.pop(0)))

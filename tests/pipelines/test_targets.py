@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.targets import _remove_empty
+from pipelines.commands.reset import _remove_empty
 
 
 def test_reset_removes_folders_that_are_left_empty_but_never_the_home(

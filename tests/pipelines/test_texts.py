@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from conf.settings import PROJECT
-from pipelines.texts import column_of, value_of
+from pipelines.sources.files.values import column_of, value_of
 
 
 @pytest.mark.parametrize(

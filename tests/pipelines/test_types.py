@@ -14,8 +14,8 @@ import pytest
 from deltalake import DeltaTable
 
 from conf.settings import PROJECT, Postgres
-from pipelines import lake
-from pipelines.errors import SourceFault
+from pipelines.core.errors import SourceFault
+from pipelines.lake import delta
 from tests.conftest import Cli, Lake, connected, connection_settings, execute
 from tests.pipelines.test_bronze import LOOSE
 
@@ -106,7 +106,7 @@ def test_every_line_of_the_table_is_what_arrives_whatever_the_zone(
         done = cli("bronze", env=env)
         assert done.returncode == 0, done.stderr
         path = cli.folder / env["LAKEHOUSE_ROOT"] / "bronze/cartoes/associado"
-        files += lake.file_paths(path, 0)
+        files += delta.file_paths(path, 0)
     schema = json.loads(DeltaTable(path).schema().to_json())
     types = {field["name"]: field["type"] for field in schema["fields"]}
     row, nulls = pq.ParquetFile(files[0]).read().to_pylist()

@@ -1,0 +1,240 @@
+"""Bronze's job where the source is files: takes those that no run has taken, whole, in the order in which they came.
+
+The rows of a file that was taken stay what they are; new ones are added, and proved, without reading the others.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+
+from conf.contract import Table
+from conf.settings import Settings
+from pipelines.core.console import Report
+from pipelines.core.errors import ContractFault, QualityFault, SourceFault
+from pipelines.core.sql import quoted
+from pipelines.lake import delta, folders, schema
+from pipelines.lake.changes import MANY, SMALL, Place, write
+from pipelines.lake.checksums import Columns, measured, moved
+from pipelines.lake.engine import Engine, engine, listed, named_files, relation, text
+from pipelines.lake.run_log import read_files
+from pipelines.lake.runs import Call, TableRun, Taken
+from pipelines.lake.staging import Built, prove, unchanged
+from pipelines.lake.versions import stored
+from pipelines.sources.files.landing import AUDIT, File, arrived, new, strangers, take
+
+ASKED = "asked for"
+
+
+@dataclass(frozen=True)
+class Intake:
+    """The files that came, in order, those of them that wait, those that are to be taken now, and what was taken."""
+
+    arrived: list[File]
+    waiting: list[File]
+    new: list[File]
+    taken: list[Taken]
+
+    @property
+    def present(self) -> list[Taken]:
+        """What was taken and still counts, in this order: of a name the last, unless a newer file takes its place."""
+        last, newer = {one.name: one for one in self.taken}, {file.name for file in self.new}
+        return [one for one in self.taken if last[one.name] == one and one.name not in newer]
+
+    @property
+    def known(self) -> dict[str, File]:
+        """The files that were taken and are still there, by name."""
+        waiting = {file.name for file in self.waiting}
+        return {file.name: file for file in self.arrived if file.name not in waiting}
+
+    @property
+    def gone(self) -> list[str]:
+        """The names of those that are not there any more."""
+        known = self.known
+        return [one.name for one in self.present if one.name not in known]
+
+
+def waiting(
+    settings: Settings, domain: str, tables: tuple[Table, ...], report: Report, at_most: int | None = None
+) -> Intake:
+    """What a run of a domain has to take: all files that came, or the first ones. Raises SourceFault where one that was
+    taken has other content, or, where files are limited, tells `report`."""
+    taken = read_files(settings.bronze_path, domain)
+    files = arrived(settings.landing_path / domain, tables)
+    some, refused = new(files, taken, thorough=at_most is None)
+    if others := strangers(settings.landing_path / domain, files):
+        report.warning(f"no table takes {', '.join(others[:3])}{' …' * (len(others) > 3)} in {domain}'s landing folder")
+    if refused and at_most is None:
+        raise SourceFault("; ".join(refused.values()))
+    for said in refused.values():
+        report.warning(said)
+    return Intake([file for file in files if file not in refused], some, some[:at_most], taken)
+
+
+def read(settings: Settings, intake: Intake, tables: tuple[Table, ...], call: Call, report: Report) -> Iterator[Built]:
+    """Each table with the rows of the files that came for it. Raises ContractFault, SourceFault, QualityFault."""
+    before = {done.name: done for done in call.previous.tables} if call.previous else {}
+    for table in tables:
+        began, done = time.monotonic(), before.get(table.name)
+        some = Intake(
+            [file for file in intake.arrived if file.table == table],
+            [file for file in intake.waiting if file.table == table],
+            [file for file in intake.new if file.table == table],
+            [one for one in intake.taken if one.table == table.name],
+        )
+        path = folders.table_path(settings.bronze_path, table)
+        delta.make_folder(path)
+        why = whole_because(table, done, table.name in call.full)
+        if why == ASKED and (gone := some.gone):
+            report.warning(
+                f"bronze.{table.name}: not read again: {len(gone):,} of its files, as {gone[0]}, are not there"
+            )
+            why = ""
+        if why:
+            built = _whole(table, some, Place(table, path, call.run.run), why, call, report)
+        elif done and some.new:
+            built = _added(settings, some, done, Place(table, path, call.run.run), call, report)
+        else:
+            assert done is not None
+            yield unchanged(done, table, path)
+            continue
+        try:
+            _tell(settings, table, some.taken, built.taken, report)
+            known = replace(built.done, guaranteed=_guaranteed(table, built), seconds=time.monotonic() - began)
+        except BaseException:
+            built.discard()
+            raise
+        yield replace(built, done=known)
+
+
+def whole_because(table: Table, done: TableRun | None, asked: bool) -> str:
+    """Why all files are read, those that were taken, too; empty where only new ones are."""
+    if done is None:
+        return "the first time"
+    if asked:
+        return ASKED
+    was = {column.name: column.type for column in done.columns}
+    return "" if was == schema.types_of(table, AUDIT) else "its columns changed"
+
+
+def _whole(table: Table, intake: Intake, place: Place, why: str, call: Call, report: Report) -> Built:
+    """All files of a table, in the order in which they were taken. Raises ContractFault where one of them is not there
+    any more as it was."""
+    again, known = intake.present, intake.known
+    if gone := intake.gone:
+        raise ContractFault(
+            f"bronze.{table.name}: {why}, but {len(gone):,} of its files, as {gone[0]}, left the landing folder; "
+            "put them back, or leave the table as it was"
+        )
+    files = [*(known[one.name] for one in again), *intake.new]
+    types, taken, names, sums = schema.types_of(table, AUDIT), list[Taken](), list[str](), dict[str, Decimal]()
+    if files:
+        taken, name, sums = take(files, place, 1, report)
+        names = [name]
+    done = TableRun(table.name, 0, 0, 0, full_at=call.run.started, how=f"whole: {why}")
+    built = Built(done, table, place.path, schema.schema_of(table, AUDIT), names, taken=tuple(taken[len(again) :]))
+    rows = sum(one.lines for one in taken)
+    built = prove(built, types, table.keys, rows, sums)
+    if other := [one.name for one, was in zip(taken, again, strict=False) if one.sha256 != was.sha256]:
+        built.discard()
+        raise SourceFault(f"bronze.{table.name}: {other[0]} changed while it was read; run it again")
+    wrong = [one for one, was in zip(taken, again, strict=False) if one.lines != was.lines]
+    if wrong and any(column.serial for column in table.columns):
+        built.discard()
+        said = wrong[0].why or "it has other lines now"
+        raise ContractFault(f"bronze.{table.name}: {why}; of {wrong[0].name}: {said}; its rows would get other numbers")
+    return replace(built, done=replace(built.done, rows_in=rows, rows_out=rows))
+
+
+def _added(settings: Settings, intake: Intake, done: TableRun, place: Place, call: Call, report: Report) -> Built:
+    """A table with the rows of new files; those of files that they replace leave. Many small data files become one."""
+    assert call.previous is not None
+    old = stored(settings.bronze_path, call.previous, place.table)
+    taken, name, sums = take(intake.new, place, max((one.first + one.lines for one in intake.taken), default=1), report)
+    files = [name]
+    try:
+        with folders.scratch(place.path, "run") as folder, engine(f"bronze.{place.table.name}", folder) as db:
+
+            def of(rows: str) -> tuple[int, Columns]:
+                return measured(db, rows, old.types, old.keys)
+
+            came = relation([str(place.path / name)], old.types)
+            rows, more = of(came)
+            found = {column.name: Decimal(column.total) for column in more if column.total is not None}
+            if rows != sum(one.lines for one in taken) or found != sums:
+                raise QualityFault(f"bronze.{place.table.name}: a file does not hold what was read; run it again")
+            replaced = {one.name for one in taken} & {one.name for one in intake.taken}
+            touched = _touched(db, old.files, replaced, old.types)
+            within = f"_source_file IN ({', '.join(map(text, sorted(replaced)))})" if replaced else "false"
+            before = old.only(touched)
+            gone, less = of(f"(SELECT * FROM {before.sql} WHERE {within})")
+            if touched:
+                rest, columns = f"(SELECT * FROM {before.sql} WHERE NOT ({within}))", listed(old.types)
+                files += write(db, f"(SELECT {columns} FROM {rest} UNION ALL SELECT {columns} FROM {came})", place)
+                (place.path / files.pop(0)).unlink()
+                was, all_before = of(before.sql)
+                now = of(relation([str(place.path / file) for file in files], old.types))
+                if now != (was - gone + rows, moved(all_before, less, more)):
+                    raise QualityFault(f"bronze.{place.table.name}: a row was lost or doubled on the way; run it again")
+        total = done.rows_out - gone + rows
+        how = f"{len(taken):,} file{'s' if taken[1:] else ''}: {rows:,} written, {gone:,} replaced"
+        done = replace(done, rows_in=total, rows_out=total, columns=moved(done.columns, less, more), how=how)
+        kept = tuple(sorted(Path(file).name for file in set(old.files) - touched))
+        return Built(done, place.table, place.path, None, files, (), kept, tuple(taken))
+    except BaseException:
+        for file in files:
+            (place.path / file).unlink(missing_ok=True)
+        raise
+
+
+def _touched(db: Engine, files: tuple[str, ...], replaced: set[str], types: Mapping[str, str]) -> set[str]:
+    """The data files that are written again: those with rows of a file that is replaced, small ones where many are."""
+    touched = {file for file in files if Path(file).stat().st_size < SMALL}
+    if len(touched) < MANY:
+        touched = set()
+    if replaced and files:
+        rows_of, file = named_files(files, types)
+        named = ", ".join(map(text, sorted(replaced)))
+        found = db.execute(f"SELECT DISTINCT {file} FROM {rows_of} WHERE _source_file IN ({named})").fetchall()
+        touched |= {str(name) for (name,) in found}
+    return touched
+
+
+def _tell(settings: Settings, table: Table, before: list[Taken], taken: tuple[Taken, ...], report: Report) -> None:
+    """What a person should know of the files. Raises ContractFault where one has a column that the first ones had not,
+    and the schema is frozen."""
+    known = {name for one in before for name in one.extras}
+    drifted = [
+        f"file {one.name}: column {name} is new, no contract names it"
+        for one in taken
+        for name in one.extras
+        if before and name not in known
+    ]
+    if drifted and settings.schema_drift == "freeze":
+        allowed = "set LAKEHOUSE_SCHEMA_DRIFT=evolve to take it, or name the column in its contract"
+        raise ContractFault(f"{'; '.join(drifted)}; the schema is frozen: {allowed}")
+    for said in drifted:
+        report.warning(said)
+    twins: dict[str, set[str]] = {}
+    for one in (*before, *taken):
+        twins.setdefault(one.sha256, set()).add(one.name)
+    for one in taken:
+        if same := twins.get(one.sha256, set()) - {one.name}:
+            report.warning(f"bronze.{table.name}: {one.name} has the content of {min(same)}; its rows came twice")
+        if one.why:
+            report.warning(f"bronze.{table.name}: no line of {one.name} is a row: {one.why}")
+
+
+def _guaranteed(table: Table, built: Built) -> tuple[str, ...]:
+    """The word "key" where each row has one that no other has. Of texts none: cleaning may make two of them one."""
+    keys = [table[key] for key in table.keys]
+    if all(key.serial for key in keys):
+        return ("key",)
+    if any(key.type == "string" for key in keys):
+        return ()
+    types = {key.name: key.type for key in keys}
+    named, whole = listed(types), " AND ".join(f"{quoted(name)} IS NOT NULL" for name in types)
+    sql = f"SELECT count(*) = count(DISTINCT ({named})) FILTER (WHERE {whole}) FROM {relation(built.paths, types)}"
+    with engine(f"bronze.{table.name}") as db:
+        return ("key",) if (db.execute(sql).fetchone() or (False,))[0] else ()

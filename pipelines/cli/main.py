@@ -1,0 +1,192 @@
+"""The command line: `python -m pipelines <target>...`, one word for each make target. `make help` lists them."""
+
+import argparse
+import io
+import logging
+import os
+import signal
+import sys
+import traceback
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+from dotenv.parser import parse_stream
+
+from conf.settings import KNOWN, SECRETS, Settings, SettingsError, load, load_outlets, read_secrets
+from pipelines.core.console import log_line, unread
+from pipelines.core.errors import Fault, UsageFault
+from pipelines.notify.outcome import Outcome
+from pipelines.notify.outlets import tell
+from pipelines.sources.postgres.connection import forget_libpqs
+
+TARGETS = {
+    "seed": "create the source's tables and fill them with fake data",
+    "bronze": "copy the source's tables",
+    "silver": "clean, type and check them",
+    "gold": "build movimento_flat and its CSV",
+    "stream": "watch a landing folder, DOMAIN=condominio; ONCE=1 ends when all is taken",
+    "plan": "what the next run would do with each table, and why",
+    "export": "write the CSV of gold's last run again; DOMAIN=, TABLES=, FORMAT=parquet for others",
+    "answers": "print the tables of gold that answer a question",
+    "status": "the last run of each layer, its age and its warnings",
+    "quality": "every rule of the last silver run, against the run before",
+    "reconcile": "prove again that source, bronze, silver, gold and CSV agree",
+    "history": "the runs of each layer, and what changed in each",
+    "restore": "make an old run the present one, as in RUN=gold/12",
+    "maintain": "remove what no kept run needs, make small files one",
+    "shell": "open a PySpark shell with bronze.*, silver.*, gold.*",
+    "demo": "fake data through all layers to the CSV, on the embedded PostgreSQL",
+    "reset": "delete lake, CSV and embedded data; asks first",
+}
+
+
+def main(words: list[str]) -> int:
+    """Runs the targets; the exit code is the one that the README lists."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal of another encoding must not end a run
+    arguments = parse(words)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, _terminated)
+    settings, failure, began = None, None, datetime.now(UTC)
+    try:
+        settings = read_settings(arguments.set)
+        if settings.log != "debug":
+            logging.disable()  # what libraries say of an interrupted question
+        from pipelines.cli.targets import run_targets
+
+        run_targets(settings, set(arguments.targets))
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
+        failure = error
+    kind, text, code = ended(failure)
+    if settings is None:
+        settings = told_anyway(arguments.set)
+    elif settings.log == "debug" and isinstance(failure, Exception):
+        traceback.print_exception(failure)
+    seconds = (datetime.now(UTC) - began).total_seconds()
+    if settings and settings.log_format == "json":
+        known = {"kind": kind, "code": code, "seconds": round(seconds, 3)}
+        say(log_line(text or kind, "error" if code else "info", **known))
+    elif text:
+        say(f"{kind}: {' '.join(text.split())}")
+    if settings is None:
+        return code
+    targets = tuple(target for target in TARGETS if target in arguments.targets)
+    line = failure.told if isinstance(failure, Fault) else text
+    outcome = Outcome(targets, os.environ.get("DOMAIN", ""), code, kind, line, began, seconds)
+    with suppress(KeyboardInterrupt, SystemExit):  # who stops it again does not wait for that
+        if code or "stream" not in targets:  # its micro-batches have told
+            for warning in tell(settings, outcome):
+                say_warning(settings, warning)
+    return code
+
+
+def ended(failure: BaseException | None) -> tuple[str, str, int]:
+    """What kind of end a failure is, its one line, its exit code."""
+    match failure:
+        case None | SystemExit(code=None):
+            return "done", "", 0
+        case SettingsError():
+            return "settings", str(failure), UsageFault.code
+        case Fault():
+            return failure.kind, str(failure), failure.code
+        case KeyboardInterrupt():
+            return "stopped", "the last complete run is untouched", 128 + signal.SIGINT
+        case SystemExit(code=int(code)):
+            return "stopped", "", code  # nobody may be there to read it
+        case _:
+            return "unexpected", f"{type(failure).__name__}; LAKEHOUSE_LOG=debug shows where", 1
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    listed = "\n".join(f"  {name:9} {does}" for name, does in TARGETS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines",
+        epilog=f"targets:\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [--set NAME=VALUE] target ...",
+    )
+    parser.add_argument(
+        "targets", nargs="+", choices=TARGETS, metavar="target", help="what to do; layers run in layer order"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting, before environment and .env; no passwords here",
+    )
+    return parser.parse_args(words)
+
+
+def read_settings(given: list[str]) -> Settings:
+    """The settings; warns of names that are none."""
+    settings, warnings = load(*read_sources(given), base=Path.cwd())
+    for warning in warnings:
+        say_warning(settings, warning)
+    forget_libpqs()
+    return settings
+
+
+def told_anyway(given: list[str]) -> Settings | None:
+    """Where and how a failure is told that wrong settings are; None where that is wrong, too."""
+    try:
+        sources = read_sources(given)
+    except (SettingsError, OSError):
+        sources = [dict(os.environ)]
+    with suppress(SettingsError, RuntimeError):  # there may be no home
+        return load_outlets(*sources, base=Path("/var/empty"))
+    return None
+
+
+def read_sources(given: list[str]) -> list[dict[str, str]]:
+    """Names and values from the command line, the environment, .env, systemd's credentials, /run/secrets."""
+    problems = [f"--set {pair.split('=')[0]}: write NAME=VALUE" for pair in given if "=" not in pair]
+    line = dict(pair.split("=", 1) for pair in given if "=" in pair)
+    problems += [
+        f"--set {name}: anybody can read a command line; use the environment or .env"
+        for name in line
+        if name.endswith(SECRETS)
+    ]
+    problems += [f"--set {name}: there is no such setting" for name in line if name not in KNOWN]
+    if problems:
+        raise SettingsError(problems)
+    folders = [Path(os.environ.get("CREDENTIALS_DIRECTORY") or "/run/secrets"), Path("/run/secrets")]
+    try:
+        file = read_env(Path.cwd() / ".env")
+        secrets = [read_secrets(folder) for folder in folders]
+    except (OSError, UnicodeDecodeError) as error:
+        named = error.filename if isinstance(error, OSError) else ".env or a file of a secret"
+        raise SettingsError([f"{named} cannot be read as UTF-8 text; mend its rights or its encoding"]) from error
+    return [line, dict(os.environ), file, *secrets]
+
+
+def read_env(path: Path) -> dict[str, str]:
+    """The names and values of a .env file, nothing interpolated. Raises SettingsError naming each line that is none."""
+    if not path.exists():
+        return {}
+    with path.open(encoding="utf-8") as file:
+        found = list(parse_stream(file))
+    wrong = [str(one.original.line) for one in found if one.error]
+    if wrong:
+        raise SettingsError([f"{path.name}: line {', '.join(wrong)} cannot be read; write NAME=value"])
+    return {one.key: one.value for one in found if one.key and one.value}
+
+
+def say_warning(settings: Settings, text: str) -> None:
+    warning = f"warning: {text}"
+    say(log_line(warning) if settings.log_format == "json" else warning)
+
+
+def say(line: str) -> None:
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        unread(sys.stderr)
+
+
+def _terminated(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)

@@ -1,0 +1,1 @@
+"""One file for each thing a person asks of a lake that is there: look, prove, restore, tidy up, stream."""

@@ -1,0 +1,44 @@
+"""`make answers`: the tables of gold that answer a question, printed; no JVM. The one that is a CSV is not printed."""
+
+from conf.contract import Table
+from conf.settings import Settings
+from pipelines.core import catalogue
+from pipelines.core.console import Report, grid
+from pipelines.core.sql import quoted
+from pipelines.lake import run_log, runs
+from pipelines.lake.engine import engine
+from pipelines.lake.versions import stored
+
+SHOWN = 15
+
+
+def answers(settings: Settings, domains: tuple[str, ...], report: Report) -> None:
+    """The first rows of each table, in the order in which a person reads them. Raises QualityFault where gold has no
+    run."""
+    asked = [(run, table) for domain in domains for run, table in _of(settings, domain)]
+    if not asked:
+        raise run_log.no_complete_run(settings, "gold")
+    for run, table in asked:
+        rows = stored(settings.gold_path, run, table)
+        names = [column.name for column in table.columns]
+        order = (f"{quoted(name.lstrip('-'))}{' DESC' * name.startswith('-')}" for name in table.order or table.keys)
+        shown = ", ".join(f"{quoted(name)}::varchar" for name in names)
+        with engine(f"gold.{table.name}") as db:
+            found = db.execute(f"SELECT {shown} FROM {rows.sql} ORDER BY {', '.join(order)} LIMIT {SHOWN}").fetchall()
+        report.say(f"\ngold.{table.name}: {table.comment}")
+        lines = grid(*names, left=0)
+        for column, one in zip(lines.columns, table.columns, strict=True):
+            column.justify = "left" if one.type == "string" else "right"
+        for row in found:
+            lines.add_row(*("" if value is None else value for value in row))
+        report.show(lines)
+        if (more := run.table(table.name).rows_out - len(found)) > 0:
+            report.say(f"… {more:,} more rows; all: make export TABLES={table.name}")
+
+
+def _of(settings: Settings, domain: str) -> list[tuple[runs.Run, Table]]:
+    run = run_log.last_run(settings.gold_path, domain)
+    if run is None:
+        return []
+    run_log.check("gold", settings.gold_path, run)
+    return [(run, table) for table in catalogue.of("gold", domain) if not table.csv]

@@ -1,0 +1,25 @@
+"""`make demo`: fake data through all layers, on the embedded server."""
+
+from conf.settings import Settings
+from pipelines.commands.seed import seed
+from pipelines.core.console import Report
+from pipelines.core.errors import UsageFault
+from pipelines.core.names import LAYERS
+from pipelines.run.layers import run_layers
+from pipelines.run.summary import show
+from pipelines.sources.domains import in_postgres
+
+
+def demo(settings: Settings, report: Report) -> None:
+    """Fake data through all layers, on the embedded server."""
+    if settings.postgres:
+        raise UsageFault(
+            f"demo works on fake data, but the settings name {settings.postgres.address}; "
+            "take that out of the environment and .env, or run `make bronze silver gold`"
+        )
+    seed(settings, in_postgres(), report)
+    runs, _ = run_layers(settings, set(LAYERS), report, only=in_postgres())
+    show(settings, runs, report, lines=3)
+    report.say("\nnext: make shell   ask silver and gold in PySpark")
+    report.say("      make help    all commands")
+    report.say("      make reset   delete the fake data, before your own PostgreSQL: see README.md")

@@ -1,0 +1,57 @@
+"""Set-up's last step: trains the class-data archive of Spark's JVM on the real jobs."""
+
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from conf.settings import load
+from pipelines.spark.class_data_archive import BRIEF, archive, make, option
+
+DUMP_SECONDS = 120
+
+
+MOVIMENTOS = 200
+
+
+def train(file: Path) -> None:
+    """Runs the real jobs on a small made-up source, whole and by what changed, and looks at the tables as the shell
+    does, in a JVM that writes the archive when it ends."""
+    import psycopg2
+
+    from pipelines.commands.shell import create_views
+    from pipelines.core import catalogue
+    from pipelines.core.console import Report
+    from pipelines.run.layers import run_layers
+    from pipelines.seed.postgres import seed
+    from pipelines.sources.domains import in_postgres
+    from pipelines.sources.postgres import embedded
+    from pipelines.sources.postgres.connection import dsn
+    from pipelines.spark.session import DEFAULTS, session
+
+    folder = Path(tempfile.mkdtemp(prefix="lakehouse-setup-", dir="/var/tmp"))
+    java = f"{BRIEF} {option('ArchiveClassesAtExit', file)} -Xlog:disable"
+    given = {"LAKEHOUSE_SEED__MOVIMENTOS": str(MOVIMENTOS), "LAKEHOUSE_ROOT": "lake"}
+    given["LAKEHOUSE_SPARK__CONF"] = json.dumps({DEFAULTS: java})
+    settings, _ = load(given, base=folder)
+    try:
+        with embedded.server(folder) as address, Report() as report:
+            settings = settings.model_copy(update={"postgres": address})
+            for domain in in_postgres():
+                seed(settings, address, catalogue.of("bronze", domain), False, report)
+            with session(settings, DUMP_SECONDS) as spark:
+                run_layers(settings, {"bronze", "silver", "gold"}, report, spark)
+                with psycopg2.connect(dsn(address)) as connection, connection.cursor() as cursor:
+                    cursor.execute("UPDATE associado SET nome = 'Eva' WHERE id = 1")
+                run_layers(settings, {"bronze", "silver", "gold"}, report, spark)
+                create_views(settings, spark)
+                spark.table("gold.movimento_flat").limit(5).show()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    if archive() is None:
+        sys.stderr.write("setup: preparing Spark (once)\n")
+        sys.exit(0 if make(train) else 1)

@@ -1,0 +1,1 @@
+"""Proves again that source, bronze, silver, gold and CSV agree."""

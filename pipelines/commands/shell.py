@@ -1,0 +1,97 @@
+"""A PySpark shell in which bronze.*, silver.* and gold.* show the last complete run of each layer."""
+
+import code
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from conf.settings import Settings
+from pipelines.core import catalogue
+from pipelines.core.errors import Fault, QualityFault
+from pipelines.core.names import DELETED, LAYERS
+from pipelines.core.sql import backquoted
+from pipelines.lake import delta, run_log
+from pipelines.lake.run_log import find
+from pipelines.lake.runs import Run
+from pipelines.lake.versions import folded, folds_at
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+HINTS = (
+    'try: spark.sql("SELECT * FROM {} LIMIT 5").show()',
+    'at("gold/1") shows the tables as that run left them, in gold_1; `make history` lists the runs',
+    "leave with Ctrl-D",
+)
+
+
+def create_views(settings: Settings, spark: "SparkSession") -> list[str]:
+    """One view for each table of the last complete runs, pinned to its version; a line for each layer that has one."""
+    lines = []
+    for layer in LAYERS:
+        spark.sql(f"CREATE DATABASE IF NOT EXISTS {layer}")
+        path = settings.layer_path(layer)
+        runs = {run.domain: run for run in run_log.read_runs(path)}
+        for run in runs.values():
+            run_log.check(layer, path, run)
+            names = _pinned(spark, layer, layer, path, run)
+            lines.append(f"{layer}, run {run.run} of {run.finished:%Y-%m-%d %H:%M} UTC: {', '.join(names)}")
+        for name in run_log.RECORDS:
+            if (head := delta.version(path / name)) is not None:
+                table = f"delta.{backquoted(str(path / name))} VERSION AS OF {head}"
+                spark.sql(f"CREATE OR REPLACE VIEW {layer}.{name} AS SELECT * FROM {table}")
+    return lines
+
+
+def _pinned(spark: "SparkSession", layer: str, database: str, path: Path, run: Run) -> list[str]:
+    for table in run.tables:
+        location = backquoted(str(path / run.domain / table.name))
+        rows = f"(SELECT * FROM delta.{location} VERSION AS OF {table.version})"
+        columns = tuple(column.name for column in table.columns if column.name != DELETED)
+        contract = catalogue.table_of(layer, table.name)
+        if contract and (base := folds_at(table)) is not None:
+            rows = f"({folded(rows, columns, contract.keys, base, backquoted)})"
+        shown = ", ".join(map(backquoted, columns)) or "*"
+        spark.sql(f"CREATE OR REPLACE VIEW {database}.{backquoted(table.name)} AS SELECT {shown} FROM {rows}")
+    return [f"{database}.{table.name}" for table in run.tables]
+
+
+def travel(settings: Settings, spark: "SparkSession") -> Callable[[str], list[str]]:
+    """The shell's `at`: the tables as a run like `gold/12` left them, in a database gold_12."""
+
+    def at(run: str) -> list[str]:
+        try:
+            layer, found = find(settings, run)
+            path = settings.layer_path(layer)
+            run_log.check(layer, path, found, "`make history` lists the runs, `make maintain` keeps the young ones")
+            spark.sql(f"CREATE DATABASE IF NOT EXISTS {layer}_{found.run}")
+            return _pinned(spark, layer, f"{layer}_{found.run}", path, found)
+        except Fault as fault:
+            print(fault)
+            return []
+
+    return at
+
+
+def shell(settings: Settings) -> None:
+    """Reads commands from standard input until it ends. Raises QualityFault where no layer has a complete run."""
+    if not any(run_log.heads(settings.layer_path(layer)) for layer in LAYERS):
+        raise QualityFault("no layer has a complete run; run `make demo` or `make bronze silver gold` first")
+    from pyspark.sql import functions
+
+    from pipelines.spark.session import session
+
+    with session(settings) as spark:
+        lines = create_views(settings, spark)
+        last = lines[-1].rsplit(" ", 1)[-1]
+        banner = "\n".join([*lines, HINTS[0].format(last), *HINTS[1:]])
+        names = {"spark": spark, "F": functions, "at": travel(settings, spark)}
+        if sys.stdin.isatty():
+            import readline
+            import rlcompleter
+
+            readline.set_completer(rlcompleter.Completer(names).complete)
+            readline.parse_and_bind("tab: complete")
+        code.interact(banner=banner, local=names, exitmsg="")

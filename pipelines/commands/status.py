@@ -1,0 +1,66 @@
+"""`make status`: the last run of each layer, its age, its warnings. No JVM."""
+
+from datetime import UTC, datetime, timedelta
+
+from conf.contract import Table
+from conf.settings import Settings
+from pipelines.core import catalogue
+from pipelines.core.console import Report, grid
+from pipelines.core.names import LAYERS
+from pipelines.lake import folders, run_log
+from pipelines.lake.runs import Run
+from pipelines.sources.domains import in_use
+
+
+def status(settings: Settings, report: Report) -> None:
+    """The last run of each layer: its number, its age, its rows, its warnings; and whether the CSV is gold's."""
+    now = datetime.now(UTC)
+    table = grid("layer", "domain", "source", "finished (UTC)", "run", "age", "rows", "set aside", left=4)
+    notes = []
+    for layer in LAYERS:
+        path = settings.layer_path(layer)
+        for domain in in_use(settings):
+            run = run_log.last_run(path, domain)
+            if run is None:
+                notes.append(f"{layer} has no complete run of {domain} in {path}: `make {layer}`")
+                continue
+            rows = sum(one.rows_out for one in run.tables if not one.is_beside)
+            aside = sum(one.set_aside for one in run.tables)
+            finished = f"{run.finished:%Y-%m-%d %H:%M}"
+            numbers = (str(run.run), age(now - run.finished), f"{rows:,}", f"{aside:,}")
+            table.add_row(layer, domain, run.source, finished, *numbers)
+            notes += [f"warning: {text}" for text in run.warnings]
+            notes += _behind(settings, layer, domain, run)
+            notes += [note for one in catalogue.of(layer, domain) if one.csv for note in _csv(settings, one, run)]
+    if table.row_count:
+        report.show(table)
+    for note in notes:
+        report.say(note)
+
+
+def age(since: timedelta) -> str:
+    """As a person says it: `3 d 4 h`, `5 h 12 min`, `0 min`."""
+    minutes = int(since.total_seconds()) // 60
+    days, hours, minutes = minutes // 1440, minutes // 60 % 24, minutes % 60
+    return f"{days} d {hours} h" if days else f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def _behind(settings: Settings, layer: str, domain: str, run: Run) -> list[str]:
+    if layer == LAYERS[0]:
+        return []
+    before = LAYERS[LAYERS.index(layer) - 1]
+    content = {one.run: one.content for one in run_log.read_runs(settings.layer_path(before), domain=domain)}
+    if not content or content.get(run.upstream_run or 0) == content[last := max(content)]:
+        return []
+    return [f"{layer} was built from {before}'s run {run.upstream_run}, the last one is {last}: `make {layer}`"]
+
+
+def _csv(settings: Settings, table: Table, run: Run) -> list[str]:
+    path = folders.csv_path(settings, table)
+    if not path.exists():
+        return [f"{path} is gone: `make export`"]
+    return (
+        []
+        if folders.sha256(path) == run.csv_sha256
+        else [f"{path} is not what gold's run {run.run} wrote: `make export`"]
+    )

@@ -1,0 +1,87 @@
+"""Finds the tables: one module a table, in `<layer>/<domain>/`, in the order in which they can be built."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from conf.contract import Table
+from pipelines.core.errors import UsageFault
+from pipelines.core.names import HISTORY, QUARANTINE
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A table and how it is made; bronze tables have no transform."""
+
+    table: Table
+    transform: "Callable[..., DataFrame] | None"
+
+
+@cache
+def entries(layer: str) -> tuple[Entry, ...]:
+    """The layer's tables, parents before children, by name otherwise."""
+    modules = {
+        table.module: Entry(table, getattr(module, "transform", None))
+        for module in _modules(layer)
+        if (table := module.TABLE)
+    }
+    order: TopologicalSorter[str] = TopologicalSorter()
+    for name in sorted(modules):
+        table = modules[name].table
+        parents = [reference.table for _, reference in table.references] + list(table.inputs)
+        order.add(name, *sorted(parent.module for parent in parents if parent.module in modules))
+    return tuple(modules[name] for name in order.static_order())
+
+
+def tables(layer: str) -> tuple[Table, ...]:
+    return tuple(entry.table for entry in entries(layer))
+
+
+def table_of(layer: str, name: str) -> Table | None:
+    """The contract of a table, or of what lies beside it; None where no contract names it any more."""
+    name = name.removesuffix(QUARANTINE).removesuffix(HISTORY)
+    return next((table for table in tables(layer) if table.name == name), None)
+
+
+def of(layer: str, domain: str) -> tuple[Table, ...]:
+    """The layer's tables of a domain, parents before children."""
+    return tuple(table for table in tables(layer) if table.domain == domain)
+
+
+def domains() -> tuple[str, ...]:
+    """The business domains, by name."""
+    return tuple(sorted({table.domain for table in tables("bronze")}))
+
+
+def is_of_files(domain: str) -> bool:
+    """Whether the source of a domain is files; else it is PostgreSQL."""
+    return any(table.files for table in of("bronze", domain))
+
+
+def _modules(layer: str) -> list[ModuleType]:
+    package = importlib.import_module(layer)
+    for folder in (path.parent for place in package.__path__ for path in Path(place).glob("*/*.py")):
+        if not (folder / "__init__.py").exists():
+            raise UsageFault(f"{folder} has no __init__.py, so that its tables are not found; make an empty one")
+    folders = [found.name for found in pkgutil.iter_modules(package.__path__) if found.ispkg]
+    return [
+        _imported(f"{layer}.{folder}.{found.name}")
+        for folder in folders
+        for found in pkgutil.iter_modules(importlib.import_module(f"{layer}.{folder}").__path__)
+    ]
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise UsageFault(f"the table {name} cannot be imported: {type(error).__name__}: {error}") from error

@@ -1,0 +1,54 @@
+"""Locks between processes, each of which says who holds it. The lock of a process that is gone does not block."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from pipelines.core.errors import LockedFault
+
+BRIEF, PATIENCE = "brief", 600  # seconds that one waits for a holder who is soon done
+
+
+@contextmanager
+def held(path: Path, what: str, seconds: float = 0, brief: bool = False) -> Iterator[None]:
+    """Holds the lock file `path` while the context lasts, `brief` if that is not for long. Raises LockedFault, naming
+    the holder of `what`, at once or after some seconds, below 0 never; one who holds it briefly is waited for."""
+    lock = FileLock(path, timeout=seconds, mode=0o600)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        try:
+            if not _note(path).get(BRIEF):
+                raise
+            lock.acquire(timeout=PATIENCE)
+        except Timeout:
+            raise LockedFault(f"{_holder(path)} works on {what}; wait for it to end, or stop it") from error
+    try:
+        since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        note = {"pid": os.getpid(), "host": socket.gethostname(), "since": since, BRIEF: brief}
+        with suppress(OSError):  # a full disk must not stop the process that frees it
+            path.write_text(json.dumps(note), "utf-8")
+        yield
+    finally:
+        lock.release()
+
+
+def _holder(path: Path) -> str:
+    """The process that holds the lock, as it wrote itself down; it may not have come to that yet."""
+    note = _note(path)
+    return f"process {note['pid']} on {note['host']}, since {note['since']}," if "pid" in note else "another process"
+
+
+def _note(path: Path) -> dict[str, Any]:
+    try:
+        note = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}

@@ -1,0 +1,1 @@
+"""Gold as one file for people."""

@@ -1,0 +1,122 @@
+"""Gold from what changed in silver, for tables of one row per row of an input: a row is made anew where the row that it
+comes from changed, or one that this refers to, however far.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from conf.contract import Table
+from conf.settings import Settings
+from pipelines.core.catalogue import Entry
+from pipelines.core.sql import quoted
+from pipelines.gold import proof
+from pipelines.lake import folders
+from pipelines.lake.changes import SHARE, Place, changed_keys, pointing_at, spliced, unlike
+from pipelines.lake.engine import Engine, count, engine, listed, relation, save, within
+from pipelines.lake.runs import Link
+from pipelines.lake.staging import Built, unchanged
+from pipelines.lake.versions import Content, stored
+from pipelines.spark.frames import read_files, write_parquet
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def follow(
+    settings: Settings, started: "Callable[[], SparkSession]", link: Link, entry: Entry, folder: Path
+) -> Built | None:
+    """A table with what changed in its inputs since the run before; None where much did, or any other table than those
+    that its rows refer to. Raises QualityFault where a join lost or multiplied a row, or a cent."""
+    table, previous = entry.table, link.call.previous
+    assert previous is not None and link.origin is not None
+    was, path = previous.table(table.name), folders.table_path(settings.gold_path, table)
+    old = {one.module: stored(settings.silver_path, link.origin, one) for one in table.inputs}
+    new = {one.module: stored(settings.silver_path, link.upstream, one) for one in table.inputs}
+    if all(old[module].files == new[module].files for module in new):
+        return unchanged(was, table, path)
+    origin = table.one_row_per
+    if origin is None or not reaches_all(table, origin):
+        return None
+    with engine(f"gold.{table.name}", folder) as db:
+        some = _affected(db, table, old, new)
+        if some > SHARE * max(was.rows_out, 1):
+            return None
+        if not some:
+            return proof.like(settings, unchanged(was, table, path), link, origin)
+        files = _inputs(db, table, origin, new, folder)
+        spark = started()
+        frames = {module: read_files(spark, [str(file)], new[module].types) for module, file in files.items()}
+        made = write_parquet(proof.transformed(entry, frames), folder / "made")
+        content = stored(settings.gold_path, previous, table)
+        rows = relation([str(file) for file in made], content.types)
+        named = ", ".join(f"{quoted(key)} AS {quoted(own)}" for key, own in zip(origin.keys, table.keys, strict=True))
+        keys = f"(SELECT {named} FROM {_name(origin)})"
+        differ = "differs"
+        sql = unlike(within(content.sql, table.keys, keys), rows, content, content)
+        db.execute(f"CREATE TEMP TABLE {differ} AS SELECT * FROM {sql}")
+        if not count(db, differ):
+            return proof.like(settings, unchanged(was, table, path), link, origin)
+        place = Place(table, path, link.call.run.run)
+        built = spliced(db, content, was, place, differ, within(rows, table.keys, differ))
+        return proof.like(settings, built, link, origin)
+
+
+def reaches_all(table: Table, origin: Table) -> bool:
+    """Whether references lead from an input to all the others."""
+    reached, more = {origin.module}, [origin]
+    while more:
+        for _, reference in more.pop().references:
+            if reference.table.module not in reached:
+                reached.add(reference.table.module)
+                more.append(reference.table)
+    return {one.module for one in table.inputs} <= reached
+
+
+def parents_first(table: Table) -> list[Table]:
+    """The inputs of a table, each after those that it refers to."""
+    order: list[Table] = []
+
+    def place(one: Table) -> None:
+        for _, reference in one.references:
+            place(reference.table)
+        if one in table.inputs and one not in order:
+            order.append(one)
+
+    for one in table.inputs:
+        place(one)
+    return order
+
+
+def _name(table: Table) -> str:
+    return quoted(f"affected {table.name}")
+
+
+def _affected(db: Engine, table: Table, old: dict[str, Content], new: dict[str, Content]) -> int:
+    """Makes a table of the keys of each input whose row changed, or refers to one that did. How many of the last."""
+    for one in parents_first(table):
+        parts = [f"SELECT * FROM {changed_keys(old[one.module], new[one.module])}"]
+        parts += [
+            f"SELECT {listed(one.keys)} FROM {pointing_at(new[one.module].sql, column, _name(reference.table))}"
+            for column, reference in one.references
+            if reference.table in table.inputs
+        ]
+        db.execute(f"CREATE TEMP TABLE {_name(one)} AS {' UNION '.join(parts)}")
+    assert table.one_row_per is not None
+    return count(db, _name(table.one_row_per))
+
+
+def _inputs(db: Engine, table: Table, origin: Table, new: dict[str, Content], folder: Path) -> dict[str, Path]:
+    """The affected rows of the origin and, of the other inputs, those that they refer to; a file each."""
+    wanted: dict[str, list[str]] = {origin.module: [f"SELECT * FROM {_name(origin)}"]}
+    files: dict[str, Path] = {}
+    for one in reversed(parents_first(table)):
+        content = new[one.module]
+        files[one.module] = folder / f"{one.name}.parquet"
+        save(db, within(content.sql, one.keys, f"({' UNION '.join(wanted[one.module])})"), files[one.module])
+        rows = relation([str(files[one.module])], content.types)
+        for column, reference in one.references:
+            pairs = zip(column.pointing, reference.table.keys, strict=True)
+            named = ", ".join(f"{quoted(name)} AS {quoted(key)}" for name, key in pairs)
+            wanted.setdefault(reference.table.module, []).append(f"SELECT {named} FROM {rows}")
+    return {one.module: files[one.module] for one in table.inputs}

@@ -1,0 +1,59 @@
+"""Proves a gold table against its input: the transform's rows, their keys and their sums."""
+
+from dataclasses import replace
+
+from pyspark.sql import DataFrame
+
+from conf.contract import Table
+from conf.settings import Settings
+from pipelines.core.catalogue import Entry
+from pipelines.core.errors import QualityFault
+from pipelines.lake.checksums import evidence
+from pipelines.lake.engine import HASHING
+from pipelines.lake.runs import Link
+from pipelines.lake.staging import Built
+from pipelines.lake.versions import stored
+
+
+def like(settings: Settings, built: Built, link: Link, origin: Table) -> Built:
+    """`built`, if it has each row of `origin` once: as many, the same keys by their checksum, the same sums. Raises
+    QualityFault otherwise."""
+    table, upstream = built.table, link.upstream.table(origin.name)
+    try:
+        found = {column.name: column.checksum for column in built.done.columns}
+        same = [found[own] for own in table.keys] == _checksums_of_keys(settings, link, origin)
+        sums = {
+            column.name: upstream.totals[column.made_from]
+            for column in table.summed
+            if column.made_from in upstream.totals
+        }
+        if built.done.rows_out != upstream.rows_out or not same:
+            raise QualityFault(
+                f"gold.{table.name}: {upstream.rows_out} rows of silver.{origin.name} became {built.done.rows_out}, or "
+                "other ones; a join lost or multiplied rows, gold and the CSV stay as they were"
+            )
+        if wrong := [name for name, total in sums.items() if built.done.totals[name] != total]:
+            raise QualityFault(
+                f"gold.{table.name}: the sum of {wrong[0]} is not that of silver.{origin.name}; "
+                "gold and the CSV stay as they were"
+            )
+        return replace(built, done=replace(built.done, rows_in=upstream.rows_out))
+    except BaseException:
+        built.discard()
+        raise
+
+
+def _checksums_of_keys(settings: Settings, link: Link, origin: Table) -> list[str]:
+    """The checksums of an input's keys, as its run recorded them; made anew where another engine made those."""
+    columns = link.upstream.table(origin.name).columns
+    if link.upstream.hashing != HASHING:
+        content = stored(settings.silver_path, link.upstream, origin)
+        some = {name: content.types[name] for name in origin.keys}
+        _, columns = evidence(f"silver.{origin.name}", content.sql, some, origin.keys)
+    known = {column.name: column.checksum for column in columns}
+    return [known[key] for key in origin.keys]
+
+
+def transformed(entry: Entry, inputs: dict[str, DataFrame]) -> DataFrame:
+    assert entry.transform is not None
+    return entry.transform(*inputs.values())

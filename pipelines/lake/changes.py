@@ -1,0 +1,146 @@
+"""What changed between two versions of a table, and a version made of the one before and what changed.
+
+Files that both versions have hold the same rows, so only the others are looked at. All of it is DuckDB's work.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from conf.contract import Column, Table
+from pipelines.core.errors import QualityFault
+from pipelines.core.sql import quoted
+from pipelines.lake import delta
+from pipelines.lake.checksums import Columns, measured, moved
+from pipelines.lake.engine import Engine, exact, listed, named_files, relation, save, within, without
+from pipelines.lake.runs import TableRun
+from pipelines.lake.staging import Built
+from pipelines.lake.versions import Content
+
+TECHNICAL = ("_batch",)
+
+
+SMALL, MANY = 16 * 2**20, 8
+
+
+SHARE = 0.25  # of a table's rows; where more are affected, all are built again
+
+
+def pointing_at(rows: str, column: Column, keys: str) -> str:
+    """SQL of the rows whose reference is among `keys`, a relation of keys of the table that `column` points at."""
+    assert column.reference is not None
+    pairs = zip(column.reference.table.keys, column.pointing, strict=True)
+    named = ", ".join(f"{quoted(key)} AS {quoted(name)}" for key, name in pairs)
+    return within(rows, column.pointing, f"(SELECT {named} FROM {keys})")
+
+
+def changed_keys(old: Content, new: Content) -> str:
+    """SQL of the keys that only one of two versions has, or that have other values. A key comes once in each."""
+    gone, came = set(old.files) - set(new.files), set(new.files) - set(old.files)
+    if old.base is None and new.base is None:
+        return unlike(old.only(gone).sql, new.only(came).sql, old, new)
+    if not gone:  # batches were appended
+        return f"(SELECT DISTINCT {listed(new.keys)} FROM {new.only(came).raw})"
+    return unlike(old.sql, new.sql, old, new)
+
+
+def unlike(one: str, other: str, old: Content, new: Content) -> str:
+    """SQL of the keys of which two relations have other rows; `old` and `new` say which columns these have."""
+    keys = old.keys
+    values = {name: kind for name, kind in new.types.items() if name not in (*keys, *TECHNICAL)}
+    if values.keys() != {name for name in old.types if name not in (*keys, *TECHNICAL)}:
+        return f"(SELECT {listed(keys)} FROM {one} UNION SELECT {listed(keys)} FROM {other})"
+    sides = [
+        f"(SELECT {listed(keys)}, true AS _here"
+        + "".join(f", {exact(name, kind)} AS v{index}" for index, (name, kind) in enumerate(values.items()))
+        + f" FROM {rows})"
+        for rows in (one, other)
+    ]
+    differs = "".join(f" OR a.v{index} IS DISTINCT FROM b.v{index}" for index in range(len(values)))
+    where = f"a._here IS NULL OR b._here IS NULL{differs}"
+    return f"(SELECT {listed(keys)} FROM {sides[0]} a FULL JOIN {sides[1]} b USING ({listed(keys)}) WHERE {where})"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where new files of a table go, and the run that makes them."""
+
+    table: Table
+    path: Path
+    run: int
+
+    def new(self) -> str:
+        delta.make_folder(self.path)
+        return delta.part_name(self.run)
+
+
+def write(db: Engine, rows: str, place: Place) -> list[str]:
+    """Writes the rows of a relation as one file, none where there are none. Its name."""
+    name = place.new()
+    try:
+        save(db, rows, place.path / name)
+        if pq.read_metadata(place.path / name).num_rows:
+            return [name]
+    except BaseException:
+        (place.path / name).unlink(missing_ok=True)
+        raise
+    (place.path / name).unlink()
+    return []
+
+
+def spliced(db: Engine, old: Content, done: TableRun, place: Place, keys: str, rows: str) -> Built:
+    """A version in which the rows of `keys` (a table of `db`) are those of the relation `rows`, all others as in `old`.
+
+    Only files that hold one of the keys are written again, and small ones where there are many. Raises QualityFault
+    where what was written is not that.
+    """
+    own, files = old.keys, set(old.files)
+    rows_of, file = named_files(old.files, old.types)
+    sql = f"SELECT DISTINCT {file} FROM {rows_of} SEMI JOIN {keys} USING ({listed(own)})"
+    found = db.execute(sql).fetchall() if files else []
+    touched = {str(name) for (name,) in found}
+    small = {file for file in files if Path(file).stat().st_size < SMALL}
+    if len(small) >= MANY:
+        touched |= small
+    written: list[str] = []
+    try:
+        for file in sorted(touched - small):
+            written += write(db, without(old.only({file}).sql, own, keys), place)
+        rest = without(old.only(touched & small).sql, own, keys)
+        columns = listed(old.types)
+        fresh = f"(SELECT {columns} FROM {rest} UNION ALL SELECT {columns} FROM {rows})"
+        written += write(db, fresh, place)
+        kept = tuple(Path(file).name for file in sorted(files - touched))
+        return _proved(db, old, done, place, keys, rows, touched, written, kept)
+    except BaseException:
+        for name in written:
+            (place.path / name).unlink(missing_ok=True)
+        raise
+
+
+def _proved(
+    db: Engine,
+    old: Content,
+    done: TableRun,
+    place: Place,
+    keys: str,
+    rows: str,
+    touched: set[str],
+    written: list[str],
+    kept: tuple[str, ...],
+) -> Built:
+    """What was written, if it has what the files it replaces had, less the rows of the keys, and the new rows."""
+    types, own = old.types, old.keys
+
+    def of(relation: str) -> tuple[int, Columns]:
+        return measured(db, relation, types, own)
+
+    before, now = of(old.only(touched).sql), of(relation([str(place.path / name) for name in written], types))
+    gone, came = of(within(old.only(touched).sql, own, keys)), of(rows)
+    if now != (before[0] - gone[0] + came[0], moved(before[1], gone[1], came[1])):
+        raise QualityFault(f"{place.table.layer}.{done.name}: a row was lost or doubled on the way; run it again")
+    total = done.rows_out - gone[0] + came[0]
+    how = f"{came[0]:,} written, {gone[0]:,} replaced"
+    done = replace(done, rows_in=total, rows_out=total, columns=moved(done.columns, gone[1], came[1]), how=how)
+    return Built(done, place.table, place.path, None, written, (), kept)

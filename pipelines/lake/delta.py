@@ -1,0 +1,215 @@
+"""Delta tables as versions made of Parquet files: heads, commits, statistics."""
+
+import json
+import os
+import re
+import time
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import date, datetime
+from decimal import Decimal
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import DeltaTable, Schema
+from deltalake.exceptions import DeltaError
+from deltalake.transaction import AddAction, create_table_with_add_actions
+
+from conf.contract import Pii, Table
+from pipelines.core.errors import StorageFault
+from pipelines.lake.folders import scratch, storage
+
+LOG = "_delta_log"
+
+
+COMMIT = re.compile(r"(\d{20})\.json")
+
+
+CHECKPOINT_EVERY = 10  # commits; without one a reader goes through all of them
+
+
+# Which superseded versions stay is `make maintain`'s to say, by runs, not Delta's by the clock.
+PROPERTIES = {
+    "delta.logRetentionDuration": "interval 3650 days",
+    "delta.deletedFileRetentionDuration": "interval 3650 days",
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.checkpointInterval": str(CHECKPOINT_EVERY),
+    "delta.enableDeletionVectors": "false",
+}
+
+
+def indexed(table: Table) -> list[str]:
+    """The columns whose extremes may stand in the table's log: keys, dates and amounts, never personal data."""
+    return [column.name for column in table.columns if column.pii is Pii.NONE and column.type != "string"]
+
+
+def properties(table: Table) -> dict[str, str]:
+    """Delta's settings of a table."""
+    return PROPERTIES | {"delta.dataSkippingStatsColumns": ",".join(f"`{name}`" for name in indexed(table))}
+
+
+def full_name(layer: str, domain: str, name: str) -> str:
+    """What a table is called in its own log, so that it is told from any other."""
+    return f"{layer}.{domain}.{name}"
+
+
+def version(path: Path) -> int | None:
+    """The head version of the table, None where nothing was committed yet. A folder that is not ours is refused."""
+    with storage(f"table {path}"):
+        if not path.exists() or not any(path.iterdir()):
+            return None
+        if not (path / LOG).is_dir():
+            raise StorageFault(f"{path} holds files that are no Delta table; move them away")
+        return max(commits(path), default=None)  # None: a run was interrupted before its first commit
+
+
+def commits(path: Path) -> list[int]:
+    """The versions whose commits lie in the table's log, in order."""
+    return sorted(int(match[1]) for file in (path / LOG).iterdir() if (match := COMMIT.fullmatch(file.name)))
+
+
+def make_folder(path: Path) -> None:
+    """Creates the folder of a table with its log, which marks it as ours before the first file is in it."""
+    version(path)  # refuses a folder that is not ours
+    with storage(f"table {path}"):
+        (path / LOG).mkdir(parents=True, exist_ok=True)
+
+
+def actions(path: Path, at: int) -> list[tuple[Path, int]]:
+    """The data files of a version and their bytes, as its log has them."""
+    return [(path / name, size) for name, size in content(path, at)[1]]
+
+
+def content(path: Path, at: int) -> tuple[str, tuple[tuple[str, int], ...]]:
+    """The name of a version's table, as its log has it, and its data files with their bytes."""
+    with storage(f"table {path}"):
+        try:
+            commit = (path / LOG / f"{at:020d}.json").stat()
+        except FileNotFoundError:  # a checkpoint stands for it
+            return _content.__wrapped__(path, at, (0, 0, 0))
+        return _content(path, at, (commit.st_ino, commit.st_size, commit.st_mtime_ns))
+
+
+@lru_cache(maxsize=256)
+def _content(path: Path, at: int, _: tuple[int, int, int]) -> tuple[str, tuple[tuple[str, int], ...]]:
+    """The same, remembered while the commit is the same file: a version never changes."""
+    table = DeltaTable(path, version=at)
+    # Not file_uris(): it percent-encodes the table's folder.
+    found = pa.table(table.get_add_actions())
+    files = zip(found["path"].to_pylist(), found["size_bytes"].to_pylist(), strict=True)
+    return table.metadata().name or "", tuple(files)
+
+
+def file_paths(path: Path, at: int) -> list[str]:
+    """The data files of a version."""
+    return [str(file) for file, _ in actions(path, at)]
+
+
+def part_name(run: int, which: str = "") -> str:
+    """The name of a data file that a run makes, a new one, or the pattern of all."""
+    return f"part-{run:05d}-{which or uuid.uuid4().hex}.parquet"
+
+
+def commit_files(path: Path, table: Table, schema: pa.Schema, files: list[str]) -> int:
+    """Makes the Parquet files, named from `path`, the whole content of the table, in one commit. Its version.
+
+    A table that is empty already gets no commit. Raises StorageFault where another table is there.
+    """
+    with storage(f"table {path}"):
+        delta_schema, name = Schema.from_arrow(schema), full_name(table.layer, table.domain, path.name)
+        head = version(path)
+        if head is not None and (found := DeltaTable(path, without_files=True).metadata().name) != name:
+            raise StorageFault(f"table {path}: another table is there, {found or 'one without a name'}; move it away")
+        if not files and head is not None and not file_paths(path, head) and DeltaTable(path).schema() == delta_schema:
+            return head
+        adds = [AddAction(*_described(path / file, table).values()) for file in files]
+        create_table_with_add_actions(
+            str(path), delta_schema, adds, "overwrite", [], name, table.comment, properties(table)
+        )
+        return DeltaTable(path, without_files=True).version()
+
+
+def commit_changes(path: Path, table: Table, added: Sequence[str], removed: Sequence[str]) -> int:
+    """Some files come, some go, the others stay, in one commit. Its version.
+
+    delta-rs replaces all files or adds some, but does not do this.
+    Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#add-file-and-remove-file
+    """
+    with storage(f"table {path}"):
+        target, now = (version(path) or 0) + 1, time.time_ns() // 10**6
+        lines: list[dict[str, Any]] = [
+            {
+                "commitInfo": {
+                    "timestamp": now,
+                    "operation": "WRITE",
+                    "operationParameters": {},
+                    "engineInfo": "lakehouse",
+                }
+            }
+        ]
+        common = {"partitionValues": {}, "dataChange": True}
+        for name in removed:
+            size = (path / name).stat().st_size
+            gone = {"path": name, "deletionTimestamp": now, "extendedFileMetadata": True, "size": size}
+            lines.append({"remove": gone | common})
+        lines += [{"add": _described(path / name, table)} for name in added]
+        log = path / LOG
+        with scratch(path, "run") as folder:
+            half = folder / "commit"
+            with half.open("w", encoding="utf-8") as file:
+                file.write("".join(f"{json.dumps(line)}\n" for line in lines))
+                file.flush()
+                os.fsync(file.fileno())
+            half.rename(log / f"{target:020d}.json")  # whole or not at all; the lock keeps others out
+        if target % CHECKPOINT_EVERY == 0:
+            with suppress(OSError, DeltaError):  # without one the log is only longer
+                DeltaTable(path).create_checkpoint()
+        return target
+
+
+def _described(file: Path, table: Table) -> dict[str, Any]:
+    """A data file as an add action has it."""
+    stat = file.stat()
+    return {
+        "path": file.name,
+        "size": stat.st_size,
+        "partitionValues": {},
+        "modificationTime": stat.st_mtime_ns // 10**6,
+        "dataChange": True,
+        "stats": json.dumps(statistics(file, indexed(table))),
+    }
+
+
+def statistics(file: Path, columns: list[str]) -> dict[str, Any]:
+    """What Delta's log says of a file so that readers can skip it: rows and, of the columns, extremes and nulls.
+
+    Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#per-file-statistics
+    """
+    footer = pq.read_metadata(file)
+    known: dict[str, dict[str, Any]] = {"minValues": {}, "maxValues": {}, "nullCount": {}}
+    for index in range(footer.num_columns):
+        name = footer.schema.column(index).path
+        chunks = [footer.row_group(group).column(index).statistics for group in range(footer.num_row_groups)]
+        if name not in columns or not all(chunk and chunk.has_null_count for chunk in chunks):
+            continue
+        known["nullCount"][name] = sum(chunk.null_count for chunk in chunks)
+        lows = [chunk.min for chunk in chunks if chunk.has_min_max]
+        highs = [chunk.max for chunk in chunks if chunk.has_min_max]
+        if lows and (low := _as_json(min(lows))) is not None and (high := _as_json(max(highs))) is not None:
+            known["minValues"][name], known["maxValues"][name] = low, high
+    return {"numRecords": footer.num_rows, **known}
+
+
+def _as_json(value: object) -> int | float | str | None:
+    """A value as the log writes it; None where that would not be exact."""
+    if isinstance(value, Decimal):
+        return float(value) if len(value.as_tuple().digits) <= 15 else None
+    if isinstance(value, datetime):
+        return value.isoformat() if value.tzinfo is None else None
+    if isinstance(value, date):
+        return value.isoformat()
+    return value if type(value) is int else None

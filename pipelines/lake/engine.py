@@ -1,0 +1,125 @@
+"""DuckDB, the second engine: small SQL over Parquet files, with its memory and its temporary folder bounded."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import duckdb
+
+from conf.contract import DECIMAL
+from pipelines.core.errors import StorageFault
+from pipelines.core.sql import quoted
+
+MEMORY = 1000  # megabytes
+
+
+# DuckDB may change its hash from version to version: checksums compare only within one.
+HASHING = f"duckdb {duckdb.__version__}"
+
+
+class Engine:
+    """A database whose queries run in a thread of their own: while one works, signals are heard, and end it."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, thread: ThreadPoolExecutor) -> None:
+        self._connection, self._thread = connection, thread
+
+    def execute(self, sql: str, parameters: object = None) -> duckdb.DuckDBPyConnection:
+        running = self._thread.submit(self._connection.execute, sql, parameters)
+        try:
+            return running.result()
+        except (KeyboardInterrupt, SystemExit):
+            self._connection.interrupt()
+            wait([running])
+            raise
+
+    def interrupt(self) -> None:
+        """Ends the query that works now, if any; it raises."""
+        with suppress(duckdb.Error):  # it may be closed
+            self._connection.interrupt()
+
+
+@contextmanager
+def engine(what: str, scratch: Path | None = None, share: int = 1) -> Iterator[Engine]:
+    """A database in bounded memory that spills to `scratch`; one of `share` that work at the same time. What it says
+    becomes a StorageFault that names `what`."""
+    more: dict[str, str] = {"temp_directory": str(scratch)} if scratch else {}
+    if share > 1:
+        more["threads"] = str(max(1, (os.cpu_count() or 1) // share))
+    connection = duckdb.connect(config={"memory_limit": f"{MEMORY // share}MB", **more})
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            yield Engine(connection, thread)
+    except duckdb.Error as error:
+        raise StorageFault(f"{what}: {type(error).__name__}; check the files and the disk's free space") from error
+    finally:
+        connection.close()
+
+
+def duckdb_type(kind: str) -> str:
+    """A Spark SQL type as DuckDB calls it."""
+    if kind.startswith("array<"):
+        return duckdb_type(kind[len("array<") : -1]) + "[]"
+    named = {"string": "varchar", "timestamp_ntz": "timestamp", "timestamp": "timestamptz", "binary": "blob"}
+    return named.get(kind, kind)
+
+
+def relation(files: Sequence[str], columns: Mapping[str, str], where: str = "true") -> str:
+    """SQL that reads columns (name to Spark SQL type) of Parquet files; where there are none, no rows."""
+    if not files:
+        named = ", ".join(f"NULL::{duckdb_type(kind)} AS {quoted(name)}" for name, kind in columns.items())
+        return f"(SELECT {named} WHERE false)"
+    listed = ", ".join(map(text, files))
+    named = ", ".join(
+        f"{quoted(name)}::{kind} AS {quoted(name)}" if DECIMAL.fullmatch(kind) else quoted(name)
+        for name, kind in columns.items()
+    )
+    return f"(SELECT {named} FROM read_parquet([{listed}]) WHERE {where})"
+
+
+def exact(name: str, kind: str) -> str:
+    """SQL of a column so that equal means the same: floats by their bits, decimals as their declared type (some
+    writers widen them)."""
+    return quoted(name) + ("::bit" if kind in ("float", "double") else f"::{kind}" if DECIMAL.fullmatch(kind) else "")
+
+
+def text(value: str) -> str:
+    """A text as DuckDB's SQL writes it."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def listed(names: Iterable[str]) -> str:
+    return ", ".join(map(quoted, names))
+
+
+def count(db: Engine, rows: str) -> int:
+    found = db.execute(f"SELECT count(*) FROM {rows}").fetchone()
+    return int(found[0]) if found else 0
+
+
+def within(rows: str, keys: Sequence[str], some: str) -> str:
+    """SQL of the rows whose key is among `some` (a relation)."""
+    return f"(SELECT * FROM {rows} SEMI JOIN {some} USING ({listed(keys)}))"
+
+
+def without(rows: str, keys: Sequence[str], some: str) -> str:
+    """SQL of the rows whose key is not among `some`."""
+    return f"(SELECT * FROM {rows} ANTI JOIN {some} USING ({listed(keys)}))"
+
+
+def save(db: Engine, rows: str, file: Path) -> None:
+    """Writes a relation as a Parquet file."""
+    dialect = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, USE_TMP_FILE false"
+    kinds = {kind for _, kind, *_ in db.execute(f"DESCRIBE SELECT * FROM {rows}").fetchall()}
+    if kinds & {"FLOAT", "DOUBLE"}:
+        dialect += ", DICTIONARY_SIZE_LIMIT 0"  # in a dictionary DuckDB makes -0.0 and 0.0 one
+    db.execute(f"COPY (SELECT * FROM {rows}) TO {text(str(file))} ({dialect})")
+
+
+def named_files(files: Sequence[str], types: Mapping[str, str]) -> tuple[str, str]:
+    """SQL that reads Parquet files with the file of each row, and that column's name: one that `types` has not."""
+    name = "_file"
+    while name in {column.lower() for column in types}:
+        name += "_"
+    return f"read_parquet([{', '.join(map(text, files))}], filename = {text(name)})", quoted(name)

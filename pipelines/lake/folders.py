@@ -1,0 +1,105 @@
+"""The lake's folders: their locks, their scratch space, the names of what lies in them."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+from deltalake.exceptions import DeltaError
+
+from conf.contract import Table
+from conf.settings import Settings
+from pipelines.core import locks
+from pipelines.core.errors import StorageFault
+from pipelines.core.names import LAYERS
+
+LOCK, CSV_LOCK = ".lock", ".csv.lock"
+
+
+@contextmanager
+def storage(what: str) -> Iterator[None]:
+    """Turns what the file system or delta-rs says into one StorageFault that names `what`."""
+    try:
+        yield
+    except (OSError, DeltaError, pa.ArrowException) as error:
+        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise StorageFault(f"{what}: {said.splitlines()[0]}") from error
+
+
+@contextmanager
+def scratch(folder: Path, name: str) -> Iterator[Path]:
+    """A folder for a while; those that killed processes left are removed."""
+    sweep(folder.glob(f".{name}.*"), f".{name}.")
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.{os.getpid()}.") as made:
+        yield Path(made)
+
+
+def sweep(paths: Iterable[Path], prefix: str) -> None:
+    """Removes what is named by `prefix` and the number of a process that is gone."""
+    for path in paths:
+        pid = path.name.removeprefix(prefix).split(".")[0]
+        if pid.isdigit() and is_left(path, int(pid)):
+            # Somebody may do the same now, or a JVM that lost its process may still write.
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def is_left(path: Path, pid: int) -> bool:
+    """Whether the process that made `path` is gone; its number may be another's now, as in a new container."""
+    try:
+        return pid != os.getpid() and psutil.Process(pid).create_time() > path.stat().st_mtime + 1
+    except (psutil.Error, OSError):
+        return True
+
+
+def prepare(settings: Settings) -> None:
+    """Creates the layers' folders, closed to others.
+
+    Raises StorageFault where a folder has files but was not made here.
+    """
+    for layer in LAYERS:
+        path = settings.layer_path(layer)
+        with storage(f"{layer} folder {path}"):
+            path.mkdir(mode=0o750, parents=True, exist_ok=True)
+            if any(path.iterdir()) and not (path / LOCK).exists():
+                raise StorageFault(f"{layer} folder {path} holds other files; name an empty one")
+
+
+@contextmanager
+def locked(settings: Settings, patient: bool = False) -> Iterator[None]:
+    """Holds the lock of every layer, or raises LockedFault at once; a `patient` one, who is soon done, waits. Folders
+    with plain card numbers are their owner's only."""
+    prepare(settings)
+    with ExitStack() as held:
+        for layer in LAYERS:
+            path = settings.layer_path(layer)
+            with storage(f"{layer} folder {path}"):
+                held.enter_context(locks.held(path / LOCK, str(path), -1 if patient else 0, brief=patient))
+                # Never looser than before: older versions may have plain card numbers.
+                closed = 0o700 if layer == "bronze" or settings.card_numbers == "plain" else 0o750
+                path.chmod(path.stat().st_mode & closed)
+        yield
+
+
+@contextmanager
+def publishing(settings: Settings) -> Iterator[None]:
+    """Of a run that gives its CSV the name and records itself, and of an export, one waits for the other."""
+    with locks.held(settings.gold_path / CSV_LOCK, f"the CSV in {settings.export_path}", seconds=30):
+        yield
+
+
+def table_path(layer_path: Path, table: Table, suffix: str = "") -> Path:
+    return layer_path / table.domain / (table.name + suffix)
+
+
+def csv_path(settings: Settings, table: Table) -> Path:
+    return settings.export_path / f"{table.name}.csv"
+
+
+def sha256(path: Path) -> str:
+    with storage(f"file {path}"), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

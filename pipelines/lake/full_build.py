@@ -1,0 +1,37 @@
+"""When a table is built in full, whatever changed, and why."""
+
+from datetime import datetime, timedelta
+
+from conf.settings import Settings
+from pipelines.core.identity import software
+from pipelines.lake.runs import Call, Run, TableRun
+
+MUCH = "much of it changed"
+
+
+NIGHT = timedelta(hours=12)
+
+
+def whole(settings: Settings, done: TableRun | None, asked: bool, now: datetime) -> str:
+    """Why a table is built whole, whatever changed: the first time, asked for, or the last time is long ago (some hours
+    early, so that a nightly run is never late). Empty where nothing of it holds."""
+    if done is None:
+        return "the first time"
+    if asked:
+        return "asked for"
+    if done.full_at and timedelta(0) <= now - done.full_at <= timedelta(days=settings.full_days) - NIGHT:
+        return ""
+    return f"LAKEHOUSE_FULL_DAYS={settings.full_days} have passed"
+
+
+def derived(settings: Settings, call: Call, origin: Run | None, name: str) -> str:
+    """Why a table of silver or gold is built whole, whatever changed; `origin` is the run its last version is of."""
+    previous = call.previous
+    done = next((one for one in previous.tables if one.name == name), None) if previous else None
+    if why := whole(settings, done, name in call.full, call.run.started):
+        return why
+    if previous and previous.software != software(previous.domain):
+        return "this software changed"
+    if previous and previous.card_numbers != settings.card_numbers:
+        return "LAKEHOUSE_CARD_NUMBERS changed"
+    return "" if origin else "the run that it was built from is gone"

@@ -1,0 +1,311 @@
+"""The run log: `_runs`, the commit point; `_quality`, how each rule fared; `_files`, which files were ingested.
+
+A run is complete when its row is in `_runs`; readers take the versions that the last row names.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import DeltaTable, write_deltalake
+
+from conf.contract import Severity
+from conf.settings import Settings
+from pipelines.core.errors import QualityFault, StorageFault, UsageFault
+from pipelines.core.names import LAYERS
+from pipelines.lake.checksums import ColumnRun
+from pipelines.lake.delta import PROPERTIES, actions, file_paths, full_name, make_folder, version
+from pipelines.lake.folders import storage
+from pipelines.lake.integrity import checked
+from pipelines.lake.runs import RuleRun, Run, TableRun, Taken
+
+RECORDS = RUNS, QUALITY, FILES = "_runs", "_quality", "_files"
+
+
+INSTANT = pa.timestamp("us", tz="UTC")
+
+
+COLUMN_RUN = pa.struct([(name, pa.string()) for name in ("name", "type", "checksum", "total")])
+
+
+TABLE_RUN = pa.struct(
+    {
+        "name": pa.string(),
+        "version": pa.int64(),
+        "rows_in": pa.int64(),
+        "rows_out": pa.int64(),
+        "set_aside": pa.int64(),
+        "copies": pa.int64(),
+        "seconds": pa.float64(),
+        "guaranteed": pa.list_(pa.string()),
+        "columns": pa.list_(COLUMN_RUN),
+        "files": pa.string(),
+        "full_at": INSTANT,
+        "how": pa.string(),
+        "base": pa.int64(),
+        "batches": pa.int64(),
+        "basis": pa.string(),
+    }.items()
+)
+
+
+RUN = pa.schema(
+    {
+        "run": pa.int64(),
+        "lake": pa.string(),
+        "domain": pa.string(),
+        "upstream_run": pa.int64(),
+        "source": pa.string(),
+        "snapshot": pa.string(),
+        "started": INSTANT,
+        "finished": INSTANT,
+        "tables": pa.list_(TABLE_RUN),
+        "csv_sha256": pa.string(),
+        "hashing": pa.string(),
+        "warnings": pa.list_(pa.string()),
+        "card_numbers": pa.string(),
+        "kind": pa.string(),
+        "content_of": pa.int64(),
+        "position": pa.string(),
+        "software": pa.string(),
+    }
+)
+
+
+RULE_RUN = pa.schema(
+    {
+        "run": pa.int64(),
+        "domain": pa.string(),
+        "table": pa.string(),
+        "rule": pa.string(),
+        "severity": pa.string(),
+        "tested": pa.int64(),
+        "failed": pa.int64(),
+        "keys": pa.list_(pa.string()),
+    }
+)
+
+
+TAKEN = pa.schema(
+    {
+        "run": pa.int64(),
+        "domain": pa.string(),
+        "table": pa.string(),
+        "name": pa.string(),
+        "sha256": pa.string(),
+        "bytes": pa.int64(),
+        "modified": INSTANT,
+        "first": pa.int64(),
+        "lines": pa.int64(),
+        "bad": pa.int64(),
+        "why": pa.string(),
+        "extras": pa.list_(pa.string()),
+    }
+)
+
+
+def _rows(path: Path, where: Mapping[str, int | str], columns: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """The rows of a small table in which columns have given values, what they do not have yet left out; of all columns
+    or some."""
+    if version(path) is None:
+        return []
+    try:
+        rows = _read(path, columns, where)
+    except StorageFault:
+        rows = _read(path, columns, where)  # its files may just have been made one
+    return [{name: value for name, value in row.items() if value is not None} for row in rows]
+
+
+def _read(path: Path, columns: tuple[str, ...], where: Mapping[str, int | str]) -> list[dict[str, Any]]:
+    checked(path, None, path.name)
+    rows: list[dict[str, Any]] = []
+    # File by file: pyarrow's threads under delta-rs's dataset can abort the process at its end.
+    for file in file_paths(path, version(path) or 0):
+        with storage(f"file {file}"):
+            found = pq.ParquetFile(file).read(columns=list(columns) or None, use_threads=False)
+        # Not by Arrow's own filter, which does not know all types that delta-rs writes.
+        known = {name: found[name].to_pylist() for name in where}
+        kept = [at for at in range(len(found)) if all(known[name][at] == value for name, value in where.items())]
+        rows += found.to_pylist() if len(kept) == len(found) else [found.slice(at, 1).to_pylist()[0] for at in kept]
+    return rows
+
+
+def _table_run(row: dict[str, Any]) -> TableRun:
+    columns = tuple(ColumnRun(**column) for column in row.pop("columns", None) or ())
+    guaranteed = tuple(row.pop("guaranteed", None) or ())
+    known = {name: value for name, value in row.items() if value is not None}
+    return TableRun(**{**known, "guaranteed": guaranteed, "columns": columns})
+
+
+class Head(NamedTuple):
+    """What tells runs apart: number, domain, lake, the run of the layer before, the run whose content it has."""
+
+    run: int
+    domain: str
+    lake: str
+    upstream_run: int | None = None
+    content_of: int | None = None
+
+
+def heads(layer_path: Path) -> list[Head]:
+    """The complete runs of a layer, oldest first, without what they did."""
+    return sorted(Head(**row) for row in _rows(layer_path / RUNS, {}, Head._fields))
+
+
+def read_runs(layer_path: Path, **where: int | str) -> list[Run]:
+    """The complete runs of a layer, oldest first: all, or of one `domain`, or the one of a number `run`."""
+    runs = (
+        Run(
+            **{
+                "upstream_run": None,
+                **row,
+                "tables": tuple(_table_run(table) for table in row["tables"]),
+                "warnings": tuple(row.get("warnings", ())),
+            }
+        )
+        for row in _rows(layer_path / RUNS, where)
+    )
+    return sorted(runs, key=lambda run: run.run)
+
+
+def last_run(layer_path: Path, domain: str) -> Run | None:
+    """The last complete run of a domain."""
+    last = max((head.run for head in heads(layer_path) if head.domain == domain), default=None)
+    return None if last is None else read_runs(layer_path, run=last, domain=domain)[0]
+
+
+def complete_run(settings: Settings, layer: str, domain: str) -> Run:
+    """The last complete run of a layer. Raises QualityFault where there is none."""
+    run = last_run(settings.layer_path(layer), domain)
+    if run is None:
+        raise no_complete_run(settings, layer, domain)
+    return run
+
+
+def upstream_of(layer_path: Path, run: Run | None) -> Run | None:
+    """The run of the layer before, in `layer_path`, that a run was built from; None where it is not there."""
+    if run is None or run.upstream_run is None:
+        return None
+    found = read_runs(layer_path, run=run.upstream_run, domain=run.domain)
+    return next((one for one in found if one.lake == run.lake), None)
+
+
+def no_complete_run(settings: Settings, layer: str, domain: str = "") -> QualityFault:
+    whose = f" of {domain}" * bool(domain)
+    return QualityFault(f"{layer} has no complete run{whose} in {settings.layer_path(layer)}; run `make {layer}` first")
+
+
+def read_rules(layer_path: Path, run: Run) -> list[RuleRun]:
+    """How the rules fared in a run, as the run wrote them."""
+    rows = _rows(layer_path / QUALITY, {"run": run.run, "domain": run.domain})
+    return [
+        RuleRun(**{**row, "severity": Severity(row["severity"]), "keys": tuple(row.get("keys", ()))}) for row in rows
+    ]
+
+
+def read_files(layer_path: Path, domain: str) -> list[Taken]:
+    """The files whose rows the last complete run of a domain has, in the order in which they were taken."""
+    taken_by: dict[int, frozenset[int]] = {}
+    has: frozenset[int] = frozenset()
+    for run in (run for run in heads(layer_path) if run.domain == domain):
+        # A restored run knows nothing of what came after the one that it brings back.
+        has = has | {run.run} if run.content_of is None else taken_by.get(run.content_of, has)
+        taken_by[run.run] = has
+    found = [
+        Taken(**{**row, "extras": tuple(row.get("extras", ()))})
+        for row in _rows(layer_path / FILES, {"domain": domain})
+        if row["run"] in has
+    ]
+    return sorted(found, key=lambda one: (one.run, one.first))
+
+
+def record(layer_path: Path, run: Run, rules: tuple[RuleRun, ...] = (), files: Sequence[Taken] = ()) -> None:
+    """The commit point: from here on readers see what `run` names. Its rules and files are written before it."""
+    rows = [asdict(rule) | {"severity": rule.severity.value} for rule in rules]
+    _append_of(layer_path / QUALITY, run, rows, RULE_RUN, "Rules of the runs. One row per run, table and rule.")
+    taken = [asdict(file) for file in files]
+    _append_of(layer_path / FILES, run, taken, TAKEN, "Files that runs took. One row per run and file.")
+    row = pa.Table.from_pylist([asdict(run)], schema=RUN)
+    try:
+        _append(layer_path / RUNS, row, "Complete runs. One row per run and domain.")
+    except StorageFault:
+        if last_run(layer_path, run.domain) != run:  # else what failed came after the commit
+            raise
+
+
+def _append_of(path: Path, run: Run, rows: list[dict[str, Any]], schema: pa.Schema, description: str) -> None:
+    """Rows that a run adds to what it says of itself, in the place of what a run left that did not complete."""
+    if version(path) is not None:
+        with storage(f"table {path}"):
+            DeltaTable(path).delete(f"run >= {run.run} AND domain = '{run.domain}'")
+    if rows:
+        _append(path, pa.Table.from_pylist(rows, schema=schema), description)
+
+
+def _append(path: Path, rows: pa.Table, description: str) -> None:
+    make_folder(path)
+    with storage(f"table {path}"):
+        write_deltalake(
+            path,
+            rows,
+            mode="append",
+            schema_mode="merge",
+            configuration=PROPERTIES,
+            name=path.name,
+            description=description,
+        )
+
+
+def compact(path: Path, many: int) -> None:
+    """One file instead of `many` or more. Those it replaces stay for a while: somebody may just read them."""
+    head = version(path)
+    if head is not None and len(actions(path, head)) >= many:
+        with storage(f"table {path}"):
+            DeltaTable(path).optimize.compact()
+        checked(path, None, path.name)
+
+
+def check(layer: str, layer_path: Path, run: Run, mend: str = "") -> None:
+    """Raises StorageFault, naming table, file and mend, where a table is not as `run` left it."""
+    at = f"run {run.run}"
+    mend = mend or f"restore it from a backup, or delete {layer_path} and run `make {layer}`"
+    for table in run.tables:
+        path = layer_path / run.domain / table.name
+        try:
+            found = checked(path, table.version, full_name(layer, run.domain, table.name), at)
+            if table.files and found != table.files:
+                raise StorageFault(f"table {path}: version {table.version} has other files than {at} left in it")
+        except StorageFault as fault:
+            raise StorageFault(f"{fault}; {mend}") from fault
+
+
+def bring_back(layer_path: Path, run: Run | None) -> None:
+    """Restores each table whose head is not what `run` recorded: a run that did not complete left it so."""
+    for table in run.tables if run else ():
+        restore(layer_path / run.domain / table.name, table.version)  # type: ignore[union-attr]
+
+
+def restore(path: Path, target: int) -> int:
+    """Makes a version the head again; the version that it has now. Nothing where that was done last."""
+    head = version(path)
+    if head == target:
+        return target
+    with storage(f"table {path}"):
+        last = DeltaTable(path).history(1)[0]
+        if (last["operation"], last.get("operationParameters", {}).get("version")) != ("RESTORE", str(target)):
+            DeltaTable(path).restore(target)
+        return version(path) or 0
+
+
+def find(settings: Settings, word: str) -> tuple[str, Run]:
+    """The layer and the run that a word like `gold/12` names. Raises UsageFault."""
+    layer, _, number = word.partition("/")
+    if layer not in LAYERS or not re.fullmatch("[0-9]+", number):
+        raise UsageFault(f"RUN is {word or 'missing'}; say one of `make history`, as in `make restore RUN=gold/12`")
+    for run in read_runs(settings.layer_path(layer), run=int(number)):
+        return layer, run
+    raise UsageFault(f"{layer} has no run {number}; `make history` lists them")

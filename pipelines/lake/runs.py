@@ -1,0 +1,143 @@
+"""What a run records of itself, as frozen data."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+
+from conf.contract import Severity
+from pipelines.core.errors import QualityFault
+from pipelines.core.names import HISTORY, QUARANTINE
+from pipelines.lake.checksums import ColumnRun
+
+
+@dataclass(frozen=True)
+class TableRun:
+    """What a run did to one table: the Delta version it left, and its rows. rows_in = rows_out + set_aside + copies.
+
+    `guaranteed`: what the source's constraints promise, "key" or the name of a column with a reference.
+    `files`: fingerprint of the version's files. `full_at`: when it was last built whole; `how`: what this run did, in
+    words. Of bronze, `batches` were appended since all was as of run `base`; `basis` is what they rest on.
+    """
+
+    name: str
+    version: int
+    rows_in: int
+    rows_out: int
+    set_aside: int = 0
+    copies: int = 0
+    seconds: float = 0.0
+    guaranteed: tuple[str, ...] = ()
+    columns: tuple[ColumnRun, ...] = ()
+    files: str = ""
+    full_at: datetime | None = None
+    how: str = ""
+    base: int | None = None
+    batches: int = 0
+    basis: str = ""
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether it is no table of its own, but a quarantine or a history."""
+        return self.name.endswith((QUARANTINE, HISTORY))
+
+    @property
+    def totals(self) -> dict[str, Decimal]:
+        """The sums of the columns that have one."""
+        return {column.name: Decimal(column.total) for column in self.columns if column.total is not None}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A complete run of one layer and domain. `source` (an address, or EMBEDDED) and `lake` come down
+    from bronze, `snapshot` is the source's. `hashing` says how the columns' checksums were made, `card_numbers` whether
+    they are masked from silver on. `kind` is run, restore or compaction; the latter two have the content of the run
+    `content_of`. `position`: the source's place in its write-ahead log; `software`: fingerprint of what built it."""
+
+    run: int
+    lake: str
+    domain: str
+    upstream_run: int | None
+    source: str
+    snapshot: str
+    started: datetime
+    finished: datetime
+    tables: tuple[TableRun, ...] = field(default=())
+    csv_sha256: str | None = None
+    hashing: str = ""
+    warnings: tuple[str, ...] = ()
+    card_numbers: str = "masked"
+    kind: str = "run"
+    content_of: int | None = None
+    position: str = ""
+    software: str = ""
+
+    @property
+    def content(self) -> int:
+        """The number of the run that built what this one has."""
+        return self.run if self.content_of is None else self.content_of
+
+    def table(self, name: str) -> TableRun:
+        """What the run did to a table; raises QualityFault where the table is younger than the run."""
+        for table in self.tables:
+            if table.name == name:
+                return table
+        raise QualityFault(f"run {self.run} of the layer before has no table {name}; run that layer again")
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a run of a layer is about: the run that begins, the one before it, the tables that are to be built whole."""
+
+    run: Run
+    previous: Run | None
+    full: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Link:
+    """What a run of silver or gold stands on: the run of the layer before that it reads, and the one that the run
+    before it has read, None where that is gone."""
+
+    call: Call
+    upstream: Run
+    origin: Run | None
+
+
+@dataclass(frozen=True)
+class RuleRun:
+    """How one rule fared in a run: rows tested, rows failed, up to three keys of failed ones."""
+
+    run: int
+    domain: str
+    table: str
+    rule: str
+    severity: Severity
+    tested: int
+    failed: int
+    keys: tuple[str, ...] = ()
+
+    @property
+    def share(self) -> float:
+        return self.failed / self.tested if self.tested else 0.0
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A file that a run took. `lines`: those behind the header, bad ones too; `first`: the number of the first of them
+    among all of the table; `bad`: those that are no rows.
+
+    `why` no line is a row, where none is; then the header counts, too. `extras`: columns that no contract names.
+    """
+
+    run: int
+    domain: str
+    table: str
+    name: str
+    sha256: str
+    bytes: int
+    modified: datetime
+    first: int
+    lines: int
+    bad: int
+    why: str = ""
+    extras: tuple[str, ...] = ()

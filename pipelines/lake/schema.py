@@ -1,0 +1,76 @@
+"""The schema of a table's files: the contract's columns, their types and comments."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from conf.contract import DECIMAL, Table
+
+ARROW = {
+    "boolean": pa.bool_(),
+    "smallint": pa.int16(),
+    "integer": pa.int32(),
+    "bigint": pa.int64(),
+    "float": pa.float32(),
+    "double": pa.float64(),
+    "string": pa.string(),
+    "binary": pa.binary(),
+    "date": pa.date32(),
+    "timestamp_ntz": pa.timestamp("us"),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+}
+
+
+def arrow_type(name: str) -> pa.DataType:
+    """The Arrow type of a Spark SQL type name."""
+    if name.startswith("array<"):
+        return pa.list_(arrow_type(name[len("array<") : -1]))
+    match = DECIMAL.fullmatch(name)
+    return pa.decimal128(int(match[1]), int(match[2])) if match else ARROW[name]
+
+
+def scaled(integers: pa.Array, kind: pa.Decimal128Type) -> pa.Array:
+    """Unscaled 64-bit integers as the decimals that they stand for: the same bits, a type with a scale."""
+    wide = pc.cast(integers, pa.decimal128(19, 0))
+    return pa.Array.from_buffers(kind, len(wide), wide.buffers(), wide.null_count, wide.offset)
+
+
+def writer_of(file: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """Dictionaries for texts only: numbers and times seldom repeat enough to pay for the look-up."""
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    return pq.ParquetWriter(
+        file, schema, compression="zstd", compression_level=1, use_dictionary=texts, store_decimal_as_integer=True
+    )
+
+
+# Of the columns that bronze and quarantine have beside those of the contract.
+COMMENTS = {
+    "_rescued": "What a column could not hold: JSON, column to the source's text",
+    "_extra": "What columns that no contract names had: JSON, column to text",
+    "_source_file": "The file that the row came in",
+    "_source_row": "The line of the file, 1 being the header",
+    "_batch": "Bronze run that brought the row; of a key the last one counts",
+    "_deleted": "The source has the row no more",
+    "_reasons": "Why the row was set aside",
+}
+
+
+def schema_of(table: Table, more: Mapping[str, str]) -> pa.Schema:
+    """The contract's columns, then `more` (name to Spark SQL type), with their comments."""
+    return described(types_of(table, more), {column.name: column.comment for column in table.columns})
+
+
+def described(types: Mapping[str, str], comments: Mapping[str, str]) -> pa.Schema:
+    """A schema of columns (name to Spark SQL type) with their comments, those of our own columns, too."""
+    known = COMMENTS | dict(comments)
+    return pa.schema(
+        pa.field(name, arrow_type(kind), metadata={"comment": known[name]} if known.get(name) else None)
+        for name, kind in types.items()
+    )
+
+
+def types_of(table: Table, more: Mapping[str, str]) -> dict[str, str]:
+    return {column.name: column.type for column in table.columns} | dict(more)

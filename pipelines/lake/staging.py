@@ -1,0 +1,104 @@
+"""A table's new content before it counts: files that are written, what a second engine finds in them, their commit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+
+from conf.contract import Table
+from pipelines.core.errors import QualityFault
+from pipelines.lake import delta
+from pipelines.lake.checksums import evidence
+from pipelines.lake.engine import relation
+from pipelines.lake.integrity import fingerprint
+from pipelines.lake.runs import RuleRun, TableRun, Taken
+from pipelines.lake.versions import Content, folds_at
+
+UNCHANGED = "unchanged"
+
+
+@dataclass(frozen=True)
+class Built:
+    """New content of a table, which nobody sees until it is committed: files of its own and those that it keeps of the
+    version before, None where it keeps nothing. `done` has the version before, or none yet. `taken`: the files that its
+    new rows come from, where the source is files."""
+
+    done: TableRun
+    table: Table
+    path: Path
+    schema: pa.Schema | None
+    files: list[str]
+    rules: tuple[RuleRun, ...] = ()
+    kept: tuple[str, ...] | None = None
+    taken: tuple[Taken, ...] = ()
+
+    @property
+    def paths(self) -> list[str]:
+        return [str(self.path / file) for file in (*(self.kept or ()), *self.files)]
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether it is the version before."""
+        return self.done.how == UNCHANGED
+
+    @property
+    def content(self) -> Content:
+        types = {column.name: column.type for column in self.done.columns}
+        return Content(tuple(sorted(self.paths)), types, self.table.keys, folds_at(self.done))
+
+    def commit(self) -> TableRun:
+        """Makes the files the table's content; no commit where that is so already."""
+        if self.kept is None:
+            assert self.schema is not None
+            version = delta.commit_files(self.path, self.table, self.schema, self.files)
+        else:
+            before = {file.name for file, _ in delta.actions(self.path, self.done.version)}
+            removed = sorted(before - set(self.kept))
+            if not (removed or self.files):
+                return self.done
+            version = delta.commit_changes(self.path, self.table, self.files, removed)
+        return replace(self.done, version=version, files=fingerprint(delta.actions(self.path, version)))
+
+    def discard(self) -> None:
+        """Removes the files: a run that failed leaves no rows behind."""
+        for file in (self.path / name for name in self.files):
+            file.unlink(missing_ok=True)
+
+
+def unchanged(done: TableRun, table: Table, path: Path, rules: tuple[RuleRun, ...] = ()) -> Built:
+    """The content of a table's last version, once more."""
+    kept = tuple(file.name for file, _ in delta.actions(path, done.version))
+    done = replace(done, seconds=0.0, how=UNCHANGED)
+    return Built(done, table, path, None, [], rules, kept)
+
+
+def prove(
+    built: Built, types: Mapping[str, str], keys: tuple[str, ...], rows: int, totals: Mapping[str, Decimal | None]
+) -> Built:
+    """`built` with what DuckDB finds in its files. Raises QualityFault unless that is `rows`, and each of `totals`
+    (null stands for none), to the cent."""
+    name = f"{built.table.layer}.{built.done.name}"
+    try:
+        return _proved(built, name, types, keys, rows, totals)
+    except BaseException:
+        built.discard()
+        raise
+
+
+def _proved(
+    built: Built,
+    name: str,
+    types: Mapping[str, str],
+    keys: tuple[str, ...],
+    rows: int,
+    totals: Mapping[str, Decimal | None],
+) -> Built:
+    found, columns = evidence(name, relation(built.paths, types), types, keys)
+    done = replace(built.done, columns=columns)
+    wrong = [column for column, total in totals.items() if done.totals[column] != (total or 0)]
+    if found != rows or wrong:
+        said = f"{rows:,} rows were to arrive, {found:,} did" if found != rows else f"the sum of {wrong[0]} is another"
+        raise QualityFault(f"{name}: {said}; nothing was replaced, run it again")
+    return replace(built, done=done)

@@ -1,0 +1,70 @@
+"""What a version of a table holds, as SQL that DuckDB and Spark understand alike.
+
+Bronze appends what changed, as batches: of a key the row of its last batch counts, none if that says it was deleted.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from conf.contract import Table
+from pipelines.core.names import DELETED
+from pipelines.core.sql import quoted
+from pipelines.lake import delta
+from pipelines.lake.engine import relation
+from pipelines.lake.runs import Run, TableRun
+
+
+@dataclass(frozen=True)
+class Content:
+    """The data files of a version, the columns that count (name to Spark SQL type) and the key. `base`: rows of younger
+    batches stand in the place of older ones; None where no row does."""
+
+    files: tuple[str, ...]
+    types: Mapping[str, str]
+    keys: tuple[str, ...]
+    base: int | None = None
+
+    @property
+    def raw(self) -> str:
+        """SQL of all rows that the files have."""
+        return relation(self.files, self.types)
+
+    @property
+    def sql(self) -> str:
+        """SQL of the rows that count."""
+        return (
+            self.raw if self.base is None else f"({folded(self.raw, tuple(self.types), self.keys, self.base, quoted)})"
+        )
+
+    def only(self, files: set[str]) -> "Content":
+        """The rows of some of the files, where no batch stands in the place of another."""
+        return replace(self, files=tuple(sorted(files)))
+
+
+def stored(layer_path: Path, run: Run, table: Table, name: str = "") -> Content:
+    """A table, or what lies beside it under `name`, as a run left it."""
+    done = run.table(name or table.name)
+    path = layer_path / run.domain / done.name
+    types = {column.name: column.type for column in done.columns}
+    return Content(tuple(sorted(delta.file_paths(path, done.version))), types, table.keys, folds_at(done))
+
+
+def folds_at(done: TableRun) -> int | None:
+    """The run whose rows later batches replace; None where there is no later batch."""
+    return done.base if done.batches else None
+
+
+def folded(raw: str, columns: tuple[str, ...], keys: tuple[str, ...], base: int, quote: Callable[[str], str]) -> str:
+    """SQL of the rows that count: those of the last batch of their key, deleted ones left out.
+
+    `raw` is SQL that may stand after FROM. The batches after `base` are few rows: they are sent to the others.
+    """
+    shown = ", ".join(f"r.{quote(name)}" for name in columns)
+    named, batch, deleted = ", ".join(map(quote, keys)), quote("_batch"), quote(DELETED)
+    same = " AND ".join(f"r.{quote(key)} = l.{quote(key)}" for key in keys)
+    last = f"SELECT {named}, max({batch}) AS last FROM {raw} b WHERE {batch} > {base} GROUP BY {named}"
+    return (
+        f"SELECT /*+ BROADCAST(l) */ {shown} FROM {raw} r LEFT JOIN ({last}) l ON {same} "
+        f"WHERE l.last IS NULL OR (r.{batch} = l.last AND NOT r.{deleted})"
+    )

@@ -1,0 +1,1 @@
+"""How a call ended, for metrics and the webhook."""

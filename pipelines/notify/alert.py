@@ -1,0 +1,185 @@
+"""A failure, or a rule that more rows fail than may, told to a webhook. No row, no key of a row, no secret."""
+
+import json
+import socket
+import threading
+import urllib.request
+from contextlib import suppress
+from datetime import UTC, datetime
+from http.client import HTTPException
+from typing import Any
+from urllib.error import HTTPError, URLError
+
+from conf.contract import Severity
+from conf.settings import Settings
+from pipelines.core.errors import Fault
+from pipelines.core.names import LAYERS
+from pipelines.lake import run_log
+from pipelines.lake.runs import RuleRun
+from pipelines.notify.outcome import Outcome
+from pipelines.sources.domains import in_use, named
+
+PATIENCE, LIMIT = 4, 9  # seconds: of one try's waits, of all that telling may take
+
+
+BY_HAND = (129, 130)  # a person closed the terminal, or pressed Ctrl-C
+
+
+HINTS = {
+    0: "`make quality` shows the rules and how to see the rows",
+    1: "LAKEHOUSE_LOG=debug shows where; the lake is as the last complete run left it",
+    2: "mend what is named, then run it again",
+    3: "look at the source, then run it again; the lake is as the last complete run left it",
+    4: "`make quality` shows the rules of the last complete run, which is untouched; mend the source",
+    5: "look at disk and rights; `make maintain` frees what it can",
+    6: "wait for the other run, or stop it",
+    143: "somebody, or the machine going down, stopped it: run it again",
+}
+
+
+def alert(settings: Settings, outcome: Outcome) -> None:
+    """Raises Fault, without the address, where the webhook does not take it."""
+    if outcome.code in BY_HAND:
+        return
+    late: dict[str, str | None] = {}
+    warnings: list[str] = []
+    with suppress(Exception):  # a lake that cannot be read is what is told
+        domains = [] if outcome.is_of_settings else [*(named(outcome.domain) or in_use(settings))]
+        warnings = [line for domain in domains for line in _risen(settings, domain, outcome)]
+        late = _late(settings, domains, outcome)
+    if outcome.code or warnings:
+        _send(settings, BODIES[settings.alert.format](_facts(settings, outcome, late, warnings)))
+
+
+def _late(settings: Settings, domains: list[str], outcome: Outcome) -> dict[str, str | None]:
+    """The domains of which a layer was not built that should have been, all where none was to be built; and when the
+    last of the layers was built last."""
+    asked = [layer for layer in LAYERS if layer in outcome.targets] or [LAYERS[-1]]
+    last = {domain: [_built(settings, layer, domain) for layer in asked] for domain in domains}
+    late = [one for one, built in last.items() if any(when is None or when < outcome.started for when in built)]
+    return {domain: _instant(last[domain][-1]) for domain in late or domains}
+
+
+def _built(settings: Settings, layer: str, domain: str) -> datetime | None:
+    run = run_log.last_run(settings.layer_path(layer), domain)
+    return run.finished if run else None
+
+
+def _risen(settings: Settings, domain: str, outcome: Outcome) -> list[str]:
+    """The rules of severity warn that more rows fail, in a run of this call, than LAKEHOUSE_ALERT__MAX_WARNED, and did
+    not in the run before."""
+    path = settings.silver_path
+    numbers = sorted(head.run for head in run_log.heads(path) if head.domain == domain)[-2:]
+    runs = [run for number in numbers for run in run_log.read_runs(path, run=number, domain=domain)]
+    if not runs or runs[-1].finished < outcome.started:
+        return []
+    over = [[rule for rule in run_log.read_rules(path, run) if _is_over(settings, rule)] for run in runs]
+    before = {(rule.table, rule.rule) for rules in over[:-1] for rule in rules}
+    return [
+        f"silver.{rule.table}: {rule.failed:,} of {rule.tested:,} rows do not meet: {rule.rule}"
+        for rule in over[-1]
+        if (rule.table, rule.rule) not in before
+    ]
+
+
+def _is_over(settings: Settings, rule: RuleRun) -> bool:
+    return rule.severity is Severity.WARN and rule.share > settings.alert.max_warned
+
+
+def _facts(settings: Settings, outcome: Outcome, late: dict[str, str | None], warnings: list[str]) -> dict[str, Any]:
+    """What the format `json` sends."""
+    limit = f"more rows than LAKEHOUSE_ALERT__MAX_WARNED={settings.alert.max_warned:g} fail a rule"
+    return {
+        "status": "failed" if outcome.code else "warning",
+        "targets": " ".join(outcome.targets),
+        "domains": list(late),
+        "host": socket.gethostname(),
+        "code": outcome.code,
+        "kind": outcome.kind if outcome.code else "quality",
+        "message": " ".join(outcome.line.split()) or outcome.kind if outcome.code else limit,
+        "started": _instant(outcome.started),
+        "time": _instant(datetime.now(UTC)),
+        "last_success": late,
+        "hint": HINTS.get(outcome.code, HINTS[1]),
+        "warnings": warnings,
+    }
+
+
+def _instant(when: datetime | None) -> str | None:
+    return f"{when.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if when else None
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    """What a person reads, the most important line first."""
+    ended = f"{facts['kind']}, exit code {facts['code']}" if facts["code"] else "done, with warnings"
+    successes = (f"{domain}: last success {when or 'never'}" for domain, when in facts["last_success"].items())
+    title = f"lakehouse on {facts['host']}: {facts['targets']}: {ended}"
+    return [title, facts["message"], *facts["warnings"], *successes, f"at {facts['time']}; {facts['hint']}"]
+
+
+def _as_json(facts: dict[str, Any]) -> dict[str, Any]:
+    return facts
+
+
+def _as_slack(facts: dict[str, Any]) -> dict[str, Any]:
+    """Slack reads &, < and > as its own signs: a name with them must not call anybody."""
+    text = "\n".join(_lines(facts))
+    return {"text": text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")}
+
+
+def _as_teams(facts: dict[str, Any]) -> dict[str, Any]:
+    """An Adaptive Card, as a workflow takes it; in runs of text, for a TextBlock would read Markdown."""
+    title, *lines = _lines(facts)
+    runs = [
+        {"type": "TextRun", "text": title, "weight": "Bolder"},
+        *({"type": "TextRun", "text": one} for one in lines),
+    ]
+    body = [{"type": "RichTextBlock", "inlines": [run]} for run in runs]
+    schema = "http://adaptivecards.io/schemas/adaptive-card.json"
+    card = {"$schema": schema, "type": "AdaptiveCard", "version": "1.2", "body": body}
+    kind = "application/vnd.microsoft.card.adaptive"
+    return {"type": "message", "attachments": [{"contentType": kind, "contentUrl": None, "content": card}]}
+
+
+BODIES = {"json": _as_json, "slack": _as_slack, "teams": _as_teams}
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """What is told is for one address, no other."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def _send(settings: Settings, body: dict[str, Any]) -> None:
+    """Posts it, a second time where that may help. Raises Fault naming what kind of trouble it was."""
+    troubles = ["it took too long"]
+
+    def post() -> None:
+        for _ in range(2):
+            troubles[0], passes = _post(settings, body)
+            if not passes:
+                return
+
+    # A name server, or a server that sends a byte now and then, keeps to no time-out.
+    sender = threading.Thread(target=post, name="alert", daemon=True)
+    sender.start()
+    sender.join(LIMIT)
+    if troubles[0]:
+        raise Fault(f"the alert was not sent to LAKEHOUSE_ALERT__WEBHOOK_URL: {troubles[0]}")
+
+
+def _post(settings: Settings, body: dict[str, Any]) -> tuple[str, bool]:
+    """The trouble, in words without the address, and whether it may pass; none where there was none."""
+    assert settings.alert.webhook_url
+    url, data = settings.alert.webhook_url.get_secret_value(), json.dumps(body).encode()
+    try:
+        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310, see Alert
+        with urllib.request.build_opener(_Stay).open(request, timeout=PATIENCE):
+            return "", False
+    except HTTPError as error:
+        return f"it answered {error.code}", error.code == 429 or error.code >= 500
+    except URLError as error:
+        return f"it cannot be reached, {type(error.reason).__name__}", True
+    except (OSError, HTTPException, ValueError) as error:
+        return f"it cannot be reached, {type(error).__name__}", True

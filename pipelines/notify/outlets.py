@@ -1,0 +1,35 @@
+"""Tells metrics and the webhook how an unattended call ended."""
+
+from collections.abc import Callable
+
+from conf.settings import Settings
+from pipelines.core.errors import Fault
+from pipelines.notify.outcome import Outcome
+
+UNATTENDED = {"bronze", "silver", "gold", "stream", "maintain", "reconcile"}
+
+
+def tell(settings: Settings, outcome: Outcome) -> list[str]:
+    """Writes the metrics and sends the alert, where the settings ask for them and nobody waits for the call to end.
+    Returns what could not be told; a run is what it is without it."""
+    tasks: list[Callable[[Settings, Outcome], None]] = []
+    if UNATTENDED & {*outcome.targets}:
+        if settings.metrics.textfile:
+            from pipelines.notify.metrics import metrics
+
+            tasks.append(metrics)
+        if settings.alert.webhook_url:
+            from pipelines.notify.alert import alert
+
+            tasks.append(alert)
+    return [trouble for task in tasks if (trouble := _trouble(task, settings, outcome))]
+
+
+def _trouble(task: Callable[[Settings, Outcome], None], settings: Settings, outcome: Outcome) -> str:
+    try:
+        task(settings, outcome)
+    except Fault as fault:
+        return str(fault)
+    except Exception as error:  # without its text, which may have the webhook's address
+        return f"{task.__name__}: {type(error).__name__}"
+    return ""

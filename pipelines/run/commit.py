@@ -1,0 +1,91 @@
+"""The end of a run: the commits of its tables, its CSVs, its row in the run log; or nothing of it."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.core.console import Report
+from pipelines.core.errors import Fault
+from pipelines.core.signals import held_back
+from pipelines.lake import run_log
+from pipelines.lake.engine import HASHING
+from pipelines.lake.runs import RuleRun, Run, TableRun, Taken
+from pipelines.lake.staging import Built
+from pipelines.run.summary import show_table
+
+if TYPE_CHECKING:
+    from pipelines.export.csv import Draft
+
+
+def _collect(layer: str, building: Iterator[Built], report: Report) -> list[Built]:
+    """All of a layer's tables, written and proved; where one fails, no file of the others stays either."""
+    built: list[Built] = []
+    try:
+        for one in building:
+            built.append(one)
+            if not one.is_unchanged:
+                show_table(report, layer, one.table.domain, one.done)
+    except BaseException:
+        _discard(built)
+        raise
+    if all(one.is_unchanged for one in built):
+        report.step(f"{layer}: nothing changed")
+    return built
+
+
+def _discard(built: list[Built]) -> None:
+    for one in built:
+        one.discard()
+
+
+def complete(
+    path: Path,
+    run: Run,
+    commits: Iterable[TableRun],
+    rules: tuple[RuleRun, ...] = (),
+    drafts: "Sequence[Draft]" = (),
+    files: Sequence[Taken] = (),
+) -> Run:
+    """Lets `commits` make each table's commit, gives the CSVs their names, and records the run: the commit point. If
+    that fails, the old CSVs are back."""
+    with held_back(), ExitStack() as published:
+        run = replace(run, tables=tuple(commits))
+        for csv in drafts:
+            published.enter_context(csv.published())
+            run = replace(run, csv_sha256=csv.sha256)
+        run = replace(run, finished=datetime.now(UTC))
+        run_log.record(path, run, rules, files)
+    return run
+
+
+def _complete(path: Path, run: Run, built: list[Built], report: Report, drafts: "Sequence[Draft]" = ()) -> Run:
+    """The commits of what was built; where one fails, what was not committed leaves no file."""
+    left = list(built)
+
+    def commits() -> Iterator[TableRun]:
+        while left:
+            yield left[0].commit()
+            left.pop(0)
+
+    run = replace(run, hashing=HASHING, warnings=report.new_warnings())
+    rules, files = tuple(rule for one in built for rule in one.rules), [file for one in built for file in one.taken]
+    try:
+        return complete(path, run, commits(), rules, drafts, files)
+    except BaseException:
+        _discard(left)
+        raise
+
+
+@contextmanager
+def undone_on_failure(path: Path, domain: str) -> Iterator[None]:
+    """After a failure the tables are as the last complete run left them, which may be the one that was just recorded;
+    if that fails, too, the next run does it."""
+    try:
+        yield
+    except BaseException:
+        with held_back(), suppress(Fault):
+            run_log.bring_back(path, run_log.last_run(path, domain))
+        raise

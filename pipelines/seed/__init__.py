@@ -1,0 +1,1 @@
+"""Fake rows into a source, made from the contracts."""

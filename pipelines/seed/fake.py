@@ -1,0 +1,344 @@
+"""Makes fake rows from the bronze contracts: the same rows for the same seed, on any day and machine.
+
+Faker supplies vocabularies once; the rows are drawn from them a batch at a time. A maker fills one column of a batch.
+"""
+
+import random
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import cache
+from math import prod
+from typing import Any
+from uuid import UUID
+
+from faker import Faker
+
+from conf.contract import Column, Table
+
+BATCH_ROWS = 20_000
+
+
+# Nothing in the fake data is younger, so that it never depends on today.
+REFERENCE_DATE = datetime(2024, 12, 31, tzinfo=UTC)
+
+
+# The last share of a parent's rows is never pointed at: members without accounts, cards without movements.
+IDLE_PARENTS = 0.05
+
+
+# Issuers' test ranges and the length of their numbers.
+CARD_RANGES = (
+    ("422222", 13),
+    ("305693", 14),
+    ("378282", 15),
+    ("411111", 16),
+    ("555555", 16),
+    ("675964", 18),
+    ("400000", 19),
+)
+
+
+EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - moments of the source have no zone
+
+
+@dataclass
+class Batch:
+    """Rows in the making: ids `first` to `first + rows - 1`, `column` by column; what is kept of the parents.
+
+    Moments are seconds since 1970; `pointed` has for each reference the parent's row, counted from 0.
+    """
+
+    table: Table
+    column: Column
+    first: int
+    rows: int
+    dice: random.Random
+    seed: int
+    kept: dict[str, dict[str, list[Any]]]
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+    pointed: dict[str, list[int]] = field(default_factory=dict)
+
+    def below(self, limit: int) -> list[int]:
+        """A number from 0 to limit - 1 for each row."""
+        roll = self.dice.random
+        return [int(roll() * limit) for _ in range(self.rows)]
+
+    def one_of(self, values: Sequence[Any]) -> list[Any]:
+        return [values[index] for index in self.below(len(values))]
+
+    def parent(self, reference: str, column: str) -> list[Any]:
+        """The value of the parent's `column` for each row."""
+        target = self.table[reference].reference
+        assert target is not None
+        values = self.kept[target.table.name][column]
+        return [values[row] for row in self.pointed[reference]]
+
+
+@cache
+def vocabulary(provider: str, seed: int) -> tuple[str, ...]:
+    """Some hundred different values of a Faker provider, Brazilian where it has them."""
+    faker = Faker("pt_BR")
+    faker.seed_instance(seed)
+    return tuple(sorted({str(getattr(faker, provider)()) for _ in range(600)}))
+
+
+@cache
+def plain(text: str) -> str:
+    """Without accents, apostrophes and blanks."""
+    return "".join(letter for letter in unicodedata.normalize("NFD", text) if letter.isalnum() and letter.isascii())
+
+
+def words(batch: Batch, provider: str) -> list[str]:
+    return batch.one_of(vocabulary(provider, batch.seed))
+
+
+def surname(batch: Batch) -> list[str]:
+    single = vocabulary("last_name", batch.seed)
+    known = (*single, *("d'Ávila", "Sant'Anna", "D'Oliveira", "McDonald", "Conceição"))
+    pairs = zip(batch.one_of(known), batch.one_of(known), batch.below(3), strict=True)
+    return [f"{one} {other}" if kind == 0 else one for one, other, kind in pairs]
+
+
+def between(batch: Batch, low: int, high: int) -> list[int]:
+    return [low + step for step in batch.below(high - low + 1)]
+
+
+def email(batch: Batch, *names: str) -> list[str]:
+    hosts = ("example.com", "example.org", "Example.NET")
+    people = zip(*(batch.columns[name] for name in names), batch.below(len(hosts)), strict=True)
+    return [
+        f"{'.'.join(plain(name.split(' ')[0]) for name in person[:-1])}{number}@{hosts[person[-1]]}"
+        for number, person in enumerate(people, batch.first)
+    ]
+
+
+def choice(batch: Batch, *values: str | int) -> list[str | int]:
+    return batch.one_of(values)
+
+
+def guid(batch: Batch) -> list[str]:
+    return [str(UUID(int=batch.dice.getrandbits(128), version=4)).upper() for _ in range(batch.rows)]
+
+
+def in_turn(batch: Batch, reference: str) -> list[int]:
+    """The parents one after the other, again and again."""
+    target = batch.table[reference].reference
+    assert target is not None
+    ids = batch.kept[target.table.name][target.table.keys[0]]
+    return [ids[(number - 1) % len(ids)] for number in range(batch.first, batch.first + batch.rows)]
+
+
+def turn(batch: Batch, reference: str) -> list[int]:
+    """For how many times now the parents come one after the other, from 1."""
+    target = batch.table[reference].reference
+    assert target is not None
+    parents = len(batch.kept[target.table.name][target.table.keys[0]])
+    return [1 + (number - 1) // parents for number in range(batch.first, batch.first + batch.rows)]
+
+
+def same(batch: Batch, reference: str, parent_column: str) -> list[Any]:
+    """What the parent has."""
+    return batch.parent(reference, parent_column)
+
+
+def times(batch: Batch, *columns: str) -> list[Decimal]:
+    """The product of other columns."""
+    return [
+        prod(map(Decimal, factors), start=Decimal(1))
+        for factors in zip(*(batch.columns[name] for name in columns), strict=True)
+    ]
+
+
+def plus(batch: Batch, *columns: str) -> list[Decimal]:
+    """The sum of other columns."""
+    return [
+        sum(map(Decimal, parts), Decimal(0)) for parts in zip(*(batch.columns[name] for name in columns), strict=True)
+    ]
+
+
+def label(batch: Batch) -> list[str]:
+    return batch.one_of(batch.column.labels)
+
+
+def moment(batch: Batch, earliest: str) -> list[int]:
+    """Up to a quarter of a year before the reference date."""
+    start = int(datetime.fromisoformat(earliest).replace(tzinfo=UTC).timestamp())
+    end = int((REFERENCE_DATE - timedelta(days=90)).timestamp())
+    return [start + step for step in batch.below(end - start)]
+
+
+def after(batch: Batch, reference: str, parent_column: str) -> list[int]:
+    """Between the parent's moment and the reference date."""
+    end, roll = int(REFERENCE_DATE.timestamp()), batch.dice.random
+    return [start + int(roll() * (end - start)) for start in batch.parent(reference, parent_column)]
+
+
+def mostly_same(batch: Batch, reference: str, parent_column: str) -> list[int]:
+    """What the parent points at; for 3 rows of 100 another row of that table."""
+    target = batch.column.reference
+    assert target is not None
+    others = batch.below(len(batch.kept[target.table.name]["id"]))
+    ids = [
+        other + 1 if chance < 3 else same
+        for same, other, chance in zip(batch.parent(reference, parent_column), others, batch.below(100), strict=True)
+    ]
+    batch.pointed[batch.column.name] = [number - 1 for number in ids]
+    return ids
+
+
+def card_number(batch: Batch) -> list[str]:
+    return [_card_number(number) for number in range(batch.first, batch.first + batch.rows)]
+
+
+def _card_number(number: int) -> str:
+    prefix, length = CARD_RANGES[number % len(CARD_RANGES)]
+    digits = length - len(prefix) - 1
+    payload = prefix + str((number // len(CARD_RANGES) * 7919 + 104729) % 10**digits).zfill(digits)
+    doubled = [int(digit) * (2 if place % 2 == 0 else 1) for place, digit in enumerate(reversed(payload))]
+    return payload + str(-sum(digit - 9 if digit > 9 else digit for digit in doubled) % 10)
+
+
+def printed_name(batch: Batch, reference: str, *names: str) -> list[str]:
+    parts = zip(*(batch.parent(reference, name) for name in names), strict=True)
+    return [" ".join(plain(word) for part in person for word in part.split(" ")).upper()[:26] for person in parts]
+
+
+def amount(batch: Batch) -> list[str]:
+    """Mostly small; 3 of 100 negative, 1 of 200 zero."""
+    roll = batch.dice.random
+    cents = (int(10 ** (2 + 3.8 * roll() ** 2)) for _ in range(batch.rows))
+    kinds = batch.below(200)
+    return [
+        f"{'-' if kind < 6 else ''}{cent // 100}.{cent % 100:02d}" if kind != 6 else "0.00"
+        for cent, kind in zip(cents, kinds, strict=True)
+    ]
+
+
+@cache
+def _descriptions(seed: int) -> tuple[str, ...]:
+    shops, cities = vocabulary("company", seed), vocabulary("city", seed)
+    forms = (
+        "{shop}",
+        "{shop}, {city}",
+        "Compra em {shop}; parcela 1/3",
+        'Pagamento "{shop}"',
+        "{shop}\n{city}",
+        "Café à vista - {shop}",
+        "PIX d'{city}",
+    )
+    return tuple(
+        form.format(shop=shop, city=cities[index % len(cities)]) for index, shop in enumerate(shops) for form in forms
+    )
+
+
+def description(batch: Batch) -> list[str]:
+    return batch.one_of(_descriptions(batch.seed))
+
+
+Maker = Callable[..., list[Any]]
+
+
+MAKERS: dict[str, Maker] = {
+    maker.__name__: maker
+    for maker in (
+        choice,
+        guid,
+        in_turn,
+        turn,
+        same,
+        times,
+        plus,
+        words,
+        surname,
+        between,
+        email,
+        label,
+        moment,
+        after,
+        mostly_same,
+        card_number,
+        printed_name,
+        amount,
+        description,
+    )
+}
+
+
+# Makers whose arguments are a reference and columns of the parent that it points at.
+OF_PARENT = (after, mostly_same, printed_name, same)
+
+
+def sizes(tables: tuple[Table, ...], movements: int) -> dict[str, int]:
+    """Rows of each table; at least one, for the others point at it."""
+    return {table.name: max(1, round(table.fake_rows * movements)) for table in tables}
+
+
+def kept_columns(tables: tuple[Table, ...]) -> dict[str, set[str]]:
+    """The columns of each table that rows of other tables are made from."""
+    wanted: dict[str, set[str]] = {table.name: set() for table in tables}
+    for table in tables:
+        for column, reference in table.references:
+            wanted[reference.table.name].add(reference.table.keys[0])
+            for other in table.columns:
+                if other.fake and MAKERS[other.fake.maker] in OF_PARENT and other.fake.args[0] == column.name:
+                    wanted[reference.table.name].update(map(str, other.fake.args[1:]))
+    return wanted
+
+
+def batches(tables: tuple[Table, ...], movements: int, seed: int) -> Iterator[tuple[Table, list[tuple[Any, ...]]]]:
+    """All rows, parents before children, in the order of the contract's columns; moments as text, nulls as None.
+
+    `tables` in an order in which parents come first. Memory holds one batch and what children need of their parents.
+    """
+    wanted = kept_columns(tables)
+    kept: dict[str, dict[str, list[Any]]] = {table.name: {name: [] for name in wanted[table.name]} for table in tables}
+    rows = sizes(tables, movements)
+    for table in tables:
+        dice = random.Random(f"{seed}/{table.name}")
+        for first in range(1, rows[table.name] + 1, BATCH_ROWS):
+            batch = Batch(
+                table, table.columns[0], first, min(BATCH_ROWS, rows[table.name] + 1 - first), dice, seed, kept
+            )
+            _fill(batch)
+            for name, values in kept[table.name].items():
+                values.extend(batch.columns[name])
+            yield table, list(zip(*(_finished(column, batch) for column in table.columns), strict=True))
+
+
+def _fill(batch: Batch) -> None:
+    """Key and references first: other columns are made from what they point at."""
+    for column in sorted(batch.table.columns, key=lambda column: (not column.key, column.reference is None)):
+        batch.column = column
+        if column.fake:
+            values = MAKERS[column.fake.maker](batch, *column.fake.args)
+        elif column.reference:
+            values = _point(batch, column)
+        elif column.key:
+            values = list(range(batch.first, batch.first + batch.rows))
+        else:
+            values = [None] * batch.rows
+        batch.columns[column.name] = values
+
+
+def _point(batch: Batch, column: Column) -> list[int]:
+    """A row of the parent for each row; the first ones are chosen more often, the last share never."""
+    assert column.reference is not None
+    ids = batch.kept[column.reference.table.name][column.reference.table.keys[0]]
+    active = max(1, int(len(ids) * (1 - IDLE_PARENTS)))
+    roll = batch.dice.random
+    batch.pointed[column.name] = [int(active * roll() ** 1.5) for _ in range(batch.rows)]
+    return [ids[row] for row in batch.pointed[column.name]]
+
+
+def _finished(column: Column, batch: Batch) -> list[Any]:
+    values = batch.columns[column.name]
+    if column.type in ("timestamp_ntz", "date"):
+        moments = (value if value is None else EPOCH + timedelta(seconds=value) for value in values)
+        values = [str(one.date() if one and column.type == "date" else one) if one else None for one in moments]
+    if column.fake and column.fake.nulls:
+        roll, nulls = batch.dice.random, column.fake.nulls
+        values = [None if roll() < nulls else value for value in values]
+    return values

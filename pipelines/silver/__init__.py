@@ -1,0 +1,1 @@
+"""Transforms bronze, checks every row, sets the bad ones aside, keeps history."""

@@ -1,0 +1,234 @@
+"""Silver from what changed in bronze: rows that changed, and rows whose parents did, are judged again; others stay.
+
+What a run knows of a table (rows, sums, failures of each rule) is corrected by what the old rows and the new ones of
+those keys add to it, so that it is what a run over all rows would find.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
+from pyspark.sql import Observation
+
+from conf.contract import Reference, Table
+from conf.settings import Settings
+from pipelines.core.catalogue import Entry, table_of
+from pipelines.core.console import Report
+from pipelines.core.errors import QualityFault
+from pipelines.core.names import QUARANTINE
+from pipelines.core.sql import quoted
+from pipelines.lake import folders, run_log
+from pipelines.lake.changes import SHARE, Place, changed_keys, pointing_at, spliced, unlike
+from pipelines.lake.engine import Engine, count, engine, listed, relation, save, within
+from pipelines.lake.runs import Link, RuleRun, Run, TableRun
+from pipelines.lake.staging import Built, unchanged
+from pipelines.lake.versions import Content, stored
+from pipelines.silver import checks as silver_checks
+from pipelines.silver.judging import Found, Judged, accepted, conserve, gate, judge, say, totals, verdicts
+from pipelines.spark.frames import read, read_files, write_parquet
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+AFFECTED = "affected"
+
+
+def follow(
+    settings: Settings,
+    started: "Callable[[], SparkSession]",
+    link: Link,
+    entry: Entry,
+    done: dict[str, Built],
+    folder: Path,
+    report: Report,
+) -> list[Built]:
+    """A table and its quarantine with what changed since the run before; nothing where much did. Raises as a run over
+    all rows would."""
+    table, previous, origin = entry.table, link.call.previous, link.origin
+    assert previous is not None and origin is not None
+    was, aside = previous.table(table.name), previous.table(table.name + QUARANTINE)
+    rules = {rule.rule: rule for rule in run_log.read_rules(settings.silver_path, previous) if rule.table == table.name}
+    with engine(f"silver.{table.name}", folder) as db:
+        some = _affected(db, settings, link, previous, origin, table, done)
+        if not some:
+            again = tuple(replace(rule, run=link.call.run.run) for rule in rules.values())
+            path, found = settings.silver_path / table.domain, numbers(was, aside, rules, [])
+            gate(table, found, again, settings.quality.max_quarantined)
+            say(table, found, again, report)
+            return [
+                unchanged(was, table, path / was.name, again),
+                unchanged(aside, table, path / aside.name),
+            ]
+        if some > SHARE * max(was.rows_in, 1):
+            return []
+        spark, place = started(), folder / table.name
+        old = _judged(db, settings, spark, origin, entry, place, lambda name: stored_as(settings, previous, name))
+        new = _judged(db, settings, spark, link.upstream, entry, place, lambda name: done[name].content)
+        judged = new or old
+        assert judged is not None
+        if {check.name for check in judged.checks} != rules.keys():
+            return []
+        less = _counted(old.rows.agg(*silver_checks.counts(table, old.checks)).first()) if old else {}
+        good, more = _accepted(settings, new, table, place / "accepted") if new else ([], {})
+        found = {
+            name: value - less.get(name, 0) + more.get(name, 0)
+            for name, value in numbers(was, aside, rules, judged.checks).items()
+        }
+        verdict = tuple(verdicts(judged, found, table, link.call.run.run, more, _known(db, rules, table)))
+        gate(table, found, verdict, settings.quality.max_quarantined)
+        conserve(table, link.upstream, found)
+        bad = (
+            _written(silver_checks.quarantined(new.rows, table, new.checks, link.upstream.run), place / "aside")
+            if (new and more["set_aside"])
+            else []
+        )
+        built = [replace(_replaced(db, settings, link, was, good, table), rules=verdict)]
+        try:
+            built.append(_replaced(db, settings, link, aside, bad, table))
+            _prove(table, built, found)
+        except BaseException:
+            for one in built:
+                one.discard()
+            raise
+    say(table, found, verdict, report)
+    counted = {name: found[name] for name in ("rows_in", "set_aside", "copies")}
+    good_done, bad_done = replace(built[0].done, **counted), replace(built[1].done, rows_in=found["set_aside"])
+    return [replace(built[0], done=good_done), replace(built[1], done=bad_done)]
+
+
+def stored_as(settings: Settings, run: Run, name: str) -> Content:
+    """A table of silver, by name, as a run left it."""
+    table = table_of("silver", name)
+    assert table is not None
+    return stored(settings.silver_path, run, table, name)
+
+
+def _affected(
+    db: Engine, settings: Settings, link: Link, previous: Run, origin: Run, table: Table, done: dict[str, Built]
+) -> int:
+    """Makes the table `affected`: keys whose row bronze has changed, or whose parent is another one. How many."""
+    (source,) = table.inputs
+    rows = changed_keys(
+        stored(settings.bronze_path, origin, source), stored(settings.bronze_path, link.upstream, source)
+    )
+    named = ", ".join(f"{quoted(table[key].made_from)} AS {quoted(key)}" for key in table.keys)
+    parts = [f"SELECT {named} FROM {rows}"]
+    for column, reference in table.references:
+        other = _other_parents(settings, previous, reference, done)
+        for name in (table.name, table.name + QUARANTINE):
+            children = stored(settings.silver_path, previous, table, name).sql
+            parts += [f"SELECT {listed(table.keys)} FROM {pointing_at(children, column, keys)}" for keys in other]
+    db.execute(f"CREATE TEMP TABLE {AFFECTED} AS {' UNION '.join(parts)}")
+    return count(db, AFFECTED)
+
+
+def _other_parents(settings: Settings, previous: Run, reference: Reference, done: dict[str, Built]) -> list[str]:
+    """SQL of the keys of parents that came, went, entered or left quarantine, or of which rules see other values."""
+    parent, some = reference.table, []
+    for name, more in ((parent.name, reference.columns), (parent.name + QUARANTINE, ())):
+        old, new = stored_as(settings, previous, name), done[name].content
+        seen = listed((*parent.keys, *more))
+        sides = [
+            f"(SELECT {seen} FROM {one.only(set(one.files) - set(other.files)).sql})"
+            for one, other in ((old, new), (new, old))
+        ]
+        if set(old.files) != set(new.files):
+            both = " UNION ".join(
+                f"(SELECT * FROM {one} EXCEPT SELECT * FROM {other})" for one, other in (sides, reversed(sides))
+            )
+            some.append(f"(SELECT {listed(parent.keys)} FROM ({both}))")
+    return some
+
+
+def _judged(
+    db: Engine,
+    settings: Settings,
+    spark: "SparkSession",
+    run: Run,
+    entry: Entry,
+    folder: Path,
+    silver: Callable[[str], Content],
+) -> Judged | None:
+    """The affected rows as a bronze run has them, judged with the silver of that time; None where it has none."""
+    (source,) = entry.table.inputs
+    content = stored(settings.bronze_path, run, source)
+    named = ", ".join(f"{quoted(key)} AS {quoted(entry.table[key].made_from)}" for key in entry.table.keys)
+    with folders.storage(f"folder {folder}"):
+        folder.mkdir(exist_ok=True)
+    file = folder / f"{run.run}.parquet"
+    save(db, within(content.sql, content.keys, f"(SELECT {named} FROM {AFFECTED})"), file)
+    if not pq.read_metadata(file).num_rows:
+        return None
+    tables = [reference.table.name for _, reference in entry.table.references]
+    parents = {name: silver(name) for one in tables for name in (one, one + QUARANTINE)}
+    rows = {name: count(db, parent.sql) for name, parent in parents.items()}
+    bronze = [read_files(spark, [str(file)], content.types)]
+    return judge(run, entry, bronze, lambda name: read(spark, parents[name]), rows)
+
+
+def _accepted(settings: Settings, judged: Judged, table: Table, folder: Path) -> tuple[list[str], Found]:
+    """Writes the rows that silver takes; the files, and what was counted on the way."""
+    observed = Observation(table.name)
+    rows = judged.rows.observe(observed, *silver_checks.counts(table, judged.checks))
+    files = _written(accepted(settings, replace(judged, rows=rows), table), folder)
+    return files, {name: value or 0 for name, value in observed.get.items()}
+
+
+def _written(frame: "DataFrame", folder: Path) -> list[str]:
+    with folders.storage(f"folder {folder}"):
+        folder.mkdir()
+    return [str(file) for file in write_parquet(frame, folder)]
+
+
+def _counted(row: object) -> Found:
+    assert row is not None
+    return {name: value or 0 for name, value in row.asDict().items()}  # type: ignore[attr-defined]
+
+
+def numbers(was: TableRun, aside: TableRun, rules: dict[str, RuleRun], checks: list[silver_checks.Check]) -> Found:
+    """What the run before counted, as `silver_checks.counts` names it. There are no copies where keys come once."""
+    found: Found = {name: getattr(was, name) for name in ("rows_in", "rows_out", "set_aside", "copies")}
+    for name, total in was.totals.items():
+        found |= {f"{name}_out": total, f"{name}_aside": aside.totals[name], f"{name}_copies": Decimal(0)}
+    return found | {f"failed_{index}": rules[check.name].failed for index, check in enumerate(checks)}
+
+
+def _known(db: Engine, rules: dict[str, RuleRun], table: Table) -> dict[str, tuple[str, ...]]:
+    """Keys that failed a rule before and were not judged again; of whole numbers, which both engines write alike."""
+    if any(table[key].type not in ("bigint", "integer", "smallint") for key in table.keys):
+        return {}
+    shown = f"concat_ws(', ', {listed(table.keys)})"
+    named = sorted({key for rule in rules.values() for key in rule.keys})
+    sql = f"SELECT {shown} FROM {AFFECTED} WHERE list_contains($keys, {shown})"
+    again = {key for (key,) in db.execute(sql, {"keys": named}).fetchall()} if named else set()
+    return {name: tuple(key for key in rule.keys if key not in again) for name, rule in rules.items()}
+
+
+def _replaced(db: Engine, settings: Settings, link: Link, was: TableRun, files: list[str], table: Table) -> Built:
+    """A table in which the affected rows are those of `files`; unchanged where they are so already."""
+    previous = link.call.previous
+    assert previous is not None
+    place = Place(table, settings.silver_path / table.domain / was.name, link.call.run.run)
+    old = stored(settings.silver_path, previous, table, was.name)
+    new = relation(files, old.types)
+    keys = f'"{was.name} differs"'
+    db.execute(
+        f"CREATE TEMP TABLE {keys} AS SELECT * FROM {unlike(within(old.sql, old.keys, AFFECTED), new, old, old)}"
+    )
+    if not count(db, keys):
+        return unchanged(was, table, place.path)
+    return spliced(db, old, was, place, keys, within(new, old.keys, keys))
+
+
+def _prove(table: Table, built: list[Built], found: Found) -> None:
+    """Raises QualityFault unless the tables have the rows and the sums that were counted."""
+    for one, rows, side in zip(built, ("rows_out", "set_aside"), ("out", "aside"), strict=True):
+        if one.done.rows_out != found[rows] or one.done.totals != totals(table, found, side):
+            raise QualityFault(
+                f"silver.{one.done.name}: its rows or sums are not those that were counted; "
+                "silver stays as it was, run it again"
+            )

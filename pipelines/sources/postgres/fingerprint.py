@@ -1,0 +1,160 @@
+"""What an incremental load rests on: facts of server, table and software of which each, once changed, asks for a full
+load; and whether a snapshot is later than another.
+
+A row's `xmin` tells who wrote it last, but not that its table was swapped, a partition attached, a column added with a
+default, a label renamed, or the server restored from a backup.
+"""
+
+import hashlib
+import json
+import re
+
+from psycopg2.extensions import connection as Connection
+
+from conf.settings import Settings
+from pipelines.core.identity import software
+from pipelines.lake.runs import Run
+from pipelines.sources.postgres.reader import Plan
+from pipelines.sources.postgres.snapshot import Snapshot
+from pipelines.sources.postgres.types import select_list
+
+# What a person is told when a fact is another one.
+CHANGED = {
+    "server": "the server is another one",
+    "timeline": "the server was restored, or another one took over",
+    "started": "the server was started anew, and may be a copy of before",
+    "database": "the database is another one",
+    "version": "the server has another version",
+    "extensions": "the server's extensions changed",
+    "relations": "another table has its name, or its partitions changed",
+    "columns": "its columns or their defaults changed",
+    "types": "the type of a column changed: labels, members",
+    "key": "its key changed",
+    "reading": "columns are read otherwise",
+    "software": "this software changed",
+}
+
+
+HALF = 2**31  # transaction ids that a row's age tells apart
+
+
+SERVER = """
+SELECT CASE WHEN pg_is_in_recovery() THEN (SELECT timeline_id FROM pg_control_checkpoint())::text
+            ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END,
+       (SELECT system_identifier FROM pg_control_system())::text,
+       (SELECT oid FROM pg_database WHERE datname = current_database())::text, current_setting('server_version_num'),
+       (SELECT string_agg(extname || extversion, ' ' ORDER BY extname) FROM pg_extension),
+       pg_postmaster_start_time()::text
+"""
+
+
+READABLE = """
+SELECT bool_and(has_function_privilege(f, 'EXECUTE')) FROM unnest(ARRAY['pg_control_system()',
+  'pg_control_checkpoint()', 'pg_walfile_name(pg_lsn)', 'pg_current_wal_insert_lsn()']) f
+"""
+
+
+# What a value's text is depends on all types below its column's: labels of an enum, members of a composite.
+TABLE = """
+WITH RECURSIVE part AS (
+  SELECT %(oid)s::oid AS oid UNION SELECT i.inhrelid FROM pg_inherits i JOIN part p ON i.inhparent = p.oid
+), typ AS (
+  SELECT a.atttypid AS oid FROM pg_attribute a WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped
+  UNION
+  SELECT unnest(ARRAY[t.typelem, t.typbasetype, r.rngsubtype, m.rngsubtype]
+                || ARRAY(SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = t.typrelid AND t.typtype = 'c'))
+  FROM typ JOIN pg_type t USING (oid) LEFT JOIN pg_range r ON r.rngtypid = t.oid
+  LEFT JOIN pg_range m ON m.rngmultitypid = t.oid
+)
+SELECT (SELECT string_agg(oid::text, ' ' ORDER BY oid) FROM part),
+  (SELECT string_agg(concat_ws(' ', a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attcollation,
+     a.attgenerated, a.attmissingval::text, md5(pg_get_expr(d.adbin, d.adrelid))), ',' ORDER BY a.attrelid, a.attnum)
+   FROM pg_attribute a JOIN part ON part.oid = a.attrelid
+   LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum WHERE a.attnum > 0 AND NOT a.attisdropped),
+  (SELECT string_agg(concat_ws(' ', t.oid, t.typname, t.typoutput,
+     (SELECT string_agg(enumlabel, ',' ORDER BY enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid),
+     (SELECT string_agg(concat_ws(' ', attname, atttypid, atttypmod), ',' ORDER BY attnum) FROM pg_attribute
+      WHERE attrelid = t.typrelid AND t.typtype = 'c' AND NOT attisdropped)), ';' ORDER BY t.oid)
+   FROM typ JOIN pg_type t USING (oid)),
+  EXISTS (SELECT FROM part JOIN pg_class c USING (oid) LEFT JOIN pg_am am ON am.oid = c.relam
+          WHERE c.relkind NOT IN ('r', 'p') OR (c.relkind = 'r' AND am.amname <> 'heap')),
+  EXISTS (SELECT FROM typ JOIN pg_type t USING (oid) WHERE t.typname ~ '^(reg[a-z]+|aclitem)$')
+"""
+
+
+def server(connection: Connection, settings: Settings) -> dict[str, str] | None:
+    """The facts of the server; None where this user may not know them. Nobody but us starts the embedded one, often."""
+    with connection.cursor() as cursor:
+        cursor.execute(READABLE)
+        if not cursor.fetchone()[0]:
+            return None
+        cursor.execute(SERVER)
+        timeline, system, database, version, extensions, began = cursor.fetchone()
+    known = {"server": system, "timeline": timeline, "started": began if settings.postgres else ""}
+    return known | {"database": database, "version": version, "extensions": _hash(extensions or "")}
+
+
+def table(connection: Connection, one: Plan, known: dict[str, str] | None) -> tuple[str, str]:
+    """What a table's incremental loads rest on, as JSON; and why it has none, empty where it may."""
+    with connection.cursor() as cursor:
+        cursor.execute(TABLE, {"oid": one.relation.oid})
+        relations, columns, types, foreign, names = cursor.fetchone()
+    keys = frozenset(one.table.keys)
+    why = ""
+    if known is None:
+        why = "this user may not ask which server it is (EXECUTE on pg_control_system, pg_control_checkpoint)"
+    elif foreign or not one.relation.has_xmin:
+        why = "it is a view, or another kind of table than PostgreSQL's own"
+    elif keys not in one.relation.unique:
+        why = f"the source has no unique, not null key {', '.join(one.table.keys)}"
+    elif any(one.readings[key].fits for key in one.table.keys):
+        why = "its key may have values that bronze cannot hold"
+    elif names:
+        why = "a column holds names of the catalogue"
+    facts = (known or {}) | {
+        "relations": relations,
+        "columns": _hash(columns),
+        "types": _hash(types or ""),
+        "key": ", ".join(one.table.keys) if keys in one.relation.unique else "",
+        "reading": _hash(select_list(one.readings) + json.dumps(one.types)),
+        "software": software(one.table.domain),
+    }
+    return json.dumps(facts), why
+
+
+def what_changed(was: str, now: str, but: tuple[str, ...] = ()) -> str:
+    """The first fact that is another one, in words; empty where all are the same, or among `but`."""
+    before, after = json.loads(was or "{}"), json.loads(now)
+    return next((said for name, said in CHANGED.items() if name not in but and before.get(name) != after.get(name)), "")
+
+
+def went_back(was: Run, now: Snapshot) -> str:
+    """Why a snapshot may not see what the one of a run saw; empty where it sees all of that.
+
+    Of a standby's snapshot the transactions that run are not told (`xmin:xmax:xip,…`); its place in the log is.
+    """
+    (low, high, running), (_, top, still) = _parsed(was.snapshot), _parsed(now.xid_range)
+    ahead = not was.position or _place(was.position) > _place(now.after)
+    if ahead or top < high or any(one < high and one not in running for one in still):
+        return "the source is older than when it was read last"
+    return "too many transactions since it was read last" if top - low >= HALF else ""
+
+
+def newer(snapshot: str) -> str:
+    """The SQL condition of the rows that were written by a transaction which a snapshot may not have seen."""
+    return f"age(xmin) <= (SELECT age('{int(snapshot.split(':')[0]) % 2**32}'::xid))"
+
+
+def _parsed(snapshot: str) -> tuple[int, int, set[int]]:
+    low, high, running = re.fullmatch(r"(\d+):(\d+):([\d,]*)", snapshot).groups()  # type: ignore[union-attr]
+    return int(low), int(high), {int(one) for one in running.split(",") if one}
+
+
+def _place(position: str) -> int:
+    """A place in the write-ahead log, as `16/B374D848`, as a number."""
+    high, low = position.split("/")
+    return int(high, 16) << 32 | int(low, 16)
+
+
+def _hash(value: str) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()[:16]

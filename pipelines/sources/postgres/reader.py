@@ -1,0 +1,161 @@
+"""Reads ranges of source tables into Parquet files: ADBC in, pyarrow out, any number of threads, one snapshot."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import adbc_driver_manager as adbc
+import adbc_driver_postgresql
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from conf.contract import Table
+from conf.settings import Postgres
+from pipelines.core.console import Report
+from pipelines.core.errors import PassingFault
+from pipelines.core.names import DELETED
+from pipelines.core.sql import literal
+from pipelines.lake import delta, folders
+from pipelines.lake import schema as lake_schema
+from pipelines.lake.schema import scaled, writer_of
+from pipelines.sources.postgres.connection import BEGIN, PIN, WATCH, dsn, source_fault
+from pipelines.sources.postgres.relations import Relation
+from pipelines.sources.postgres.types import Reading, select_list
+from pipelines.sources.postgres.watchdog import Watch
+
+AUDIT = {"_rescued": "string", "_batch": "bigint", DELETED: "boolean"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one table is read: each column that the source has, and the types (Spark SQL) of all that bronze has.
+
+    Columns that the source lacks are null. `partial`: not all columns of the source are read.
+    """
+
+    table: Table
+    relation: Relation
+    readings: dict[str, Reading]
+    types: dict[str, str]
+    partial: bool = False
+
+    @property
+    def schema(self) -> pa.Schema:
+        return lake_schema.described(self.types, {column.name: column.comment for column in self.table.columns})
+
+
+@dataclass(frozen=True)
+class Part:
+    """One Parquet file that a reader wrote: its name in the table's folder, its rows, and when the reader began."""
+
+    name: str
+    rows: int
+    started: float
+
+
+class Reader:
+    """Reads ranges; holds one connection per thread, each in the exported snapshot."""
+
+    def __init__(self, server: Postgres, exported: str, run: int, stop: threading.Event, report: Report) -> None:
+        self._server, self._exported, self._run, self._stop, self._report = server, exported, run, stop, report
+        self.watch = Watch(server)
+        self._local = threading.local()
+        self._connections: list[adbc.AdbcConnection] = []
+        self._databases: list[adbc.AdbcDatabase] = []
+
+    def read(self, one: Plan, condition: str, path: Path) -> Part:
+        """One range of one table as one Parquet file. Raises SourceFault where the source fails."""
+        name = delta.part_name(self._run)
+        sql = f"SELECT {select_list(one.readings)} FROM {one.relation.sql}"
+        sql += f" WHERE {condition}" if condition else ""
+        rows, whole, started = 0, False, time.monotonic()
+        try:
+            with (
+                self._query(sql) as batches,
+                writer_of(path / name, one.schema) as writer,
+            ):
+                while not self._stop.is_set():
+                    with self.watch.waiting():
+                        batch = next(batches, None)
+                    if batch is None:
+                        break
+                    writer.write_batch(shaped(batch, writer.schema, self._run))
+                    rows += batch.num_rows
+                    self._report.progress("bronze", one.table.name, batch.num_rows)
+                whole = not self._stop.is_set()
+        except (adbc.Error, OSError) as error:
+            # What ADBC says while it streams comes through Arrow, as an OSError.
+            if isinstance(error, adbc.Error) or "[libpq]" in str(error):
+                place = f"{one.relation.schema}.{one.relation.name} from {self._server.address}"
+                raise source_fault(f"reading {place}", error) from error
+            with folders.storage(f"table {path}"):
+                raise
+        finally:
+            # Empty, or half: a failed run leaves no card numbers behind.
+            if not rows or not whole:
+                (path / name).unlink(missing_ok=True)
+        return Part(name, rows, started)
+
+    @contextmanager
+    def _query(self, sql: str) -> Iterator[pa.RecordBatchReader]:
+        with self.watch.waiting():
+            connection = self._connection()
+        with closing(adbc.AdbcStatement(connection)) as statement:
+            statement.set_sql_query(sql)
+            with self.watch.waiting():
+                stream, _ = statement.execute_query()
+            with pa.RecordBatchReader._import_from_c(stream.address) as batches:
+                yield batches
+
+    def _connection(self) -> adbc.AdbcConnection:
+        connection: adbc.AdbcConnection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            database = adbc.AdbcDatabase(driver=adbc_driver_postgresql._driver_path(), uri=dsn(self._server))
+            self._databases.append(database)
+            connection = adbc.AdbcConnection(database)
+            self._connections.append(connection)
+            _execute(connection, PIN)
+            with suppress(adbc.Error):
+                _execute(connection, WATCH)
+            _execute(connection, BEGIN)
+            try:
+                _execute(connection, f"SET TRANSACTION SNAPSHOT{literal(self._exported)}")
+            except adbc.Error as error:
+                raise PassingFault(f"PostgreSQL {self._server.address}: the snapshot of this run is gone") from error
+            self._local.connection = connection
+        return connection
+
+    def close(self) -> None:
+        self.watch.close()
+        for one in (*self._connections, *self._databases):
+            with suppress(adbc.Error):
+                one.close()  # type: ignore[attr-defined]
+
+
+def _execute(connection: adbc.AdbcConnection, sql: str) -> None:
+    with closing(adbc.AdbcStatement(connection)) as statement:
+        statement.set_sql_query(sql)
+        statement.execute_update()
+
+
+def shaped(batch: pa.RecordBatch, schema: pa.Schema, run: int) -> pa.RecordBatch:
+    """The batch as `schema` has it: columns the source lacks are null, `_batch` is the run, nothing deleted."""
+    columns: list[pa.Array] = []
+    for field in schema:
+        if field.name == "_batch":
+            columns.append(pa.repeat(pa.scalar(run, field.type), batch.num_rows))
+        elif field.name == DELETED:
+            columns.append(pa.repeat(pa.scalar(False), batch.num_rows))
+        elif (index := batch.schema.get_field_index(field.name)) < 0:
+            columns.append(pa.nulls(batch.num_rows, field.type))
+        else:
+            column = batch.column(index)
+            storage = column.storage if isinstance(column, pa.ExtensionArray) else column
+            if pa.types.is_decimal(field.type) and pa.types.is_integer(storage.type):
+                columns.append(scaled(storage, field.type))
+            else:
+                columns.append(storage if storage.type == field.type else pc.cast(storage, field.type))
+    return pa.record_batch(columns, schema=schema)

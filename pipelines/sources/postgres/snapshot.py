@@ -1,0 +1,69 @@
+"""One snapshot of the source, guarded from begin to end, which every reader shares."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from psycopg2.extensions import connection as Connection
+
+from conf.settings import Postgres
+from pipelines.core.sql import quoted
+from pipelines.sources.postgres.connection import BEGIN, pinned
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One picture of the source that any number of readers share while `connection` lives. It was taken between two
+    places in the source's write-ahead log."""
+
+    connection: Connection
+    exported: str
+    xid_range: str
+    after: str
+    before: str
+
+
+READABLE = """
+SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relname = ANY(%s) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+  AND has_schema_privilege(n.oid, 'USAGE') AND has_any_column_privilege(c.oid, 'SELECT')
+"""
+
+
+POSITION = """
+SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END::text
+"""
+
+
+# Where this fails, what was read meanwhile may be of two moments.
+STILL_THERE = "SELECT 1"
+
+
+@contextmanager
+def guarded(server: Postgres, schema: str, names: list[str]) -> Iterator[None]:
+    """Keeps the tables named as they are: what a snapshot does not keep out (TRUNCATE, VACUUM FULL, ALTER, REFRESH)
+    waits. A SELECT of no row takes the lock also where LOCK TABLE may not: views, grants on single columns."""
+    with pinned(server) as connection, connection.cursor() as cursor:
+        cursor.execute(READABLE, (schema, names))
+        readable = [name for (name,) in cursor.fetchall()]
+        cursor.execute("BEGIN READ ONLY")
+        for name in readable:
+            cursor.execute(f"SELECT FROM {quoted(schema)}.{quoted(name)} LIMIT 0")
+        yield
+        cursor.execute(STILL_THERE)
+
+
+@contextmanager
+def snapshot(server: Postgres, schema: str, names: list[str]) -> Iterator[Snapshot]:
+    """Opens and exports a read-only snapshot of the tables named, guarded before it is taken. Raises SourceFault, at
+    the end, too, where guard or snapshot did not last."""
+    with guarded(server, schema, names), pinned(server) as connection, connection.cursor() as cursor:
+        cursor.execute(POSITION)
+        (after,) = cursor.fetchone()
+        cursor.execute(BEGIN)
+        cursor.execute("SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_current_snapshot()::text")
+        exported, xid_range = cursor.fetchone()
+        cursor.execute(POSITION)
+        (before,) = cursor.fetchone()
+        yield Snapshot(connection, exported, xid_range, after or "0/0", before or "0/0")
+        cursor.execute(STILL_THERE)

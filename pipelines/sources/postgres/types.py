@@ -1,0 +1,149 @@
+"""How each PostgreSQL type is read, so that it arrives exactly or as text, and which values a column cannot hold."""
+
+from dataclasses import dataclass, replace
+
+from conf.contract import DECIMAL
+from pipelines.core.sql import literal, quoted
+from pipelines.sources.postgres.relations import SourceColumn
+
+# What a column that no contract names becomes; every other type becomes text.
+NATIVE = {
+    "bool": "boolean",
+    "int2": "smallint",
+    "int4": "integer",
+    "int8": "bigint",
+    "float4": "float",
+    "float8": "double",
+    "bytea": "binary",
+    "date": "date",
+    "timestamp": "timestamp_ntz",
+    "timestamptz": "timestamp",
+}
+
+
+MONEY = (19, 2)  # all that its 64 bits hold
+
+
+SHORT = 18  # digits that 64 bits hold
+
+
+INTEGER_BITS = {"int2": 15, "int4": 31, "int8": 63, "smallint": 15, "integer": 31, "bigint": 63}
+
+
+INTEGER_DIGITS = {"int2": 5, "int4": 10, "int8": 19}
+
+
+# Arrow and Delta hold the years 1 to 9999; PostgreSQL also knows infinity, BC and five-digit years.
+FROM, BEFORE = "0001-01-01", "10000-01-01"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """`expression` is the SQL that reads a column; `fits` the SQL condition for a value to be held, None if all are;
+    `scale` that of a decimal that 64 bits hold."""
+
+    expression: str
+    fits: str | None = None
+    scale: int | None = None
+
+    @property
+    def value(self) -> str:
+        """The SQL of the value: null where it does not fit."""
+        return self._where_it_fits(self.expression)
+
+    @property
+    def sent(self) -> str:
+        """The SQL of what arrives: of a short decimal its unscaled integer, which ADBC does not turn into text."""
+        if self.scale is None:
+            return self.value
+        return self._where_it_fits(f"({self.expression} * {10**self.scale})::int8")
+
+    def _where_it_fits(self, expression: str) -> str:
+        return f"CASE WHEN {self.fits} THEN {expression} END" if self.fits else expression
+
+
+def natural_type(column: SourceColumn) -> str:
+    """The Spark SQL type that a column gets when no contract names it."""
+    if column.type == "money":
+        return f"decimal({MONEY[0]},{MONEY[1]})"
+    if column.type == "numeric" and column.precision is not None and column.scale is not None:
+        return (
+            f"decimal({column.precision},{column.scale})" if 0 <= column.scale <= column.precision <= 38 else "string"
+        )
+    return NATIVE.get(column.type, "string")
+
+
+def read_as(column: SourceColumn, target: str) -> Reading | None:
+    """How to read `column` as the Spark SQL type `target`; None where the types are of different families."""
+    name, source = quoted(column.name), column.type
+    if target == "string":
+        # A float has no exact text; as a column that no contract names it stays a float.
+        return (
+            None
+            if source in ("float4", "float8")
+            else Reading(name if source in ("text", "varchar") else f"{name}::text")
+        )
+    if target in ("smallint", "integer", "bigint"):
+        return _as_integer(column, INTEGER_BITS[target])
+    if match := DECIMAL.fullmatch(target):
+        precision, scale = int(match[1]), int(match[2])
+        reading = _as_decimal(column, precision, scale)
+        return replace(reading, scale=scale) if reading and precision <= SHORT else reading
+    if target in ("date", "timestamp_ntz", "timestamp") and (
+        NATIVE.get(source) == target or (source, target) == ("date", "timestamp_ntz")
+    ):
+        zone = "+00" if target == "timestamp" else ""
+        expression = f"{name}::timestamp" if source == "date" and target == "timestamp_ntz" else name
+        return Reading(expression, f"{name} >= '{FROM}{zone}' AND {name} < '{BEFORE}{zone}'")
+    if NATIVE.get(source) == target or (source, target) == ("float4", "double"):
+        return Reading(name)
+    return None
+
+
+def _as_integer(column: SourceColumn, bits: int) -> Reading | None:
+    name, bounds = quoted(column.name), f"BETWEEN {-(2**bits)} AND {2**bits - 1}"
+    if column.type in INTEGER_DIGITS:
+        return Reading(name, None if INTEGER_BITS[column.type] <= bits else f"{name} {bounds}")
+    if column.type == "numeric":
+        return Reading(f"{name}::int8", f"{name} = trunc({name}) AND {name} {bounds}")
+    return None
+
+
+def _as_decimal(column: SourceColumn, precision: int, scale: int) -> Reading | None:
+    name, whole = quoted(column.name), precision - scale
+    cast = f"{name}::numeric({precision},{scale})"
+    if column.type in INTEGER_DIGITS:
+        return Reading(cast, None if INTEGER_DIGITS[column.type] <= whole else f"abs({name}::numeric) < 1e{whole}")
+    if column.type == "money":
+        wide = MONEY[0] - MONEY[1] <= whole and MONEY[1] <= scale
+        exact = f"{name}::numeric = round({name}::numeric, {scale}) AND abs({name}::numeric) < 1e{whole}"
+        return Reading(f"{name}::numeric({precision},{scale})", None if wide else exact)
+    if column.type != "numeric":
+        return None
+    if (
+        column.precision is not None
+        and column.scale is not None
+        and column.scale <= scale
+        and column.precision - column.scale <= whole
+    ):
+        return Reading(name if column.scale == scale else cast, f"{name} <> 'NaN'")
+    return Reading(cast, f"{name} = round({name}, {scale}) AND abs({name}) < 1e{whole}")
+
+
+def select_list(readings: dict[str, Reading]) -> str:
+    """The SELECT list: each column by name, null where its value does not fit, and `_rescued`."""
+    items = [f"{reading.sent} AS {quoted(column)}" for column, reading in readings.items()]
+    return ", ".join([*items, f'{rescued(readings)} AS "_rescued"'])
+
+
+def rescued(readings: dict[str, Reading]) -> str:
+    """The SQL of `_rescued`: a JSON object of column to the source's text, null where every value fits."""
+    checked = {column: reading.fits for column, reading in readings.items() if reading.fits}
+    if not checked:
+        return "NULL::text"
+    # A null value makes its condition null, which is no misfit.
+    all_fit = " AND ".join(f"({fits}) IS NOT FALSE" for fits in checked.values())
+    names = ", ".join(literal(column) for column in checked)
+    texts = ", ".join(f"CASE WHEN NOT ({fits}) THEN {quoted(column)}::text END" for column, fits in checked.items())
+    misfits = f"jsonb_strip_nulls(json_object(ARRAY[{names}]::text[], ARRAY[{texts}])::jsonb)::text"
+    return f"CASE WHEN {all_fit} THEN NULL ELSE {misfits} END"

@@ -1,0 +1,197 @@
+"""What a Spark cluster must provide, checked when a session begins."""
+
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from conf.settings import Postgres, Settings
+from pipelines.core.errors import ClusterFault, Fault
+from pipelines.core.names import LAYERS
+from pipelines.lake import folders as lake_folders
+from pipelines.spark import worker
+
+if TYPE_CHECKING:
+    from pyspark import SparkContext
+    from pyspark.sql import SparkSession
+
+
+READERS = 16  # connections that executors have to the source, at most
+
+
+PATIENCE = 60  # seconds without an executor
+
+
+LOOK, CALM = 1, 1  # seconds between two looks; in which no executor comes, so that all are there
+
+
+PACKAGES = ("pyspark", "pyarrow", "adbc-driver-manager", "adbc-driver-postgresql", "psycopg2-binary")
+
+
+JAVA_IS = "java_method('java.lang.System', 'getProperty', 'java.specification.version')"
+
+
+def answers(master: str) -> None:
+    """Raises ClusterFault where nobody listens at the address of a standalone master."""
+    said = ""
+    for host, port in re.findall(r"([^/,:]+):([0-9]+)", master) if master.startswith("spark://") else ():
+        try:
+            socket.create_connection((host, int(port)), worker.SECONDS).close()
+            return
+        except OSError as error:
+            said = error.strerror or str(error)
+    if said:
+        raise ClusterFault(f"{master} does not answer ({said}); start it, or mend LAKEHOUSE_SPARK__MASTER")
+
+
+@contextmanager
+def watched(spark: "SparkSession", settings: Settings) -> Iterator[None]:
+    """A session on executors that have what a run needs. Where none is left for a minute, its work ends. Raises
+    ClusterFault."""
+    context, master = spark.sparkContext, settings.spark.master
+    lost, ended = threading.Event(), threading.Event()
+
+    def look() -> None:
+        seen = time.monotonic()
+        with suppress(Exception):  # the JVM may end first
+            while not ended.wait(LOOK):
+                if _executors(context):
+                    lost.clear()
+                    seen = time.monotonic()
+                elif not context.statusTracker().getActiveJobsIds():
+                    seen = time.monotonic()
+                elif time.monotonic() - seen > PATIENCE:
+                    lost.set()
+                    context.cancelAllJobs()
+
+    threading.Thread(target=look, name="cluster", daemon=True).start()
+    try:
+        _wait(context, master)
+        _check(spark, settings)
+        if "spark.sql.shuffle.partitions" not in settings.spark.conf:
+            spark.conf.set("spark.sql.shuffle.partitions", str(max(4, 2 * context.defaultParallelism)))
+        yield
+    except Exception as error:
+        if lost.is_set() and not isinstance(error, Fault):
+            raise ClusterFault(
+                f"{master} had no executor for {PATIENCE} s; start its workers, then run it again"
+            ) from error
+        raise
+    finally:
+        ended.set()
+
+
+def _executors(context: "SparkContext") -> int:
+    assert context._jsc is not None
+    return int(context._jsc.sc().getExecutorMemoryStatus().size()) - 1
+
+
+def _wait(context: "SparkContext", master: str) -> None:
+    """Until executors have come, and no more come."""
+    until, came, calm = time.monotonic() + PATIENCE, 0, time.monotonic()
+    while not came or time.monotonic() - calm < CALM:
+        if (now := _executors(context)) != came:
+            came, calm = now, time.monotonic()
+        if not came and time.monotonic() > until:
+            memory = context.getConf().get("spark.executor.memory")
+            raise ClusterFault(
+                f"{master} gave no executor in {PATIENCE} s; one needs a free core and {memory} of memory: "
+                "free them, or set spark.executor.memory in LAKEHOUSE_SPARK__CONF"
+            )
+        time.sleep(CALM / 10)
+
+
+def _check(spark: "SparkSession", settings: Settings) -> None:
+    """Asks each executor whether it has what a run needs. Raises ClusterFault naming all that is missing."""
+    from pyspark.errors import PySparkException
+
+    context, master = spark.sparkContext, settings.spark.master
+    slots = max(context.defaultParallelism, 2 * _executors(context))
+    if lacking := _lacking(context, settings, slots):
+        raise ClusterFault(f"{master}: {'; '.join(lacking)}")
+    try:
+        javas = spark.range(0, slots, 1, slots).selectExpr(f"{JAVA_IS} AS java").distinct().collect()
+    except PySparkException as error:
+        raise ClusterFault(f"{master}: its workers cannot run a query; they need Spark {version('pyspark')}") from error
+    if wrong := sorted({row.java for row in javas} - {"17", "21"}):
+        raise ClusterFault(f"{master}: its workers run Java {', '.join(wrong)}; point their JAVA_HOME at 17 or 21")
+
+
+def _lacking(context: "SparkContext", settings: Settings, slots: int) -> list[str]:
+    """What workers say they lack, each once, and folders of theirs that have the name of ours."""
+    from pyspark import cloudpickle
+
+    from pipelines.core.identity import software
+
+    source = (settings.postgres.host, settings.postgres.port) if settings.postgres else None
+    paths = [path for path in map(settings.layer_path, LAYERS) if (path / lake_folders.LOCK).exists()]
+    with ExitStack() as stack:
+        folders = [stack.enter_context(lake_folders.scratch(path, "probe")) for path in paths]
+        for folder in folders:
+            (folder / worker.MARK).touch()
+        packages = {name: version(name) for name in PACKAGES}
+        asked = worker.Asked(packages, software(""), tuple(map(str, folders)), source)
+        cloudpickle.register_pickle_by_value(worker)  # type: ignore[no-untyped-call]
+        try:
+            with jobs(settings.spark.master):
+                found = context.parallelize(range(slots), slots).map(lambda _: worker.look(asked)).collect()
+        finally:
+            cloudpickle.unregister_pickle_by_value(worker)  # type: ignore[no-untyped-call]
+        lacking = {f"worker {host} {text}" for host, texts in found for text in texts}
+        for folder in () if lacking else folders:
+            unseen = sorted({host for host, _ in found if not (folder / host).exists()})
+            lacking |= {f"worker {host} has a {folder.parent} of its own: share the driver's" for host in unseen}
+    return sorted(lacking)
+
+
+@contextmanager
+def jobs(master: str) -> Iterator[None]:
+    """Turns what Spark says of Python on its workers into one ClusterFault; the rest passes."""
+    from py4j.protocol import Py4JError
+
+    try:
+        yield
+    except Py4JError as error:
+        said = str(error)
+        if missing := re.search(r'Cannot run program "([^"]+)"', said):
+            lacks = f"a worker has no {missing[1]}: install the same Python and packages there"
+        elif "PYTHON_VERSION_MISMATCH" in said:
+            lacks = f"a worker's Python is not {sys.version_info.major}.{sys.version_info.minor}, as the driver's"
+        elif missing := re.search("No module named '([^']+)'", said):
+            lacks = f"a worker's Python lacks {missing[1]}: install requirements/run.txt and this project there"
+        elif fault := executors_lost(said):
+            raise fault from error
+        else:
+            raise
+        raise ClusterFault(
+            f"{master}: {lacks}, or name theirs as spark.pyspark.python in LAKEHOUSE_SPARK__CONF"
+        ) from error
+
+
+def executors_lost(said: str) -> ClusterFault | None:
+    """The fault for what Spark says where it lost a task's executor again and again, or what that had."""
+    if not re.search("ExecutorLostFailure|FetchFailed|Failed to get broadcast|Failed to connect to", said):
+        return None
+    code = re.search("exited with code ([0-9]+)", said)
+    why = f" (code {code[1]})" if code else ""
+    return ClusterFault(
+        f"executors were lost{why}; their workers' logs say why: where memory was short, raise spark.executor.memory "
+        "in LAKEHOUSE_SPARK__CONF, then run it again"
+    )
+
+
+def in_clear(spark: "SparkSession", server: Postgres) -> str:
+    """A warning where the source's password goes to the workers as anybody on the network can read it, else empty."""
+    conf = spark.sparkContext.getConf()
+    hidden = all(conf.get(name) == "true" for name in ("spark.authenticate", "spark.network.crypto.enabled"))
+    if server.password is None or hidden or conf.get("spark.ssl.rpc.enabled") == "true":
+        return ""
+    return (
+        f"{conf.get('spark.master')}: the password of {server.address} goes to its workers in clear; set "
+        "spark.authenticate and spark.network.crypto.enabled"
+    )

@@ -1,0 +1,89 @@
+"""Frames in and out of Parquet files."""
+
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
+
+from pipelines.core.errors import StorageFault
+from pipelines.core.sql import backquoted
+from pipelines.lake import delta, folders
+from pipelines.lake.versions import Content, folded
+from pipelines.spark import cluster as spark_cluster
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+NO_MARK = "mapreduce.fileoutputcommitter.marksuccessfuljobs"
+
+
+def read(spark: "SparkSession", content: Content) -> "DataFrame":
+    """The rows that count of a version: the files that its log names. Raises StorageFault where one is gone."""
+    frame = read_files(spark, list(content.files), content.types)
+    if content.base is None:
+        return frame
+    view = f"lakehouse_{uuid.uuid4().hex}"
+    frame.createTempView(view)
+    try:
+        return spark.sql(folded(view, tuple(content.types), content.keys, content.base, backquoted))
+    finally:
+        spark.catalog.dropTempView(view)
+
+
+def read_files(spark: "SparkSession", files: list[str], types: Mapping[str, str]) -> "DataFrame":
+    """Parquet files of columns (name to Spark SQL type), whether a commit names them or not yet."""
+    schema = ", ".join(f"{backquoted(name)} {kind}" for name, kind in types.items())
+    for file in files:
+        if not Path(file).exists():
+            raise StorageFault(f"{file} cannot be read; restore it from a backup")
+    if not files:
+        return spark.createDataFrame([], schema)
+    return spark.read.schema(schema).parquet(*files)
+
+
+def write_files(frame: "DataFrame", path: Path, run: int) -> list[str]:
+    """Writes `frame` as Parquet files into the table's folder; a commit makes them its content. Their names."""
+    delta.make_folder(path)
+    with folders.scratch(path, "run") as half:
+        return [file.rename(path / f"part-{run:05d}-{file.name}").name for file in write_parquet(frame, half)]
+
+
+def write_parquet(frame: "DataFrame", folder: Path) -> list[Path]:
+    """Writes `frame` as Parquet files into a folder; those that have rows.
+
+    Dictionaries for texts only, extremes for all others only: numbers seldom repeat, and nobody skips by a text. Small
+    dictionaries: a text of which each row has another is given up early.
+    """
+    options = {"parquet.compression.codec.zstd.level": "1", "parquet.dictionary.page.size": "262144"}
+    for name, kind in frame.dtypes:
+        less = "column.statistics.enabled" if kind == "string" else "enable.dictionary"
+        options[f"parquet.{less}#{name}"] = "false"
+    frame.write.mode("append").option(NO_MARK, False).options(**options).parquet(str(folder), compression="zstd")
+    with folders.storage(f"folder {folder}"):
+        return sorted(file for file in folder.glob("*.parquet") if pq.read_metadata(file).num_rows)
+
+
+@contextmanager
+def storage_faults() -> Iterator[None]:
+    """Turns what Spark says of a disk or a file into one StorageFault; the rest passes."""
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except (PySparkException, Py4JError) as error:
+        said = str(error)
+        if fault := spark_cluster.executors_lost(said):
+            raise fault from error
+        if "No space left on device" in said:
+            raise StorageFault("no space left on the disk of the lake or of the temporary folder") from error
+        if any(mark in said for mark in ("FAILED_READ_FILE", "FileNotFoundException", "java.io.IOException")):
+            file = re.search(r"file:(/[^\s,;]+)", said)
+            named = file[1] if file else "a file of the lake"
+            raise StorageFault(f"{named} cannot be read; restore it from a backup") from error
+        raise

@@ -1,0 +1,217 @@
+"""The Spark session: here or on a cluster, quiet, in UTC, with the Delta jars that set-up checked."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from conf.settings import PROJECT, Settings
+from pipelines.core.errors import ClusterFault, UsageFault
+from pipelines.core.identity import NAME, application_name
+from pipelines.core.signals import held_back, unheard_by_children
+from pipelines.spark import class_data_archive
+from pipelines.spark import cluster as spark_cluster
+
+if TYPE_CHECKING:
+    from py4j.java_gateway import JavaGateway
+    from pyspark.sql import SparkSession
+
+
+JAVA = ("17", "21")
+
+
+HERE = "127.0.0.1"
+
+
+SAME = ("-Duser.timezone=UTC", "-Duser.language=en")  # in every JVM: what functions answer depends on them
+
+
+STOP_SECONDS = 6
+
+
+FEW = 2_500_000  # rows below which compiling well costs more than it gains
+
+
+EXECUTORS = "spark.executor.defaultJavaOptions"
+
+
+DEFAULTS, OPTIONS = "spark.driver.defaultJavaOptions", "spark.driver.extraJavaOptions"  # the second are the user's
+
+
+LOG4J = {"quiet": "log4j2-quiet.properties", "debug": "log4j2-debug.properties"}
+
+
+def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
+    """Spark's configuration. The user's own entries win; of Java's options, those that come later."""
+    jars = sorted(str(jar) for jar in class_data_archive.JARS.glob("*.jar"))
+    if not jars:
+        raise UsageFault("the Delta jars are missing; run `make setup`")
+    log4j = Path(__file__).with_name(LOG4J[settings.log])
+    defaults, given = settings.spark.conf.get(DEFAULTS, ""), [settings.spark.conf.get(OPTIONS, "")]
+    given += [os.environ.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS")]
+    named = re.search(r"-XX:\+Use\w+GC\b", " ".join([defaults, *given]))
+    collector = "" if named else "-XX:+UseParallelGC"  # Java takes but one
+    ours = (*SAME, f"-Dlog4j2.configurationFile={log4j.as_uri()}")
+    there = _at_home() if settings.spark.is_local else _on_executors(settings, jars)
+    return {
+        "spark.app.name": "lakehouse",
+        "spark.master": settings.spark.master,
+        "spark.driver.memory": settings.spark.driver_memory,
+        "spark.driver.extraClassPath": os.pathsep.join(jars),
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.local.dir": str(scratch),
+        "spark.sql.warehouse.dir": str(scratch / "warehouse"),
+        "spark.sql.catalogImplementation": "in-memory",
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+        "spark.sql.icu.caseMappings.enabled": "false",  # its tables cost a second; Java knows the same letters
+        "spark.python.sql.dataFrameDebugging.enabled": "false",  # thrice as many questions to the JVM, errors as JSON
+        "spark.buffer.pageSize": "2m",  # a hash table of a few rows would take 64
+        "spark.sql.files.maxPartitionBytes": "16m",  # a file a task: rows stay in the order of their keys
+        "spark.sql.shuffle.partitions": str(max(4, 2 * (os.cpu_count() or 1))),
+        "spark.databricks.delta.snapshotPartitions": "2",
+        **there,
+        **settings.spark.conf,
+        DEFAULTS: " ".join(filter(None, (*ours, collector, class_data_archive.options(), defaults))),
+        EXECUTORS: " ".join([*SAME, settings.spark.conf.get(EXECUTORS, "")]),
+    }
+
+
+def _at_home() -> dict[str, str]:
+    """Nobody but this process talks to its JVM."""
+    return {"spark.driver.host": HERE, "spark.driver.bindAddress": HERE}
+
+
+def _on_executors(settings: Settings, jars: list[str]) -> dict[str, str]:
+    """What executors get from us: the jars, our sources' folder, and how the source's administrator sees them."""
+    return {
+        "spark.jars": ",".join(jars),
+        "spark.executor.memory": settings.spark.driver_memory,
+        "spark.executorEnv.PYTHONPATH": str(PROJECT),
+        f"spark.executorEnv.{NAME}": application_name(),
+    }
+
+
+def brief(settings: Settings, rows: int) -> Settings:
+    """Settings for a session that has so many rows of bronze to work on: where they are few, its JVM compiles less."""
+    if rows > FEW:
+        return settings
+    java = " ".join(filter(None, (class_data_archive.BRIEF, settings.spark.conf.get(DEFAULTS))))
+    spark = settings.spark.model_copy(update={"conf": settings.spark.conf | {DEFAULTS: java}})
+    return settings.model_copy(update={"spark": spark})
+
+
+@contextmanager
+def session(
+    settings: Settings, stop_seconds: float = STOP_SECONDS, unwanted: threading.Event | None = None
+) -> Iterator["SparkSession"]:
+    """A session whose JVM and scratch files end with the context, the JVM within `stop_seconds`, or as soon as it is
+    `unwanted` while it starts. Raises UsageFault where Java does not start."""
+    os.environ["PYSPARK_PYTHON"] = settings.spark.conf.get("spark.pyspark.python", sys.executable)
+    os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    if settings.spark.is_local:
+        os.environ["SPARK_LOCAL_IP"] = HERE
+    else:
+        spark_cluster.answers(settings.spark.master)
+    os.environ.pop("SPARK_HOME", None)
+    from py4j.protocol import Py4JError
+    from pyspark import SparkConf, SparkContext
+    from pyspark.errors import PySparkException
+    from pyspark.java_gateway import launch_gateway
+    from pyspark.sql import SparkSession
+
+    with tempfile.TemporaryDirectory(prefix="lakehouse-", ignore_cleanup_errors=True) as scratch:
+        conf = SparkConf().setAll(list(configuration(settings, Path(scratch)).items()))
+        # The child alone is silenced: others of this process's threads have something to say meanwhile.
+        banners = {"stderr": subprocess.DEVNULL} if settings.log == "quiet" else {}
+        heard = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+        gateway = None
+        with ExitStack() as stack, ExitStack() as starting:
+            # Interrupted while it starts, PySpark leaves a JVM behind that nobody ends.
+            with held_back():
+                try:
+                    with unheard_by_children():
+                        gateway = launch_gateway(conf, banners)  # type: ignore[no-untyped-call]
+                    stack.callback(_end, gateway, stop_seconds)
+                    starting.enter_context(_killed(gateway.proc, unwanted or threading.Event()))
+                    context = SparkContext(conf=conf, gateway=gateway)
+                    # It would show a trace where the JVM ends first.
+                    context._accumulatorServer.handle_error = lambda *_: None  # type: ignore[method-assign]
+                    spark = SparkSession.builder.config(conf=conf).getOrCreate()
+                except (PySparkException, Py4JError, OSError) as error:
+                    if gateway and not settings.spark.is_local:
+                        raise ClusterFault(
+                            f"{settings.spark.master} takes no run; it must be Spark {version('pyspark')}, and "
+                            "spark.authenticate the same there and here; LAKEHOUSE_LOG=debug shows Spark's log"
+                        ) from error
+                    raise UsageFault(
+                        "Spark does not start; check Java (17 or 21), LAKEHOUSE_SPARK__* and free memory; "
+                        "LAKEHOUSE_LOG=debug shows its log"
+                    ) from error
+            if threading.current_thread() is threading.main_thread() and heard:
+                # PySpark's own handler asks the JVM in the middle of another question, and shows what comes of it.
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+            java = gateway.jvm.java.lang.System.getProperty("java.specification.version")
+            if java not in JAVA:
+                raise UsageFault(f"Java 17 or 21 is needed, this is {java}; point JAVA_HOME at one")
+            if not settings.spark.is_local:
+                stack.enter_context(spark_cluster.watched(spark, settings))
+            starting.close()
+            yield spark
+
+
+@contextmanager
+def _killed(process: "subprocess.Popen[bytes]", unwanted: threading.Event) -> Iterator[None]:
+    """Kills a process if it becomes unwanted while the context lasts: who waits for it gets an error."""
+    ended = threading.Event()
+
+    def wait() -> None:
+        while not ended.wait(0.1):
+            if unwanted.is_set():
+                process.kill()
+                return
+
+    threading.Thread(target=wait, name="unwanted", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _end(gateway: "JavaGateway", seconds: float) -> None:
+    """Stops the session and its JVM, in whatever state they are, within some seconds."""
+    from pyspark import SparkContext
+    from pyspark.sql import SparkSession
+
+    limit = time.monotonic() + seconds
+
+    def stop() -> None:
+        with suppress(Exception):  # the JVM may be gone
+            if SparkSession._instantiatedSession:
+                SparkSession._instantiatedSession.stop()
+            gateway.shutdown()
+
+    with held_back():
+        stopping = threading.Thread(target=stop, daemon=True)
+        stopping.start()
+        stopping.join(seconds / 2)
+        with suppress(OSError):
+            gateway.proc.stdin.close()  # the JVM ends when its standard input closes
+        try:
+            gateway.proc.wait(max(1.0, limit - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            gateway.proc.kill()
+            gateway.proc.wait()
+        SparkContext._gateway = SparkContext._jvm = None  # else the next session would ask this JVM
