@@ -8,7 +8,7 @@ from bench.rivals import Way
 from bench.rounds import Numbers, empty_lake, filled, tell
 from bench.source import Source, execute, settle
 from pipelines.core import catalogue
-from pipelines.core.sql import quoted
+from pipelines.core.sql import identifier
 from pipelines.seed.postgres import ddl
 
 NEWEST = """
@@ -45,17 +45,18 @@ def nights(source: Source, way: Way, count: int, folder: Path) -> list[dict[str,
 
 def _copy(source: Source, night: Source) -> None:
     """The tables once more, in a schema of their own."""
-    tables, schema = catalogue.of("bronze", "cartoes"), night.schema
+    tables, schema = catalogue.tables_of("bronze", "cartoes"), night.schema
     # Members before accounts before cards: as replica the server checks no reference, which takes long.
     statements = [f"DROP SCHEMA IF EXISTS {schema} CASCADE", f"CREATE SCHEMA {schema}", *ddl(tables, schema, "")]
     statements.append("SET session_replication_role = replica")
     for table in tables:
         values = [
-            quoted(column.name) + (f"::text::{schema}.{quoted(f'{column.name}_{table.name}')}" if column.labels else "")
+            identifier(column.name)
+            + (f"::text::{schema}.{identifier(f'{column.name}_{table.name}')}" if column.labels else "")
             for column in table.columns
         ]
-        names = ", ".join(quoted(column.name) for column in table.columns)
-        target, origin = (f"{quoted(one)}.{quoted(table.source_name)}" for one in (schema, source.schema))
+        names = ", ".join(identifier(column.name) for column in table.columns)
+        target, origin = (f"{identifier(one)}.{identifier(table.source_name)}" for one in (schema, source.schema))
         statements.append(f"INSERT INTO {target} ({names}) SELECT {', '.join(values)} FROM {origin} ORDER BY 1")
     execute(night.server, *statements)
     settle(night.server)

@@ -75,7 +75,7 @@ def source(server: Postgres, movements: int) -> Source:
     size = {"LAKEHOUSE_SEED__MOVIMENTOS": str(movements)}
     settings, _ = load(made.environment | size, base=Path.cwd())
     with Report() as report:
-        seed(settings, server, catalogue.of("bronze", "cartoes"), False, report)
+        seed(settings, server, catalogue.tables_of("bronze", "cartoes"), False, report)
     settle(server)
     return made
 

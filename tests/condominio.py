@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 
 from pipelines.core import catalogue
-from pipelines.lake.versions import stored
+from pipelines.lake.versions import table_version
 from tests.conftest import Lake
 
 PARENTS = {
@@ -34,7 +34,7 @@ def everything(lakehouse: Lake, *layers: str) -> dict[str, list[dict[str, Any]]]
         for done in run.tables:
             table = catalogue.table_of(layer, done.name)
             assert table is not None
-            rows = duckdb.sql(f"FROM {stored(settings.layer_path(layer), run, table, done.name).sql}")
+            rows = duckdb.sql(f"FROM {table_version(settings.layer_path(layer), run, table, done.name).sql}")
             names = rows.columns
             found = (dict(zip(names, values, strict=True)) for values in rows.fetchall())
             kept[done.name] = sorted(({k: v for k, v in row.items() if k != "_batch"} for row in found), key=str)

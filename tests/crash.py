@@ -40,7 +40,7 @@ class Point:
 
 
 POINTS = {
-    "bronze, snapshot taken, nothing read": Point("bronze", "pipelines.bronze.job:plans"),
+    "bronze, snapshot taken, nothing read": Point("bronze", "pipelines.bronze.job:read_plans"),
     "bronze, a file half written": Point("bronze", "pipelines.sources.postgres.reader:shaped", nth=2),
     "bronze, files written, not proved": Point("bronze", "pipelines.lake.staging:evidence", "before", 2, long=True),
     "bronze, proved, not committed": Point("bronze", "pipelines.lake.delta:commit_files", "before"),
@@ -66,19 +66,19 @@ POINTS = {
         "silver", "pipelines.lake.changes:_proved", "before", 2, keyed=True, long=True
     ),
     "silver, half of the changes committed": Point("silver", "pipelines.lake.delta:commit_changes", nth=3, keyed=True),
-    "gold, a commit half written": Point("gold", "pipelines.lake.delta:_described", keyed=True),
+    "gold, a commit half written": Point("gold", "pipelines.lake.delta:_add_action", keyed=True),
     "gold, changes committed, CSV not renamed": Point("gold", "pipelines.lake.delta:commit_changes", keyed=True),
     "one table brought back, others not": Point(
-        "bronze", "pipelines.lake.run_log:restore", first="bronze, half of the tables committed"
+        "bronze", "pipelines.lake.run_log:restore_version", first="bronze, half of the tables committed"
     ),
-    "restore, half of the tables": Point("restore", "pipelines.lake.run_log:restore", nth=2),
+    "restore, half of the tables": Point("restore", "pipelines.lake.run_log:restore_version", nth=2),
     "maintain, some files removed": Point("maintain", "pipelines.commands.maintain:remove", nth=2),
     "maintain, compacted, not recorded": Point("maintain", "pipelines.lake.delta:commit_changes"),
 }
 # Of a stream, which takes files in micro-batches, the second of which is killed where the first is the same step.
 STREAM_POINTS = {
-    "nothing taken": Point("stream", "pipelines.bronze.files:waiting", nth=2, long=True),
-    "rows written, not committed": Point("stream", "pipelines.sources.files.landing:take", long=True),
+    "nothing taken": Point("stream", "pipelines.bronze.files:landing_state", nth=2, long=True),
+    "rows written, not committed": Point("stream", "pipelines.sources.files.landing:ingest", long=True),
     "half of the tables committed": Point("stream", "pipelines.lake.delta:commit_files", nth=2, long=True),
     "files recorded, not the run": Point("stream", "pipelines.lake.run_log:_append_of", nth=2),
     "bronze recorded": Point("stream", "pipelines.lake.run_log:record", nth=4, long=True),

@@ -115,7 +115,7 @@ def test_every_rule_can_be_asked_and_no_two_have_one_name(spark: SparkSession, e
         for column, ref in table.references
     }
     checks = silver_checks.checks(table, parents)
-    judged = silver_checks.judge(silver_checks.without_copies(frame), table, parents, checks)
+    judged = silver_checks.apply_checks(silver_checks.without_copies(frame), table, parents, checks)
     assert silver_checks.quarantined(judged, table, checks, 1).collect() == []
     names = [check.name for check in checks]
     assert len(names) == len(set(names))

@@ -19,18 +19,18 @@ from pipelines.spark.cluster import jobs
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from pipelines.sources.postgres.reader import Part, Plan
+    from pipelines.sources.postgres.reader import ReadPlan, WrittenFile
 
 
 @dataclass(frozen=True)
-class Task:
+class ReadTask:
     """One range of a table for an executor to read in the run's snapshot."""
 
     server: Postgres
     exported: str
     software: str
     run: int
-    plan: "Plan"
+    plan: "ReadPlan"
     condition: str
     path: Path
 
@@ -47,10 +47,10 @@ class Executors:
         self._software = software("")
         self._group = f"bronze {run} {uuid.uuid4().hex}"
 
-    def read(self, one: "Plan", condition: str, path: Path) -> "Part":
+    def read(self, one: "ReadPlan", condition: str, path: Path) -> "WrittenFile":
         """One range of one table as one Parquet file. Raises SourceFault where the source fails."""
         started = time.monotonic()
-        task = Task(self._server, self._exported, self._software, self._run, one, condition, path)
+        task = ReadTask(self._server, self._exported, self._software, self._run, one, condition, path)
         self._context.setJobGroup(self._group, f"bronze.{one.table.name}", interruptOnCancel=True)
         with jobs(self._master):
             # Not as the data: PySpark puts that into a file, and it has the password.
@@ -65,7 +65,7 @@ class Executors:
             self._context.cancelJobGroup(self._group)
 
 
-def _read(task: Task) -> "Part | Fault":
+def _read(task: ReadTask) -> "WrittenFile | Fault":
     """In an executor, which may have come after all were asked. A fault is an answer: Spark is not to try again what
     only a new snapshot mends."""
     from pipelines.core.identity import software

@@ -13,37 +13,37 @@ from conf.contract import Table
 from conf.settings import Settings
 from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault, QualityFault, SourceFault
-from pipelines.core.sql import quoted
+from pipelines.core.sql import identifier
 from pipelines.lake import delta, folders, schema
-from pipelines.lake.changes import MANY, SMALL, Place, write
-from pipelines.lake.checksums import Columns, measured, moved
+from pipelines.lake.changes import MANY, SMALL, Target, write
+from pipelines.lake.checksums import Columns, adjusted, measured
 from pipelines.lake.engine import Engine, engine, listed, named_files, relation, text
 from pipelines.lake.run_log import read_files
-from pipelines.lake.runs import Call, TableRun, Taken
-from pipelines.lake.staging import Built, prove, unchanged
-from pipelines.lake.versions import stored
-from pipelines.sources.files.landing import AUDIT, File, arrived, new, strangers, take
+from pipelines.lake.runs import IngestedFile, RunContext, TableRun
+from pipelines.lake.staging import StagedTable, unchanged_table, verify
+from pipelines.lake.versions import table_version
+from pipelines.sources.files.landing import AUDIT, LandedFile, arrived, ingest, not_ingested, unmatched
 
 ASKED = "asked for"
 
 
 @dataclass(frozen=True)
-class Intake:
+class LandingState:
     """The files that came, in order, those of them that wait, those that are to be taken now, and what was taken."""
 
-    arrived: list[File]
-    waiting: list[File]
-    new: list[File]
-    taken: list[Taken]
+    arrived: list[LandedFile]
+    waiting: list[LandedFile]
+    new: list[LandedFile]
+    taken: list[IngestedFile]
 
     @property
-    def present(self) -> list[Taken]:
+    def present(self) -> list[IngestedFile]:
         """What was taken and still counts, in this order: of a name the last, unless a newer file takes its place."""
         last, newer = {one.name: one for one in self.taken}, {file.name for file in self.new}
         return [one for one in self.taken if last[one.name] == one and one.name not in newer]
 
     @property
-    def known(self) -> dict[str, File]:
+    def known(self) -> dict[str, LandedFile]:
         """The files that were taken and are still there, by name."""
         waiting = {file.name for file in self.waiting}
         return {file.name: file for file in self.arrived if file.name not in waiting}
@@ -55,29 +55,31 @@ class Intake:
         return [one.name for one in self.present if one.name not in known]
 
 
-def waiting(
+def landing_state(
     settings: Settings, domain: str, tables: tuple[Table, ...], report: Report, at_most: int | None = None
-) -> Intake:
+) -> LandingState:
     """What a run of a domain has to take: all files that came, or the first ones. Raises SourceFault where one that was
     taken has other content, or, where files are limited, tells `report`."""
     taken = read_files(settings.bronze_path, domain)
     files = arrived(settings.landing_path / domain, tables)
-    some, refused = new(files, taken, thorough=at_most is None)
-    if others := strangers(settings.landing_path / domain, files):
+    some, refused = not_ingested(files, taken, thorough=at_most is None)
+    if others := unmatched(settings.landing_path / domain, files):
         report.warning(f"no table takes {', '.join(others[:3])}{' …' * (len(others) > 3)} in {domain}'s landing folder")
     if refused and at_most is None:
         raise SourceFault("; ".join(refused.values()))
     for said in refused.values():
         report.warning(said)
-    return Intake([file for file in files if file not in refused], some, some[:at_most], taken)
+    return LandingState([file for file in files if file not in refused], some, some[:at_most], taken)
 
 
-def read(settings: Settings, intake: Intake, tables: tuple[Table, ...], call: Call, report: Report) -> Iterator[Built]:
+def read(
+    settings: Settings, intake: LandingState, tables: tuple[Table, ...], call: RunContext, report: Report
+) -> Iterator[StagedTable]:
     """Each table with the rows of the files that came for it. Raises ContractFault, SourceFault, QualityFault."""
     before = {done.name: done for done in call.previous.tables} if call.previous else {}
     for table in tables:
         began, done = time.monotonic(), before.get(table.name)
-        some = Intake(
+        some = LandingState(
             [file for file in intake.arrived if file.table == table],
             [file for file in intake.waiting if file.table == table],
             [file for file in intake.new if file.table == table],
@@ -92,12 +94,12 @@ def read(settings: Settings, intake: Intake, tables: tuple[Table, ...], call: Ca
             )
             why = ""
         if why:
-            built = _whole(table, some, Place(table, path, call.run.run), why, call, report)
+            built = _whole(table, some, Target(table, path, call.run.run), why, call, report)
         elif done and some.new:
-            built = _added(settings, some, done, Place(table, path, call.run.run), call, report)
+            built = _added(settings, some, done, Target(table, path, call.run.run), call, report)
         else:
             assert done is not None
-            yield unchanged(done, table, path)
+            yield unchanged_table(done, table, path)
             continue
         try:
             _tell(settings, table, some.taken, built.taken, report)
@@ -118,7 +120,9 @@ def whole_because(table: Table, done: TableRun | None, asked: bool) -> str:
     return "" if was == schema.types_of(table, AUDIT) else "its columns changed"
 
 
-def _whole(table: Table, intake: Intake, place: Place, why: str, call: Call, report: Report) -> Built:
+def _whole(
+    table: Table, intake: LandingState, place: Target, why: str, call: RunContext, report: Report
+) -> StagedTable:
     """All files of a table, in the order in which they were taken. Raises ContractFault where one of them is not there
     any more as it was."""
     again, known = intake.present, intake.known
@@ -128,14 +132,16 @@ def _whole(table: Table, intake: Intake, place: Place, why: str, call: Call, rep
             "put them back, or leave the table as it was"
         )
     files = [*(known[one.name] for one in again), *intake.new]
-    types, taken, names, sums = schema.types_of(table, AUDIT), list[Taken](), list[str](), dict[str, Decimal]()
+    types, taken, names, sums = schema.types_of(table, AUDIT), list[IngestedFile](), list[str](), dict[str, Decimal]()
     if files:
-        taken, name, sums = take(files, place, 1, report)
+        taken, name, sums = ingest(files, place, 1, report)
         names = [name]
     done = TableRun(table.name, 0, 0, 0, full_at=call.run.started, how=f"whole: {why}")
-    built = Built(done, table, place.path, schema.schema_of(table, AUDIT), names, taken=tuple(taken[len(again) :]))
+    built = StagedTable(
+        done, table, place.path, schema.schema_of(table, AUDIT), names, taken=tuple(taken[len(again) :])
+    )
     rows = sum(one.lines for one in taken)
-    built = prove(built, types, table.keys, rows, sums)
+    built = verify(built, types, table.keys, rows, sums)
     if other := [one.name for one, was in zip(taken, again, strict=False) if one.sha256 != was.sha256]:
         built.discard()
         raise SourceFault(f"bronze.{table.name}: {other[0]} changed while it was read; run it again")
@@ -147,11 +153,15 @@ def _whole(table: Table, intake: Intake, place: Place, why: str, call: Call, rep
     return replace(built, done=replace(built.done, rows_in=rows, rows_out=rows))
 
 
-def _added(settings: Settings, intake: Intake, done: TableRun, place: Place, call: Call, report: Report) -> Built:
+def _added(
+    settings: Settings, intake: LandingState, done: TableRun, place: Target, call: RunContext, report: Report
+) -> StagedTable:
     """A table with the rows of new files; those of files that they replace leave. Many small data files become one."""
     assert call.previous is not None
-    old = stored(settings.bronze_path, call.previous, place.table)
-    taken, name, sums = take(intake.new, place, max((one.first + one.lines for one in intake.taken), default=1), report)
+    old = table_version(settings.bronze_path, call.previous, place.table)
+    taken, name, sums = ingest(
+        intake.new, place, max((one.first + one.lines for one in intake.taken), default=1), report
+    )
     files = [name]
     try:
         with folders.scratch(place.path, "run") as folder, engine(f"bronze.{place.table.name}", folder) as db:
@@ -175,13 +185,13 @@ def _added(settings: Settings, intake: Intake, done: TableRun, place: Place, cal
                 (place.path / files.pop(0)).unlink()
                 was, all_before = of(before.sql)
                 now = of(relation([str(place.path / file) for file in files], old.types))
-                if now != (was - gone + rows, moved(all_before, less, more)):
+                if now != (was - gone + rows, adjusted(all_before, less, more)):
                     raise QualityFault(f"bronze.{place.table.name}: a row was lost or doubled on the way; run it again")
         total = done.rows_out - gone + rows
         how = f"{len(taken):,} file{'s' if taken[1:] else ''}: {rows:,} written, {gone:,} replaced"
-        done = replace(done, rows_in=total, rows_out=total, columns=moved(done.columns, less, more), how=how)
+        done = replace(done, rows_in=total, rows_out=total, columns=adjusted(done.columns, less, more), how=how)
         kept = tuple(sorted(Path(file).name for file in set(old.files) - touched))
-        return Built(done, place.table, place.path, None, files, (), kept, tuple(taken))
+        return StagedTable(done, place.table, place.path, None, files, (), kept, tuple(taken))
     except BaseException:
         for file in files:
             (place.path / file).unlink(missing_ok=True)
@@ -201,7 +211,9 @@ def _touched(db: Engine, files: tuple[str, ...], replaced: set[str], types: Mapp
     return touched
 
 
-def _tell(settings: Settings, table: Table, before: list[Taken], taken: tuple[Taken, ...], report: Report) -> None:
+def _tell(
+    settings: Settings, table: Table, before: list[IngestedFile], taken: tuple[IngestedFile, ...], report: Report
+) -> None:
     """What a person should know of the files. Raises ContractFault where one has a column that the first ones had not,
     and the schema is frozen."""
     known = {name for one in before for name in one.extras}
@@ -226,7 +238,7 @@ def _tell(settings: Settings, table: Table, before: list[Taken], taken: tuple[Ta
             report.warning(f"bronze.{table.name}: no line of {one.name} is a row: {one.why}")
 
 
-def _guaranteed(table: Table, built: Built) -> tuple[str, ...]:
+def _guaranteed(table: Table, built: StagedTable) -> tuple[str, ...]:
     """The word "key" where each row has one that no other has. Of texts none: cleaning may make two of them one."""
     keys = [table[key] for key in table.keys]
     if all(key.serial for key in keys):
@@ -234,7 +246,7 @@ def _guaranteed(table: Table, built: Built) -> tuple[str, ...]:
     if any(key.type == "string" for key in keys):
         return ()
     types = {key.name: key.type for key in keys}
-    named, whole = listed(types), " AND ".join(f"{quoted(name)} IS NOT NULL" for name in types)
+    named, whole = listed(types), " AND ".join(f"{identifier(name)} IS NOT NULL" for name in types)
     sql = f"SELECT count(*) = count(DISTINCT ({named})) FILTER (WHERE {whole}) FROM {relation(built.paths, types)}"
     with engine(f"bronze.{table.name}") as db:
         return ("key",) if (db.execute(sql).fetchone() or (False,))[0] else ()

@@ -14,33 +14,33 @@ from pathlib import Path
 from conf.settings import Settings
 from pipelines.core.errors import QualityFault
 from pipelines.core.names import DELETED
-from pipelines.core.sql import quoted
+from pipelines.core.sql import identifier
 from pipelines.lake import folders, full_build
-from pipelines.lake.changes import Place, spliced, unlike, write
-from pipelines.lake.checksums import measured, moved
+from pipelines.lake.changes import Target, differing_keys, splice, write
+from pipelines.lake.checksums import adjusted, measured
 from pipelines.lake.engine import Engine, count, duckdb_type, listed, named_files, relation, within, without
 from pipelines.lake.runs import Run, TableRun
-from pipelines.lake.staging import Built, unchanged
-from pipelines.lake.versions import Content, stored
+from pipelines.lake.staging import StagedTable, unchanged_table
+from pipelines.lake.versions import TableVersion, table_version
 from pipelines.sources.postgres import fingerprint
-from pipelines.sources.postgres.reader import Part, Plan
+from pipelines.sources.postgres.reader import ReadPlan, WrittenFile
 from pipelines.sources.postgres.snapshot import Snapshot
 
 SHARE, BATCHES = 0.2, 30  # of rows that batches may replace, and of batches, before bronze folds them
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadPlan:
     """How a table is loaded: whole, and `why`, or what changed since `before`, where that is empty."""
 
-    plan: Plan
+    plan: ReadPlan
     basis: str
     why: str
     before: TableRun | None
 
 
 @dataclass(frozen=True)
-class Totals:
+class SourceTotals:
     """What the source counts in the snapshot: rows, the sums of amounts by column, rows written since the last run."""
 
     rows: int
@@ -49,41 +49,46 @@ class Totals:
 
 
 # Reads the rows of a plan that meet a condition into files of a folder.
-Read = Callable[[Plan, str, Path], list[Part]]
+ReadRows = Callable[[ReadPlan, str, Path], list[WrittenFile]]
 
 
-def decide(
-    settings: Settings, picture: Snapshot, plans: list[Plan], previous: Run | None, full: frozenset[str], now: datetime
-) -> list[Load]:
+def plan_loads(
+    settings: Settings,
+    picture: Snapshot,
+    plans: list[ReadPlan],
+    previous: Run | None,
+    full: frozenset[str],
+    now: datetime,
+) -> list[LoadPlan]:
     """How each table will be loaded: whole where anything could hide a change from `xmin`, or all is old."""
-    known = fingerprint.server(picture.connection, settings)
+    known = fingerprint.server_facts(picture.connection, settings)
     before = {done.name: done for done in previous.tables} if previous else {}
     back = fingerprint.went_back(previous, picture) if previous else ""
     decided = []
     for one in plans:
-        facts, cannot = fingerprint.table(picture.connection, one, known)
+        facts, cannot = fingerprint.table_facts(picture.connection, one, known)
         done = before.get(one.table.name)
-        why = full_build.whole(settings, done, one.table.name in full, now)
+        why = full_build.reason_for_full(settings, done, one.table.name in full, now)
         if done and not why:
             why = cannot or back or fingerprint.what_changed(done.basis, facts)
-        decided.append(Load(one, facts, why, done))
+        decided.append(LoadPlan(one, facts, why, done))
     return decided
 
 
-def follow(
-    db: Engine, settings: Settings, one: Load, previous: Run, totals: Totals, read: Read, run: int
-) -> Built | str:
+def apply_changes(
+    db: Engine, settings: Settings, one: LoadPlan, previous: Run, totals: SourceTotals, read: ReadRows, run: int
+) -> StagedTable | str:
     """A table with what changed in its source since `previous`; or why that is not what the source counts."""
     table, started = one.plan.table, time.monotonic()
     assert one.before is not None
-    old = stored(settings.bronze_path, previous, table)
+    old = table_version(settings.bronze_path, previous, table)
     path = folders.table_path(settings.bronze_path, table)
     if not totals.newer and totals.rows == one.before.rows_out and totals.sums == one.before.totals:
-        return unchanged(one.before, table, path)
-    parts = read(one.plan, fingerprint.newer(previous.snapshot), path)
+        return unchanged_table(one.before, table, path)
+    parts = read(one.plan, fingerprint.newer_than(previous.snapshot), path)
     files = [part.name for part in parts if part.rows]
     try:
-        built = _followed(db, one, old, totals, files, Place(table, path, run), read)
+        built = _followed(db, one, old, totals, files, Target(table, path, run), read)
     except BaseException:
         _remove(path, files)
         raise
@@ -91,13 +96,13 @@ def follow(
         _remove(path, files)
         return built
     if not built.files and set(built.kept or ()) == {Path(file).name for file in old.files}:
-        return unchanged(one.before, table, path)
+        return unchanged_table(one.before, table, path)
     return replace(built, done=replace(built.done, seconds=time.monotonic() - started))
 
 
 def _followed(
-    db: Engine, one: Load, old: Content, totals: Totals, files: list[str], place: Place, read: Read
-) -> Built | str:
+    db: Engine, one: LoadPlan, old: TableVersion, totals: SourceTotals, files: list[str], place: Target, read: ReadRows
+) -> StagedTable | str:
     """`files` has the new rows; it always names what has been written."""
     assert one.before is not None
     keys, before = old.keys, one.before
@@ -110,7 +115,7 @@ def _followed(
         return "the source has rows that nobody wrote since it was read last"
     # Somebody may have written a row without changing it, or a transaction may have been open for long.
     really = f'"really {place.table.name}"'
-    some = unlike(within(old.sql, keys, name), batch, old, old)
+    some = differing_keys(within(old.sql, keys, name), batch, old, old)
     db.execute(f"CREATE OR REPLACE TEMP TABLE {really} AS SELECT * FROM {some}")
     expected = measured(db, within(batch, keys, really), old.types, keys)
     if (differ := count(db, really)) < came:
@@ -129,7 +134,7 @@ def _followed(
     (lost, less), (won, more) = (measured(db, rows, old.types, keys) for rows in (within(old.sql, keys, really), batch))
     if (won, more) != expected:
         return "a file does not hold what was read"
-    columns = moved(before.columns, less, more)
+    columns = adjusted(before.columns, less, more)
     done = replace(
         before,
         rows_in=totals.rows,
@@ -142,23 +147,25 @@ def _followed(
         return "its rows or sums are not those that what changed makes"
     kept = tuple(Path(file).name for file in old.files)
     if not files:
-        return Built(done, place.table, place.path, None, [], (), kept)
+        return StagedTable(done, place.table, place.path, None, [], (), kept)
     done = replace(done, batches=before.batches + 1)
     try:
-        return _folded(db, Built(done, place.table, place.path, None, files, (), kept), old, place)
+        return _folded(db, StagedTable(done, place.table, place.path, None, files, (), kept), old, place)
     except QualityFault:
         return "its batches cannot be folded"
 
 
-def _tombstones(db: Engine, gone: str, old: Content, place: Place) -> str:
+def _tombstones(db: Engine, gone: str, old: TableVersion, place: Target) -> str:
     """Writes a row that says deleted for each key of the relation `gone`. The file's name."""
-    said = {"_batch": f"{place.run}::bigint", DELETED: "true"} | {key: quoted(key) for key in old.keys}
-    values = (f"{said.get(name, f'NULL::{duckdb_type(kind)}')} AS {quoted(name)}" for name, kind in old.types.items())
+    said = {"_batch": f"{place.run}::bigint", DELETED: "true"} | {key: identifier(key) for key in old.keys}
+    values = (
+        f"{said.get(name, f'NULL::{duckdb_type(kind)}')} AS {identifier(name)}" for name, kind in old.types.items()
+    )
     (file,) = write(db, f"(SELECT {', '.join(values)} FROM {gone})", place)
     return file
 
 
-def _keys(plan: Plan, folder: Path, read: Read) -> str:
+def _keys(plan: ReadPlan, folder: Path, read: ReadRows) -> str:
     """SQL of all keys that the source has."""
     keys = {key: plan.types[key] for key in plan.table.keys}
     readings = {key: plan.readings[key] for key in keys}
@@ -166,7 +173,7 @@ def _keys(plan: Plan, folder: Path, read: Read) -> str:
     return relation([str(folder / part.name) for part in parts if part.rows], keys)
 
 
-def _folded(db: Engine, built: Built, old: Content, place: Place) -> Built:
+def _folded(db: Engine, built: StagedTable, old: TableVersion, place: Target) -> StagedTable:
     """Where the batches have become many, all before this one become one with what they rest on."""
     if old.base is None:
         return built
@@ -178,10 +185,10 @@ def _folded(db: Engine, built: Built, old: Content, place: Place) -> Built:
     rows_of, file = named_files(old.files, old.types)
     young = f"SELECT {file} FROM {rows_of} GROUP BY {file} HAVING max(_batch) > {old.base}"
     late = {str(name) for (name,) in db.execute(young).fetchall()}
-    resting = Content(tuple(sorted(set(old.files) - late)), old.types, old.keys)
+    resting = TableVersion(tuple(sorted(set(old.files) - late)), old.types, old.keys)
     rows, columns = measured(db, resting.sql, old.types, old.keys)
     was = replace(built.done, rows_out=rows, columns=columns)
-    whole = spliced(db, resting, was, place, batches, within(old.sql, old.keys, batches))
+    whole = splice(db, resting, was, place, batches, within(old.sql, old.keys, batches))
     done = replace(built.done, base=place.run - 1, batches=1)
     return replace(built, done=done, files=[*whole.files, *built.files], kept=whole.kept)
 

@@ -22,20 +22,20 @@ from psycopg2.extensions import connection as Connection
 from conf.contract import Table, is_summed
 from conf.settings import Postgres, Settings
 from pipelines.bronze import executors as bronze_executors
-from pipelines.bronze.incremental import Load, Read, Totals, decide, follow
+from pipelines.bronze.incremental import LoadPlan, ReadRows, SourceTotals, apply_changes, plan_loads
 from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault, SourceFault
 from pipelines.lake import delta, folders
 from pipelines.lake.engine import engine
-from pipelines.lake.runs import Call, Run, TableRun
-from pipelines.lake.staging import Built, prove
+from pipelines.lake.runs import Run, RunContext, TableRun
+from pipelines.lake.staging import StagedTable, verify
 from pipelines.sources.postgres.connection import cancel, hang_up, source_fault, unhurried
-from pipelines.sources.postgres.fingerprint import newer
-from pipelines.sources.postgres.reader import AUDIT, Part, Plan, Reader
+from pipelines.sources.postgres.fingerprint import newer_than
+from pipelines.sources.postgres.reader import AUDIT, Reader, ReadPlan, WrittenFile
 from pipelines.sources.postgres.relations import Relation, describe
 from pipelines.sources.postgres.snapshot import Snapshot
 from pipelines.sources.postgres.types import Reading, natural_type, read_as
-from pipelines.sources.postgres.watchdog import Watch
+from pipelines.sources.postgres.watchdog import Watchdog
 from pipelines.spark import cluster as spark_cluster
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ READERS = min(4, os.cpu_count() or 1)
 CANCEL_SECONDS = 3
 
 
-def plan(table: Table, relation: Relation) -> Plan:
+def read_plan(table: Table, relation: Relation) -> ReadPlan:
     """Every declared column as its contract's type, then the source's other columns as their own. Raises
     ContractFault naming each declared column that is missing or of another family."""
     found = {column.name: column for column in relation.columns}
@@ -91,10 +91,10 @@ def plan(table: Table, relation: Relation) -> Plan:
     ]
     if problems:
         raise ContractFault("; ".join(problems))
-    return Plan(table, relation, readings, types | AUDIT)
+    return ReadPlan(table, relation, readings, types | AUDIT)
 
 
-def drift(one: Plan, before: TableRun) -> list[str]:
+def drift(one: ReadPlan, before: TableRun) -> list[str]:
     """What changed, since the run before, in the columns that no contract names."""
     unnamed = {column.name for column in one.table.columns} | set(AUDIT)
     was = {column.name: column.type for column in before.columns if column.name not in unnamed}
@@ -107,7 +107,7 @@ def drift(one: Plan, before: TableRun) -> list[str]:
     )
 
 
-def guaranteed(one: Plan) -> tuple[str, ...]:
+def guaranteed(one: ReadPlan) -> tuple[str, ...]:
     """What the source's constraints promise of numbers: "key", and each column whose reference holds.
 
     Texts are left out: cleaning may make two of them one.
@@ -124,7 +124,7 @@ def guaranteed(one: Plan) -> tuple[str, ...]:
     )
 
 
-def plans(snapshot: Snapshot, schema: str, tables: tuple[Table, ...]) -> list[Plan]:
+def read_plans(snapshot: Snapshot, schema: str, tables: tuple[Table, ...]) -> list[ReadPlan]:
     """The plans of all tables. Raises one ContractFault that names everything that is missing or does not convert."""
     made, problems = [], []
     for table in tables:
@@ -133,7 +133,7 @@ def plans(snapshot: Snapshot, schema: str, tables: tuple[Table, ...]) -> list[Pl
             problems.append(f"table {schema}.{table.source_name} is missing")
             continue
         try:
-            made.append(plan(table, relation))
+            made.append(read_plan(table, relation))
         except ContractFault as fault:
             problems.append(str(fault))
     if problems:
@@ -159,15 +159,15 @@ def read(
     server: Postgres,
     snapshot: Snapshot,
     tables: tuple[Table, ...],
-    call: Call,
+    call: RunContext,
     report: Report,
     started: "Callable[[], SparkSession]",
-) -> Iterator[Built]:
+) -> Iterator[StagedTable]:
     """Reads what changed, or all, of each table, and proves it. Nothing is written before all of them are checked.
     Where Spark's master is a cluster, its executors read, in the session that `started` gives."""
-    todo = plans(snapshot, settings.schema_name, tables)
+    todo = read_plans(snapshot, settings.schema_name, tables)
     _report_drift(settings, todo, call.previous, report)
-    loads = decide(settings, snapshot, todo, call.previous, call.full, call.run.started)
+    loads = plan_loads(settings, snapshot, todo, call.previous, call.full, call.run.started)
     for one in todo:
         delta.make_folder(folders.table_path(settings.bronze_path, one.table))
     stop = threading.Event()
@@ -177,22 +177,22 @@ def read(
 
     @cache
     def executors() -> bronze_executors.Executors:
-        if warning := spark_cluster.in_clear(started(), server):
+        if warning := spark_cluster.unencrypted_warning(started(), server):
             report.warning(warning)
         return bronze_executors.Executors(started(), settings, server, snapshot.exported, call.run.run)
 
-    totals: dict[str, Future[Totals]] = {}
-    submitted: dict[Future[Part], tuple[str, Path]] = {}
+    totals: dict[str, Future[SourceTotals]] = {}
+    submitted: dict[Future[WrittenFile], tuple[str, Path]] = {}
     built: set[str] = set()
     with ThreadPoolExecutor(1) as control, ThreadPoolExecutor(many, thread_name_prefix="reader") as pool:
 
-        def submit(one: Plan, condition: str, path: Path) -> Future[Part]:
+        def submit(one: ReadPlan, condition: str, path: Path) -> Future[WrittenFile]:
             readers = reader if settings.spark.is_local else executors()
             future = pool.submit(readers.read, one, condition, path)
             submitted[future] = one.table.name, path
             return future
 
-        def rows(one: Plan, condition: str, path: Path) -> list[Part]:
+        def rows(one: ReadPlan, condition: str, path: Path) -> list[WrittenFile]:
             """All rows that meet a condition, read by all readers where there are many."""
             parts = ranges(one.relation, many, min(many, len(ranges(one.relation, many))))
             some = [submit(one, " AND ".join(filter(None, (condition, part))), path) for part in parts]
@@ -201,18 +201,18 @@ def read(
         try:
             loads.sort(key=lambda one: (bool(one.why), -one.plan.relation.size))
             for load in loads:
-                since = newer(call.previous.snapshot) if call.previous and not load.why else "false"
+                since = newer_than(call.previous.snapshot) if call.previous and not load.why else "false"
                 totals[load.plan.table.name] = control.submit(
                     source_totals, snapshot.connection, load.plan, since, reader.watch
                 )
             whole = [load for load in loads if load.why]
             for made in _followed(settings, loads, totals, call, rows, report):
-                if isinstance(made, Load):
+                if isinstance(made, LoadPlan):
                     whole.append(made)
                 else:
                     yield made
                     built.add(made.done.name)
-            futures: dict[Future[Part], Load] = {}
+            futures: dict[Future[WrittenFile], LoadPlan] = {}
             for load in whole:
                 path = folders.table_path(settings.bronze_path, load.plan.table)
                 conditions = ranges(load.plan.relation, many)
@@ -235,12 +235,12 @@ def read(
 
 def _followed(
     settings: Settings,
-    loads: list[Load],
-    totals: dict[str, Future[Totals]],
-    call: Call,
-    read: Read,
+    loads: list[LoadPlan],
+    totals: dict[str, Future[SourceTotals]],
+    call: RunContext,
+    read: ReadRows,
     report: Report,
-) -> Iterator[Built | Load]:
+) -> Iterator[StagedTable | LoadPlan]:
     """The tables that follow their source by what changed; one of which that cannot be proved is to be loaded whole."""
     some = [one for one in loads if not one.why]
     if not some:
@@ -252,7 +252,7 @@ def _followed(
     ):
         for one in some:
             name = one.plan.table.name
-            made = follow(db, settings, one, call.previous, totals[name].result(), read, call.run.run)
+            made = apply_changes(db, settings, one, call.previous, totals[name].result(), read, call.run.run)
             if isinstance(made, str):
                 report.warning(f"bronze.{name}: {made}; it was loaded whole")
                 yield replace(one, why=made)
@@ -262,14 +262,14 @@ def _followed(
 
 def _as_built(
     settings: Settings,
-    futures: dict[Future[Part], Load],
-    totals: dict[str, Future[Totals]],
+    futures: dict[Future[WrittenFile], LoadPlan],
+    totals: dict[str, Future[SourceTotals]],
     built: set[str],
     run: Run,
-) -> Iterator[Built]:
+) -> Iterator[StagedTable]:
     """Each table when its last range is in; `built` has the names of those that were given on."""
     waiting = Counter(one.plan.table.name for one in futures.values())
-    parts: dict[str, list[Part]] = {name: [] for name in waiting}
+    parts: dict[str, list[WrittenFile]] = {name: [] for name in waiting}
     for future in as_completed(futures):
         name = futures[future].plan.table.name
         parts[name].append(future.result())
@@ -306,7 +306,7 @@ def _end(pools: tuple[ThreadPoolExecutor, ...], server: Postgres, give_up: Calla
             ended.set()
 
 
-def _report_drift(settings: Settings, todo: list[Plan], previous: Run | None, report: Report) -> None:
+def _report_drift(settings: Settings, todo: list[ReadPlan], previous: Run | None, report: Report) -> None:
     before = {table.name: table for table in previous.tables} if previous else {}
     drifted = [text for one in todo if one.table.name in before for text in drift(one, before[one.table.name])]
     if drifted and settings.schema_drift == "freeze":
@@ -316,7 +316,7 @@ def _report_drift(settings: Settings, todo: list[Plan], previous: Run | None, re
         report.warning(text)
 
 
-def source_totals(connection: Connection, one: Plan, since: str, watch: Watch) -> Totals:
+def source_totals(connection: Connection, one: ReadPlan, since: str, watch: Watchdog) -> SourceTotals:
     """Rows of the table in the snapshot, the sums of its amounts, and the rows that meet `since`, as the server counts
     them."""
     summed = {name: one.readings[name].value for name in one.readings if is_summed(one.types[name])}
@@ -328,7 +328,7 @@ def source_totals(connection: Connection, one: Plan, since: str, watch: Watch) -
             rows, since_then, *found = cursor.fetchone()
     except psycopg2.Error as error:
         raise source_fault(f"counting {one.relation.schema}.{one.relation.name}", error) from error
-    return Totals(rows, dict(zip(summed, found, strict=True)), since_then)
+    return SourceTotals(rows, dict(zip(summed, found, strict=True)), since_then)
 
 
 def _sweep(path: Path, run: Run, files: list[str]) -> None:
@@ -337,7 +337,7 @@ def _sweep(path: Path, run: Run, files: list[str]) -> None:
         file.unlink(missing_ok=True)
 
 
-def _built(settings: Settings, load: Load, parts: list[Part], source: Totals, run: Run) -> Built:
+def _built(settings: Settings, load: LoadPlan, parts: list[WrittenFile], source: SourceTotals, run: Run) -> StagedTable:
     """The table's files, proved to hold what the source counted."""
     one, rows = load.plan, source.rows
     done = TableRun(
@@ -354,5 +354,5 @@ def _built(settings: Settings, load: Load, parts: list[Part], source: Totals, ru
     )
     files = sorted(part.name for part in parts if part.rows)
     _sweep(folders.table_path(settings.bronze_path, one.table), run, files)
-    built = Built(done, one.table, folders.table_path(settings.bronze_path, one.table), one.schema, files)
-    return prove(built, one.types, one.table.keys, rows, source.sums)
+    built = StagedTable(done, one.table, folders.table_path(settings.bronze_path, one.table), one.schema, files)
+    return verify(built, one.types, one.table.keys, rows, source.sums)

@@ -18,7 +18,7 @@ from conf.settings import KNOWN, SECRETS, Settings, SettingsError, load, load_ou
 from pipelines.core.console import log_line, unread
 from pipelines.core.errors import Fault, UsageFault
 from pipelines.notify.outcome import Outcome
-from pipelines.notify.outlets import tell
+from pipelines.notify.outlets import notify
 from pipelines.sources.postgres.connection import forget_libpqs
 
 TARGETS = {
@@ -63,7 +63,7 @@ def main(words: list[str]) -> int:
         failure = error
     kind, text, code = ended(failure)
     if settings is None:
-        settings = told_anyway(arguments.set)
+        settings = outlets_only(arguments.set)
     elif settings.log == "debug" and isinstance(failure, Exception):
         traceback.print_exception(failure)
     seconds = (datetime.now(UTC) - began).total_seconds()
@@ -79,7 +79,7 @@ def main(words: list[str]) -> int:
     outcome = Outcome(targets, os.environ.get("DOMAIN", ""), code, kind, line, began, seconds)
     with suppress(KeyboardInterrupt, SystemExit):  # who stops it again does not wait for that
         if code or "stream" not in targets:  # its micro-batches have told
-            for warning in tell(settings, outcome):
+            for warning in notify(settings, outcome):
                 say_warning(settings, warning)
     return code
 
@@ -131,7 +131,7 @@ def read_settings(given: list[str]) -> Settings:
     return settings
 
 
-def told_anyway(given: list[str]) -> Settings | None:
+def outlets_only(given: list[str]) -> Settings | None:
     """Where and how a failure is told that wrong settings are; None where that is wrong, too."""
     try:
         sources = read_sources(given)

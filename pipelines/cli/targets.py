@@ -20,7 +20,7 @@ from pipelines.core.names import LAYERS
 from pipelines.export.publish import export
 from pipelines.run.layers import run_layers
 from pipelines.run.summary import show
-from pipelines.sources.domains import in_postgres, in_use, named, ready
+from pipelines.sources.domains import in_postgres, in_use, parse_domains, ready
 
 
 def run_targets(settings: Settings, targets: set[str]) -> None:
@@ -28,7 +28,7 @@ def run_targets(settings: Settings, targets: set[str]) -> None:
     alone = targets & {"demo", "reset", "restore", "stream"}
     if alone and len(targets) > 1:
         raise UsageFault(f"{min(alone)} goes alone")
-    domains = named(os.environ.get("DOMAIN", ""))
+    domains = parse_domains(os.environ.get("DOMAIN", ""))
     as_json = settings.log_format == "json" and "reset" not in targets  # which asks a person
     if as_json and "answers" in targets:
         raise UsageFault("answers prints rows, which belong into no log; say LAKEHOUSE_LOG_FORMAT=text")
@@ -108,7 +108,7 @@ def exported(domains: tuple[str, ...]) -> tuple[list[Table], bool]:
     some, kind = os.environ.get("TABLES", "").replace(",", " ").split(), os.environ.get("FORMAT", "csv")
     if kind not in ("csv", "parquet"):
         raise UsageFault(f"FORMAT is {kind}; say FORMAT=csv or FORMAT=parquet")
-    tables = [table for domain in domains or catalogue.domains() for table in catalogue.of("gold", domain)]
+    tables = [table for domain in domains or catalogue.domains() for table in catalogue.tables_of("gold", domain)]
     if unknown := sorted(set(some) - {table.name for table in tables}):
         raise UsageFault(f"TABLES names {', '.join(unknown)}; gold has {', '.join(table.name for table in tables)}")
     return [one for one in tables if (one.name in some if some else domains or one.csv)], kind == "parquet"

@@ -4,10 +4,10 @@ from conf.contract import Table
 from conf.settings import Settings
 from pipelines.core import catalogue
 from pipelines.core.console import Report, grid
-from pipelines.core.sql import quoted
+from pipelines.core.sql import identifier
 from pipelines.lake import run_log, runs
 from pipelines.lake.engine import engine
-from pipelines.lake.versions import stored
+from pipelines.lake.versions import table_version
 
 SHOWN = 15
 
@@ -19,10 +19,12 @@ def answers(settings: Settings, domains: tuple[str, ...], report: Report) -> Non
     if not asked:
         raise run_log.no_complete_run(settings, "gold")
     for run, table in asked:
-        rows = stored(settings.gold_path, run, table)
+        rows = table_version(settings.gold_path, run, table)
         names = [column.name for column in table.columns]
-        order = (f"{quoted(name.lstrip('-'))}{' DESC' * name.startswith('-')}" for name in table.order or table.keys)
-        shown = ", ".join(f"{quoted(name)}::varchar" for name in names)
+        order = (
+            f"{identifier(name.lstrip('-'))}{' DESC' * name.startswith('-')}" for name in table.order or table.keys
+        )
+        shown = ", ".join(f"{identifier(name)}::varchar" for name in names)
         with engine(f"gold.{table.name}") as db:
             found = db.execute(f"SELECT {shown} FROM {rows.sql} ORDER BY {', '.join(order)} LIMIT {SHOWN}").fetchall()
         report.say(f"\ngold.{table.name}: {table.comment}")
@@ -40,5 +42,5 @@ def _of(settings: Settings, domain: str) -> list[tuple[runs.Run, Table]]:
     run = run_log.last_run(settings.gold_path, domain)
     if run is None:
         return []
-    run_log.check("gold", settings.gold_path, run)
-    return [(run, table) for table in catalogue.of("gold", domain) if not table.csv]
+    run_log.check_tables("gold", settings.gold_path, run)
+    return [(run, table) for table in catalogue.tables_of("gold", domain) if not table.csv]

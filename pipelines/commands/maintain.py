@@ -17,14 +17,14 @@ from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault
 from pipelines.core.names import LAYERS
 from pipelines.lake import delta, folders, run_log
-from pipelines.lake.changes import MANY, SMALL, Place, write
+from pipelines.lake.changes import MANY, SMALL, Target, write
 from pipelines.lake.engine import HASHING, engine
 from pipelines.lake.run_log import RECORDS
 from pipelines.lake.runs import Run
-from pipelines.lake.staging import Built, prove
-from pipelines.lake.versions import stored
-from pipelines.run.begin import check, next_run
-from pipelines.run.commit import complete, undone_on_failure
+from pipelines.lake.staging import StagedTable, verify
+from pipelines.lake.versions import table_version
+from pipelines.run.begin import check_layers, next_run
+from pipelines.run.commit import commit_run, rolled_back_on_failure
 
 PART = "part-[0-9][0-9][0-9][0-9][0-9]-*.parquet"
 
@@ -38,7 +38,7 @@ def maintain(settings: Settings, report: Report) -> None:
     damaged; then nothing is removed."""
     with folders.locked(settings):
         for domain in catalogue.domains():
-            check(settings, domain)
+            check_layers(settings, domain)
         for layer in LAYERS:
             path = settings.layer_path(layer)
             report.progress("maintain", layer, 0)
@@ -47,7 +47,7 @@ def maintain(settings: Settings, report: Report) -> None:
                 run_log.compact(path / name, MANY)
             for domain in catalogue.domains():
                 if run := run_log.last_run(path, domain):
-                    run_log.bring_back(path, run)
+                    run_log.roll_back(path, run)
                     compact(settings, layer, run, report)
         if settings.export_path.exists():
             _free("export", temporary(settings.export_path), report)
@@ -125,8 +125,8 @@ def compact(settings: Settings, layer: str, last: Run, report: Report) -> None:
         return
     begun = next_run(settings, layer, last.domain, last.lake, last.upstream_run, last.source)
     run = replace(last, run=begun.run, started=begun.started, kind="compaction", content_of=last.content)
-    built: dict[str, Built] = {}
-    with undone_on_failure(path, last.domain):
+    built: dict[str, StagedTable] = {}
+    with rolled_back_on_failure(path, last.domain):
         for name in many:
             try:
                 built[name] = _rewritten(settings, layer, last, run.run, name)
@@ -140,20 +140,20 @@ def compact(settings: Settings, layer: str, last: Run, report: Report) -> None:
             return
         commits = (built[one.name].commit() if one.name in built else one for one in last.tables)
         rules = tuple(replace(rule, run=run.run) for rule in run_log.read_rules(path, last))
-        complete(path, run, commits, rules)
+        commit_run(path, run, commits, rules)
     report.say(f"{layer}: {', '.join(built)} compacted, {layer}/{run.run} has them")
 
 
-def _rewritten(settings: Settings, layer: str, last: Run, run: int, name: str) -> Built:
+def _rewritten(settings: Settings, layer: str, last: Run, run: int, name: str) -> StagedTable:
     """The rows of a table that count in one file, proved to be the same."""
     path = settings.layer_path(layer)
     done, table = last.table(name), catalogue.table_of(layer, name)
     assert table is not None
-    old, place = stored(path, last, table, name), Place(table, path / last.domain / name, run)
+    old, place = table_version(path, last, table, name), Target(table, path / last.domain / name, run)
     with folders.scratch(path, "run") as spill, engine(f"table {place.path}", spill) as db:
         files = write(db, old.sql, place)
-    one = Built(replace(done, base=run, batches=0), table, place.path, None, files, (), ())
-    built = prove(one, old.types, table.keys, done.rows_out, {})
+    one = StagedTable(replace(done, base=run, batches=0), table, place.path, None, files, (), ())
+    built = verify(one, old.types, table.keys, done.rows_out, {})
     if built.done.columns != done.columns:
         built.discard()
         raise QualityFault(

@@ -8,16 +8,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from conf.settings import Postgres, Settings
-from pipelines.bronze.files import waiting, whole_because
-from pipelines.bronze.incremental import Load, Totals, decide
-from pipelines.bronze.job import drift, plans, source_totals
+from pipelines.bronze.files import landing_state, whole_because
+from pipelines.bronze.incremental import LoadPlan, SourceTotals, plan_loads
+from pipelines.bronze.job import drift, read_plans, source_totals
 from pipelines.core import catalogue
 from pipelines.core.console import Report, grid
 from pipelines.core.names import LAYERS
 from pipelines.lake import full_build, run_log, runs
 from pipelines.lake.engine import count, engine, relation, without
-from pipelines.lake.runs import Call, Run
-from pipelines.lake.versions import stored
+from pipelines.lake.runs import Run, RunContext
+from pipelines.lake.versions import table_version
 from pipelines.run.begin import next_run, origin_of
 from pipelines.silver import job as silver_job
 from pipelines.sources.postgres import fingerprint
@@ -47,9 +47,9 @@ def _of_files(
     settings: Settings, domain: str, full: frozenset[str], _: list[str], report: Report
 ) -> Iterator[tuple[str, str, str, str]]:
     """Of each table how many files are to be taken; their rows are not counted."""
-    tables, previous = catalogue.of("bronze", domain), run_log.last_run(settings.bronze_path, domain)
+    tables, previous = catalogue.tables_of("bronze", domain), run_log.last_run(settings.bronze_path, domain)
     report.progress("plan", domain, 0)
-    files = waiting(settings, domain, tables, report)
+    files = landing_state(settings, domain, tables, report)
     before = {done.name: done for done in previous.tables} if previous else {}
     for table in tables:
         why = whole_because(table, before.get(table.name), table.name in full)
@@ -62,13 +62,13 @@ def _of_files(
 def _of_postgres(
     settings: Settings, domain: str, full: frozenset[str], notes: list[str], report: Report
 ) -> Iterator[tuple[str, str, str, str]]:
-    tables, previous = catalogue.of("bronze", domain), run_log.last_run(settings.bronze_path, domain)
+    tables, previous = catalogue.tables_of("bronze", domain), run_log.last_run(settings.bronze_path, domain)
     with (
         source_server(settings) as server,
         snapshot(server, settings.schema_name, [one.source_name for one in tables]) as picture,
     ):
-        todo = plans(picture, settings.schema_name, tables)
-        for load in decide(settings, picture, todo, previous, full, datetime.now(UTC)):
+        todo = read_plans(picture, settings.schema_name, tables)
+        for load in plan_loads(settings, picture, todo, previous, full, datetime.now(UTC)):
             report.progress("plan", load.plan.table.name, 0)
             rows, gone = _counted(settings, server, picture, load, previous, report)
             how = f"whole: {load.why}" if load.why else "what changed" if rows or gone else "unchanged"
@@ -77,11 +77,11 @@ def _of_postgres(
 
 
 def _counted(
-    settings: Settings, server: Postgres, picture: Snapshot, load: Load, previous: Run | None, report: Report
+    settings: Settings, server: Postgres, picture: Snapshot, load: LoadPlan, previous: Run | None, report: Report
 ) -> tuple[int, int]:
     """Rows to come, and rows deleted since the run before."""
     reader = Reader(server, picture.exported, 0, threading.Event(), report)
-    since = fingerprint.newer(previous.snapshot) if previous and not load.why else "false"
+    since = fingerprint.newer_than(previous.snapshot) if previous and not load.why else "false"
     try:
         totals = source_totals(picture.connection, load.plan, since, reader.watch)
         if previous is None or load.why or load.before is None:
@@ -91,14 +91,14 @@ def _counted(
         reader.close()
 
 
-def _deleted(settings: Settings, load: Load, previous: Run, totals: Totals, reader: Reader) -> int:
+def _deleted(settings: Settings, load: LoadPlan, previous: Run, totals: SourceTotals, reader: Reader) -> int:
     one, keys = load.plan, load.plan.table.keys
     assert load.before is not None
-    old, types = stored(settings.bronze_path, previous, one.table), {key: one.types[key] for key in keys}
+    old, types = table_version(settings.bronze_path, previous, one.table), {key: one.types[key] for key in keys}
     with tempfile.TemporaryDirectory() as folder, engine(f"bronze.{one.table.name}", Path(folder)) as db:
         part = reader.read(
             replace(one, readings={key: one.readings[key] for key in keys}, types=types),
-            fingerprint.newer(previous.snapshot),
+            fingerprint.newer_than(previous.snapshot),
             Path(folder),
         )
         new = relation([f"{folder}/{part.name}"] if part.rows else [], types)
@@ -110,13 +110,13 @@ def _derived(settings: Settings, layer: str, domain: str, full: frozenset[str]) 
     path = settings.layer_path(layer)
     previous = run_log.last_run(path, domain)
     run = previous or next_run(settings, layer, domain, "", None, "")
-    call = Call(replace(run, started=datetime.now(UTC)), previous, full)
+    call = RunContext(replace(run, started=datetime.now(UTC)), previous, full)
     upstream = run_log.last_run(settings.layer_path(LAYERS[LAYERS.index(layer) - 1]), domain)
     origin = origin_of(settings, layer, previous)
     said = []
-    for table in catalogue.of(layer, domain):
-        why = full_build.derived(settings, call, origin, table.name)
+    for table in catalogue.tables_of(layer, domain):
+        why = full_build.reason_for_full_derived(settings, call, origin, table.name)
         if layer == "silver" and not why and upstream:
-            why = silver_job.whole_because(settings, runs.Link(call, upstream, origin), table)
+            why = silver_job.whole_because(settings, runs.Upstream(call, upstream, origin), table)
         said.append((table.name, f"whole: {why}" if why else f"what changed in {LAYERS[LAYERS.index(layer) - 1]}"))
     return said

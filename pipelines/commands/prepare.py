@@ -39,7 +39,7 @@ def train(file: Path) -> None:
         with embedded.server(folder) as address, Report() as report:
             settings = settings.model_copy(update={"postgres": address})
             for domain in in_postgres():
-                seed(settings, address, catalogue.of("bronze", domain), False, report)
+                seed(settings, address, catalogue.tables_of("bronze", domain), False, report)
             with session(settings, DUMP_SECONDS) as spark:
                 run_layers(settings, {"bronze", "silver", "gold"}, report, spark)
                 with psycopg2.connect(dsn(address)) as connection, connection.cursor() as cursor:

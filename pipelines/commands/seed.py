@@ -14,7 +14,7 @@ from pipelines.sources.postgres.embedded import source_server
 def seed(settings: Settings, domains: tuple[str, ...], report: Report) -> None:
     """Fills the sources of some domains with fake data."""
     for domain in domains:
-        tables, landing = catalogue.of("bronze", domain), landing_of(settings, domain)
+        tables, landing = catalogue.tables_of("bronze", domain), landing_of(settings, domain)
         if landing:
             from pipelines.seed.files import seed as write
 

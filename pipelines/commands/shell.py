@@ -10,11 +10,11 @@ from conf.settings import Settings
 from pipelines.core import catalogue
 from pipelines.core.errors import Fault, QualityFault
 from pipelines.core.names import DELETED, LAYERS
-from pipelines.core.sql import backquoted
+from pipelines.core.sql import spark_identifier
 from pipelines.lake import delta, run_log
-from pipelines.lake.run_log import find
+from pipelines.lake.run_log import find_run
 from pipelines.lake.runs import Run
-from pipelines.lake.versions import folded, folds_at
+from pipelines.lake.versions import latest_rows, superseded_from
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -35,26 +35,26 @@ def create_views(settings: Settings, spark: "SparkSession") -> list[str]:
         path = settings.layer_path(layer)
         runs = {run.domain: run for run in run_log.read_runs(path)}
         for run in runs.values():
-            run_log.check(layer, path, run)
+            run_log.check_tables(layer, path, run)
             names = _pinned(spark, layer, layer, path, run)
             lines.append(f"{layer}, run {run.run} of {run.finished:%Y-%m-%d %H:%M} UTC: {', '.join(names)}")
         for name in run_log.RECORDS:
             if (head := delta.version(path / name)) is not None:
-                table = f"delta.{backquoted(str(path / name))} VERSION AS OF {head}"
+                table = f"delta.{spark_identifier(str(path / name))} VERSION AS OF {head}"
                 spark.sql(f"CREATE OR REPLACE VIEW {layer}.{name} AS SELECT * FROM {table}")
     return lines
 
 
 def _pinned(spark: "SparkSession", layer: str, database: str, path: Path, run: Run) -> list[str]:
     for table in run.tables:
-        location = backquoted(str(path / run.domain / table.name))
+        location = spark_identifier(str(path / run.domain / table.name))
         rows = f"(SELECT * FROM delta.{location} VERSION AS OF {table.version})"
         columns = tuple(column.name for column in table.columns if column.name != DELETED)
         contract = catalogue.table_of(layer, table.name)
-        if contract and (base := folds_at(table)) is not None:
-            rows = f"({folded(rows, columns, contract.keys, base, backquoted)})"
-        shown = ", ".join(map(backquoted, columns)) or "*"
-        spark.sql(f"CREATE OR REPLACE VIEW {database}.{backquoted(table.name)} AS SELECT {shown} FROM {rows}")
+        if contract and (base := superseded_from(table)) is not None:
+            rows = f"({latest_rows(rows, columns, contract.keys, base, spark_identifier)})"
+        shown = ", ".join(map(spark_identifier, columns)) or "*"
+        spark.sql(f"CREATE OR REPLACE VIEW {database}.{spark_identifier(table.name)} AS SELECT {shown} FROM {rows}")
     return [f"{database}.{table.name}" for table in run.tables]
 
 
@@ -63,9 +63,11 @@ def travel(settings: Settings, spark: "SparkSession") -> Callable[[str], list[st
 
     def at(run: str) -> list[str]:
         try:
-            layer, found = find(settings, run)
+            layer, found = find_run(settings, run)
             path = settings.layer_path(layer)
-            run_log.check(layer, path, found, "`make history` lists the runs, `make maintain` keeps the young ones")
+            run_log.check_tables(
+                layer, path, found, "`make history` lists the runs, `make maintain` keeps the young ones"
+            )
             spark.sql(f"CREATE DATABASE IF NOT EXISTS {layer}_{found.run}")
             return _pinned(spark, layer, f"{layer}_{found.run}", path, found)
         except Fault as fault:

@@ -31,7 +31,9 @@ def status(settings: Settings, report: Report) -> None:
             table.add_row(layer, domain, run.source, finished, *numbers)
             notes += [f"warning: {text}" for text in run.warnings]
             notes += _behind(settings, layer, domain, run)
-            notes += [note for one in catalogue.of(layer, domain) if one.csv for note in _csv(settings, one, run)]
+            notes += [
+                note for one in catalogue.tables_of(layer, domain) if one.csv for note in _csv(settings, one, run)
+            ]
     if table.row_count:
         report.show(table)
     for note in notes:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf.settings import Quality, Settings
-from pipelines.bronze.files import waiting
+from pipelines.bronze.files import landing_state
 from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault, SourceFault, StorageFault
@@ -23,7 +23,7 @@ from pipelines.core.names import LAYERS
 from pipelines.lake import folders, run_log
 from pipelines.lake.runs import Run
 from pipelines.notify.outcome import Outcome
-from pipelines.notify.outlets import tell
+from pipelines.notify.outlets import notify
 from pipelines.run.layers import run_layers
 from pipelines.sources.domains import landing_of
 from pipelines.spark.session import session
@@ -42,7 +42,7 @@ SECONDS, LOOK = 1, 5  # between two looks into the landing folder, of Spark and 
 SCHEMA = "path string, modificationTime timestamp, length long, content binary"
 
 
-class Asked:
+class BatchRequests:
     """A micro-batch that Spark asks for; it waits until `end` tells how it went."""
 
     def __init__(self) -> None:
@@ -102,11 +102,11 @@ def _watch(
     from pyspark.errors import PySparkException
 
     _check(landing)
-    asked: queue.Queue[Asked] = queue.Queue()
+    asked: queue.Queue[BatchRequests] = queue.Queue()
     closed = threading.Event()
 
     def ask(_: "DataFrame", __: int) -> None:
-        one = Asked()
+        one = BatchRequests()
         asked.put(one)
         one.wait(closed)
 
@@ -137,7 +137,7 @@ def _stop(query: "StreamingQuery") -> None:
         query.stop()
 
 
-def _serve(query: "StreamingQuery", asked: "queue.Queue[Asked]", batches: "Batches") -> None:
+def _serve(query: "StreamingQuery", asked: "queue.Queue[BatchRequests]", batches: "Batches") -> None:
     """Runs micro-batches in this thread, where signals are heard, as the query asks for them, until it ends. While it
     waits, also for files of which it does not speak: a name that it knows, with other content."""
     looked = -math.inf
@@ -196,7 +196,7 @@ class Batches:
     def _run(self) -> bool:
         started = datetime.now(UTC)
         began, at_most, quiet = time.monotonic(), self._settings.stream.max_files_per_trigger, Report(quiet=True)
-        todo = waiting(self._settings, self._domain, catalogue.of("bronze", self._domain), quiet, at_most)
+        todo = landing_state(self._settings, self._domain, catalogue.tables_of("bronze", self._domain), quiet, at_most)
         self._say(quiet.new_warnings())
         # The first time also what a run that was killed left behind between two layers.
         if not todo.new and self._number:
@@ -205,7 +205,7 @@ class Batches:
         self._number += 1
         seconds = time.monotonic() - began
         self._tell(dict(runs), seconds)
-        self._say(tell(self._settings, Outcome(("stream",), self._domain, 0, "done", "", started, seconds)))
+        self._say(notify(self._settings, Outcome(("stream",), self._domain, 0, "done", "", started, seconds)))
         return bool(todo.new)
 
     def _tell(self, runs: dict[str, Run], seconds: float) -> None:

@@ -52,7 +52,7 @@ def table_of(layer: str, name: str) -> Table | None:
     return next((table for table in tables(layer) if table.name == name), None)
 
 
-def of(layer: str, domain: str) -> tuple[Table, ...]:
+def tables_of(layer: str, domain: str) -> tuple[Table, ...]:
     """The layer's tables of a domain, parents before children."""
     return tuple(table for table in tables(layer) if table.domain == domain)
 
@@ -64,7 +64,7 @@ def domains() -> tuple[str, ...]:
 
 def is_of_files(domain: str) -> bool:
     """Whether the source of a domain is files; else it is PostgreSQL."""
-    return any(table.files for table in of("bronze", domain))
+    return any(table.files for table in tables_of("bronze", domain))
 
 
 def _modules(layer: str) -> list[ModuleType]:

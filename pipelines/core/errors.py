@@ -35,7 +35,7 @@ class SourceFault(Fault):
     kind = "source"
 
 
-class PassingFault(SourceFault):
+class TransientFault(SourceFault):
     """The source does not answer as it should now; trying again may help."""
 
 

@@ -10,7 +10,7 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
+def deferred_signals() -> Iterator[None]:
     """While the context lasts a signal to stop waits, so that the commit point is not passed by halves."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -29,7 +29,7 @@ def held_back() -> Iterator[None]:
 
 
 @contextmanager
-def unheard_by_children() -> Iterator[None]:
+def children_ignore_signals() -> Iterator[None]:
     """Children that this thread starts never hear Ctrl-C, not even before they are the program that they will be."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from conf.contract import Table
 from conf.settings import Settings
-from pipelines.core.sql import quoted
+from pipelines.core.sql import identifier
 from pipelines.lake import folders, schema
 from pipelines.lake.engine import Engine, engine, relation, save, text
 
@@ -59,7 +59,7 @@ class Draft:
 
 
 @dataclass(frozen=True)
-class Before:
+class PreviousCsv:
     """The CSV that a table's last run left, and what it is of: `files`, `rows`, `totals`, `sha256`."""
 
     files: frozenset[str]
@@ -69,7 +69,7 @@ class Before:
 
 
 @contextmanager
-def draft(settings: Settings, table: Table, files: list[str], before: Before | None = None) -> Iterator[Draft]:
+def draft(settings: Settings, table: Table, files: list[str], before: PreviousCsv | None = None) -> Iterator[Draft]:
     """Writes the table's data files as one CSV beside its place; what was not published is gone afterwards.
 
     Header, the columns that do not start with `_`, ordered by key; comma, LF, NULL empty and empty text `""`,
@@ -92,15 +92,15 @@ def draft(settings: Settings, table: Table, files: list[str], before: Before | N
 def parquet_draft(settings: Settings, table: Table, files: list[str]) -> Iterator[Draft]:
     """The same as one Parquet file: all columns but those that start with `_`, in key order. Raises StorageFault."""
     final = folders.csv_path(settings, table).with_suffix(".parquet")
-    what, names = f"export {final}", ", ".join(map(quoted, exported(table)))
+    what, names = f"export {final}", ", ".join(map(identifier, exported(table)))
     _make_room(final)
     with _half(final) as temporary, folders.scratch(settings.gold_path, "export") as scratch:
         with engine(what, scratch) as connection:
             rows = relation(files, schema.types_of(table, {}))
-            keys = ", ".join(map(quoted, table.keys))
+            keys = ", ".join(map(identifier, table.keys))
             save(connection, f"(SELECT {names} FROM {rows} ORDER BY {keys})", temporary)
             written = relation([str(temporary)], {name: table[name].type for name in exported(table)})
-            sums = "".join(f", coalesce(sum({quoted(one.name)}), 0)" for one in table.summed)
+            sums = "".join(f", coalesce(sum({identifier(one.name)}), 0)" for one in table.summed)
             found, *totals = connection.execute(f"SELECT count(*){sums} FROM {written}").fetchone() or (0,)
         with folders.storage(what):
             temporary.chmod(0o640)
@@ -109,7 +109,7 @@ def parquet_draft(settings: Settings, table: Table, files: list[str]) -> Iterato
 
 
 @dataclass
-class Whole:
+class GrowingCsv:
     """A CSV that grows: its file, the hash of its bytes, and what reading them back gave."""
 
     file: Path
@@ -147,17 +147,17 @@ def _half(final: Path) -> Iterator[Path]:
         Path(name).unlink(missing_ok=True)
 
 
-def _begun(table: Table, target: Path) -> Whole:
+def _begun(table: Table, target: Path) -> GrowingCsv:
     """A CSV that has its header."""
     names = io.StringIO()
     csv.writer(names, lineterminator="\n").writerow(exported(table))
     head = names.getvalue().encode()
     with folders.storage(f"export {target}"):
         target.write_bytes(head)
-    return Whole(target, hashlib.sha256(head), 0, {})
+    return GrowingCsv(target, hashlib.sha256(head), 0, {})
 
 
-def _continued(table: Table, files: list[str], before: Before, final: Path, target: Path) -> Whole | None:
+def _continued(table: Table, files: list[str], before: PreviousCsv, final: Path, target: Path) -> GrowingCsv | None:
     """A copy of the CSV of `before`; None where that is not there, or not all other rows come after it."""
     new = [file for file in files if file not in before.files]
     spans = [_span(table, file) for file in (*before.files, *new)]
@@ -168,12 +168,12 @@ def _continued(table: Table, files: list[str], before: Before, final: Path, targ
         return None
     with folders.storage(f"export {target}"):
         target.write_bytes(b"")
-    whole = Whole(target, hashlib.sha256(), 0, {}, before.files)
+    whole = GrowingCsv(target, hashlib.sha256(), 0, {}, before.files)
     whole.append(final, before.rows, before.totals)
     return whole if whole.hashed.hexdigest() == before.sha256 else None
 
 
-def _write(table: Table, files: list[str], whole: Whole, final: Path, scratch: Path) -> Whole:
+def _write(table: Table, files: list[str], whole: GrowingCsv, final: Path, scratch: Path) -> GrowingCsv:
     """Writes segments side by side, each one's keys after those of the one before, and puts them together."""
     segments = _segments(table, files)
     at_once = max(1, min(WRITERS, len(segments)))
@@ -233,7 +233,7 @@ def _span(table: Table, file: str) -> tuple[Any, Any] | None:
 
 def _copy(table: Table, files: list[str], target: Path, connection: Engine) -> None:
     """Writes the records of some files, in order; those of a file that is so already are not sorted."""
-    shown, keys = (", ".join(map(quoted, some)) for some in (exported(table), table.keys))
+    shown, keys = (", ".join(map(identifier, some)) for some in (exported(table), table.keys))
     dialect = "FORMAT csv, HEADER false, DELIMITER ',', QUOTE '\"', ESCAPE '\"', NULLSTR '', NEW_LINE '\\n'"
     dialect += ", USE_TMP_FILE false"  # its own would be open to all
     back = f"SELECT ({keys}) <= lag(({keys})) OVER () AS back FROM read_parquet($files)"
@@ -255,7 +255,7 @@ def read_back(table: Table, file: Path) -> tuple[int, dict[str, Decimal]]:
     """Records of a CSV without a header and the sums of its amounts, as a reader of the file finds them."""
     names = exported(table)
     summed = [column for column in table.summed if column.name in names]
-    sums = "".join(f", coalesce(sum({quoted(column.name)}::{column.type}), 0)" for column in summed)
+    sums = "".join(f", coalesce(sum({identifier(column.name)}::{column.type}), 0)" for column in summed)
     with engine(f"export {file.parent}: reading {table.name} back") as connection:
         rows, *totals = connection.execute(
             f"SELECT count(*){sums} FROM {records_of(table, file, header=False)}"

@@ -13,7 +13,7 @@ from pipelines.lake.run_log import complete_run
 from pipelines.lake.runs import TableRun
 
 if TYPE_CHECKING:
-    from pipelines.export.csv import Before, Draft
+    from pipelines.export.csv import Draft, PreviousCsv
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def drafted(
     done: TableRun,
     files: list[str],
     report: Report,
-    before: "Before | None" = None,
+    before: "PreviousCsv | None" = None,
 ) -> "Iterator[Draft]":
     """The CSV of a table's files, proved to have each of the rows that `done` has; `before` is the last run's."""
     from pipelines.export.csv import draft
@@ -49,7 +49,7 @@ def export(settings: Settings, tables: Iterable[Table], report: Report, as_parqu
 
     for table in tables:
         run = complete_run(settings, "gold", table.domain)
-        run_log.check("gold", settings.gold_path, run)
+        run_log.check_tables("gold", settings.gold_path, run)
         done = run.table(table.name)
         files = delta.file_paths(folders.table_path(settings.gold_path, table), done.version)
         drafting = (parquet_draft if as_parquet else draft)(settings, table, files)

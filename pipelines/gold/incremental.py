@@ -9,32 +9,32 @@ from typing import TYPE_CHECKING
 from conf.contract import Table
 from conf.settings import Settings
 from pipelines.core.catalogue import Entry
-from pipelines.core.sql import quoted
+from pipelines.core.sql import identifier
 from pipelines.gold import proof
 from pipelines.lake import folders
-from pipelines.lake.changes import SHARE, Place, changed_keys, pointing_at, spliced, unlike
+from pipelines.lake.changes import SHARE, Target, changed_keys, differing_keys, rows_referring_to, splice
 from pipelines.lake.engine import Engine, count, engine, listed, relation, save, within
-from pipelines.lake.runs import Link
-from pipelines.lake.staging import Built, unchanged
-from pipelines.lake.versions import Content, stored
+from pipelines.lake.runs import Upstream
+from pipelines.lake.staging import StagedTable, unchanged_table
+from pipelines.lake.versions import TableVersion, table_version
 from pipelines.spark.frames import read_files, write_parquet
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-def follow(
-    settings: Settings, started: "Callable[[], SparkSession]", link: Link, entry: Entry, folder: Path
-) -> Built | None:
+def apply_changes(
+    settings: Settings, started: "Callable[[], SparkSession]", link: Upstream, entry: Entry, folder: Path
+) -> StagedTable | None:
     """A table with what changed in its inputs since the run before; None where much did, or any other table than those
     that its rows refer to. Raises QualityFault where a join lost or multiplied a row, or a cent."""
     table, previous = entry.table, link.call.previous
     assert previous is not None and link.origin is not None
     was, path = previous.table(table.name), folders.table_path(settings.gold_path, table)
-    old = {one.module: stored(settings.silver_path, link.origin, one) for one in table.inputs}
-    new = {one.module: stored(settings.silver_path, link.upstream, one) for one in table.inputs}
+    old = {one.module: table_version(settings.silver_path, link.origin, one) for one in table.inputs}
+    new = {one.module: table_version(settings.silver_path, link.upstream, one) for one in table.inputs}
     if all(old[module].files == new[module].files for module in new):
-        return unchanged(was, table, path)
+        return unchanged_table(was, table, path)
     origin = table.one_row_per
     if origin is None or not reaches_all(table, origin):
         return None
@@ -43,22 +43,24 @@ def follow(
         if some > SHARE * max(was.rows_out, 1):
             return None
         if not some:
-            return proof.like(settings, unchanged(was, table, path), link, origin)
+            return proof.like(settings, unchanged_table(was, table, path), link, origin)
         files = _inputs(db, table, origin, new, folder)
         spark = started()
         frames = {module: read_files(spark, [str(file)], new[module].types) for module, file in files.items()}
         made = write_parquet(proof.transformed(entry, frames), folder / "made")
-        content = stored(settings.gold_path, previous, table)
+        content = table_version(settings.gold_path, previous, table)
         rows = relation([str(file) for file in made], content.types)
-        named = ", ".join(f"{quoted(key)} AS {quoted(own)}" for key, own in zip(origin.keys, table.keys, strict=True))
+        named = ", ".join(
+            f"{identifier(key)} AS {identifier(own)}" for key, own in zip(origin.keys, table.keys, strict=True)
+        )
         keys = f"(SELECT {named} FROM {_name(origin)})"
         differ = "differs"
-        sql = unlike(within(content.sql, table.keys, keys), rows, content, content)
+        sql = differing_keys(within(content.sql, table.keys, keys), rows, content, content)
         db.execute(f"CREATE TEMP TABLE {differ} AS SELECT * FROM {sql}")
         if not count(db, differ):
-            return proof.like(settings, unchanged(was, table, path), link, origin)
-        place = Place(table, path, link.call.run.run)
-        built = spliced(db, content, was, place, differ, within(rows, table.keys, differ))
+            return proof.like(settings, unchanged_table(was, table, path), link, origin)
+        place = Target(table, path, link.call.run.run)
+        built = splice(db, content, was, place, differ, within(rows, table.keys, differ))
         return proof.like(settings, built, link, origin)
 
 
@@ -89,15 +91,15 @@ def parents_first(table: Table) -> list[Table]:
 
 
 def _name(table: Table) -> str:
-    return quoted(f"affected {table.name}")
+    return identifier(f"affected {table.name}")
 
 
-def _affected(db: Engine, table: Table, old: dict[str, Content], new: dict[str, Content]) -> int:
+def _affected(db: Engine, table: Table, old: dict[str, TableVersion], new: dict[str, TableVersion]) -> int:
     """Makes a table of the keys of each input whose row changed, or refers to one that did. How many of the last."""
     for one in parents_first(table):
         parts = [f"SELECT * FROM {changed_keys(old[one.module], new[one.module])}"]
         parts += [
-            f"SELECT {listed(one.keys)} FROM {pointing_at(new[one.module].sql, column, _name(reference.table))}"
+            f"SELECT {listed(one.keys)} FROM {rows_referring_to(new[one.module].sql, column, _name(reference.table))}"
             for column, reference in one.references
             if reference.table in table.inputs
         ]
@@ -106,7 +108,7 @@ def _affected(db: Engine, table: Table, old: dict[str, Content], new: dict[str, 
     return count(db, _name(table.one_row_per))
 
 
-def _inputs(db: Engine, table: Table, origin: Table, new: dict[str, Content], folder: Path) -> dict[str, Path]:
+def _inputs(db: Engine, table: Table, origin: Table, new: dict[str, TableVersion], folder: Path) -> dict[str, Path]:
     """The affected rows of the origin and, of the other inputs, those that they refer to; a file each."""
     wanted: dict[str, list[str]] = {origin.module: [f"SELECT * FROM {_name(origin)}"]}
     files: dict[str, Path] = {}
@@ -117,6 +119,6 @@ def _inputs(db: Engine, table: Table, origin: Table, new: dict[str, Content], fo
         rows = relation([str(files[one.module])], content.types)
         for column, reference in one.references:
             pairs = zip(column.pointing, reference.table.keys, strict=True)
-            named = ", ".join(f"{quoted(name)} AS {quoted(key)}" for name, key in pairs)
+            named = ", ".join(f"{identifier(name)} AS {identifier(key)}" for name, key in pairs)
             wanted.setdefault(reference.table.module, []).append(f"SELECT {named} FROM {rows}")
     return {one.module: files[one.module] for one in table.inputs}

@@ -14,13 +14,13 @@ from conf.settings import Settings
 from pipelines.core.catalogue import Entry
 from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault
-from pipelines.core.sql import quoted
+from pipelines.core.sql import identifier
 from pipelines.gold.proof import like, transformed
 from pipelines.lake import folders, full_build, schema
 from pipelines.lake.engine import Engine, engine
-from pipelines.lake.runs import Link, TableRun
-from pipelines.lake.staging import Built, prove
-from pipelines.lake.versions import stored
+from pipelines.lake.runs import TableRun, Upstream
+from pipelines.lake.staging import StagedTable, verify
+from pipelines.lake.versions import table_version
 from pipelines.spark.frames import read, write_files
 
 if TYPE_CHECKING:
@@ -37,29 +37,29 @@ NO_HINTS = "spark.sql.optimizer.disableHints"
 def build(
     settings: Settings,
     started: "Callable[[], SparkSession]",
-    link: Link,
+    link: Upstream,
     entries: tuple[Entry, ...],
     report: Report,
-) -> Iterator[Built]:
+) -> Iterator[StagedTable]:
     """Builds the tables. Raises QualityFault where a join lost or multiplied a row, or a cent."""
-    from pipelines.gold.incremental import follow
+    from pipelines.gold.incremental import apply_changes
 
     for entry in entries:
         began, table = time.monotonic(), entry.table
         report.progress("gold", table.name, 0)
-        why = full_build.derived(settings, link.call, link.origin, table.name)
+        why = full_build.reason_for_full_derived(settings, link.call, link.origin, table.name)
         built = None
         with folders.scratch(settings.gold_path, "run") as folder:
             if not why:
-                built = follow(settings, started, link, entry, folder)
+                built = apply_changes(settings, started, link, entry, folder)
         built = built or _whole(settings, started(), link, entry, why or full_build.MUCH)
         yield replace(built, done=replace(built.done, seconds=time.monotonic() - began))
 
 
-def _whole(settings: Settings, spark: "SparkSession", link: Link, entry: Entry, why: str) -> Built:
+def _whole(settings: Settings, spark: "SparkSession", link: Upstream, entry: Entry, why: str) -> StagedTable:
     """All rows of a table, whatever its last version has."""
     table, upstream = entry.table, link.upstream
-    inputs = {one.module: read(spark, stored(settings.silver_path, upstream, one)) for one in table.inputs}
+    inputs = {one.module: read(spark, table_version(settings.silver_path, upstream, one)) for one in table.inputs}
     observed = Observation(table.name)
     path = folders.table_path(settings.gold_path, table)
     with _hints(spark, _fits(settings, link, [one for one in table.inputs if one != table.one_row_per])):
@@ -67,8 +67,8 @@ def _whole(settings: Settings, spark: "SparkSession", link: Link, entry: Entry, 
         files = write_files(rows, path, link.call.run.run)
     count = observed.get["rows"]
     done = TableRun(table.name, 0, count, count, full_at=link.call.run.started, how=f"whole: {why}")
-    built = Built(done, table, path, schema.schema_of(table, {}), files)
-    built = prove(built, schema.types_of(table, {}), table.keys, count, {})
+    built = StagedTable(done, table, path, schema.schema_of(table, {}), files)
+    built = verify(built, schema.types_of(table, {}), table.keys, count, {})
     if table.one_row_per:
         return like(settings, built, link, table.one_row_per)
     try:
@@ -79,7 +79,7 @@ def _whole(settings: Settings, spark: "SparkSession", link: Link, entry: Entry, 
     return built
 
 
-def _add_up(settings: Settings, built: Built, link: Link) -> None:
+def _add_up(settings: Settings, built: StagedTable, link: Upstream) -> None:
     """Raises QualityFault where a key comes twice, or a column's sum is not the total that its contract promises."""
     table, content = built.table, built.content
 
@@ -88,15 +88,15 @@ def _add_up(settings: Settings, built: Built, link: Link) -> None:
         return found[0] if found else None
 
     with engine(f"gold.{table.name}") as duck:
-        keys = ", ".join(map(quoted, table.keys))
+        keys = ", ".join(map(identifier, table.keys))
         if not asked(duck, f"count(*) = count(DISTINCT ({keys}))", content.sql):
             raise QualityFault(f"gold.{table.name}: a key ({', '.join(table.keys)}) comes twice; gold stays as it was")
         for column in (column for column in table.columns if column.total):
             assert column.total is not None
             one, name = column.total.table, column.total.column
-            rows = stored(settings.silver_path, link.upstream, one).sql
-            total = asked(duck, f"coalesce(sum({quoted(name)}), 0)" if name else "count(*)", rows)
-            if asked(duck, f"coalesce(sum({quoted(column.name)}), 0)", content.sql) != total:
+            rows = table_version(settings.silver_path, link.upstream, one).sql
+            total = asked(duck, f"coalesce(sum({identifier(name)}), 0)" if name else "count(*)", rows)
+            if asked(duck, f"coalesce(sum({identifier(column.name)}), 0)", content.sql) != total:
                 what = f"the sum of {name}" if name else "the rows"
                 raise QualityFault(
                     f"gold.{table.name}: {column.name} does not add up to {what} of silver.{one.name}; a join lost or "
@@ -104,13 +104,13 @@ def _add_up(settings: Settings, built: Built, link: Link) -> None:
                 )
 
 
-def _fits(settings: Settings, link: Link, small: list[Table]) -> bool:
+def _fits(settings: Settings, link: Upstream, small: list[Table]) -> bool:
     """Whether tables, joined with each other, can be broadcast: a row of Spark's is eight bytes a column and texts."""
     size = 0
     for table in small:
-        content = stored(settings.silver_path, link.upstream, table)
+        content = table_version(settings.silver_path, link.upstream, table)
         texts = [
-            f"coalesce(sum(strlen({quoted(name)})), 0)" for name, kind in content.types.items() if kind == "string"
+            f"coalesce(sum(strlen({identifier(name)})), 0)" for name, kind in content.types.items() if kind == "string"
         ]
         with engine(f"silver.{table.name}") as duck:
             found = duck.execute(f"SELECT {' + '.join(['0', *texts])} FROM {content.sql}").fetchone() or (0,)

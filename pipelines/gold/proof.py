@@ -10,12 +10,12 @@ from pipelines.core.catalogue import Entry
 from pipelines.core.errors import QualityFault
 from pipelines.lake.checksums import evidence
 from pipelines.lake.engine import HASHING
-from pipelines.lake.runs import Link
-from pipelines.lake.staging import Built
-from pipelines.lake.versions import stored
+from pipelines.lake.runs import Upstream
+from pipelines.lake.staging import StagedTable
+from pipelines.lake.versions import table_version
 
 
-def like(settings: Settings, built: Built, link: Link, origin: Table) -> Built:
+def like(settings: Settings, built: StagedTable, link: Upstream, origin: Table) -> StagedTable:
     """`built`, if it has each row of `origin` once: as many, the same keys by their checksum, the same sums. Raises
     QualityFault otherwise."""
     table, upstream = built.table, link.upstream.table(origin.name)
@@ -43,11 +43,11 @@ def like(settings: Settings, built: Built, link: Link, origin: Table) -> Built:
         raise
 
 
-def _checksums_of_keys(settings: Settings, link: Link, origin: Table) -> list[str]:
+def _checksums_of_keys(settings: Settings, link: Upstream, origin: Table) -> list[str]:
     """The checksums of an input's keys, as its run recorded them; made anew where another engine made those."""
     columns = link.upstream.table(origin.name).columns
     if link.upstream.hashing != HASHING:
-        content = stored(settings.silver_path, link.upstream, origin)
+        content = table_version(settings.silver_path, link.upstream, origin)
         some = {name: content.types[name] for name in origin.keys}
         _, columns = evidence(f"silver.{origin.name}", content.sql, some, origin.keys)
     known = {column.name: column.checksum for column in columns}

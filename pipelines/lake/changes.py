@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 
 from conf.contract import Column, Table
 from pipelines.core.errors import QualityFault
-from pipelines.core.sql import quoted
+from pipelines.core.sql import identifier
 from pipelines.lake import delta
-from pipelines.lake.checksums import Columns, measured, moved
+from pipelines.lake.checksums import Columns, adjusted, measured
 from pipelines.lake.engine import Engine, exact, listed, named_files, relation, save, within, without
 from pipelines.lake.runs import TableRun
-from pipelines.lake.staging import Built
-from pipelines.lake.versions import Content
+from pipelines.lake.staging import StagedTable
+from pipelines.lake.versions import TableVersion
 
 TECHNICAL = ("_batch",)
 
@@ -27,25 +27,25 @@ SMALL, MANY = 16 * 2**20, 8
 SHARE = 0.25  # of a table's rows; where more are affected, all are built again
 
 
-def pointing_at(rows: str, column: Column, keys: str) -> str:
+def rows_referring_to(rows: str, column: Column, keys: str) -> str:
     """SQL of the rows whose reference is among `keys`, a relation of keys of the table that `column` points at."""
     assert column.reference is not None
     pairs = zip(column.reference.table.keys, column.pointing, strict=True)
-    named = ", ".join(f"{quoted(key)} AS {quoted(name)}" for key, name in pairs)
+    named = ", ".join(f"{identifier(key)} AS {identifier(name)}" for key, name in pairs)
     return within(rows, column.pointing, f"(SELECT {named} FROM {keys})")
 
 
-def changed_keys(old: Content, new: Content) -> str:
+def changed_keys(old: TableVersion, new: TableVersion) -> str:
     """SQL of the keys that only one of two versions has, or that have other values. A key comes once in each."""
     gone, came = set(old.files) - set(new.files), set(new.files) - set(old.files)
     if old.base is None and new.base is None:
-        return unlike(old.only(gone).sql, new.only(came).sql, old, new)
+        return differing_keys(old.only(gone).sql, new.only(came).sql, old, new)
     if not gone:  # batches were appended
         return f"(SELECT DISTINCT {listed(new.keys)} FROM {new.only(came).raw})"
-    return unlike(old.sql, new.sql, old, new)
+    return differing_keys(old.sql, new.sql, old, new)
 
 
-def unlike(one: str, other: str, old: Content, new: Content) -> str:
+def differing_keys(one: str, other: str, old: TableVersion, new: TableVersion) -> str:
     """SQL of the keys of which two relations have other rows; `old` and `new` say which columns these have."""
     keys = old.keys
     values = {name: kind for name, kind in new.types.items() if name not in (*keys, *TECHNICAL)}
@@ -63,7 +63,7 @@ def unlike(one: str, other: str, old: Content, new: Content) -> str:
 
 
 @dataclass(frozen=True)
-class Place:
+class Target:
     """Where new files of a table go, and the run that makes them."""
 
     table: Table
@@ -75,7 +75,7 @@ class Place:
         return delta.part_name(self.run)
 
 
-def write(db: Engine, rows: str, place: Place) -> list[str]:
+def write(db: Engine, rows: str, place: Target) -> list[str]:
     """Writes the rows of a relation as one file, none where there are none. Its name."""
     name = place.new()
     try:
@@ -89,7 +89,7 @@ def write(db: Engine, rows: str, place: Place) -> list[str]:
     return []
 
 
-def spliced(db: Engine, old: Content, done: TableRun, place: Place, keys: str, rows: str) -> Built:
+def splice(db: Engine, old: TableVersion, done: TableRun, place: Target, keys: str, rows: str) -> StagedTable:
     """A version in which the rows of `keys` (a table of `db`) are those of the relation `rows`, all others as in `old`.
 
     Only files that hold one of the keys are written again, and small ones where there are many. Raises QualityFault
@@ -121,15 +121,15 @@ def spliced(db: Engine, old: Content, done: TableRun, place: Place, keys: str, r
 
 def _proved(
     db: Engine,
-    old: Content,
+    old: TableVersion,
     done: TableRun,
-    place: Place,
+    place: Target,
     keys: str,
     rows: str,
     touched: set[str],
     written: list[str],
     kept: tuple[str, ...],
-) -> Built:
+) -> StagedTable:
     """What was written, if it has what the files it replaces had, less the rows of the keys, and the new rows."""
     types, own = old.types, old.keys
 
@@ -138,9 +138,9 @@ def _proved(
 
     before, now = of(old.only(touched).sql), of(relation([str(place.path / name) for name in written], types))
     gone, came = of(within(old.only(touched).sql, own, keys)), of(rows)
-    if now != (before[0] - gone[0] + came[0], moved(before[1], gone[1], came[1])):
+    if now != (before[0] - gone[0] + came[0], adjusted(before[1], gone[1], came[1])):
         raise QualityFault(f"{place.table.layer}.{done.name}: a row was lost or doubled on the way; run it again")
     total = done.rows_out - gone[0] + came[0]
     how = f"{came[0]:,} written, {gone[0]:,} replaced"
-    done = replace(done, rows_in=total, rows_out=total, columns=moved(done.columns, gone[1], came[1]), how=how)
-    return Built(done, place.table, place.path, None, written, (), kept)
+    done = replace(done, rows_in=total, rows_out=total, columns=adjusted(done.columns, gone[1], came[1]), how=how)
+    return StagedTable(done, place.table, place.path, None, written, (), kept)

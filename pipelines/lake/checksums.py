@@ -6,7 +6,7 @@ from decimal import Decimal, localcontext
 from pathlib import Path
 
 from conf.contract import is_summed
-from pipelines.core.sql import quoted
+from pipelines.core.sql import identifier
 from pipelines.lake.engine import Engine, engine, exact
 
 
@@ -34,7 +34,7 @@ def evidence(what: str, rows: str, columns: Mapping[str, str], keys: tuple[str, 
 
 def measured(connection: Engine, rows: str, columns: Mapping[str, str], keys: tuple[str, ...]) -> tuple[int, Columns]:
     """The same, of a relation that `connection` knows."""
-    items, named = ["count(*)"], ", ".join(map(quoted, keys))
+    items, named = ["count(*)"], ", ".join(map(identifier, keys))
     for name, kind in columns.items():
         items.append(f"coalesce(sum(hash({named}, {exact(name, kind)})::hugeint), 0)::varchar")
         items.append(f"coalesce(sum({exact(name, kind)}), 0)::varchar" if is_summed(kind) else "NULL")
@@ -76,7 +76,7 @@ def differences(
     """In which rows two relations (SQL) differ, with all their copies; `columns` is name to Spark SQL type."""
     values = {name: exact(name, kind) for name, kind in columns.items()}
     listed = ", ".join(f"{value} AS c{index}" for index, value in enumerate(values.values()))
-    key = f"struct_pack({', '.join(f'k{index} := {quoted(name)}' for index, name in enumerate(keys))})"
+    key = f"struct_pack({', '.join(f'k{index} := {identifier(name)}' for index, name in enumerate(keys))})"
     hashed = f"hash({', '.join(f'c{index}' for index in range(len(values)))})"
     changed = ", ".join(f"count(*) FILTER (WHERE e.c{at} IS DISTINCT FROM a.c{at})" for at in range(len(values)))
     # Rows of one key are told apart by their number among those that differ.
@@ -114,7 +114,7 @@ def _shown(key: dict[str, object]) -> str:
     return ", ".join(map(str, key.values()))
 
 
-def moved(columns: Columns, gone: Columns, came: Columns) -> Columns:
+def adjusted(columns: Columns, gone: Columns, came: Columns) -> Columns:
     """Checksums and sums of a table after some rows went and others came."""
 
     def after(was: str, less: str, more: str) -> str:

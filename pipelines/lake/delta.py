@@ -81,21 +81,21 @@ def make_folder(path: Path) -> None:
 
 def actions(path: Path, at: int) -> list[tuple[Path, int]]:
     """The data files of a version and their bytes, as its log has them."""
-    return [(path / name, size) for name, size in content(path, at)[1]]
+    return [(path / name, size) for name, size in version_content(path, at)[1]]
 
 
-def content(path: Path, at: int) -> tuple[str, tuple[tuple[str, int], ...]]:
+def version_content(path: Path, at: int) -> tuple[str, tuple[tuple[str, int], ...]]:
     """The name of a version's table, as its log has it, and its data files with their bytes."""
     with storage(f"table {path}"):
         try:
             commit = (path / LOG / f"{at:020d}.json").stat()
         except FileNotFoundError:  # a checkpoint stands for it
-            return _content.__wrapped__(path, at, (0, 0, 0))
-        return _content(path, at, (commit.st_ino, commit.st_size, commit.st_mtime_ns))
+            return _version_content.__wrapped__(path, at, (0, 0, 0))
+        return _version_content(path, at, (commit.st_ino, commit.st_size, commit.st_mtime_ns))
 
 
 @lru_cache(maxsize=256)
-def _content(path: Path, at: int, _: tuple[int, int, int]) -> tuple[str, tuple[tuple[str, int], ...]]:
+def _version_content(path: Path, at: int, _: tuple[int, int, int]) -> tuple[str, tuple[tuple[str, int], ...]]:
     """The same, remembered while the commit is the same file: a version never changes."""
     table = DeltaTable(path, version=at)
     # Not file_uris(): it percent-encodes the table's folder.
@@ -126,7 +126,7 @@ def commit_files(path: Path, table: Table, schema: pa.Schema, files: list[str]) 
             raise StorageFault(f"table {path}: another table is there, {found or 'one without a name'}; move it away")
         if not files and head is not None and not file_paths(path, head) and DeltaTable(path).schema() == delta_schema:
             return head
-        adds = [AddAction(*_described(path / file, table).values()) for file in files]
+        adds = [AddAction(*_add_action(path / file, table).values()) for file in files]
         create_table_with_add_actions(
             str(path), delta_schema, adds, "overwrite", [], name, table.comment, properties(table)
         )
@@ -156,7 +156,7 @@ def commit_changes(path: Path, table: Table, added: Sequence[str], removed: Sequ
             size = (path / name).stat().st_size
             gone = {"path": name, "deletionTimestamp": now, "extendedFileMetadata": True, "size": size}
             lines.append({"remove": gone | common})
-        lines += [{"add": _described(path / name, table)} for name in added]
+        lines += [{"add": _add_action(path / name, table)} for name in added]
         log = path / LOG
         with scratch(path, "run") as folder:
             half = folder / "commit"
@@ -171,7 +171,7 @@ def commit_changes(path: Path, table: Table, added: Sequence[str], removed: Sequ
         return target
 
 
-def _described(file: Path, table: Table) -> dict[str, Any]:
+def _add_action(file: Path, table: Table) -> dict[str, Any]:
     """A data file as an add action has it."""
     stat = file.stat()
     return {

@@ -10,7 +10,7 @@ import duckdb
 
 from conf.contract import DECIMAL
 from pipelines.core.errors import StorageFault
-from pipelines.core.sql import quoted
+from pipelines.core.sql import identifier
 
 MEMORY = 1000  # megabytes
 
@@ -68,11 +68,11 @@ def duckdb_type(kind: str) -> str:
 def relation(files: Sequence[str], columns: Mapping[str, str], where: str = "true") -> str:
     """SQL that reads columns (name to Spark SQL type) of Parquet files; where there are none, no rows."""
     if not files:
-        named = ", ".join(f"NULL::{duckdb_type(kind)} AS {quoted(name)}" for name, kind in columns.items())
+        named = ", ".join(f"NULL::{duckdb_type(kind)} AS {identifier(name)}" for name, kind in columns.items())
         return f"(SELECT {named} WHERE false)"
     listed = ", ".join(map(text, files))
     named = ", ".join(
-        f"{quoted(name)}::{kind} AS {quoted(name)}" if DECIMAL.fullmatch(kind) else quoted(name)
+        f"{identifier(name)}::{kind} AS {identifier(name)}" if DECIMAL.fullmatch(kind) else identifier(name)
         for name, kind in columns.items()
     )
     return f"(SELECT {named} FROM read_parquet([{listed}]) WHERE {where})"
@@ -81,7 +81,9 @@ def relation(files: Sequence[str], columns: Mapping[str, str], where: str = "tru
 def exact(name: str, kind: str) -> str:
     """SQL of a column so that equal means the same: floats by their bits, decimals as their declared type (some
     writers widen them)."""
-    return quoted(name) + ("::bit" if kind in ("float", "double") else f"::{kind}" if DECIMAL.fullmatch(kind) else "")
+    return identifier(name) + (
+        "::bit" if kind in ("float", "double") else f"::{kind}" if DECIMAL.fullmatch(kind) else ""
+    )
 
 
 def text(value: str) -> str:
@@ -90,7 +92,7 @@ def text(value: str) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-    return ", ".join(map(quoted, names))
+    return ", ".join(map(identifier, names))
 
 
 def count(db: Engine, rows: str) -> int:
@@ -122,4 +124,4 @@ def named_files(files: Sequence[str], types: Mapping[str, str]) -> tuple[str, st
     name = "_file"
     while name in {column.lower() for column in types}:
         name += "_"
-    return f"read_parquet([{', '.join(map(text, files))}], filename = {text(name)})", quoted(name)
+    return f"read_parquet([{', '.join(map(text, files))}], filename = {text(name)})", identifier(name)

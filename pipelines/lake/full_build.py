@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from conf.settings import Settings
 from pipelines.core.identity import software
-from pipelines.lake.runs import Call, Run, TableRun
+from pipelines.lake.runs import Run, RunContext, TableRun
 
 MUCH = "much of it changed"
 
@@ -12,7 +12,7 @@ MUCH = "much of it changed"
 NIGHT = timedelta(hours=12)
 
 
-def whole(settings: Settings, done: TableRun | None, asked: bool, now: datetime) -> str:
+def reason_for_full(settings: Settings, done: TableRun | None, asked: bool, now: datetime) -> str:
     """Why a table is built whole, whatever changed: the first time, asked for, or the last time is long ago (some hours
     early, so that a nightly run is never late). Empty where nothing of it holds."""
     if done is None:
@@ -24,11 +24,11 @@ def whole(settings: Settings, done: TableRun | None, asked: bool, now: datetime)
     return f"LAKEHOUSE_FULL_DAYS={settings.full_days} have passed"
 
 
-def derived(settings: Settings, call: Call, origin: Run | None, name: str) -> str:
+def reason_for_full_derived(settings: Settings, call: RunContext, origin: Run | None, name: str) -> str:
     """Why a table of silver or gold is built whole, whatever changed; `origin` is the run its last version is of."""
     previous = call.previous
     done = next((one for one in previous.tables if one.name == name), None) if previous else None
-    if why := whole(settings, done, name in call.full, call.run.started):
+    if why := reason_for_full(settings, done, name in call.full, call.run.started):
         return why
     if previous and previous.software != software(previous.domain):
         return "this software changed"

@@ -29,7 +29,7 @@ def checked(path: Path, version: int | None, name: str, at: str = "") -> str:
     commits = _checked_log(path)
     if version is not None and version not in commits:
         raise StorageFault(f"table {path}: {_commit(version)} is missing, which {at} wrote")
-    found, named = delta.content(path, commits[-1] if version is None else version)
+    found, named = delta.version_content(path, commits[-1] if version is None else version)
     if found != name:
         raise StorageFault(f"table {path}: {LOG} is of another table, {found or 'one without a name'}, not {name}")
     files = [(path / file, size) for file, size in named]

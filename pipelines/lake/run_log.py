@@ -21,7 +21,7 @@ from pipelines.lake.checksums import ColumnRun
 from pipelines.lake.delta import PROPERTIES, actions, file_paths, full_name, make_folder, version
 from pipelines.lake.folders import storage
 from pipelines.lake.integrity import checked
-from pipelines.lake.runs import RuleRun, Run, TableRun, Taken
+from pipelines.lake.runs import IngestedFile, RuleRun, Run, TableRun
 
 RECORDS = RUNS, QUALITY, FILES = "_runs", "_quality", "_files"
 
@@ -90,7 +90,7 @@ RULE_RUN = pa.schema(
 )
 
 
-TAKEN = pa.schema(
+INGESTED_FILE = pa.schema(
     {
         "run": pa.int64(),
         "domain": pa.string(),
@@ -207,7 +207,7 @@ def read_rules(layer_path: Path, run: Run) -> list[RuleRun]:
     ]
 
 
-def read_files(layer_path: Path, domain: str) -> list[Taken]:
+def read_files(layer_path: Path, domain: str) -> list[IngestedFile]:
     """The files whose rows the last complete run of a domain has, in the order in which they were taken."""
     taken_by: dict[int, frozenset[int]] = {}
     has: frozenset[int] = frozenset()
@@ -216,19 +216,19 @@ def read_files(layer_path: Path, domain: str) -> list[Taken]:
         has = has | {run.run} if run.content_of is None else taken_by.get(run.content_of, has)
         taken_by[run.run] = has
     found = [
-        Taken(**{**row, "extras": tuple(row.get("extras", ()))})
+        IngestedFile(**{**row, "extras": tuple(row.get("extras", ()))})
         for row in _rows(layer_path / FILES, {"domain": domain})
         if row["run"] in has
     ]
     return sorted(found, key=lambda one: (one.run, one.first))
 
 
-def record(layer_path: Path, run: Run, rules: tuple[RuleRun, ...] = (), files: Sequence[Taken] = ()) -> None:
+def record(layer_path: Path, run: Run, rules: tuple[RuleRun, ...] = (), files: Sequence[IngestedFile] = ()) -> None:
     """The commit point: from here on readers see what `run` names. Its rules and files are written before it."""
     rows = [asdict(rule) | {"severity": rule.severity.value} for rule in rules]
     _append_of(layer_path / QUALITY, run, rows, RULE_RUN, "Rules of the runs. One row per run, table and rule.")
     taken = [asdict(file) for file in files]
-    _append_of(layer_path / FILES, run, taken, TAKEN, "Files that runs took. One row per run and file.")
+    _append_of(layer_path / FILES, run, taken, INGESTED_FILE, "Files that runs took. One row per run and file.")
     row = pa.Table.from_pylist([asdict(run)], schema=RUN)
     try:
         _append(layer_path / RUNS, row, "Complete runs. One row per run and domain.")
@@ -269,7 +269,7 @@ def compact(path: Path, many: int) -> None:
         checked(path, None, path.name)
 
 
-def check(layer: str, layer_path: Path, run: Run, mend: str = "") -> None:
+def check_tables(layer: str, layer_path: Path, run: Run, mend: str = "") -> None:
     """Raises StorageFault, naming table, file and mend, where a table is not as `run` left it."""
     at = f"run {run.run}"
     mend = mend or f"restore it from a backup, or delete {layer_path} and run `make {layer}`"
@@ -283,13 +283,13 @@ def check(layer: str, layer_path: Path, run: Run, mend: str = "") -> None:
             raise StorageFault(f"{fault}; {mend}") from fault
 
 
-def bring_back(layer_path: Path, run: Run | None) -> None:
+def roll_back(layer_path: Path, run: Run | None) -> None:
     """Restores each table whose head is not what `run` recorded: a run that did not complete left it so."""
     for table in run.tables if run else ():
-        restore(layer_path / run.domain / table.name, table.version)  # type: ignore[union-attr]
+        restore_version(layer_path / run.domain / table.name, table.version)  # type: ignore[union-attr]
 
 
-def restore(path: Path, target: int) -> int:
+def restore_version(path: Path, target: int) -> int:
     """Makes a version the head again; the version that it has now. Nothing where that was done last."""
     head = version(path)
     if head == target:
@@ -301,7 +301,7 @@ def restore(path: Path, target: int) -> int:
         return version(path) or 0
 
 
-def find(settings: Settings, word: str) -> tuple[str, Run]:
+def find_run(settings: Settings, word: str) -> tuple[str, Run]:
     """The layer and the run that a word like `gold/12` names. Raises UsageFault."""
     layer, _, number = word.partition("/")
     if layer not in LAYERS or not re.fullmatch("[0-9]+", number):

@@ -85,7 +85,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Call:
+class RunContext:
     """What a run of a layer is about: the run that begins, the one before it, the tables that are to be built whole."""
 
     run: Run
@@ -94,11 +94,11 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Link:
+class Upstream:
     """What a run of silver or gold stands on: the run of the layer before that it reads, and the one that the run
     before it has read, None where that is gone."""
 
-    call: Call
+    call: RunContext
     upstream: Run
     origin: Run | None
 
@@ -122,7 +122,7 @@ class RuleRun:
 
 
 @dataclass(frozen=True)
-class Taken:
+class IngestedFile:
     """A file that a run took. `lines`: those behind the header, bad ones too; `first`: the number of the first of them
     among all of the table; `bad`: those that are no rows.
 

@@ -13,14 +13,14 @@ from pipelines.lake import delta
 from pipelines.lake.checksums import evidence
 from pipelines.lake.engine import relation
 from pipelines.lake.integrity import fingerprint
-from pipelines.lake.runs import RuleRun, TableRun, Taken
-from pipelines.lake.versions import Content, folds_at
+from pipelines.lake.runs import IngestedFile, RuleRun, TableRun
+from pipelines.lake.versions import TableVersion, superseded_from
 
 UNCHANGED = "unchanged"
 
 
 @dataclass(frozen=True)
-class Built:
+class StagedTable:
     """New content of a table, which nobody sees until it is committed: files of its own and those that it keeps of the
     version before, None where it keeps nothing. `done` has the version before, or none yet. `taken`: the files that its
     new rows come from, where the source is files."""
@@ -32,7 +32,7 @@ class Built:
     files: list[str]
     rules: tuple[RuleRun, ...] = ()
     kept: tuple[str, ...] | None = None
-    taken: tuple[Taken, ...] = ()
+    taken: tuple[IngestedFile, ...] = ()
 
     @property
     def paths(self) -> list[str]:
@@ -44,9 +44,9 @@ class Built:
         return self.done.how == UNCHANGED
 
     @property
-    def content(self) -> Content:
+    def content(self) -> TableVersion:
         types = {column.name: column.type for column in self.done.columns}
-        return Content(tuple(sorted(self.paths)), types, self.table.keys, folds_at(self.done))
+        return TableVersion(tuple(sorted(self.paths)), types, self.table.keys, superseded_from(self.done))
 
     def commit(self) -> TableRun:
         """Makes the files the table's content; no commit where that is so already."""
@@ -67,34 +67,34 @@ class Built:
             file.unlink(missing_ok=True)
 
 
-def unchanged(done: TableRun, table: Table, path: Path, rules: tuple[RuleRun, ...] = ()) -> Built:
+def unchanged_table(done: TableRun, table: Table, path: Path, rules: tuple[RuleRun, ...] = ()) -> StagedTable:
     """The content of a table's last version, once more."""
     kept = tuple(file.name for file, _ in delta.actions(path, done.version))
     done = replace(done, seconds=0.0, how=UNCHANGED)
-    return Built(done, table, path, None, [], rules, kept)
+    return StagedTable(done, table, path, None, [], rules, kept)
 
 
-def prove(
-    built: Built, types: Mapping[str, str], keys: tuple[str, ...], rows: int, totals: Mapping[str, Decimal | None]
-) -> Built:
+def verify(
+    built: StagedTable, types: Mapping[str, str], keys: tuple[str, ...], rows: int, totals: Mapping[str, Decimal | None]
+) -> StagedTable:
     """`built` with what DuckDB finds in its files. Raises QualityFault unless that is `rows`, and each of `totals`
     (null stands for none), to the cent."""
     name = f"{built.table.layer}.{built.done.name}"
     try:
-        return _proved(built, name, types, keys, rows, totals)
+        return _verified(built, name, types, keys, rows, totals)
     except BaseException:
         built.discard()
         raise
 
 
-def _proved(
-    built: Built,
+def _verified(
+    built: StagedTable,
     name: str,
     types: Mapping[str, str],
     keys: tuple[str, ...],
     rows: int,
     totals: Mapping[str, Decimal | None],
-) -> Built:
+) -> StagedTable:
     found, columns = evidence(name, relation(built.paths, types), types, keys)
     done = replace(built.done, columns=columns)
     wrong = [column for column, total in totals.items() if done.totals[column] != (total or 0)]

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from conf.contract import Table
 from pipelines.core.names import DELETED
-from pipelines.core.sql import quoted
+from pipelines.core.sql import identifier
 from pipelines.lake import delta
 from pipelines.lake.engine import relation
 from pipelines.lake.runs import Run, TableRun
 
 
 @dataclass(frozen=True)
-class Content:
+class TableVersion:
     """The data files of a version, the columns that count (name to Spark SQL type) and the key. `base`: rows of younger
     batches stand in the place of older ones; None where no row does."""
 
@@ -34,28 +34,32 @@ class Content:
     def sql(self) -> str:
         """SQL of the rows that count."""
         return (
-            self.raw if self.base is None else f"({folded(self.raw, tuple(self.types), self.keys, self.base, quoted)})"
+            self.raw
+            if self.base is None
+            else f"({latest_rows(self.raw, tuple(self.types), self.keys, self.base, identifier)})"
         )
 
-    def only(self, files: set[str]) -> "Content":
+    def only(self, files: set[str]) -> "TableVersion":
         """The rows of some of the files, where no batch stands in the place of another."""
         return replace(self, files=tuple(sorted(files)))
 
 
-def stored(layer_path: Path, run: Run, table: Table, name: str = "") -> Content:
+def table_version(layer_path: Path, run: Run, table: Table, name: str = "") -> TableVersion:
     """A table, or what lies beside it under `name`, as a run left it."""
     done = run.table(name or table.name)
     path = layer_path / run.domain / done.name
     types = {column.name: column.type for column in done.columns}
-    return Content(tuple(sorted(delta.file_paths(path, done.version))), types, table.keys, folds_at(done))
+    return TableVersion(tuple(sorted(delta.file_paths(path, done.version))), types, table.keys, superseded_from(done))
 
 
-def folds_at(done: TableRun) -> int | None:
+def superseded_from(done: TableRun) -> int | None:
     """The run whose rows later batches replace; None where there is no later batch."""
     return done.base if done.batches else None
 
 
-def folded(raw: str, columns: tuple[str, ...], keys: tuple[str, ...], base: int, quote: Callable[[str], str]) -> str:
+def latest_rows(
+    raw: str, columns: tuple[str, ...], keys: tuple[str, ...], base: int, quote: Callable[[str], str]
+) -> str:
     """SQL of the rows that count: those of the last batch of their key, deleted ones left out.
 
     `raw` is SQL that may stand after FROM. The batches after `base` are few rows: they are sent to the others.

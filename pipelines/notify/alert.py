@@ -17,7 +17,7 @@ from pipelines.core.names import LAYERS
 from pipelines.lake import run_log
 from pipelines.lake.runs import RuleRun
 from pipelines.notify.outcome import Outcome
-from pipelines.sources.domains import in_use, named
+from pipelines.sources.domains import in_use, parse_domains
 
 PATIENCE, LIMIT = 4, 9  # seconds: of one try's waits, of all that telling may take
 
@@ -44,7 +44,7 @@ def alert(settings: Settings, outcome: Outcome) -> None:
     late: dict[str, str | None] = {}
     warnings: list[str] = []
     with suppress(Exception):  # a lake that cannot be read is what is told
-        domains = [] if outcome.is_of_settings else [*(named(outcome.domain) or in_use(settings))]
+        domains = [] if outcome.is_of_settings else [*(parse_domains(outcome.domain) or in_use(settings))]
         warnings = [line for domain in domains for line in _risen(settings, domain, outcome)]
         late = _late(settings, domains, outcome)
     if outcome.code or warnings:

@@ -9,7 +9,7 @@ from pipelines.notify.outcome import Outcome
 UNATTENDED = {"bronze", "silver", "gold", "stream", "maintain", "reconcile"}
 
 
-def tell(settings: Settings, outcome: Outcome) -> list[str]:
+def notify(settings: Settings, outcome: Outcome) -> list[str]:
     """Writes the metrics and sends the alert, where the settings ask for them and nobody waits for the call to end.
     Returns what could not be told; a run is what it is without it."""
     tasks: list[Callable[[Settings, Outcome], None]] = []

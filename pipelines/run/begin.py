@@ -11,7 +11,7 @@ from pipelines.lake import run_log
 from pipelines.lake.runs import Run
 
 
-def check(settings: Settings, domain: str, layers: Sequence[str] = LAYERS) -> None:
+def check_layers(settings: Settings, domain: str, layers: Sequence[str] = LAYERS) -> None:
     """Raises StorageFault where a table, or the record of a run, is not as the last complete runs left it."""
     for layer in layers:
         path = settings.layer_path(layer)
@@ -22,7 +22,7 @@ def check(settings: Settings, domain: str, layers: Sequence[str] = LAYERS) -> No
             said = f"run {below.upstream_run}, from which {after[0]} was built, is missing"
             raise StorageFault(f"table {path / run_log.RUNS}: {said}; restore it from a backup, or delete {path}")
         if run:
-            run_log.check(layer, path, run)
+            run_log.check_tables(layer, path, run)
 
 
 def origin_of(settings: Settings, layer: str, previous: Run | None) -> Run | None:
@@ -31,7 +31,7 @@ def origin_of(settings: Settings, layer: str, previous: Run | None) -> Run | Non
     run = run_log.upstream_of(settings.layer_path(before), previous)
     try:
         if run:
-            run_log.check(before, settings.layer_path(before), run)
+            run_log.check_tables(before, settings.layer_path(before), run)
         return run
     except StorageFault:
         return None
@@ -47,7 +47,7 @@ def next_run(settings: Settings, layer: str, domain: str, lake_id: str, upstream
     return Run(max(numbers, default=0) + 1, lake_id, domain, upstream, source, "", now, now)
 
 
-def _same_kind(layer: str, path: Path, previous: Run | None, source: str) -> None:
+def refuse_other_source(layer: str, path: Path, previous: Run | None, source: str) -> None:
     """Fake members never replace real ones, nor the reverse. Raises UsageFault naming both sources."""
     if previous and (previous.source == EMBEDDED) != (source == EMBEDDED):
         was, now = (f"the {name} server" if name == EMBEDDED else name for name in (previous.source, source))

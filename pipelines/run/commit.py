@@ -9,49 +9,49 @@ from typing import TYPE_CHECKING
 
 from pipelines.core.console import Report
 from pipelines.core.errors import Fault
-from pipelines.core.signals import held_back
+from pipelines.core.signals import deferred_signals
 from pipelines.lake import run_log
 from pipelines.lake.engine import HASHING
-from pipelines.lake.runs import RuleRun, Run, TableRun, Taken
-from pipelines.lake.staging import Built
+from pipelines.lake.runs import IngestedFile, RuleRun, Run, TableRun
+from pipelines.lake.staging import StagedTable
 from pipelines.run.summary import show_table
 
 if TYPE_CHECKING:
     from pipelines.export.csv import Draft
 
 
-def _collect(layer: str, building: Iterator[Built], report: Report) -> list[Built]:
+def collect(layer: str, building: Iterator[StagedTable], report: Report) -> list[StagedTable]:
     """All of a layer's tables, written and proved; where one fails, no file of the others stays either."""
-    built: list[Built] = []
+    built: list[StagedTable] = []
     try:
         for one in building:
             built.append(one)
             if not one.is_unchanged:
                 show_table(report, layer, one.table.domain, one.done)
     except BaseException:
-        _discard(built)
+        discard(built)
         raise
     if all(one.is_unchanged for one in built):
         report.step(f"{layer}: nothing changed")
     return built
 
 
-def _discard(built: list[Built]) -> None:
+def discard(built: list[StagedTable]) -> None:
     for one in built:
         one.discard()
 
 
-def complete(
+def commit_run(
     path: Path,
     run: Run,
     commits: Iterable[TableRun],
     rules: tuple[RuleRun, ...] = (),
     drafts: "Sequence[Draft]" = (),
-    files: Sequence[Taken] = (),
+    files: Sequence[IngestedFile] = (),
 ) -> Run:
     """Lets `commits` make each table's commit, gives the CSVs their names, and records the run: the commit point. If
     that fails, the old CSVs are back."""
-    with held_back(), ExitStack() as published:
+    with deferred_signals(), ExitStack() as published:
         run = replace(run, tables=tuple(commits))
         for csv in drafts:
             published.enter_context(csv.published())
@@ -61,7 +61,9 @@ def complete(
     return run
 
 
-def _complete(path: Path, run: Run, built: list[Built], report: Report, drafts: "Sequence[Draft]" = ()) -> Run:
+def commit_staged(
+    path: Path, run: Run, built: list[StagedTable], report: Report, drafts: "Sequence[Draft]" = ()
+) -> Run:
     """The commits of what was built; where one fails, what was not committed leaves no file."""
     left = list(built)
 
@@ -73,19 +75,19 @@ def _complete(path: Path, run: Run, built: list[Built], report: Report, drafts: 
     run = replace(run, hashing=HASHING, warnings=report.new_warnings())
     rules, files = tuple(rule for one in built for rule in one.rules), [file for one in built for file in one.taken]
     try:
-        return complete(path, run, commits(), rules, drafts, files)
+        return commit_run(path, run, commits(), rules, drafts, files)
     except BaseException:
-        _discard(left)
+        discard(left)
         raise
 
 
 @contextmanager
-def undone_on_failure(path: Path, domain: str) -> Iterator[None]:
+def rolled_back_on_failure(path: Path, domain: str) -> Iterator[None]:
     """After a failure the tables are as the last complete run left them, which may be the one that was just recorded;
     if that fails, too, the next run does it."""
     try:
         yield
     except BaseException:
-        with held_back(), suppress(Fault):
-            run_log.bring_back(path, run_log.last_run(path, domain))
+        with deferred_signals(), suppress(Fault):
+            run_log.roll_back(path, run_log.last_run(path, domain))
         raise

@@ -15,19 +15,19 @@ from pipelines.export.publish import drafted
 from pipelines.lake import delta, folders, full_build, run_log
 from pipelines.lake.changes import MANY
 from pipelines.lake.run_log import complete_run, no_complete_run
-from pipelines.lake.runs import Call, Link, Run
-from pipelines.lake.staging import Built
-from pipelines.run.begin import _same_kind, check, next_run, origin_of
-from pipelines.run.commit import _collect, _complete, _discard, undone_on_failure
+from pipelines.lake.runs import Run, RunContext, Upstream
+from pipelines.lake.staging import StagedTable
+from pipelines.run.begin import check_layers, next_run, origin_of, refuse_other_source
+from pipelines.run.commit import collect, commit_staged, discard, rolled_back_on_failure
 from pipelines.sources.domains import address, ready
 from pipelines.sources.postgres.embedded import source_server
-from pipelines.sources.postgres.retry import patiently
-from pipelines.spark.lazy import Sessions
+from pipelines.sources.postgres.retry import with_retries
+from pipelines.spark.lazy import LazySession
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from pipelines.export.csv import Before
+    from pipelines.export.csv import PreviousCsv
     from pipelines.sources.postgres.snapshot import Snapshot
 
 
@@ -58,7 +58,7 @@ def run_layers(
         raise no_complete_run(settings, before)  # before any folder is made
     with (
         folders.locked(settings, patient=at_most is not None),
-        Sessions(settings, spark, "silver" in layers, report) as sessions,
+        LazySession(settings, spark, "silver" in layers, report) as sessions,
     ):
         domains = only or ready(settings, order[0], report)
         look_at = [layer for layer, after in zip(LAYERS, (*LAYERS[1:], ""), strict=True) if {layer, after} & layers]
@@ -71,7 +71,7 @@ def run_layers(
 
         for domain in domains:
             try:
-                check(settings, domain, look_at)
+                check_layers(settings, domain, look_at)
                 done += ((layer, build(layer, domain)) for layer in order)
             except Fault as fault:
                 if len(domains) == 1:
@@ -88,74 +88,78 @@ def run_layers(
 def _run_bronze(
     settings: Settings,
     domain: str,
-    sessions: Sessions,
+    sessions: LazySession,
     report: Report,
     full: frozenset[str],
     at_most: int | None,
 ) -> Run:
-    path, source, tables = settings.bronze_path, address(settings, domain), catalogue.of("bronze", domain)
+    path, source, tables = settings.bronze_path, address(settings, domain), catalogue.tables_of("bronze", domain)
     for layer in LAYERS:
-        _same_kind(layer, settings.layer_path(layer), run_log.last_run(settings.layer_path(layer), domain), source)
+        refuse_other_source(
+            layer, settings.layer_path(layer), run_log.last_run(settings.layer_path(layer), domain), source
+        )
     previous = run_log.last_run(path, domain)
     run = next_run(settings, "bronze", domain, previous.lake if previous else uuid.uuid4().hex, None, source)
-    call = Call(run, previous, full)
-    run_log.bring_back(path, previous)
-    with undone_on_failure(path, domain):
+    call = RunContext(run, previous, full)
+    run_log.roll_back(path, previous)
+    with rolled_back_on_failure(path, domain):
         if catalogue.is_of_files(domain):
-            return _complete(path, run, _take(settings, tables, call, sessions, report, at_most), report)
+            return commit_staged(path, run, _take(settings, tables, call, sessions, report, at_most), report)
         if not (settings.postgres or settings.spark.is_local):
             raise UsageFault(
                 f"the embedded server is for this machine only, and {settings.spark.master} reads from others; name a "
                 "PostgreSQL that its workers reach, or take LAKEHOUSE_SPARK__MASTER away"
             )
         with source_server(settings) as server:
-            picture, built = patiently(
+            picture, built = with_retries(
                 lambda: _read(settings, server, tables, call, sessions, report), settings.retry_seconds, report
             )
             order = [table.name for table in tables]
             built.sort(key=lambda one: order.index(one.done.name))
             run = replace(run, snapshot=picture.xid_range, position=picture.before)
-            return _complete(path, run, built, report)
+            return commit_staged(path, run, built, report)
 
 
 def _take(
     settings: Settings,
     tables: tuple[Table, ...],
-    call: Call,
-    sessions: Sessions,
+    call: RunContext,
+    sessions: LazySession,
     report: Report,
     at_most: int | None,
-) -> list[Built]:
+) -> list[StagedTable]:
     """The tables of a domain with the files that came for it."""
     from pipelines.bronze import files as bronze_files
 
-    files = bronze_files.waiting(settings, call.run.domain, tables, report, at_most)
+    files = bronze_files.landing_state(settings, call.run.domain, tables, report, at_most)
     if files.new or call.full:
         sessions.ahead(sum(file.bytes for file in files.new) // ROW_BYTES)
-    return _collect("bronze", bronze_files.read(settings, files, tables, call, report), report)
+    return collect("bronze", bronze_files.read(settings, files, tables, call, report), report)
 
 
 def _read(
     settings: Settings,
     server: Postgres,
     tables: tuple[Table, ...],
-    call: Call,
-    sessions: Sessions,
+    call: RunContext,
+    sessions: LazySession,
     report: Report,
-) -> "tuple[Snapshot, list[Built]]":
+) -> "tuple[Snapshot, list[StagedTable]]":
     """All tables of one snapshot, which held until the last of them was read; else no file of them stays. `ahead` is
     called, with the rows to expect, before a table is read whole for a reason that is silver's, too."""
     from pipelines.bronze import job as bronze_job
     from pipelines.sources.postgres.snapshot import snapshot
 
-    built: list[Built] = []
+    built: list[StagedTable] = []
     try:
         with snapshot(server, settings.schema_name, [table.source_name for table in tables]) as picture:
             before = {done.name: done for done in call.previous.tables} if call.previous else {}
             now = call.run.started
-            if any(full_build.whole(settings, before.get(one.name), one.name in call.full, now) for one in tables):
+            if any(
+                full_build.reason_for_full(settings, before.get(one.name), one.name in call.full, now) for one in tables
+            ):
                 sessions.ahead(_likely_rows(settings, picture, tables), surely=not settings.spark.is_local)
-            built = _collect(
+            built = collect(
                 "bronze", bronze_job.read(settings, server, picture, tables, call, report, sessions.get), report
             )
         return picture, built
@@ -163,7 +167,7 @@ def _read(
         hint = "" if settings.postgres else "; the source is the embedded server, `make seed` fills it"
         raise ContractFault(f"{fault}{hint}") from fault
     except BaseException:
-        _discard(built)
+        discard(built)
         raise
 
 
@@ -179,7 +183,7 @@ def _run_layer(
     settings: Settings,
     layer: str,
     domain: str,
-    sessions: Sessions,
+    sessions: LazySession,
     report: Report,
     full: frozenset[str],
     last: bool,
@@ -188,7 +192,7 @@ def _run_layer(
     path, before = settings.layer_path(layer), LAYERS[LAYERS.index(layer) - 1]
     upstream = complete_run(settings, before, domain)
     previous = run_log.last_run(path, domain)
-    _same_kind(layer, path, previous, upstream.source)
+    refuse_other_source(layer, path, previous, upstream.source)
     run = replace(
         next_run(settings, layer, domain, upstream.lake, upstream.run, upstream.source),
         snapshot=upstream.snapshot,
@@ -201,10 +205,10 @@ def _run_layer(
     from pipelines.spark.frames import storage_faults
 
     job = {"silver": silver_job, "gold": gold_job}[layer]
-    link = Link(Call(run, previous, full), upstream, origin_of(settings, layer, previous))
-    run_log.bring_back(path, previous)
-    with undone_on_failure(path, domain), storage_faults():
-        built = _collect(layer, job.build(settings, sessions.get, link, entries, report), report)
+    link = Upstream(RunContext(run, previous, full), upstream, origin_of(settings, layer, previous))
+    run_log.roll_back(path, previous)
+    with rolled_back_on_failure(path, domain), storage_faults():
+        built = collect(layer, job.build(settings, sessions.get, link, entries, report), report)
         with ExitStack() as stack:
             try:
                 if last:
@@ -219,27 +223,27 @@ def _run_layer(
                 if drafts:
                     stack.enter_context(folders.publishing(settings))
             except BaseException:
-                _discard(built)
+                discard(built)
                 raise
             if previous and not drafts:
                 run = replace(run, csv_sha256=previous.csv_sha256)
                 for one in (one for one in built if one.table.csv):
                     report.step(f"{folders.csv_path(settings, one.table)}: stays, it is the CSV of these rows")
-            return _complete(path, run, built, report, drafts)
+            return commit_staged(path, run, built, report, drafts)
 
 
-def _has_csv(settings: Settings, previous: Run | None, built: Built) -> bool:
+def _has_csv(settings: Settings, previous: Run | None, built: StagedTable) -> bool:
     """Whether a table did not change and its CSV is still the one that was written of it."""
     csv = folders.csv_path(settings, built.table)
     return built.is_unchanged and previous is not None and csv.exists() and folders.sha256(csv) == previous.csv_sha256
 
 
-def _csv_before(settings: Settings, previous: Run | None, built: Built) -> "Before | None":
+def _csv_before(settings: Settings, previous: Run | None, built: StagedTable) -> "PreviousCsv | None":
     """The CSV that the last run left of a table, where it left one."""
-    from pipelines.export.csv import Before
+    from pipelines.export.csv import PreviousCsv
 
     if previous is None or not previous.csv_sha256 or built.kept is None:
         return None
     was = previous.table(built.table.name)
     files = delta.file_paths(folders.table_path(settings.gold_path, built.table), was.version)
-    return Before(frozenset(files), was.rows_out, was.totals, previous.csv_sha256)
+    return PreviousCsv(frozenset(files), was.rows_out, was.totals, previous.csv_sha256)

@@ -11,7 +11,7 @@ from conf.contract import Column, Table
 from conf.settings import Postgres, Settings
 from pipelines.core.console import Report
 from pipelines.core.errors import SourceFault
-from pipelines.core.sql import literal, quoted
+from pipelines.core.sql import identifier, pg_text
 from pipelines.seed import fake
 from pipelines.sources.postgres.connection import connect
 
@@ -29,33 +29,39 @@ def ddl(tables: tuple[Table, ...], schema: str, mark: str) -> list[str]:
     """Statements that create the tables: enums, keys, references, comments; `mark` says that they are ours."""
     statements = []
     for table in tables:
-        name = f"{quoted(schema)}.{quoted(table.source_name)}"
+        name = f"{identifier(schema)}.{identifier(table.source_name)}"
         parts = []
         for column in table.columns:
             kind = sql_type(column)
             if column.labels:
-                kind = f"{quoted(schema)}.{quoted(f'{column.name}_{table.name}')}"
-                statements.append(f"CREATE TYPE {kind} AS ENUM ({', '.join(map(literal, column.labels))})")
+                kind = f"{identifier(schema)}.{identifier(f'{column.name}_{table.name}')}"
+                statements.append(f"CREATE TYPE {kind} AS ENUM ({', '.join(map(pg_text, column.labels))})")
             points = ""
             if column.reference:
                 parent = column.reference.table
-                points = f" REFERENCES {quoted(schema)}.{quoted(parent.source_name)} ({quoted(parent.keys[0])})"
-            parts.append(f"{quoted(column.name)} {kind}{'' if column.nullable else ' NOT NULL'}{points}")
-        parts.append(f"PRIMARY KEY ({', '.join(map(quoted, table.keys))})")
+                points = (
+                    f" REFERENCES {identifier(schema)}.{identifier(parent.source_name)} ({identifier(parent.keys[0])})"
+                )
+            parts.append(f"{identifier(column.name)} {kind}{'' if column.nullable else ' NOT NULL'}{points}")
+        parts.append(f"PRIMARY KEY ({', '.join(map(identifier, table.keys))})")
         statements.append(f"CREATE TABLE {name} ({', '.join(parts)})")
-        statements.append(f"COMMENT ON TABLE {name} IS{literal(f'{table.comment} {mark}')}")
+        statements.append(f"COMMENT ON TABLE {name} IS{pg_text(f'{table.comment} {mark}')}")
         statements += [
-            f"COMMENT ON COLUMN {name}.{quoted(column.name)} IS{literal(column.comment)}" for column in table.columns
+            f"COMMENT ON COLUMN {name}.{identifier(column.name)} IS{pg_text(column.comment)}"
+            for column in table.columns
         ]
     return statements
 
 
 def drops(tables: tuple[Table, ...], schema: str) -> list[str]:
     """Statements that remove what `ddl` created."""
-    dropped = [f"DROP TABLE IF EXISTS {quoted(schema)}.{quoted(table.source_name)}" for table in reversed(tables)]
+    dropped = [
+        f"DROP TABLE IF EXISTS {identifier(schema)}.{identifier(table.source_name)}" for table in reversed(tables)
+    ]
     labelled = [(table, column) for table in tables for column in table.columns if column.labels]
     return dropped + [
-        f"DROP TYPE IF EXISTS {quoted(schema)}.{quoted(f'{column.name}_{table.name}')}" for table, column in labelled
+        f"DROP TYPE IF EXISTS {identifier(schema)}.{identifier(f'{column.name}_{table.name}')}"
+        for table, column in labelled
     ]
 
 
@@ -92,20 +98,22 @@ def seed(settings: Settings, server: Postgres, tables: tuple[Table, ...], embedd
         cursor.execute("BEGIN")
         cursor.execute("SELECT FROM pg_namespace WHERE nspname = %s", (schema,))
         if cursor.fetchone() is None:
-            cursor.execute(f"CREATE SCHEMA {quoted(schema)}")
+            cursor.execute(f"CREATE SCHEMA {identifier(schema)}")
         for statement in (drops(tables, schema) if found else []) + ddl(tables, schema, mark):
             cursor.execute(statement)
         _fill(connection, settings, tables, report)
         cursor.execute("COMMIT")
-        cursor.execute(f"ANALYZE {', '.join(f'{quoted(schema)}.{quoted(table.source_name)}' for table in tables)}")
+        cursor.execute(
+            f"ANALYZE {', '.join(f'{identifier(schema)}.{identifier(table.source_name)}' for table in tables)}"
+        )
 
 
 def _fill(connection: Connection, settings: Settings, tables: tuple[Table, ...], report: Report) -> None:
     written: dict[str, int] = {}
     with connection.cursor() as cursor:
         for table, rows in fake.batches(tables, settings.seed.movimentos, settings.seed.seed):
-            columns = ", ".join(quoted(column.name) for column in table.columns)
-            name = f"{quoted(settings.schema_name)}.{quoted(table.source_name)}"
+            columns = ", ".join(identifier(column.name) for column in table.columns)
+            name = f"{identifier(settings.schema_name)}.{identifier(table.source_name)}"
             cursor.copy_expert(f"COPY {name} ({columns}) FROM STDIN (FORMAT csv)", as_csv(rows))
             report.progress("source", table.name, len(rows))
             written[table.name] = written.get(table.name, 0) + len(rows)

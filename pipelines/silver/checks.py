@@ -84,7 +84,7 @@ def parents(accepted: DataFrame | None, quarantined: DataFrame | None, reference
     return good.unionByName(bad) if bad is not None else good
 
 
-def judge(frame: DataFrame, table: Table, found: Mapping[str, Parent], tested: list[Check]) -> DataFrame:
+def apply_checks(frame: DataFrame, table: Table, found: Mapping[str, Parent], tested: list[Check]) -> DataFrame:
     """Adds `_checks`: for each of `tested` that a row can fail, by its index, whether the row does.
 
     `frame` has the table's columns, `_rescued`, `_copies` and `_conflict`; `found` has the parents of each reference,

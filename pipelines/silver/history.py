@@ -16,14 +16,14 @@ from conf.settings import Settings
 from pipelines.core.catalogue import Entry
 from pipelines.core.errors import QualityFault, StorageFault
 from pipelines.core.names import HISTORY
-from pipelines.core.sql import quoted
+from pipelines.core.sql import identifier
 from pipelines.lake import folders, run_log, schema
-from pipelines.lake.changes import Place, changed_keys, spliced, unlike, write
+from pipelines.lake.changes import Target, changed_keys, differing_keys, splice, write
 from pipelines.lake.engine import Engine, count, duckdb_type, engine, listed, relation, save, within
-from pipelines.lake.runs import Link, Run, TableRun
-from pipelines.lake.staging import Built, prove, unchanged
-from pipelines.lake.versions import Content, stored
-from pipelines.silver.judging import accepted, guaranteed, judge
+from pipelines.lake.runs import Run, TableRun, Upstream
+from pipelines.lake.staging import StagedTable, unchanged_table, verify
+from pipelines.lake.versions import TableVersion, table_version
+from pipelines.silver.judging import accepted, check_rows, guaranteed
 from pipelines.spark.frames import read, read_files, write_parquet
 
 if TYPE_CHECKING:
@@ -33,24 +33,24 @@ if TYPE_CHECKING:
 COLUMNS = {"_valid_from": "timestamp", "_valid_to": "timestamp", "_current": "boolean"}
 
 
-def beside(
+def build_history(
     settings: Settings,
     started: "Callable[[], SparkSession]",
-    link: Link,
+    link: Upstream,
     entry: Entry,
-    done: dict[str, Built],
+    done: dict[str, StagedTable],
     folder: Path,
-) -> Built:
+) -> StagedTable:
     """The history of a table whose new version is in `done`."""
     table, previous, new = entry.table, link.call.previous, done[entry.table.name].content
-    place = Place(table, folders.table_path(settings.silver_path, table, HISTORY), link.call.run.run)
+    place = Target(table, folders.table_path(settings.silver_path, table, HISTORY), link.call.run.run)
     known = [one for one in previous.tables if one.name == table.name + HISTORY] if previous else []
     with engine(f"silver.{table.name}{HISTORY}", folder) as db:
         if previous is None or not known:
             return _begun(db, link, new, place)
         was, now = (
-            stored(settings.silver_path, previous, table),
-            stored(settings.silver_path, previous, table, known[0].name),
+            table_version(settings.silver_path, previous, table),
+            table_version(settings.silver_path, previous, table, known[0].name),
         )
         skipped = _skipped(settings, link, table)
         steps = [(run, *_step(db, settings, started, before, run, entry, done, folder)) for before, run in skipped]
@@ -61,25 +61,25 @@ def beside(
         parts += [f"SELECT {listed(new.keys)} FROM {now.sql}"] if whole else []
         db.execute(f"CREATE TEMP TABLE k AS {' UNION '.join(parts)}")
         if not count(db, "k"):
-            return unchanged(known[0], table, place.path)
-        named = ", ".join(f"{_cast(name, kind, now.types)} AS {quoted(name)}" for name, kind in columns.items())
+            return unchanged_table(known[0], table, place.path)
+        named = ", ".join(f"{_cast(name, kind, now.types)} AS {identifier(name)}" for name, kind in columns.items())
         db.execute(f"CREATE TEMP TABLE h AS SELECT {named} FROM {within(now.sql, now.keys, 'k')}")
         db.execute("CREATE TEMP TABLE touched AS SELECT * FROM k WHERE false")
         for index, (run, keys, rows) in enumerate(steps):
             some = "k" if index == len(steps) - 1 else keys
             _turn(db, new, some, rows, _moment(now, run.started))
-        wrong = unlike("(SELECT * FROM h WHERE _current)", within(new.sql, new.keys, "k"), new, new)
+        wrong = differing_keys("(SELECT * FROM h WHERE _current)", within(new.sql, new.keys, "k"), new, new)
         if count(db, wrong):
             raise QualityFault(f"silver.{place.path.name}: its current rows are not those of silver.{table.name}")
         if whole:
             return _anew(db, "h", new, place, replace(known[0], how="its columns changed"))
         if not count(db, "touched"):
-            return unchanged(known[0], table, place.path)
+            return unchanged_table(known[0], table, place.path)
         db.execute("CREATE TEMP TABLE t AS SELECT DISTINCT * FROM touched")
-        return spliced(db, now, known[0], place, "t", within("h", now.keys, "t"))
+        return splice(db, now, known[0], place, "t", within("h", now.keys, "t"))
 
 
-def _begun(db: Engine, link: Link, new: Content, place: Place) -> Built:
+def _begun(db: Engine, link: Upstream, new: TableVersion, place: Target) -> StagedTable:
     """The first version of a history: all rows, since this run."""
     since = f"'{link.upstream.started.isoformat()}'::timestamptz"
     rows = f"(SELECT *, {since} AS _valid_from, NULL::timestamptz AS _valid_to, true AS _current FROM {new.sql})"
@@ -87,26 +87,26 @@ def _begun(db: Engine, link: Link, new: Content, place: Place) -> Built:
     return _anew(db, rows, new, place, done)
 
 
-def _anew(db: Engine, rows: str, new: Content, place: Place, done: TableRun) -> Built:
+def _anew(db: Engine, rows: str, new: TableVersion, place: Target, done: TableRun) -> StagedTable:
     """A history that is made of `rows` and nothing else."""
     size, files = count(db, rows), write(db, rows, place)
-    built = Built(
+    built = StagedTable(
         replace(done, rows_in=size, rows_out=size),
         place.table,
         place.path,
         schema.schema_of(place.table, COLUMNS),
         files,
     )
-    return prove(built, {**new.types, **COLUMNS}, new.keys, size, {})
+    return verify(built, {**new.types, **COLUMNS}, new.keys, size, {})
 
 
 def _cast(name: str, kind: str, known: Mapping[str, str]) -> str:
     """SQL of a column of older versions as it is declared now: null where they did not have it, or not so."""
-    value = quoted(name) if name in known else "NULL"
+    value = identifier(name) if name in known else "NULL"
     return value if known.get(name) == kind else f"TRY_CAST({value} AS {duckdb_type(kind)})"
 
 
-def _skipped(settings: Settings, link: Link, table: Table) -> list[tuple[Run, Run]]:
+def _skipped(settings: Settings, link: Upstream, table: Table) -> list[tuple[Run, Run]]:
     """The runs of bronze after the one that silver has read, but for the last, each with the one before it."""
     if link.origin is None:
         return []
@@ -123,7 +123,7 @@ def _skipped(settings: Settings, link: Link, table: Table) -> list[tuple[Run, Ru
 def _is_there(settings: Settings, run: Run, table: Table, needed: set[tuple[str, str]]) -> bool:
     """Whether a run's files are there, with the columns that the transform needs today."""
     try:
-        run_log.check("bronze", settings.bronze_path, run)
+        run_log.check_tables("bronze", settings.bronze_path, run)
     except StorageFault:
         return False
     return needed <= {(column.name, column.type) for column in run.table(table.inputs[0].name).columns}
@@ -136,15 +136,15 @@ def _step(
     before: Run,
     run: Run,
     entry: Entry,
-    done: dict[str, Built],
+    done: dict[str, StagedTable],
     folder: Path,
 ) -> tuple[str, str]:
     """What a run of bronze that was skipped has changed: SQL of the keys, and of the rows that silver would have."""
     table, (source,) = entry.table, entry.table.inputs
-    old, new = stored(settings.bronze_path, before, source), stored(settings.bronze_path, run, source)
-    name = quoted(f"changed {run.run}")
+    old, new = table_version(settings.bronze_path, before, source), table_version(settings.bronze_path, run, source)
+    name = identifier(f"changed {run.run}")
     db.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM {changed_keys(old, new)}")
-    named = ", ".join(f"{quoted(table[key].made_from)} AS {quoted(key)}" for key in table.keys)
+    named = ", ".join(f"{identifier(table[key].made_from)} AS {identifier(key)}" for key in table.keys)
     keys = f"(SELECT {named} FROM {name})"
     types = done[table.name].content.types
     if not count(db, name):
@@ -154,7 +154,7 @@ def _step(
     spark, made = started(), folder / f"{table.name}.{run.run}"
     rows = {one: built.done.rows_out for one, built in done.items()}
     frames = [read_files(spark, [str(file)], new.types)]
-    judged = judge(run, entry, frames, lambda one: read(spark, done[one].content), rows)
+    judged = check_rows(run, entry, frames, lambda one: read(spark, done[one].content), rows)
     of_parents = {
         f"{reference.table.name}:{why}" for _, reference in table.references for why in ("missing", "quarantined")
     }
@@ -165,7 +165,7 @@ def _step(
     return keys, relation([str(file) for file in files], types)
 
 
-def _moment(history: Content, at: datetime) -> str:
+def _moment(history: TableVersion, at: datetime) -> str:
     """When a run's versions begin: at its start, but after all that is known, whatever the clock says."""
     last = "SELECT max(greatest(_valid_from, coalesce(_valid_to, _valid_from))) FROM"
     return (
@@ -174,13 +174,12 @@ def _moment(history: Content, at: datetime) -> str:
     )
 
 
-def _turn(db: Engine, table: Content, keys: str, rows: str, moment: str) -> None:
+def _turn(db: Engine, table: TableVersion, keys: str, rows: str, moment: str) -> None:
     """Ends, in the table `h`, the current version of each key that `rows` has otherwise or not at all, and begins the
     one that it has."""
     now = within("(SELECT * FROM h WHERE _current)", table.keys, keys)
-    db.execute(
-        f"CREATE OR REPLACE TEMP TABLE d AS SELECT * FROM {unlike(now, within(rows, table.keys, keys), table, table)}"
-    )
+    differing = differing_keys(now, within(rows, table.keys, keys), table, table)
+    db.execute(f"CREATE OR REPLACE TEMP TABLE d AS SELECT * FROM {differing}")
     db.execute(f"CREATE OR REPLACE TEMP TABLE m AS SELECT {moment} AS moment")
     these = listed(table.keys)
     among = f"({these}) IN (SELECT ({these}) FROM d)" if len(table.keys) > 1 else f"{these} IN (SELECT {these} FROM d)"

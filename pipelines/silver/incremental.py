@@ -19,15 +19,25 @@ from pipelines.core.catalogue import Entry, table_of
 from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault
 from pipelines.core.names import QUARANTINE
-from pipelines.core.sql import quoted
+from pipelines.core.sql import identifier
 from pipelines.lake import folders, run_log
-from pipelines.lake.changes import SHARE, Place, changed_keys, pointing_at, spliced, unlike
+from pipelines.lake.changes import SHARE, Target, changed_keys, differing_keys, rows_referring_to, splice
 from pipelines.lake.engine import Engine, count, engine, listed, relation, save, within
-from pipelines.lake.runs import Link, RuleRun, Run, TableRun
-from pipelines.lake.staging import Built, unchanged
-from pipelines.lake.versions import Content, stored
+from pipelines.lake.runs import RuleRun, Run, TableRun, Upstream
+from pipelines.lake.staging import StagedTable, unchanged_table
+from pipelines.lake.versions import TableVersion, table_version
 from pipelines.silver import checks as silver_checks
-from pipelines.silver.judging import Found, Judged, accepted, conserve, gate, judge, say, totals, verdicts
+from pipelines.silver.judging import (
+    CheckedRows,
+    Found,
+    accepted,
+    check_rows,
+    conserve,
+    gate,
+    report_quality,
+    totals,
+    verdicts,
+)
 from pipelines.spark.frames import read, read_files, write_parquet
 
 if TYPE_CHECKING:
@@ -37,15 +47,15 @@ if TYPE_CHECKING:
 AFFECTED = "affected"
 
 
-def follow(
+def apply_changes(
     settings: Settings,
     started: "Callable[[], SparkSession]",
-    link: Link,
+    link: Upstream,
     entry: Entry,
-    done: dict[str, Built],
+    done: dict[str, StagedTable],
     folder: Path,
     report: Report,
-) -> list[Built]:
+) -> list[StagedTable]:
     """A table and its quarantine with what changed since the run before; nothing where much did. Raises as a run over
     all rows would."""
     table, previous, origin = entry.table, link.call.previous, link.origin
@@ -58,10 +68,10 @@ def follow(
             again = tuple(replace(rule, run=link.call.run.run) for rule in rules.values())
             path, found = settings.silver_path / table.domain, numbers(was, aside, rules, [])
             gate(table, found, again, settings.quality.max_quarantined)
-            say(table, found, again, report)
+            report_quality(table, found, again, report)
             return [
-                unchanged(was, table, path / was.name, again),
-                unchanged(aside, table, path / aside.name),
+                unchanged_table(was, table, path / was.name, again),
+                unchanged_table(aside, table, path / aside.name),
             ]
         if some > SHARE * max(was.rows_in, 1):
             return []
@@ -94,39 +104,45 @@ def follow(
             for one in built:
                 one.discard()
             raise
-    say(table, found, verdict, report)
+    report_quality(table, found, verdict, report)
     counted = {name: found[name] for name in ("rows_in", "set_aside", "copies")}
     good_done, bad_done = replace(built[0].done, **counted), replace(built[1].done, rows_in=found["set_aside"])
     return [replace(built[0], done=good_done), replace(built[1], done=bad_done)]
 
 
-def stored_as(settings: Settings, run: Run, name: str) -> Content:
+def stored_as(settings: Settings, run: Run, name: str) -> TableVersion:
     """A table of silver, by name, as a run left it."""
     table = table_of("silver", name)
     assert table is not None
-    return stored(settings.silver_path, run, table, name)
+    return table_version(settings.silver_path, run, table, name)
 
 
 def _affected(
-    db: Engine, settings: Settings, link: Link, previous: Run, origin: Run, table: Table, done: dict[str, Built]
+    db: Engine,
+    settings: Settings,
+    link: Upstream,
+    previous: Run,
+    origin: Run,
+    table: Table,
+    done: dict[str, StagedTable],
 ) -> int:
     """Makes the table `affected`: keys whose row bronze has changed, or whose parent is another one. How many."""
     (source,) = table.inputs
     rows = changed_keys(
-        stored(settings.bronze_path, origin, source), stored(settings.bronze_path, link.upstream, source)
+        table_version(settings.bronze_path, origin, source), table_version(settings.bronze_path, link.upstream, source)
     )
-    named = ", ".join(f"{quoted(table[key].made_from)} AS {quoted(key)}" for key in table.keys)
+    named = ", ".join(f"{identifier(table[key].made_from)} AS {identifier(key)}" for key in table.keys)
     parts = [f"SELECT {named} FROM {rows}"]
     for column, reference in table.references:
         other = _other_parents(settings, previous, reference, done)
         for name in (table.name, table.name + QUARANTINE):
-            children = stored(settings.silver_path, previous, table, name).sql
-            parts += [f"SELECT {listed(table.keys)} FROM {pointing_at(children, column, keys)}" for keys in other]
+            children = table_version(settings.silver_path, previous, table, name).sql
+            parts += [f"SELECT {listed(table.keys)} FROM {rows_referring_to(children, column, keys)}" for keys in other]
     db.execute(f"CREATE TEMP TABLE {AFFECTED} AS {' UNION '.join(parts)}")
     return count(db, AFFECTED)
 
 
-def _other_parents(settings: Settings, previous: Run, reference: Reference, done: dict[str, Built]) -> list[str]:
+def _other_parents(settings: Settings, previous: Run, reference: Reference, done: dict[str, StagedTable]) -> list[str]:
     """SQL of the keys of parents that came, went, entered or left quarantine, or of which rules see other values."""
     parent, some = reference.table, []
     for name, more in ((parent.name, reference.columns), (parent.name + QUARANTINE, ())):
@@ -151,12 +167,12 @@ def _judged(
     run: Run,
     entry: Entry,
     folder: Path,
-    silver: Callable[[str], Content],
-) -> Judged | None:
+    silver: Callable[[str], TableVersion],
+) -> CheckedRows | None:
     """The affected rows as a bronze run has them, judged with the silver of that time; None where it has none."""
     (source,) = entry.table.inputs
-    content = stored(settings.bronze_path, run, source)
-    named = ", ".join(f"{quoted(key)} AS {quoted(entry.table[key].made_from)}" for key in entry.table.keys)
+    content = table_version(settings.bronze_path, run, source)
+    named = ", ".join(f"{identifier(key)} AS {identifier(entry.table[key].made_from)}" for key in entry.table.keys)
     with folders.storage(f"folder {folder}"):
         folder.mkdir(exist_ok=True)
     file = folder / f"{run.run}.parquet"
@@ -167,10 +183,10 @@ def _judged(
     parents = {name: silver(name) for one in tables for name in (one, one + QUARANTINE)}
     rows = {name: count(db, parent.sql) for name, parent in parents.items()}
     bronze = [read_files(spark, [str(file)], content.types)]
-    return judge(run, entry, bronze, lambda name: read(spark, parents[name]), rows)
+    return check_rows(run, entry, bronze, lambda name: read(spark, parents[name]), rows)
 
 
-def _accepted(settings: Settings, judged: Judged, table: Table, folder: Path) -> tuple[list[str], Found]:
+def _accepted(settings: Settings, judged: CheckedRows, table: Table, folder: Path) -> tuple[list[str], Found]:
     """Writes the rows that silver takes; the files, and what was counted on the way."""
     observed = Observation(table.name)
     rows = judged.rows.observe(observed, *silver_checks.counts(table, judged.checks))
@@ -208,23 +224,24 @@ def _known(db: Engine, rules: dict[str, RuleRun], table: Table) -> dict[str, tup
     return {name: tuple(key for key in rule.keys if key not in again) for name, rule in rules.items()}
 
 
-def _replaced(db: Engine, settings: Settings, link: Link, was: TableRun, files: list[str], table: Table) -> Built:
+def _replaced(
+    db: Engine, settings: Settings, link: Upstream, was: TableRun, files: list[str], table: Table
+) -> StagedTable:
     """A table in which the affected rows are those of `files`; unchanged where they are so already."""
     previous = link.call.previous
     assert previous is not None
-    place = Place(table, settings.silver_path / table.domain / was.name, link.call.run.run)
-    old = stored(settings.silver_path, previous, table, was.name)
+    place = Target(table, settings.silver_path / table.domain / was.name, link.call.run.run)
+    old = table_version(settings.silver_path, previous, table, was.name)
     new = relation(files, old.types)
     keys = f'"{was.name} differs"'
-    db.execute(
-        f"CREATE TEMP TABLE {keys} AS SELECT * FROM {unlike(within(old.sql, old.keys, AFFECTED), new, old, old)}"
-    )
+    differing = differing_keys(within(old.sql, old.keys, AFFECTED), new, old, old)
+    db.execute(f"CREATE TEMP TABLE {keys} AS SELECT * FROM {differing}")
     if not count(db, keys):
-        return unchanged(was, table, place.path)
-    return spliced(db, old, was, place, keys, within(new, old.keys, keys))
+        return unchanged_table(was, table, place.path)
+    return splice(db, old, was, place, keys, within(new, old.keys, keys))
 
 
-def _prove(table: Table, built: list[Built], found: Found) -> None:
+def _prove(table: Table, built: list[StagedTable], found: Found) -> None:
     """Raises QualityFault unless the tables have the rows and the sums that were counted."""
     for one, rows, side in zip(built, ("rows_out", "set_aside"), ("out", "aside"), strict=True):
         if one.done.rows_out != found[rows] or one.done.totals != totals(table, found, side):

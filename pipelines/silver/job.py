@@ -12,24 +12,24 @@ from conf.settings import Settings
 from pipelines.core.catalogue import Entry
 from pipelines.core.console import Report
 from pipelines.core.names import QUARANTINE
-from pipelines.core.sql import quoted
+from pipelines.core.sql import identifier
 from pipelines.lake import folders, full_build, schema
 from pipelines.lake.engine import engine
-from pipelines.lake.runs import Link, Run, TableRun
-from pipelines.lake.staging import Built, prove
-from pipelines.lake.versions import stored
+from pipelines.lake.runs import Run, TableRun, Upstream
+from pipelines.lake.staging import StagedTable, verify
+from pipelines.lake.versions import table_version
 from pipelines.silver import checks
 from pipelines.silver.checks import QUARANTINE_COLUMNS
 from pipelines.silver.judging import (
+    BronzeFacts,
+    CheckedRows,
     Found,
-    Judged,
-    Seen,
     accepted,
+    check_rows,
     conserve,
     gate,
     guaranteed,
-    judge,
-    say,
+    report_quality,
     totals,
     verdicts,
 )
@@ -42,32 +42,32 @@ if TYPE_CHECKING:
 def build(
     settings: Settings,
     started: "Callable[[], SparkSession]",
-    link: Link,
+    link: Upstream,
     entries: tuple[Entry, ...],
     report: Report,
-) -> Iterator[Built]:
+) -> Iterator[StagedTable]:
     """Builds the tables, parents first; of each, what became of it and of its quarantine. Raises QualityFault where
     a rule or the share set aside ends the run, and where a row or a cent is not accounted for."""
-    from pipelines.silver.history import beside
-    from pipelines.silver.incremental import follow
+    from pipelines.silver.history import build_history
+    from pipelines.silver.incremental import apply_changes
 
-    done: dict[str, Built] = {}
+    done: dict[str, StagedTable] = {}
     with folders.scratch(settings.silver_path, "run") as folder:
         for entry in entries:
             began, name = time.monotonic(), entry.table.name
             report.progress("silver", name, 0)
             why = whole_because(settings, link, entry.table)
-            some = [] if why else follow(settings, started, link, entry, done, folder, report)
+            some = [] if why else apply_changes(settings, started, link, entry, done, folder, report)
             for built in some or _whole(settings, started(), link, entry, done, why or full_build.MUCH, report):
                 done[built.done.name] = built
                 yield replace(built, done=replace(built.done, seconds=time.monotonic() - began))
             if entry.table.history:
-                yield beside(settings, started, link, entry, done, folder)
+                yield build_history(settings, started, link, entry, done, folder)
 
 
-def whole_because(settings: Settings, link: Link, table: Table) -> str:
+def whole_because(settings: Settings, link: Upstream, table: Table) -> str:
     """Why a table cannot take over what changed in bronze; empty where it can."""
-    if why := full_build.derived(settings, link.call, link.origin, table.name):
+    if why := full_build.reason_for_full_derived(settings, link.call, link.origin, table.name):
         return why
     assert link.origin is not None
     if len(table.inputs) != 1 or not table.keys:
@@ -80,22 +80,22 @@ def whole_because(settings: Settings, link: Link, table: Table) -> str:
 def _whole(
     settings: Settings,
     spark: "SparkSession",
-    link: Link,
+    link: Upstream,
     entry: Entry,
-    done: dict[str, Built],
+    done: dict[str, StagedTable],
     why: str,
     report: Report,
-) -> Iterator[Built]:
+) -> Iterator[StagedTable]:
     """All rows of a table, whatever its last version has."""
     rows = {name: one.done.rows_out for name, one in done.items()}
-    bronze = [read(spark, stored(settings.bronze_path, link.upstream, one)) for one in entry.table.inputs]
-    seen = look(settings, link.upstream, entry.table)
-    judged = judge(link.upstream, entry, bronze, lambda name: read(spark, done[name].content), rows, seen)
+    bronze = [read(spark, table_version(settings.bronze_path, link.upstream, one)) for one in entry.table.inputs]
+    seen = bronze_facts(settings, link.upstream, entry.table)
+    judged = check_rows(link.upstream, entry, bronze, lambda name: read(spark, done[name].content), rows, seen)
     for built in _write(settings, judged, entry.table, link.upstream, link.call.run.run, report):
         yield replace(built, done=replace(built.done, full_at=link.call.run.started, how=f"whole: {why}"))
 
 
-def look(settings: Settings, upstream: Run, table: Table) -> Seen:
+def bronze_facts(settings: Settings, upstream: Run, table: Table) -> BronzeFacts:
     """Looks into bronze for what checks of all rows need not ask, for less than they would cost in Spark.
 
     A reference that the source promises is kept where each value is indeed a key of the parent's rows: constraints are
@@ -104,14 +104,14 @@ def look(settings: Settings, upstream: Run, table: Table) -> Seen:
     promised, kept, rescued = guaranteed(upstream, table), set[str](), False
     for one in table.inputs:
         with engine(f"bronze.{one.name}") as duck:
-            rows = stored(settings.bronze_path, upstream, one).sql
+            rows = table_version(settings.bronze_path, upstream, one).sql
             found = duck.execute(f"SELECT 1 FROM {rows} WHERE _rescued IS NOT NULL LIMIT 1").fetchone()
             rescued = rescued or found is not None
     for column, reference in table.references:
         parent = reference.table
         if column.made_from in promised and not reference.columns and len(parent.inputs) == 1:
             rows, parents = (
-                f"(SELECT {quoted(name)} AS k FROM {stored(settings.bronze_path, upstream, one).sql})"
+                f"(SELECT {identifier(name)} AS k FROM {table_version(settings.bronze_path, upstream, one).sql})"
                 for one, name in (
                     (table.inputs[0], column.made_from),
                     (parent.inputs[0], parent[parent.keys[0]].made_from),
@@ -123,18 +123,18 @@ def look(settings: Settings, upstream: Run, table: Table) -> Seen:
                 )
                 if missing.fetchone() is None:
                     kept.add(column.name)
-    return Seen(frozenset(kept), rescued)
+    return BronzeFacts(frozenset(kept), rescued)
 
 
 def _write(
-    settings: Settings, judged: Judged, table: Table, upstream: Run, run: int, report: Report
-) -> Iterator[Built]:
+    settings: Settings, judged: CheckedRows, table: Table, upstream: Run, run: int, report: Report
+) -> Iterator[StagedTable]:
     """Writes the rows accepted, then, in a second pass, those set aside, if any; both proved, neither committed."""
     observed = Observation(table.name)
     rows = judged.rows.observe(observed, *checks.counts(table, judged.checks))
     path = folders.table_path(settings.silver_path, table)
     files = write_files(accepted(settings, replace(judged, rows=rows), table), path, run)
-    good = Built(TableRun(table.name, 0, 0, 0), table, path, schema.schema_of(table, {}), files)
+    good = StagedTable(TableRun(table.name, 0, 0, 0), table, path, schema.schema_of(table, {}), files)
     try:
         found: Found = {name: count or 0 for name, count in observed.get.items()}  # a sum over no rows is null
         counted = {name: found[name] for name in ("rows_in", "rows_out", "set_aside", "copies")}
@@ -142,20 +142,22 @@ def _write(
         rules = tuple(verdicts(judged, found, table, run, found, {}))
         gate(table, found, rules, settings.quality.max_quarantined)
         conserve(table, upstream, found)
-        good = prove(good, schema.types_of(table, {}), table.keys, found["rows_out"], totals(table, found, "out"))
+        good = verify(good, schema.types_of(table, {}), table.keys, found["rows_out"], totals(table, found, "out"))
         yield replace(good, rules=rules)
         yield _set_aside(settings, judged, table, upstream, run, found)
     except BaseException:
         good.discard()
         raise
-    say(table, found, rules, report)
+    report_quality(table, found, rules, report)
 
 
-def _set_aside(settings: Settings, judged: Judged, table: Table, upstream: Run, run: int, found: Found) -> Built:
+def _set_aside(
+    settings: Settings, judged: CheckedRows, table: Table, upstream: Run, run: int, found: Found
+) -> StagedTable:
     """The quarantine: a second pass over the rows, only where it is not empty."""
     path, count, files = folders.table_path(settings.silver_path, table, QUARANTINE), found["set_aside"], list[str]()
     if count:
         files = write_files(checks.quarantined(judged.rows, table, judged.checks, upstream.run), path, run)
     done = TableRun(table.name + QUARANTINE, 0, count, count)
-    built = Built(done, table, path, schema.schema_of(table, QUARANTINE_COLUMNS), files)
-    return prove(built, schema.types_of(table, QUARANTINE_COLUMNS), table.keys, count, totals(table, found, "aside"))
+    built = StagedTable(done, table, path, schema.schema_of(table, QUARANTINE_COLUMNS), files)
+    return verify(built, schema.types_of(table, QUARANTINE_COLUMNS), table.keys, count, totals(table, found, "aside"))

@@ -25,7 +25,7 @@ FEW = 1_000_000
 
 
 @dataclass(frozen=True)
-class Judged:
+class CheckedRows:
     """The rows of a table, each with the result of every check, and the checks."""
 
     rows: DataFrame
@@ -33,21 +33,21 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Seen:
+class BronzeFacts:
     """What DuckDB saw in bronze: the columns whose promised reference is kept, and whether a value was rescued."""
 
     kept: frozenset[str]
     rescued: bool
 
 
-def judge(
+def check_rows(
     upstream: Run,
     entry: Entry,
     bronze: list[DataFrame],
     silver: Callable[[str], DataFrame],
     rows: dict[str, int],
-    seen: Seen | None = None,
-) -> Judged:
+    seen: BronzeFacts | None = None,
+) -> CheckedRows:
     """Rows of bronze, all or some that `upstream` has, through a table's transform and its checks.
 
     `silver` gives the tables built before by name, `rows` their rows; `seen` is None where nobody looked.
@@ -65,10 +65,10 @@ def judge(
     once = "key" in promised or not _has_double_keys(typed, table)
     folded = silver_checks.without_copies(typed) if once else silver_checks.fold_copies(typed, table.keys)
     checks = silver_checks.checks(table, found, copies=not once, rescued=seen is None or seen.rescued)
-    return Judged(silver_checks.judge(folded, table, found, checks), checks)
+    return CheckedRows(silver_checks.apply_checks(folded, table, found, checks), checks)
 
 
-def accepted(settings: Settings, judged: Judged, table: Table) -> DataFrame:
+def accepted(settings: Settings, judged: CheckedRows, table: Table) -> DataFrame:
     """The rows that silver takes, card numbers masked unless the settings say plain."""
     good = silver_checks.accepted(judged.rows, table, judged.checks)
     return silver_checks.mask_cards(good, table) if settings.card_numbers == "masked" else good
@@ -104,7 +104,7 @@ def _parent(
 
 
 def verdicts(
-    judged: Judged, found: Found, table: Table, run: int, here: Found, known: Mapping[str, tuple[str, ...]]
+    judged: CheckedRows, found: Found, table: Table, run: int, here: Found, known: Mapping[str, tuple[str, ...]]
 ) -> Iterator[RuleRun]:
     """How each rule fared in all rows; the keys to look at cost a pass of their own, only where a rule has failed in
     those judged, as `here` counts them. `known` has keys of others that failed, by rule."""
@@ -173,7 +173,7 @@ def conserve(table: Table, upstream: Run, found: Found) -> None:
             )
 
 
-def say(table: Table, found: Found, rules: tuple[RuleRun, ...], report: Report) -> None:
+def report_quality(table: Table, found: Found, rules: tuple[RuleRun, ...], report: Report) -> None:
     """What a person should know of the table: set aside, by reason; copies; warnings."""
     name = f"silver.{table.name}"
     failed = [rule for rule in rules if rule.failed]

@@ -29,7 +29,7 @@ def is_there(settings: Settings, domain: str) -> bool:
     return place.is_dir() if place else bool(settings.postgres) or embedded.home().exists()
 
 
-def named(words: str) -> tuple[str, ...]:
+def parse_domains(words: str) -> tuple[str, ...]:
     """The domains that DOMAIN names; none where it is empty. Raises UsageFault."""
     known, some = catalogue.domains(), tuple(words.replace(",", " ").split())
     if unknown := sorted(set(some) - set(known)):

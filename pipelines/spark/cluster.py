@@ -135,11 +135,13 @@ def _lacking(context: "SparkContext", settings: Settings, slots: int) -> list[st
         for folder in folders:
             (folder / worker.MARK).touch()
         packages = {name: version(name) for name in PACKAGES}
-        asked = worker.Asked(packages, software(""), tuple(map(str, folders)), source)
+        asked = worker.WorkerNeeds(packages, software(""), tuple(map(str, folders)), source)
         cloudpickle.register_pickle_by_value(worker)  # type: ignore[no-untyped-call]
         try:
             with jobs(settings.spark.master):
-                found = context.parallelize(range(slots), slots).map(lambda _: worker.look(asked)).collect()
+                found = (
+                    context.parallelize(range(slots), slots).map(lambda _: worker.missing_on_worker(asked)).collect()
+                )
         finally:
             cloudpickle.unregister_pickle_by_value(worker)  # type: ignore[no-untyped-call]
         lacking = {f"worker {host} {text}" for host, texts in found for text in texts}
@@ -185,7 +187,7 @@ def executors_lost(said: str) -> ClusterFault | None:
     )
 
 
-def in_clear(spark: "SparkSession", server: Postgres) -> str:
+def unencrypted_warning(spark: "SparkSession", server: Postgres) -> str:
     """A warning where the source's password goes to the workers as anybody on the network can read it, else empty."""
     conf = spark.sparkContext.getConf()
     hidden = all(conf.get(name) == "true" for name in ("spark.authenticate", "spark.network.crypto.enabled"))

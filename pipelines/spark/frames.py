@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pyarrow.parquet as pq
 
 from pipelines.core.errors import StorageFault
-from pipelines.core.sql import backquoted
+from pipelines.core.sql import spark_identifier
 from pipelines.lake import delta, folders
-from pipelines.lake.versions import Content, folded
+from pipelines.lake.versions import TableVersion, latest_rows
 from pipelines.spark import cluster as spark_cluster
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 NO_MARK = "mapreduce.fileoutputcommitter.marksuccessfuljobs"
 
 
-def read(spark: "SparkSession", content: Content) -> "DataFrame":
+def read(spark: "SparkSession", content: TableVersion) -> "DataFrame":
     """The rows that count of a version: the files that its log names. Raises StorageFault where one is gone."""
     frame = read_files(spark, list(content.files), content.types)
     if content.base is None:
@@ -30,14 +30,14 @@ def read(spark: "SparkSession", content: Content) -> "DataFrame":
     view = f"lakehouse_{uuid.uuid4().hex}"
     frame.createTempView(view)
     try:
-        return spark.sql(folded(view, tuple(content.types), content.keys, content.base, backquoted))
+        return spark.sql(latest_rows(view, tuple(content.types), content.keys, content.base, spark_identifier))
     finally:
         spark.catalog.dropTempView(view)
 
 
 def read_files(spark: "SparkSession", files: list[str], types: Mapping[str, str]) -> "DataFrame":
     """Parquet files of columns (name to Spark SQL type), whether a commit names them or not yet."""
-    schema = ", ".join(f"{backquoted(name)} {kind}" for name, kind in types.items())
+    schema = ", ".join(f"{spark_identifier(name)} {kind}" for name, kind in types.items())
     for file in files:
         if not Path(file).exists():
             raise StorageFault(f"{file} cannot be read; restore it from a backup")

@@ -9,14 +9,14 @@ from conf.settings import Settings
 from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.names import LAYERS
-from pipelines.core.signals import held_back
+from pipelines.core.signals import deferred_signals
 from pipelines.lake import run_log
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-class Sessions:
+class LazySession:
     """At most one session while the context lasts: `given` by the caller, or started here and ended with the context,
     whatever signal comes, so that no JVM is left behind. `surely`: it will be asked for where a table is read whole.
 
@@ -30,12 +30,12 @@ class Sessions:
         self._unwanted = threading.Event()
         self._started = ExitStack()
 
-    def __enter__(self) -> "Sessions":
+    def __enter__(self) -> "LazySession":
         return self
 
     def __exit__(self, *raised: Any) -> bool:
         self._unwanted.set()
-        with held_back():
+        with deferred_signals():
             self._starter.shutdown()
         return bool(self._started.__exit__(*raised))
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from conf.settings import PROJECT, Settings
 from pipelines.core.errors import ClusterFault, UsageFault
 from pipelines.core.identity import NAME, application_name
-from pipelines.core.signals import held_back, unheard_by_children
+from pipelines.core.signals import children_ignore_signals, deferred_signals
 from pipelines.spark import class_data_archive
 from pipelines.spark import cluster as spark_cluster
 
@@ -140,9 +140,9 @@ def session(
         gateway = None
         with ExitStack() as stack, ExitStack() as starting:
             # Interrupted while it starts, PySpark leaves a JVM behind that nobody ends.
-            with held_back():
+            with deferred_signals():
                 try:
-                    with unheard_by_children():
+                    with children_ignore_signals():
                         gateway = launch_gateway(conf, banners)  # type: ignore[no-untyped-call]
                     stack.callback(_end, gateway, stop_seconds)
                     starting.enter_context(_killed(gateway.proc, unwanted or threading.Event()))
@@ -203,7 +203,7 @@ def _end(gateway: "JavaGateway", seconds: float) -> None:
                 SparkSession._instantiatedSession.stop()
             gateway.shutdown()
 
-    with held_back():
+    with deferred_signals():
         stopping = threading.Thread(target=stop, daemon=True)
         stopping.start()
         stopping.join(seconds / 2)

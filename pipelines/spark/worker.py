@@ -14,7 +14,7 @@ MARK = "driver"
 
 
 @dataclass(frozen=True)
-class Asked:
+class WorkerNeeds:
     """What a worker should have: packages by version, our sources by fingerprint, folders that the driver sees, too,
     and a way to the source's host and port, or socket."""
 
@@ -24,12 +24,12 @@ class Asked:
     source: tuple[str, int] | None
 
 
-def look(asked: Asked) -> tuple[str, list[str]]:
+def missing_on_worker(asked: WorkerNeeds) -> tuple[str, list[str]]:
     """The worker's name, and each thing that it lacks, as the end of a sentence."""
     return socket.gethostname(), [*_packages(asked), *_folders(asked), *_source(asked)]
 
 
-def _packages(asked: Asked) -> list[str]:
+def _packages(asked: WorkerNeeds) -> list[str]:
     for name, wanted in asked.packages.items():
         try:
             found = importlib.import_module("pyspark").__version__ if name == "pyspark" else version(name)
@@ -50,7 +50,7 @@ def _lacks(name: str) -> str:
     return f"its Python, {sys.executable}, lacks {name}: install requirements/run.txt there"
 
 
-def _folders(asked: Asked) -> list[str]:
+def _folders(asked: WorkerNeeds) -> list[str]:
     lacking = []
     for folder in map(Path, asked.folders):
         shown = folder.parent
@@ -64,7 +64,7 @@ def _folders(asked: Asked) -> list[str]:
     return lacking
 
 
-def _source(asked: Asked) -> list[str]:
+def _source(asked: WorkerNeeds) -> list[str]:
     if asked.source is None:
         return []
     host, port = asked.source

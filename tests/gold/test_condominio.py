@@ -60,7 +60,9 @@ def oracle(folder: Path) -> tuple[dict[str, list[tuple[Any, ...]]], tuple[int, i
 
 
 def reported(lakehouse: Lake) -> tuple[dict[str, list[tuple[Any, ...]]], tuple[int, int]]:
-    rows = {table.name: (table, lakehouse.table("gold", table.name)) for table in catalogue.of("gold", "condominio")}
+    rows = {
+        table.name: (table, lakehouse.table("gold", table.name)) for table in catalogue.tables_of("gold", "condominio")
+    }
     rules = run_log.read_rules(lakehouse.settings().silver_path, lakehouse.last("silver"))
     failed = {rule.rule: rule.failed for rule in rules if rule.table == "transacoes"}
     return {

@@ -79,7 +79,7 @@ def oracle(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
 def answered(lakehouse: Lake) -> dict[str, list[tuple[Any, ...]]]:
     """Gold's tables, each in the order that its contract says, or of its key."""
     found = {}
-    for table in catalogue.of("gold", "varejo"):
+    for table in catalogue.tables_of("gold", "varejo"):
         rows = lakehouse.table("gold", table.name)
         for name in reversed(table.order if table.name != "pedidos_por_cliente" else table.keys):
             rows.sort(key=lambda row, name=name: row[name.lstrip("-")], reverse=name.startswith("-"))  # type: ignore[misc]

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from pipelines.notify.outcome import Outcome
-from pipelines.notify.outlets import tell
+from pipelines.notify.outlets import notify
 from tests.condominio import PARENTS, SALES, drop_all
 from tests.conftest import Cli, Lake, clean_environment
 
@@ -145,12 +145,12 @@ def test_a_webhook_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkey
     with listening(lambda _: never.wait(20) or 200) as hook:
         settings = lakehouse.settings(ALERT__WEBHOOK_URL=hook.env["LAKEHOUSE_ALERT__WEBHOOK_URL"])
         began = time.monotonic()
-        assert tell(settings, outcome(3)) == [
+        assert notify(settings, outcome(3)) == [
             "the alert was not sent to LAKEHOUSE_ALERT__WEBHOOK_URL: it cannot be reached, TimeoutError"
         ]
         monkeypatch.setattr("pipelines.notify.alert.PATIENCE", 20)
         monkeypatch.setattr("pipelines.notify.alert.LIMIT", 0.2)
-        assert tell(settings, outcome(3)) == [
+        assert notify(settings, outcome(3)) == [
             "the alert was not sent to LAKEHOUSE_ALERT__WEBHOOK_URL: it took too long"
         ]
         assert time.monotonic() - began < 5
@@ -163,7 +163,7 @@ def test_whatever_goes_wrong_while_it_is_told_is_a_warning_without_its_text(
     lakehouse = Lake(tmp_path, None, None)  # type: ignore[arg-type]
     monkeypatch.setattr("pipelines.notify.alert._send", lambda *_: 1 / 0)
     settings = lakehouse.settings(ALERT__WEBHOOK_URL=f"http://127.0.0.1:1/{SECRET}")
-    assert tell(settings, outcome(3)) == ["alert: ZeroDivisionError"]
+    assert notify(settings, outcome(3)) == ["alert: ZeroDivisionError"]
 
 
 def test_the_address_is_a_secret(cli: Cli) -> None:
@@ -259,14 +259,14 @@ def test_a_rule_that_more_rows_fail_than_may_is_told_once(condominio: Lake) -> N
         began = datetime.now(UTC)
         high, low = (condominio.run(**given, ALERT__MAX_WARNED=limit) for limit in ("0.1", "0.09"))
         second = datetime.now(UTC)
-        assert tell(high, outcome(started=began)) == [] == hook.bodies, "as many as may"
-        assert tell(low, outcome(started=began)) == [] == hook.bodies, "the run before had as many"
+        assert notify(high, outcome(started=began)) == [] == hook.bodies, "as many as may"
+        assert notify(low, outcome(started=began)) == [] == hook.bodies, "the run before had as many"
         condominio.drop("transacoes_2.csv", SALES + "1,1,2023-01-01,3.00\n", 11)
         condominio.run()
         for targets, domain in ((("silver", "gold"), "condominio"), (("stream",), "")):
-            assert tell(high, outcome(started=second, targets=targets, domain=domain)) == []
-        assert tell(high, outcome(started=datetime.now(UTC))) == [], "no run of this call"
-        assert tell(high, outcome(started=second, targets=("status",))) == []
+            assert notify(high, outcome(started=second, targets=targets, domain=domain)) == []
+        assert notify(high, outcome(started=datetime.now(UTC))) == [], "no run of this call"
+        assert notify(high, outcome(started=second, targets=("status",))) == []
     first, of_stream = hook.bodies
     said = "silver.transacoes: 2 of 11 rows do not meet: the resident was registered before the transaction"
     assert first["warnings"] == of_stream["warnings"] == [said]

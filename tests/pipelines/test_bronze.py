@@ -134,7 +134,7 @@ def test_views_and_partitioned_tables_are_read_too(lakehouse: Lake) -> None:
 def test_all_tables_are_of_one_moment(lakehouse: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer adds a card and its movement in one transaction after the snapshot was taken: neither arrives."""
     execute(lakehouse.address, *LOOSE)
-    plans = bronze_job.plans
+    plans = bronze_job.read_plans
 
     def plans_then_write(*arguments):  # type: ignore[no-untyped-def]
         made = plans(*arguments)
@@ -174,7 +174,7 @@ def test_what_a_snapshot_does_not_keep_out_waits_until_all_is_read(
         "ALTER TABLE conta RENAME TO contas",
         "CREATE MATERIALIZED VIEW conta AS SELECT * FROM contas",
     )
-    plans = bronze_job.plans
+    plans = bronze_job.read_plans
 
     def plans_then_disturb(*arguments):  # type: ignore[no-untyped-def]
         made = plans(*arguments)

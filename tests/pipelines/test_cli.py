@@ -64,7 +64,7 @@ def test_a_named_server_with_nasty_password_schema_and_paths_from_env_file(
     lake = Lake(cli.folder, owner, None)  # type: ignore[arg-type]
     with Report() as report:
         fake = lake.settings(SEED__MOVIMENTOS="200", POSTGRES__SCHEMA=SCHEMA)
-        seed(fake, owner, catalogue.of("bronze", "cartoes"), False, report)
+        seed(fake, owner, catalogue.tables_of("bronze", "cartoes"), False, report)
     escaped = NASTY_PASSWORD.replace("\\", "\\\\").replace("'", "\\'")
     (cli.folder / ".env").write_text(
         f"LAKEHOUSE_POSTGRES__HOST={reader.host}\nLAKEHOUSE_POSTGRES__DATABASE={reader.database}\n"

@@ -104,7 +104,7 @@ def test_a_run_on_two_workers_gives_what_this_process_gives_and_reads_nothing_it
 ) -> None:
     with Report() as report:
         settings = lakehouse.settings(SEED__MOVIMENTOS="3000")
-        seed(settings, lakehouse.address, catalogue.of("bronze", "cartoes"), False, report)
+        seed(settings, lakehouse.address, catalogue.tables_of("bronze", "cartoes"), False, report)
     execute(
         lakehouse.address,
         *(
@@ -136,7 +136,7 @@ def test_five_million_rows_are_read_by_both_workers_in_as_many_tasks(
 ) -> None:
     with Report() as report:
         settings = lakehouse.settings(SEED__MOVIMENTOS="5000000")
-        seed(settings, lakehouse.address, catalogue.of("bronze", "cartoes"), False, report)
+        seed(settings, lakehouse.address, catalogue.tables_of("bronze", "cartoes"), False, report)
     with cluster(tmp_path_factory.mktemp("cluster")) as there:
         ended(on(there, lakehouse, "bronze"))
         some, others = there.finished_tasks()
@@ -258,9 +258,9 @@ def test_a_run_is_stopped_while_a_master_does_not_speak(lakehouse: Lake) -> None
         assert time.monotonic() - began < 10
 
 
-def asked(**given: object) -> spark_worker.Asked:
+def asked(**given: object) -> spark_worker.WorkerNeeds:
     wanted: dict[str, object] = {"packages": {}, "software": software(""), "folders": (), "source": None}
-    return spark_worker.Asked(**(wanted | given))  # type: ignore[arg-type]
+    return spark_worker.WorkerNeeds(**(wanted | given))  # type: ignore[arg-type]
 
 
 def test_a_worker_says_what_it_lacks(tmp_path: Path, server: Postgres) -> None:
@@ -277,9 +277,9 @@ def test_a_worker_says_what_it_lacks(tmp_path: Path, server: Postgres) -> None:
         "cannot reach PostgreSQL at /nowhere": asked(source=("/nowhere", 5432)),
     }
     for text, one in wrong.items():
-        _, lacking = spark_worker.look(one)
+        _, lacking = spark_worker.missing_on_worker(one)
         assert len(lacking) == bool(text) and all(text in said for said in lacking)
-    assert spark_worker.look(asked(source=(server.host, server.port)))[1] == []
+    assert spark_worker.missing_on_worker(asked(source=(server.host, server.port)))[1] == []
 
 
 @pytest.mark.long

@@ -108,7 +108,7 @@ def state(lakehouse: Lake) -> State:
     for layer in LAYERS:
         run = run_log.last_run(settings.layer_path(layer), "cartoes")
         assert run is not None
-        run_log.check(layer, settings.layer_path(layer), run)
+        run_log.check_tables(layer, settings.layer_path(layer), run)
         seen[layer] = run
     return seen
 

@@ -12,7 +12,7 @@ from conf.settings import PROJECT, load
 from pipelines.core import catalogue, identity
 from pipelines.core.console import Report
 from pipelines.core.errors import UsageFault
-from pipelines.sources.domains import in_use, is_there, named, ready
+from pipelines.sources.domains import in_use, is_there, parse_domains, ready
 from tests.conftest import clean_environment
 
 BRONZE = '''"""Water readings as their files have them. One row per line."""
@@ -132,9 +132,9 @@ def test_domains_are_named_or_those_whose_source_is_there(tmp_path: Path, monkey
     monkeypatch.setattr("pipelines.sources.postgres.embedded.home", lambda: tmp_path / "none")
     settings, _ = load({}, base=tmp_path)
     assert catalogue.domains() == ("cartoes", "condominio", "varejo")
-    assert named("") == () and named("varejo, cartoes") == ("cartoes", "varejo")
+    assert parse_domains("") == () and parse_domains("varejo, cartoes") == ("cartoes", "varejo")
     with pytest.raises(UsageFault, match="DOMAIN names x; there are cartoes, condominio, varejo"):
-        named("x,varejo")
+        parse_domains("x,varejo")
     assert in_use(settings) == ready(settings, "bronze", Report()) == ("cartoes",), "which says how to begin"
     (tmp_path / "landing/varejo").mkdir(parents=True)
     assert in_use(settings) == ready(settings, "bronze", Report()) == ("varejo",)
@@ -147,6 +147,6 @@ def test_domains_are_named_or_those_whose_source_is_there(tmp_path: Path, monkey
 @pytest.mark.parametrize("layer", ["bronze", "silver", "gold"])
 def test_the_source_of_a_domain_is_of_one_kind(layer: str) -> None:
     for domain in catalogue.domains():
-        tables = catalogue.of("bronze", domain)
+        tables = catalogue.tables_of("bronze", domain)
         assert len({table.files is None for table in tables}) == 1
-        assert catalogue.of(layer, domain), "each layer has the domain"
+        assert catalogue.tables_of(layer, domain), "each layer has the domain"

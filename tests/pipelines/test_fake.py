@@ -14,7 +14,7 @@ from pipelines.seed import fake
 from pipelines.seed.postgres import seed
 from tests.conftest import Lake, execute, query
 
-TABLES = catalogue.of("bronze", "cartoes")
+TABLES = catalogue.tables_of("bronze", "cartoes")
 MOVEMENTS = 3000
 
 

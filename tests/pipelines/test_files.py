@@ -20,7 +20,7 @@ from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault, QualityFault, SourceFault
 from pipelines.lake import delta, folders, run_log
-from pipelines.lake.versions import stored
+from pipelines.lake.versions import table_version
 from pipelines.run.layers import run_layers
 from pipelines.sources.files import landing
 from tests.condominio import NAMES, PARENTS, SALES, drop_all, everything, some_files
@@ -34,7 +34,7 @@ def aside(lakehouse: Lake, name: str = "transacoes") -> dict[int, tuple[list[str
 
 
 def catalogue_key(name: str) -> str:
-    return next(table.keys[0] for table in catalogue.of("silver", "condominio") if table.name == name)
+    return next(table.keys[0] for table in catalogue.tables_of("silver", "condominio") if table.name == name)
 
 
 def agreed(lakehouse: Lake, capsys: pytest.CaptureFixture[str]) -> str:
@@ -266,7 +266,7 @@ def test_a_column_that_no_contract_names_is_told_of_or_ends_a_run_where_the_sche
 def test_reconcile_finds_a_row_of_bronze_that_is_not_what_its_file_has(
     condominio: Lake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    true = landing.take
+    true = landing.ingest
 
     def wrong(files: Any, place: Any, first: int, report: Report) -> Any:
         path = files[0].path
@@ -334,7 +334,7 @@ def test_a_file_that_changes_just_before_it_is_read_again_leaves_bronze_as_it_wa
 ) -> None:
     drop_all(condominio)
     condominio.run("bronze")
-    before, true = condominio.table("bronze", "imoveis"), bronze_files.waiting
+    before, true = condominio.table("bronze", "imoveis"), bronze_files.landing_state
 
     def waiting(*arguments: Any, **named: Any) -> Any:
         found = true(*arguments, **named)
@@ -385,5 +385,5 @@ def test_the_seed_writes_files_once_and_never_over_others(cli: Cli) -> None:
 def test_stored_types_are_those_of_the_contract(condominio: Lake) -> None:
     drop_all(condominio)
     settings = condominio.run("bronze")
-    types = stored(settings.bronze_path, condominio.last("bronze"), imoveis.TABLE).types
+    types = table_version(settings.bronze_path, condominio.last("bronze"), imoveis.TABLE).types
     assert types["valor"] == "decimal(15,2)" and types["_source_row"] == "bigint"

@@ -230,7 +230,7 @@ def test_a_month_later_a_crash_is_brought_back_and_readers_still_read(copied: La
             file.write_text("".join(json.dumps(line) + "\n" for line in said), "utf-8")
         os.utime(file, (time.time() - month,) * 2)
     path = settings.gold_path / "cartoes/movimento_flat"
-    run_log.restore(path, 0)  # a commit that no run recorded
+    run_log.restore_version(path, 0)  # a commit that no run recorded
     create_views(settings, copied.spark)
     assert copied.spark.sql("SELECT count(*) FROM gold.movimento_flat").collect()[0][0] == 16
     with Report() as report:
@@ -259,7 +259,7 @@ def test_whatever_the_clock_says_numbers_and_versions_rise(lakehouse: Lake, monk
         assert last is not None and (last.run, last.table("movimento").version) == (number, number - 1)
         assert lakehouse.table("bronze", "movimento")[1]["des_transacao"] == f"noite {number}"
         maintained(lakehouse)
-        run_log.check("bronze", settings.bronze_path, last)
+        run_log.check_tables("bronze", settings.bronze_path, last)
     lakehouse.run("silver", "gold")
     agree(lakehouse)
 

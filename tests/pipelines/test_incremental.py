@@ -21,7 +21,7 @@ from pipelines.lake import delta, full_build, run_log
 from pipelines.lake.changes import TECHNICAL
 from pipelines.lake.engine import count, engine, listed
 from pipelines.lake.runs import Run
-from pipelines.lake.versions import stored
+from pipelines.lake.versions import table_version
 from pipelines.sources.postgres import embedded, fingerprint
 from pipelines.sources.postgres.snapshot import Snapshot
 from tests.conftest import Lake, connected, execute, query
@@ -77,9 +77,9 @@ def as_a_full_load(lakehouse: Lake) -> None:
     other.run("bronze")
     mine, theirs = last(lakehouse), last(other)
     with engine("bronze") as db:
-        for table in catalogue.of("bronze", "cartoes"):
-            one = stored(lakehouse.settings().bronze_path, mine, table)
-            full = stored(other.settings().bronze_path, theirs, table)
+        for table in catalogue.tables_of("bronze", "cartoes"):
+            one = table_version(lakehouse.settings().bronze_path, mine, table)
+            full = table_version(other.settings().bronze_path, theirs, table)
             names = listed(name for name in full.types if name not in TECHNICAL)
             for a, b in ((one, full), (full, one)):
                 left = count(db, f"(SELECT {names} FROM {a.sql} EXCEPT ALL SELECT {names} FROM {b.sql})")
@@ -269,7 +269,7 @@ def test_each_table_is_loaded_whole_once_in_a_while_and_never_a_night_late(sourc
 
     def why(hours: float) -> str:
         assert done.full_at is not None
-        return full_build.whole(settings, done, False, done.full_at + timedelta(hours=hours))
+        return full_build.reason_for_full(settings, done, False, done.full_at + timedelta(hours=hours))
 
     assert [bool(why(hours)) for hours in (0, 59, 61, 999, -1)] == [False, False, True, True, True]
     assert why(72) == "LAKEHOUSE_FULL_DAYS=3 have passed"
@@ -364,7 +364,7 @@ def test_a_snapshot_that_may_not_see_what_the_last_one_saw_is_known(was: str, no
     assert back in said and bool(said) == bool(back)
     assert "older" in fingerprint.went_back(run, moment(now, "0/F"))
     assert fingerprint.went_back(replace(run, position="1/0"), moment(was, "0/FFFFFFFF"))
-    assert fingerprint.newer(was).endswith(f"'{int(was.split(':')[0]) % 2**32}'::xid))")
+    assert fingerprint.newer_than(was).endswith(f"'{int(was.split(':')[0]) % 2**32}'::xid))")
 
 
 def test_a_user_who_may_not_ask_which_server_it_is_reads_all(source: Lake) -> None:

@@ -21,7 +21,7 @@ from pyspark.sql import SparkSession
 from conf.settings import Postgres
 from gold.cartoes import movimento_flat
 from pipelines.core.console import Report
-from pipelines.core.signals import held_back
+from pipelines.core.signals import deferred_signals
 from pipelines.export.publish import export
 from pipelines.lake import delta, run_log
 from pipelines.lake.engine import engine
@@ -236,7 +236,7 @@ def test_a_signal_in_the_middle_of_the_commit_point_waits_for_it(bank: Lake) -> 
     came: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
     try:
-        with held_back():
+        with deferred_signals():
             signal.raise_signal(signal.SIGTERM)
             assert came == []
         assert came == [signal.SIGTERM]

@@ -16,7 +16,7 @@ from conf.settings import PROJECT, Settings, load
 from pipelines.core import names
 from pipelines.core.errors import LockedFault, QualityFault, StorageFault
 from pipelines.lake import delta, folders, run_log, schema
-from pipelines.lake.runs import Run, TableRun, Taken
+from pipelines.lake.runs import IngestedFile, Run, TableRun
 
 NOW = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
 RUN = Run(1, "lake", "teste", None, "embedded", "1:2:", NOW, NOW, (TableRun("coisa", 0, 3, 2, 1),))
@@ -47,10 +47,10 @@ def test_a_table_that_a_crash_left_ahead_is_brought_back(tmp_path: Path) -> None
     for value in (1, 2):
         write_deltalake(path, pa.table({"id": [value]}), mode="overwrite")
     run_log.record(tmp_path, RUN)  # names version 0
-    run_log.bring_back(tmp_path, run_log.last_run(tmp_path, "teste"))
+    run_log.roll_back(tmp_path, run_log.last_run(tmp_path, "teste"))
     assert DeltaTable(path).file_uris() == DeltaTable(path, version=0).file_uris()
     before = delta.version(path)
-    run_log.bring_back(tmp_path, replace(RUN, tables=(replace(RUN.tables[0], version=before or 0),)))
+    run_log.roll_back(tmp_path, replace(RUN, tables=(replace(RUN.tables[0], version=before or 0),)))
     assert delta.version(path) == before
 
 
@@ -110,13 +110,13 @@ def test_a_table_that_was_brought_back_is_not_brought_back_again(tmp_path: Path)
     for value in (1, 2):
         write_deltalake(path, pa.table({"id": [value]}), mode="overwrite")
     for _ in range(3):
-        run_log.bring_back(tmp_path, RUN)
+        run_log.roll_back(tmp_path, RUN)
     assert delta.version(path) == 2
 
 
 def test_files_of_runs_that_did_not_complete_are_swept_and_the_others_stay_in_order(tmp_path: Path) -> None:
-    def taken(run: int, number: int) -> Taken:
-        return Taken(run, "teste", "coisa", f"{number:05d}.csv", "x", 1, NOW, number, 1, 0, "", ("cor", "ção"))
+    def taken(run: int, number: int) -> IngestedFile:
+        return IngestedFile(run, "teste", "coisa", f"{number:05d}.csv", "x", 1, NOW, number, 1, 0, "", ("cor", "ção"))
 
     def record(run: int, *numbers: int) -> None:
         run_log.record(tmp_path, replace(RUN, run=run), files=[taken(run, number) for number in numbers])
@@ -124,7 +124,7 @@ def test_files_of_runs_that_did_not_complete_are_swept_and_the_others_stay_in_or
     record(1, *range(1, 20_001))
     for run in range(2, 9):
         record(run, 20_000 + run)
-    run_log._append_of(tmp_path / run_log.FILES, replace(RUN, run=9), [asdict(taken(9, 99))], run_log.TAKEN, "")
+    run_log._append_of(tmp_path / run_log.FILES, replace(RUN, run=9), [asdict(taken(9, 99))], run_log.INGESTED_FILE, "")
     run_log.compact(tmp_path / run_log.FILES, 2)
     assert len(run_log.read_files(tmp_path, "teste")) == 20_007, "a run that is not recorded has taken nothing"
     record(9)

@@ -13,9 +13,9 @@ import pytest
 from conf.contract import Column, Csv, Files, Table
 from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault, SourceFault
-from pipelines.lake.changes import Place
+from pipelines.lake.changes import Target
 from pipelines.sources.files import landing
-from pipelines.sources.files.landing import arrived, new, take
+from pipelines.sources.files.landing import arrived, ingest, not_ingested
 
 TABLE = Table(
     "bronze.teste.venda",
@@ -39,7 +39,7 @@ def drop(folder: Path, name: str, text: str, at: int = 0) -> Path:
 
 def taken(tmp_path: Path, first: int = 1):  # type: ignore[no-untyped-def]
     with Report() as report:
-        (record,), name, totals = take(arrived(tmp_path, [TABLE]), Place(TABLE, tmp_path / "lake", 7), first, report)
+        (record,), name, totals = ingest(arrived(tmp_path, [TABLE]), Target(TABLE, tmp_path / "lake", 7), first, report)
     return record, pq.read_table(tmp_path / "lake" / name).to_pylist(), totals
 
 
@@ -110,7 +110,7 @@ def test_the_rows_of_many_files_go_to_one_data_file_in_order(tmp_path: Path) -> 
     for number in range(5):
         drop(tmp_path, f"venda{number}.csv", f"dia;valor\n2024-01-0{number + 1};{number},5\n", at=10 - number)
     with Report() as report:
-        records, name, totals = take(arrived(tmp_path, [TABLE]), Place(TABLE, tmp_path / "lake", 7), 1, report)
+        records, name, totals = ingest(arrived(tmp_path, [TABLE]), Target(TABLE, tmp_path / "lake", 7), 1, report)
     rows = pq.read_table(tmp_path / "lake" / name).to_pylist()
     assert [(row["id"], row["_source_file"], row["dia"].day) for row in rows] == [
         (number, f"venda{5 - number}.csv", 6 - number) for number in range(1, 6)
@@ -131,15 +131,15 @@ def test_a_file_is_taken_once_and_with_other_content_refused(tmp_path: Path) -> 
     path = drop(tmp_path, "venda.csv", "dia;valor\n2024-01-01;1\n")
     record, _, _ = taken(tmp_path)
     files = arrived(tmp_path, [TABLE])
-    assert new(files, []) == (files, {}) and new(files, [record]) == ([], {})
+    assert not_ingested(files, []) == (files, {}) and not_ingested(files, [record]) == ([], {})
     path.write_text("dia;valor\n2024-01-01;2\n")
     (file,) = files
-    assert "was taken by run 7 and has other content now" in new(files, [record])[1][file]
-    assert new(files, [record], thorough=False) == ([], {}), "it has the size and the time that it had"
+    assert "was taken by run 7 and has other content now" in not_ingested(files, [record])[1][file]
+    assert not_ingested(files, [record], thorough=False) == ([], {}), "it has the size and the time that it had"
     os.utime(path, (5, 5))
-    assert new(arrived(tmp_path, [TABLE]), [record], thorough=False)[1]
+    assert not_ingested(arrived(tmp_path, [TABLE]), [record], thorough=False)[1]
     free = replace(TABLE, files=Files("venda*.csv", replaced=True), columns=TABLE.columns[1:])
-    assert [file.name for file in new(arrived(tmp_path, [free]), [record])[0]] == ["venda.csv"]
+    assert [file.name for file in not_ingested(arrived(tmp_path, [free]), [record])[0]] == ["venda.csv"]
 
 
 def test_a_file_that_changes_while_it_is_read_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_what_is_no_file_of_a_table_is_left_alone_and_told_of(tmp_path: Path) ->
     files = arrived(tmp_path, [TABLE])
     assert [file.name for file in files] == ["venda1.csv"]
     others = ["Venda2.CSV", "venda_\\udce9.csv", "venda_folder.csv", "venda_loop.csv"]
-    assert landing.strangers(tmp_path, files) == others and landing.strangers(tmp_path / "none", []) == []
+    assert landing.unmatched(tmp_path, files) == others and landing.unmatched(tmp_path / "none", []) == []
 
 
 def test_a_file_without_a_header_does_not_show_the_row_in_its_place(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def objects(done: "subprocess.CompletedProcess[str]") -> list[dict[str, object]]
 def test_each_line_of_a_run_is_an_object_without_a_person(cli: Cli, database: Postgres) -> None:
     with Report(quiet=True) as report:
         fake = Lake(cli.folder, database, None).settings(SEED__MOVIMENTOS="50")  # type: ignore[arg-type]
-        seed(fake, database, catalogue.of("bronze", "cartoes"), False, report)
+        seed(fake, database, catalogue.tables_of("bronze", "cartoes"), False, report)
     execute(
         database,
         "ALTER TABLE movimento DROP CONSTRAINT movimento_id_cartao_fkey",

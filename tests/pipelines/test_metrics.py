@@ -16,7 +16,7 @@ from pipelines.commands.stream import Batches
 from pipelines.core.console import Report
 from pipelines.core.names import LAYERS
 from pipelines.notify.metrics import CALL, LAKE
-from pipelines.notify.outlets import tell
+from pipelines.notify.outlets import notify
 from tests.condominio import SALES, drop_all
 from tests.conftest import Cli, Lake
 from tests.pipelines.test_alert import outcome
@@ -45,7 +45,7 @@ def test_a_success_is_counted_and_stays_when_later_calls_fail(condominio: Lake, 
     settings, path = measured(condominio)
     drop_all(condominio, "1,1,2023-01-01,1.00", "1,1,2024-03-01,2.00", "x,1,2024-03-01,2.00")
     condominio.run()
-    assert tell(settings, outcome(targets=("bronze", "silver", "gold"), seconds=12.5)) == []
+    assert notify(settings, outcome(targets=("bronze", "silver", "gold"), seconds=12.5)) == []
     found = samples(path)
     assert found[CODE] == {("um", "run", "all"): 0}
     assert found["lakehouse_last_call_duration_seconds"] == {("um", "run", "all"): 12.5}
@@ -65,17 +65,17 @@ def test_a_success_is_counted_and_stays_when_later_calls_fail(condominio: Lake, 
     assert sum(rows for (_, severity), rows in failed.items() if severity == "quarantine") == 1
 
     failing = outcome(3, datetime.now(UTC), targets=("bronze", "silver", "gold"))
-    assert tell(settings, failing) == [] == tell(settings, outcome(6, targets=("maintain",), domain="varejo"))
+    assert notify(settings, failing) == [] == notify(settings, outcome(6, targets=("maintain",), domain="varejo"))
     later = samples(path)
     assert later[CODE] == {("um", "run", "all"): 3, ("um", "maintain", "varejo"): 6}
     assert later["lakehouse_last_call_timestamp_seconds"]["um", "run", "all"] == round(failing.started.timestamp(), 3)
     assert {name: later[name] for name in LAKE} == {name: found[name] for name in LAKE}
 
     elsewhere = condominio.settings(ROOT="elsewhere", METRICS__TEXTFILE=str(path))
-    assert tell(elsewhere, outcome(2, kind="settings", targets=("stream",))) == []
+    assert notify(elsewhere, outcome(2, kind="settings", targets=("stream",))) == []
     assert samples(path)[SUCCESS] == found[SUCCESS], "wrong settings do not say where the lake is"
     (settings.silver_path / "_runs/_delta_log/00000000000000000000.json").write_text("damaged")
-    assert tell(settings, outcome(5)) == []
+    assert notify(settings, outcome(5)) == []
     assert samples(path)[SUCCESS] == found[SUCCESS], "of a lake that cannot be read, what was known stays"
 
 
@@ -99,7 +99,7 @@ def test_each_domain_and_each_micro_batch_is_counted(
     customers = "CustomerID;PersonID;StoreID;TerritoryID;AccountNumber;rowguid;ModifiedDate\n"
     varejo.drop("Sales.Customer.csv", customers, 1)
     varejo.run("bronze")
-    assert tell(settings, outcome(targets=("bronze",))) == []
+    assert notify(settings, outcome(targets=("bronze",))) == []
     both = samples(path)
     assert both[CODE] == {("um", "stream", "condominio"): 0, ("um", "run", "all"): 0}
     assert {domain for _, layer, domain in both[SUCCESS] if layer == "bronze"} == {"condominio", "varejo"}
@@ -112,13 +112,13 @@ def test_nobody_sees_half_a_file_and_two_calls_at_a_time_lose_nothing(
 ) -> None:
     settings, path = measured(Lake(tmp_path, None, None))  # type: ignore[arg-type]
     strange = 'a"b\\c\nd'
-    tell(settings, outcome(targets=("maintain",), domain=strange))
+    notify(settings, outcome(targets=("maintain",), domain=strange))
     assert samples(path)[CODE] == {("um", "maintain", strange): 0}
     before = path.open()
     mask = os.umask(0o077)
     try:
         calls = [
-            threading.Thread(target=tell, args=(settings, outcome(1, targets=("stream",), domain=f"d{number}")))
+            threading.Thread(target=notify, args=(settings, outcome(1, targets=("stream",), domain=f"d{number}")))
             for number in range(8)
         ]
         for call in calls:
@@ -131,7 +131,7 @@ def test_nobody_sees_half_a_file_and_two_calls_at_a_time_lose_nothing(
     assert before.read().count(CODE + "{") == 1, "who read it then has it as it was"
     monkeypatch.setattr(Path, "replace", lambda *_: 1 / 0)
     old = path.read_text()
-    assert tell(settings, outcome(5)) == ["metrics: ZeroDivisionError"]
+    assert notify(settings, outcome(5)) == ["metrics: ZeroDivisionError"]
     assert path.read_text() == old and [*path.parent.iterdir()] == [path]
 
 

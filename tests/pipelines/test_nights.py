@@ -23,7 +23,7 @@ from pipelines.lake import run_log
 from pipelines.lake.changes import TECHNICAL
 from pipelines.lake.engine import Engine, count, engine, listed
 from pipelines.lake.runs import Run
-from pipelines.lake.versions import Content, stored
+from pipelines.lake.versions import TableVersion, table_version
 from tests.conftest import Lake, connected, execute, fresh_database
 from tests.pipelines.test_run import agree
 
@@ -207,17 +207,17 @@ def happen(world: World, late: psycopg2.extensions.connection, one: tuple[Any, .
 @contextmanager
 def broken_at_the_end() -> Iterator[None]:
     """All is written and committed, and the run is not recorded, nor is anything brought back."""
-    true = run_log.record, run_log.bring_back
+    true = run_log.record, run_log.roll_back
 
     def crash(*_: object) -> None:
-        run_log.bring_back = lambda *_: None
+        run_log.roll_back = lambda *_: None
         raise RuntimeError
 
     try:
         run_log.record = crash  # type: ignore[assignment]
         yield
     finally:
-        run_log.record, run_log.bring_back = true
+        run_log.record, run_log.roll_back = true
 
 
 def _note(world: World) -> None:
@@ -244,7 +244,7 @@ def check(world: World) -> None:
             _same_layer(db, mine, fresh, layer)
         run = last(mine, "bronze")
         for name, rows in world.model.items():
-            kept = stored(mine.settings().bronze_path, run, _contract("bronze", name))
+            kept = table_version(mine.settings().bronze_path, run, _contract("bronze", name))
             found = {key for (key,) in db.execute(f"SELECT id FROM {kept.sql}").fetchall()}
             assert found == set(rows), name
         for name in ("associado", "conta"):
@@ -269,7 +269,7 @@ def _same_layer(db: Engine, mine: Lake, fresh: Lake, layer: str) -> None:
     for done in (one for one in runs[1].tables if not one.name.endswith(HISTORY)):
         contract = _contract(layer, done.name)
         one, other = (
-            stored(lakehouse.settings().layer_path(layer), run, contract, done.name)
+            table_version(lakehouse.settings().layer_path(layer), run, contract, done.name)
             for lakehouse, run in zip((mine, fresh), runs, strict=True)
         )
         names = listed(name for name in other.types if name not in TECHNICAL)
@@ -301,9 +301,9 @@ def _same_history(db: Engine, world: World, name: str) -> None:
         last(world.lakehouse, "silver"),
         _contract("silver", name),
     )
-    history, now = stored(path, run, table, name + HISTORY), stored(path, run, table)
+    history, now = table_version(path, run, table, name + HISTORY), table_version(path, run, table)
     names = listed(now.types)
-    current = Content(history.files, history.types, history.keys)
+    current = TableVersion(history.files, history.types, history.keys)
     for a, b in ((f"{current.sql} WHERE _current", now.sql), (now.sql, f"{current.sql} WHERE _current")):
         assert count(db, f"(SELECT {names} FROM {a} EXCEPT ALL SELECT {names} FROM {b})") == 0, name
     assert count(db, f"{history.sql} WHERE _current <> (_valid_to IS NULL) OR _valid_from >= _valid_to") == 0

@@ -70,7 +70,7 @@ def judged(rows: Rows) -> Any:
         found = {"id_dono": Parent(silver_checks.parents(accepted, quarantined, Reference(PARENT, ("pais",))))}
         folded = silver_checks.fold_copies(rows(SCHEMA, *values), table.keys)
         checks = silver_checks.checks(table, found)
-        return Judged(silver_checks.judge(folded, table, found, checks), checks, table)
+        return Judged(silver_checks.apply_checks(folded, table, found, checks), checks, table)
 
     return judge
 
@@ -172,7 +172,7 @@ def test_a_reference_of_two_columns_needs_both_and_is_asked_only_where_both_are_
         "id bigint, produto bigint, da bigint, _rescued string",
         *((1, 10, 1, None), (2, 11, 2, None), (3, None, 1, None), (4, 10, None, None), (5, 10, 3, None)),
     )
-    one = Judged(silver_checks.judge(silver_checks.without_copies(frame), table, found, checks), checks, table)
+    one = Judged(silver_checks.apply_checks(silver_checks.without_copies(frame), table, found, checks), checks, table)
     assert sorted(row.id for row in one.accepted()) == [1, 3, 4]
     assert {row.id: row._reasons for row in one.aside()} == {2: ["oferta:missing"], 5: ["oferta:quarantined"]}
 
@@ -186,7 +186,7 @@ def test_a_line_that_is_no_row_is_set_aside_however_long_it_is(rows: Rows) -> No
     )
     frame = rows("id bigint, _rescued string", (1, None), (2, json.dumps({LINE: "x" * 21_000_000, "_why": "y"})))
     checks = silver_checks.checks(table, {})
-    one = Judged(silver_checks.judge(silver_checks.without_copies(frame), table, {}, checks), checks, table)
+    one = Judged(silver_checks.apply_checks(silver_checks.without_copies(frame), table, {}, checks), checks, table)
     assert [row.id for row in one.accepted()] == [1]
     aside = silver_checks.quarantined(one.frame, table, checks, 1).select("id", "_reasons").collect()
     assert [tuple(row) for row in aside] == [(2, ["line:unreadable"])]
@@ -245,7 +245,7 @@ def test_where_the_source_guarantees_a_reference_only_parents_set_aside_are_aske
     for parent, aside in ((Parent(None, guaranteed=True), []), (Parent(few, guaranteed=True), [2])):
         found = {"id_dono": parent}
         checks = silver_checks.checks(plain, found)
-        judged = Judged(silver_checks.judge(frame, plain, found, checks), checks, plain)
+        judged = Judged(silver_checks.apply_checks(frame, plain, found, checks), checks, plain)
         expected = [(key, ["dono:quarantined"]) for key in aside]
         assert [(one["id_coisa"], one["_reasons"]) for one in judged.aside()] == expected
         assert len(judged.accepted()) == 2 - len(aside)

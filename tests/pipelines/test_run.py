@@ -91,7 +91,7 @@ def test_seeded_data_agree_with_the_oracle_and_a_second_run_gives_the_same_bytes
         seed(
             lakehouse.settings(SEED__MOVIMENTOS="3000"),
             lakehouse.address,
-            catalogue.of("bronze", "cartoes"),
+            catalogue.tables_of("bronze", "cartoes"),
             False,
             report,
         )
@@ -137,7 +137,7 @@ def test_the_oracle_notices_a_changed_cell(nasty: Lake) -> None:
 
 def test_the_delta_log_has_statistics_of_keys_dates_and_amounts_only(nasty: Lake) -> None:
     settings = nasty.settings()
-    for table in (*catalogue.of("silver", "cartoes"), *catalogue.of("gold", "cartoes")):
+    for table in (*catalogue.tables_of("silver", "cartoes"), *catalogue.tables_of("gold", "cartoes")):
         log = settings.layer_path(table.layer) / table.domain / table.name / "_delta_log"
         lines = [json.loads(line) for path in log.glob("*.json") for line in path.read_text("utf-8").splitlines()]
         stats = [json.loads(line["add"]["stats"]) for line in lines if "add" in line]

@@ -10,10 +10,10 @@ from pipelines.core.errors import QualityFault, StorageFault
 from pipelines.export import csv as export_csv
 from pipelines.lake import run_log, staging
 from pipelines.lake.runs import RuleRun
-from pipelines.lake.versions import stored
+from pipelines.lake.versions import table_version
 from pipelines.silver import checks, judging
 from pipelines.silver import job as silver_job
-from pipelines.silver.judging import Judged
+from pipelines.silver.judging import CheckedRows
 from pipelines.spark.frames import read
 from silver.cartoes import movimento
 from tests.conftest import ALL, Lake, execute
@@ -156,14 +156,14 @@ def plan_of(lakehouse: Lake, settings, looked: bool) -> str:  # type: ignore[no-
     def written(name: str):  # type: ignore[no-untyped-def]
         table = catalogue.table_of("silver", name)
         assert table is not None
-        return read(spark, stored(settings.silver_path, run, table, name))
+        return read(spark, table_version(settings.silver_path, run, table, name))
 
     spark.conf.set("spark.sql.autoBroadcastJoinThreshold", -1)
     try:
         rows = {table.name: table.rows_out for table in run.tables}
-        seen = silver_job.look(settings, upstream, entry.table) if looked else None
-        bronze = [read(spark, stored(settings.bronze_path, upstream, one)) for one in entry.table.inputs]
-        judged: Judged = judging.judge(upstream, entry, bronze, written, rows, seen)
+        seen = silver_job.bronze_facts(settings, upstream, entry.table) if looked else None
+        bronze = [read(spark, table_version(settings.bronze_path, upstream, one)) for one in entry.table.inputs]
+        judged: CheckedRows = judging.check_rows(upstream, entry, bronze, written, rows, seen)
         return str(judged.rows._jdf.queryExecution().executedPlan().toString())
     finally:
         spark.conf.unset("spark.sql.autoBroadcastJoinThreshold")

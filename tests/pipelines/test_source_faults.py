@@ -13,7 +13,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from conf.settings import Postgres
-from pipelines.core.errors import PassingFault, SourceFault
+from pipelines.core.errors import SourceFault, TransientFault
 from pipelines.lake import delta, run_log
 from pipelines.sources.postgres import connection as postgres_connection
 from pipelines.sources.postgres import embedded, reader, watchdog
@@ -101,7 +101,7 @@ def test_a_source_that_stays_away_is_exit_three_after_the_time_with_what_was_tri
 
 def test_a_server_that_accepts_and_never_answers_is_left(lakehouse: Lake, proxy: Proxy) -> None:
     proxy.answers = False
-    with pytest.raises(PassingFault, match="timeout expired"):
+    with pytest.raises(TransientFault, match="timeout expired"):
         lakehouse.run("bronze", RETRY_SECONDS="0")
 
 
@@ -126,7 +126,7 @@ def test_a_connection_that_is_always_reset_ends_and_leaves_no_file(
     execute(database, NIGHT)
     before = {path for path in lakehouse.folder.rglob("*") if path.is_file()}
     proxy.fault = lambda link: link.reset() if link.sent > 100_000 else None
-    with pytest.raises(PassingFault, match=r"reading public.\w+ from .*; tried \d times in \d s"):
+    with pytest.raises(TransientFault, match=r"reading public.\w+ from .*; tried \d times in \d s"):
         lakehouse.run("bronze", RETRY_SECONDS="4")
     assert {path for path in lakehouse.folder.rglob("*") if path.is_file()} == before
 
@@ -150,7 +150,7 @@ def test_a_network_that_stalls_for_good_ends(lakehouse: Lake, proxy: Proxy) -> N
         proxy.stall(link)
 
     proxy.fault = lambda link: stall(link) if link.sent > 100_000 or not proxy.answers else None
-    with pytest.raises(PassingFault):
+    with pytest.raises(TransientFault):
         lakehouse.run("bronze", RETRY_SECONDS="0")
 
 
@@ -202,7 +202,7 @@ def test_a_table_that_is_locked_for_a_while_is_waited_for_and_for_good_is_said(
 ) -> None:
     with connected(database) as connection, connection.cursor() as cursor:
         cursor.execute("BEGIN; LOCK TABLE cartao IN ACCESS EXCLUSIVE MODE")
-        with pytest.raises(PassingFault, match="lock timeout"):
+        with pytest.raises(TransientFault, match="lock timeout"):
             lakehouse.run("bronze", RETRY_SECONDS="0")
         threading.Timer(1.5, lambda: cursor.execute("ROLLBACK")).start()
         lakehouse.run("bronze", RETRY_SECONDS="20")
@@ -216,7 +216,7 @@ def test_a_server_with_too_many_connections_is_tried_again_and_said(lakehouse: L
     )
     lakehouse.address = lakehouse.address.model_copy(update={"user": role})
     try:
-        with pytest.raises(PassingFault, match=f'too many connections for role "{role}"'):
+        with pytest.raises(TransientFault, match=f'too many connections for role "{role}"'):
             lakehouse.run("bronze", RETRY_SECONDS="0")
         threading.Timer(1.5, lambda: execute(database, f"ALTER ROLE {role} CONNECTION LIMIT 20")).start()
         lakehouse.run("bronze", RETRY_SECONDS="20")
@@ -307,7 +307,7 @@ def test_tls_with_the_right_certificate_is_used(
     ],
 )
 def test_what_may_pass_is_told_from_what_must_be_mended(text: str, passes: bool) -> None:
-    assert isinstance(source_fault("x", OSError(text)), PassingFault) == passes
+    assert isinstance(source_fault("x", OSError(text)), TransientFault) == passes
 
 
 @pytest.fixture
@@ -386,7 +386,7 @@ def test_a_server_that_is_starting_up_is_waited_for(
 def test_a_server_that_goes_silent_between_two_questions_is_left(after: int, lakehouse: Lake, proxy: Proxy) -> None:
     """While it greets, while the snapshot is taken, while the watch itself asks."""
     proxy.fault = lambda link: proxy.stall(link) if link.sent > after else None
-    with pytest.raises(PassingFault, match="timeout expired"):
+    with pytest.raises(TransientFault, match="timeout expired"):
         lakehouse.run("bronze", RETRY_SECONDS="0")
 
 
@@ -396,7 +396,7 @@ def test_new_connections_that_greet_and_then_stall_do_not_stop_the_watch(lakehou
         proxy.stall(link)
 
     proxy.fault = lambda link: stall(link) if link.sent > 100_000 else None
-    with pytest.raises(PassingFault):
+    with pytest.raises(TransientFault):
         lakehouse.run("bronze", RETRY_SECONDS="0")
 
 
@@ -417,7 +417,7 @@ def test_a_server_behind_a_socket_that_freezes_is_left_too(
 
     monkeypatch.setattr(reader, "shaped", shaped)
     try:
-        with pytest.raises(PassingFault):
+        with pytest.raises(TransientFault):
             lakehouse.run("bronze", RETRY_SECONDS="0")
     finally:
         for process in frozen:
@@ -430,7 +430,7 @@ def test_of_several_addresses_the_server_that_answered_is_believed() -> None:
 connection to server at "127.0.0.1", port 5432 failed: FATAL:  password authentication failed for user "x"
 """
     fault = source_fault("x", OSError(text))
-    assert not isinstance(fault, PassingFault) and "password authentication failed" in str(fault)
+    assert not isinstance(fault, TransientFault) and "password authentication failed" in str(fault)
 
 
 def test_a_reader_that_stalls_while_it_connects_is_noticed(

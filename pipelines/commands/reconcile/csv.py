@@ -4,7 +4,7 @@ from pathlib import Path
 
 from conf.contract import Table
 from conf.settings import Settings
-from pipelines.core.sql import quoted
+from pipelines.core.sql import identifier
 from pipelines.export.csv import draft, exported, records_of
 from pipelines.lake import delta, folders
 from pipelines.lake.checksums import Difference
@@ -29,10 +29,10 @@ def against_gold(settings: Settings, table: Table, run: Run) -> list[str]:
 
 def _differences(table: Table, fresh: Path, file: Path, gold_files: list[str], scratch: Path) -> list[str]:
     """In which records a CSV differs from a fresh one of the same gold files; keys are gold's."""
-    keys, names = ", ".join(map(quoted, table.keys)), ", ".join(map(quoted, exported(table)))
+    keys, names = ", ".join(map(identifier, table.keys)), ", ".join(map(identifier, exported(table)))
     key = f"concat_ws(', ', {keys})"
     changed = ", ".join(
-        f"count(*) FILTER (WHERE e.{name} IS DISTINCT FROM a.{name})" for name in map(quoted, exported(table))
+        f"count(*) FILTER (WHERE e.{name} IS DISTINCT FROM a.{name})" for name in map(identifier, exported(table))
     )
     with engine(f"export {file}", scratch) as connection:
         for side, path in (("e", fresh), ("a", file)):

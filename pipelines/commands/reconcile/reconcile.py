@@ -15,7 +15,7 @@ from pyspark.errors import AnalysisException
 
 from conf.contract import Pii, Table
 from conf.settings import Postgres, Settings
-from pipelines.bronze.job import drift, plans
+from pipelines.bronze.job import drift, read_plans
 from pipelines.commands.reconcile import csv as reconcile_csv
 from pipelines.commands.reconcile import with_files
 from pipelines.commands.reconcile.with_postgres import compare
@@ -29,11 +29,11 @@ from pipelines.lake.changes import TECHNICAL
 from pipelines.lake.checksums import Difference, differences, evidence
 from pipelines.lake.engine import HASHING, relation
 from pipelines.lake.runs import Run, TableRun
-from pipelines.lake.versions import Content, folds_at, stored
+from pipelines.lake.versions import TableVersion, superseded_from, table_version
 from pipelines.silver import checks, judging
 from pipelines.sources.domains import address
 from pipelines.sources.postgres.embedded import source_server
-from pipelines.sources.postgres.reader import AUDIT, Plan
+from pipelines.sources.postgres.reader import AUDIT, ReadPlan
 from pipelines.sources.postgres.snapshot import Snapshot, snapshot
 from pipelines.spark.frames import read, storage_faults, write_parquet
 from pipelines.spark.session import session
@@ -108,7 +108,7 @@ def _with_run(settings: Settings, layer: str, run: Run, findings: Findings, repo
         except StorageFault as fault:
             said = [f"cannot be read: {fault}"]
         findings.add(layer, done.name, 1, said)
-    for table in (one for one in catalogue.of(layer, run.domain) if one.csv):
+    for table in (one for one in catalogue.tables_of(layer, run.domain) if one.csv):
         name = folders.csv_path(settings, table).name
         findings.rows["export", name] = [f"{run.table(table.name).rows_out:,}", "", ""]
         try:
@@ -148,7 +148,7 @@ def _contract(layer: str, name: str) -> Table:
     return table
 
 
-def content(path: Path, layer: str, done: TableRun) -> Content:
+def content(path: Path, layer: str, done: TableRun) -> TableVersion:
     """What a table holds now, whether a run or somebody else left it so. Raises StorageFault."""
     head = delta.version(path)
     if head is None:
@@ -158,7 +158,7 @@ def content(path: Path, layer: str, done: TableRun) -> Content:
         if not Path(file).exists():
             raise StorageFault(f"{file} is gone")
     types = {column.name: column.type for column in done.columns}
-    return Content(tuple(files), types, _contract(layer, done.name).keys, folds_at(done))
+    return TableVersion(tuple(files), types, _contract(layer, done.name).keys, superseded_from(done))
 
 
 def _with_layer_before(
@@ -190,16 +190,16 @@ def _made(
 ) -> "Iterator[tuple[str, DataFrame]]":
     table = entry.table
     if layer == "gold":
-        inputs = {one.module: read(spark, stored(settings.silver_path, upstream, one)) for one in table.inputs}
+        inputs = {one.module: read(spark, table_version(settings.silver_path, upstream, one)) for one in table.inputs}
         yield table.name, proof.transformed(entry, inputs)
         return
 
     def written(name: str) -> "DataFrame":
-        return read(spark, stored(settings.silver_path, run, _contract(layer, name), name))
+        return read(spark, table_version(settings.silver_path, run, _contract(layer, name), name))
 
     rows = {done.name: done.rows_out for done in run.tables}
-    bronze = [read(spark, stored(settings.bronze_path, upstream, one)) for one in table.inputs]
-    judged = judging.judge(upstream, entry, bronze, written, rows)
+    bronze = [read(spark, table_version(settings.bronze_path, upstream, one)) for one in table.inputs]
+    judged = judging.check_rows(upstream, entry, bronze, written, rows)
     yield table.name, judging.accepted(settings, judged, table)
     yield table.name + QUARANTINE, checks.quarantined(judged.rows, table, judged.checks, upstream.run)
 
@@ -226,7 +226,7 @@ def shown(difference: Difference, table: Table) -> Difference:
 
 def _with_source(settings: Settings, run: Run, findings: Findings, report: Report) -> None:
     """Bronze against the source as it is now. Raises SourceFault where it cannot be read."""
-    tables, now = catalogue.of("bronze", run.domain), address(settings, run.domain)
+    tables, now = catalogue.tables_of("bronze", run.domain), address(settings, run.domain)
     if now != run.source:
         raise SourceFault(f"run {run.run} read {run.source}, the settings name {now}: bronze was not compared")
     if catalogue.is_of_files(run.domain):
@@ -236,7 +236,7 @@ def _with_source(settings: Settings, run: Run, findings: Findings, report: Repor
         return
     names = [table.source_name for table in tables]
     with source_server(settings) as server, snapshot(server, settings.schema_name, names) as picture:
-        for one in plans(picture, settings.schema_name, tables):
+        for one in read_plans(picture, settings.schema_name, tables):
             report.progress("source", one.table.name, 0)
             _table_with_source(settings, server, picture, one, run, findings, report)
 
@@ -253,7 +253,7 @@ def _table_with_files(settings: Settings, table: Table, run: Run, findings: Find
 
 
 def _table_with_source(
-    settings: Settings, server: Postgres, picture: Snapshot, one: Plan, run: Run, findings: Findings, report: Report
+    settings: Settings, server: Postgres, picture: Snapshot, one: ReadPlan, run: Run, findings: Findings, report: Report
 ) -> None:
     name, done = one.table.name, run.table(one.table.name)
     findings.notes += [f"{text}, since run {run.run}" for text in drift(one, done)]

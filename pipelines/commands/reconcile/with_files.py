@@ -7,18 +7,18 @@ from conf.contract import Table
 from conf.settings import Settings
 from pipelines.core.console import Report
 from pipelines.lake import folders
-from pipelines.lake.changes import TECHNICAL, Place
+from pipelines.lake.changes import TECHNICAL, Target
 from pipelines.lake.checksums import Difference, differences, evidence
 from pipelines.lake.engine import relation, text
 from pipelines.lake.run_log import read_files
-from pipelines.lake.versions import Content
+from pipelines.lake.versions import TableVersion
 from pipelines.sources.domains import landing_of
-from pipelines.sources.files.landing import arrived, hashed, take
+from pipelines.sources.files.landing import arrived, hashed, ingest
 
 ROW = ("_source_file", "_source_row")
 
 
-def compare(settings: Settings, table: Table, now: Content, report: Report) -> tuple[list[Difference], list[str]]:
+def compare(settings: Settings, table: Table, now: TableVersion, report: Report) -> tuple[list[Difference], list[str]]:
     """In which rows bronze differs from what reading its files again gives; what could not be compared, in words."""
     landing = landing_of(settings, table.domain)
     assert landing is not None
@@ -30,7 +30,7 @@ def compare(settings: Settings, table: Table, now: Content, report: Report) -> t
         for one in taken:
             file = there.get(one.name)
             if file and last[one.name] == one and hashed(file) == one.sha256:
-                made[one.name] = scratch / take([file], Place(table, scratch, 0), one.first, report)[1]
+                made[one.name] = scratch / ingest([file], Target(table, scratch, 0), one.first, report)[1]
             elif last[one.name] == one:
                 missing.append(one.name)
         notes = []

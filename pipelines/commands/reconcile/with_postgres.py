@@ -16,14 +16,14 @@ from psycopg2.extensions import connection as Connection
 from conf.contract import DECIMAL, is_summed
 from conf.settings import Postgres, Settings
 from pipelines.core.console import Report
-from pipelines.core.sql import quoted
+from pipelines.core.sql import identifier
 from pipelines.lake import folders
 from pipelines.lake.checksums import Difference, differences
 from pipelines.lake.engine import count, engine, relation
 from pipelines.lake.runs import Run
 from pipelines.sources.postgres import fingerprint
 from pipelines.sources.postgres.connection import unhurried
-from pipelines.sources.postgres.reader import Plan, Reader
+from pipelines.sources.postgres.reader import Reader, ReadPlan
 from pipelines.sources.postgres.snapshot import Snapshot
 from pipelines.sources.postgres.types import Reading, rescued
 
@@ -47,7 +47,7 @@ class SourceDifference:
     exact: bool = True
 
 
-def source_evidence(connection: Connection, one: Plan) -> tuple[int, Evidence]:
+def source_evidence(connection: Connection, one: ReadPlan) -> tuple[int, Evidence]:
     """Rows of a table in the snapshot and, of each column, its checksum and its sum, as PostgreSQL computes them."""
     values = values_of(one)
     key = ", ".join(f"({values[name]})::text" for name in one.table.keys)
@@ -71,21 +71,21 @@ def _slices(values: dict[str, str], size: int) -> Iterator[list[tuple[str, str]]
         yield some
 
 
-def values_of(one: Plan) -> dict[str, str]:
+def values_of(one: ReadPlan) -> dict[str, str]:
     """The SQL of each column that is compared; `_rescued` only where all columns are that it may tell of."""
     values = {name: reading.value for name, reading in one.readings.items()}
     return values if one.partial else values | {"_rescued": rescued(one.readings)}
 
 
-def bronze_evidence(what: str, rows: str, one: Plan) -> tuple[int, Evidence]:
+def bronze_evidence(what: str, rows: str, one: ReadPlan) -> tuple[int, Evidence]:
     """The same of a relation (SQL), as DuckDB computes it."""
     names = list(values_of(one))
-    key = ", ".join(f"{quoted(name)}::varchar" for name in one.table.keys)
+    key = ", ".join(f"{identifier(name)}::varchar" for name in one.table.keys)
     items = ["count(*)"]
     for name in names:
-        digest = f"md5(concat_ws(',', {key}) || '|' || {duckdb_text(quoted(name), one.types[name])})"
+        digest = f"md5(concat_ws(',', {key}) || '|' || {duckdb_text(identifier(name), one.types[name])})"
         items.append(f"coalesce(sum(('0x' || left({digest}, 15))::bigint), 0)::varchar")
-        items.append(f"coalesce(sum({quoted(name)}), 0)" if is_summed(one.types[name]) else "NULL")
+        items.append(f"coalesce(sum({identifier(name)}), 0)" if is_summed(one.types[name]) else "NULL")
     with engine(what) as connection:
         found = connection.execute(f"SELECT {', '.join(items)} FROM {rows}").fetchone()
     assert found is not None
@@ -119,7 +119,7 @@ def duckdb_text(value: str, kind: str) -> str:
 
 
 def compare(
-    settings: Settings, server: Postgres, picture: Snapshot, one: Plan, bronze: str, run: Run, report: Report
+    settings: Settings, server: Postgres, picture: Snapshot, one: ReadPlan, bronze: str, run: Run, report: Report
 ) -> SourceDifference | None:
     """How the source's table differs from bronze's rows (SQL), which `run` left; None where it does not."""
     what = f"bronze.{one.table.name}"
@@ -127,14 +127,14 @@ def compare(
     if now == then:
         return None
     types = {name: one.types[name] for name in values_of(one)}
-    facts, _ = fingerprint.table(picture.connection, one, fingerprint.server(picture.connection, settings))
+    facts, _ = fingerprint.table_facts(picture.connection, one, fingerprint.server_facts(picture.connection, settings))
     changed = fingerprint.what_changed(run.table(one.table.name).basis, facts, but=("reading", "software"))
     exact = one.relation.has_xmin and not changed and not fingerprint.went_back(run, picture)
-    since = fingerprint.newer(run.snapshot) if exact else "true"
+    since = fingerprint.newer_than(run.snapshot) if exact else "true"
     with _read_again(settings, server, picture, one, run, since, report) as (again, scratch):
         marked = types | {NEWER: "boolean"}
         found = differences(what, relation(again, marked, f"NOT {NEWER}"), bronze, types, one.table.keys, scratch)
-        keys = ", ".join(map(quoted, one.table.keys))
+        keys = ", ".join(map(identifier, one.table.keys))
         with engine(what, scratch) as connection:
             left = f"(SELECT {keys} FROM {bronze} EXCEPT ALL SELECT {keys} FROM {relation(again, marked)})"
             newer, gone = count(connection, relation(again, marked, NEWER)), count(connection, left)
@@ -143,7 +143,7 @@ def compare(
 
 @contextmanager
 def _read_again(
-    settings: Settings, server: Postgres, picture: Snapshot, one: Plan, run: Run, newer: str, report: Report
+    settings: Settings, server: Postgres, picture: Snapshot, one: ReadPlan, run: Run, newer: str, report: Report
 ) -> Iterator[tuple[list[str], Path]]:
     """The table as bronze reads it, and, by the SQL `newer`, whether a row was written after the run's snapshot; and a
     folder to work in."""

@@ -25,8 +25,8 @@ from pipelines.core.errors import ContractFault, SourceFault
 from pipelines.core.names import AT, DELETED, LINE, REST, WHY
 from pipelines.lake import folders
 from pipelines.lake import schema as lake_schema
-from pipelines.lake.changes import Place
-from pipelines.lake.runs import Taken
+from pipelines.lake.changes import Target
+from pipelines.lake.runs import IngestedFile
 from pipelines.lake.schema import arrow_type, writer_of
 from pipelines.sources.files.delimited import Bad, Row, rows, unread
 from pipelines.sources.files.values import column_of
@@ -45,7 +45,7 @@ BATCH, GROUP = 10_000, 100_000  # rows that are made, and written, at once
 
 
 @dataclass(frozen=True)
-class File:
+class LandedFile:
     """A file that came: its table, its name, its path, its size, and when it was last changed."""
 
     table: Table
@@ -55,10 +55,10 @@ class File:
     modified: datetime
 
 
-def arrived(folder: Path, tables: Iterable[Table]) -> list[File]:
+def arrived(folder: Path, tables: Iterable[Table]) -> list[LandedFile]:
     """The files that a landing folder has for some tables, in order; those that are empty still are to come. Raises
     ContractFault where one is for two."""
-    found: dict[str, tuple[int, File]] = {}
+    found: dict[str, tuple[int, LandedFile]] = {}
     for table in tables:
         assert table.files is not None
         for path in folder.glob(table.files.pattern):
@@ -68,11 +68,11 @@ def arrived(folder: Path, tables: Iterable[Table]) -> list[File]:
                 name = other[1].table.name
                 raise ContractFault(f"{path}: it is for both {name} and {table.name}; mend their patterns")
             modified = datetime.fromtimestamp(stat.st_mtime, UTC)
-            found[path.name] = stat.st_mtime_ns, File(table, path.name, path, stat.st_size, modified)
+            found[path.name] = stat.st_mtime_ns, LandedFile(table, path.name, path, stat.st_size, modified)
     return [file for _, file in sorted(found.values(), key=lambda one: (one[0], one[1].name))]
 
 
-def strangers(folder: Path, files: Iterable[File]) -> list[str]:
+def unmatched(folder: Path, files: Iterable[LandedFile]) -> list[str]:
     """The names of what a landing folder has, but for the files of its tables and what is still to come."""
     known = {file.name for file in files}
     there = [path for path in folder.iterdir() if not path.name.startswith((".", "_"))] if folder.is_dir() else []
@@ -89,13 +89,15 @@ def _stat(path: Path) -> os.stat_result | None:
         return None
 
 
-def new(files: Iterable[File], taken: Iterable[Taken], thorough: bool = True) -> tuple[list[File], dict[File, str]]:
+def not_ingested(
+    files: Iterable[LandedFile], taken: Iterable[IngestedFile], thorough: bool = True
+) -> tuple[list[LandedFile], dict[LandedFile, str]]:
     """The files that no run has taken yet, or that take the place of one; and those that have other content than when
     they were taken, and may not, with what to say. Unless `thorough`, a file is read only if its size or time changed.
     """
     known = {(one.table, one.name): one for one in taken}
-    some: list[File] = []
-    refused: dict[File, str] = {}
+    some: list[LandedFile] = []
+    refused: dict[LandedFile, str] = {}
     for file in files:
         was = known.get((file.table.name, file.name))
         if was is None:
@@ -109,13 +111,13 @@ def new(files: Iterable[File], taken: Iterable[Taken], thorough: bool = True) ->
     return some, refused
 
 
-def take(
-    files: Sequence[File], place: Place, first: int, report: Report
-) -> tuple[list[Taken], str, dict[str, Decimal]]:
+def ingest(
+    files: Sequence[LandedFile], place: Target, first: int, report: Report
+) -> tuple[list[IngestedFile], str, dict[str, Decimal]]:
     """Writes the rows of some files of a table, in order, as one Parquet file, a bad line as a row that has nothing but
     its text in `_rescued`; what was taken, the Parquet file's name, and the sums of its amounts. `first` is the number
     of the first line for a serial column. Raises SourceFault."""
-    table, name, taken = place.table, place.new(), list[Taken]()
+    table, name, taken = place.table, place.new(), list[IngestedFile]()
     target = place.path / name
     totals = {column.name: Decimal(0) for column in table.summed}
     try:
@@ -139,9 +141,9 @@ def take(
     return taken, name, totals
 
 
-def _taken(run: int, file: File, sha256: str, read: "Tally") -> Taken:
+def _taken(run: int, file: LandedFile, sha256: str, read: "Tally") -> IngestedFile:
     table, named = file.table, {"sha256": sha256, "bytes": file.bytes, "modified": file.modified}
-    return Taken(run, table.domain, table.name, file.name, **named, **vars(read))  # type: ignore[arg-type]
+    return IngestedFile(run, table.domain, table.name, file.name, **named, **vars(read))  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -164,14 +166,14 @@ def _parquet(file: Path, schema: pa.Schema) -> Iterator[Callable[[pa.RecordBatch
 
 
 @contextmanager
-def _readable(file: File) -> Iterator[None]:
+def _readable(file: LandedFile) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise SourceFault(f"{file.path}: {error.strerror}; mend its rights, or put it there again") from error
 
 
-def hashed(file: File) -> str:
+def hashed(file: LandedFile) -> str:
     """SHA-256 of a file's content. Raises SourceFault."""
     with _readable(file), file.path.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
@@ -189,7 +191,7 @@ class Tally:
     extras: tuple[str, ...] = ()
 
 
-def _batches(file: File, run: int, tally: Tally) -> Iterator[pa.RecordBatch]:
+def _batches(file: LandedFile, run: int, tally: Tally) -> Iterator[pa.RecordBatch]:
     """The rows of a file as bronze has them, some at a time."""
     assert file.table.files is not None
     dialect = file.table.files.dialect
@@ -240,7 +242,7 @@ def _shape(table: Table, header: Row | Bad | None) -> Shape | str:
     )
 
 
-def _batch(file: File, shape: Shape, lines: list[Row | Bad], run: int, first: int) -> pa.RecordBatch:
+def _batch(file: LandedFile, shape: Shape, lines: list[Row | Bad], run: int, first: int) -> pa.RecordBatch:
     """Lines as rows of bronze: what a column cannot hold is null and stands in `_rescued`, as does a bad line."""
     table, dialect = file.table, file.table.files.dialect  # type: ignore[union-attr]
     rescued = [

@@ -17,7 +17,7 @@ from psycopg2 import extensions
 from psycopg2.extensions import connection as Connection
 
 from conf.settings import Postgres
-from pipelines.core.errors import PassingFault, SourceFault
+from pipelines.core.errors import SourceFault, TransientFault
 from pipelines.core.identity import NAME, application_name
 
 LIBPQ_NAMES = (
@@ -141,7 +141,7 @@ def source_fault(place: str, error: Exception) -> SourceFault:
     """The fault for what a database driver raised: a PassingFault where trying again may help."""
     state, text = _state(error), reason(error)
     passes = PASSING_STATES.match(state) if state else PASSING_TEXTS.search(text) and not FINAL_TEXTS.search(text)
-    return (PassingFault if passes else SourceFault)(f"{place}: {reason(error)}")
+    return (TransientFault if passes else SourceFault)(f"{place}: {reason(error)}")
 
 
 def _state(error: Exception) -> str:

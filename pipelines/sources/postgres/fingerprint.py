@@ -14,7 +14,7 @@ from psycopg2.extensions import connection as Connection
 from conf.settings import Settings
 from pipelines.core.identity import software
 from pipelines.lake.runs import Run
-from pipelines.sources.postgres.reader import Plan
+from pipelines.sources.postgres.reader import ReadPlan
 from pipelines.sources.postgres.snapshot import Snapshot
 from pipelines.sources.postgres.types import select_list
 
@@ -82,7 +82,7 @@ SELECT (SELECT string_agg(oid::text, ' ' ORDER BY oid) FROM part),
 """
 
 
-def server(connection: Connection, settings: Settings) -> dict[str, str] | None:
+def server_facts(connection: Connection, settings: Settings) -> dict[str, str] | None:
     """The facts of the server; None where this user may not know them. Nobody but us starts the embedded one, often."""
     with connection.cursor() as cursor:
         cursor.execute(READABLE)
@@ -94,7 +94,7 @@ def server(connection: Connection, settings: Settings) -> dict[str, str] | None:
     return known | {"database": database, "version": version, "extensions": _hash(extensions or "")}
 
 
-def table(connection: Connection, one: Plan, known: dict[str, str] | None) -> tuple[str, str]:
+def table_facts(connection: Connection, one: ReadPlan, known: dict[str, str] | None) -> tuple[str, str]:
     """What a table's incremental loads rest on, as JSON; and why it has none, empty where it may."""
     with connection.cursor() as cursor:
         cursor.execute(TABLE, {"oid": one.relation.oid})
@@ -140,7 +140,7 @@ def went_back(was: Run, now: Snapshot) -> str:
     return "too many transactions since it was read last" if top - low >= HALF else ""
 
 
-def newer(snapshot: str) -> str:
+def newer_than(snapshot: str) -> str:
     """The SQL condition of the rows that were written by a transaction which a snapshot may not have seen."""
     return f"age(xmin) <= (SELECT age('{int(snapshot.split(':')[0]) % 2**32}'::xid))"
 

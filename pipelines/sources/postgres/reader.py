@@ -15,22 +15,22 @@ import pyarrow.compute as pc
 from conf.contract import Table
 from conf.settings import Postgres
 from pipelines.core.console import Report
-from pipelines.core.errors import PassingFault
+from pipelines.core.errors import TransientFault
 from pipelines.core.names import DELETED
-from pipelines.core.sql import literal
+from pipelines.core.sql import pg_text
 from pipelines.lake import delta, folders
 from pipelines.lake import schema as lake_schema
 from pipelines.lake.schema import scaled, writer_of
 from pipelines.sources.postgres.connection import BEGIN, PIN, WATCH, dsn, source_fault
 from pipelines.sources.postgres.relations import Relation
 from pipelines.sources.postgres.types import Reading, select_list
-from pipelines.sources.postgres.watchdog import Watch
+from pipelines.sources.postgres.watchdog import Watchdog
 
 AUDIT = {"_rescued": "string", "_batch": "bigint", DELETED: "boolean"}
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReadPlan:
     """How one table is read: each column that the source has, and the types (Spark SQL) of all that bronze has.
 
     Columns that the source lacks are null. `partial`: not all columns of the source are read.
@@ -48,7 +48,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Part:
+class WrittenFile:
     """One Parquet file that a reader wrote: its name in the table's folder, its rows, and when the reader began."""
 
     name: str
@@ -61,12 +61,12 @@ class Reader:
 
     def __init__(self, server: Postgres, exported: str, run: int, stop: threading.Event, report: Report) -> None:
         self._server, self._exported, self._run, self._stop, self._report = server, exported, run, stop, report
-        self.watch = Watch(server)
+        self.watch = Watchdog(server)
         self._local = threading.local()
         self._connections: list[adbc.AdbcConnection] = []
         self._databases: list[adbc.AdbcDatabase] = []
 
-    def read(self, one: Plan, condition: str, path: Path) -> Part:
+    def read(self, one: ReadPlan, condition: str, path: Path) -> WrittenFile:
         """One range of one table as one Parquet file. Raises SourceFault where the source fails."""
         name = delta.part_name(self._run)
         sql = f"SELECT {select_list(one.readings)} FROM {one.relation.sql}"
@@ -97,7 +97,7 @@ class Reader:
             # Empty, or half: a failed run leaves no card numbers behind.
             if not rows or not whole:
                 (path / name).unlink(missing_ok=True)
-        return Part(name, rows, started)
+        return WrittenFile(name, rows, started)
 
     @contextmanager
     def _query(self, sql: str) -> Iterator[pa.RecordBatchReader]:
@@ -122,9 +122,9 @@ class Reader:
                 _execute(connection, WATCH)
             _execute(connection, BEGIN)
             try:
-                _execute(connection, f"SET TRANSACTION SNAPSHOT{literal(self._exported)}")
+                _execute(connection, f"SET TRANSACTION SNAPSHOT{pg_text(self._exported)}")
             except adbc.Error as error:
-                raise PassingFault(f"PostgreSQL {self._server.address}: the snapshot of this run is gone") from error
+                raise TransientFault(f"PostgreSQL {self._server.address}: the snapshot of this run is gone") from error
             self._local.connection = connection
         return connection
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from psycopg2.extensions import connection as Connection
 
-from pipelines.core.sql import quoted
+from pipelines.core.sql import identifier
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Relation:
 
     @property
     def sql(self) -> str:
-        return f"{quoted(self.schema)}.{quoted(self.name)}"
+        return f"{identifier(self.schema)}.{identifier(self.name)}"
 
 
 RELATION = """

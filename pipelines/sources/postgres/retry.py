@@ -7,13 +7,13 @@ from typing import TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential_jitter
 
 from pipelines.core.console import Report
-from pipelines.core.errors import PassingFault
+from pipelines.core.errors import TransientFault
 from pipelines.sources.postgres.connection import PATIENCE
 
 Result = TypeVar("Result")
 
 
-def patiently(work: Callable[[], Result], seconds: int, report: Report) -> Result:
+def with_retries(work: Callable[[], Result], seconds: int, report: Report) -> Result:
     """What `work` returns; after a PassingFault it is done again, with growing pauses, until it has failed for
     `seconds`. A load that went well for hours before it failed has them all, too."""
     began = started = time.monotonic()
@@ -37,7 +37,7 @@ def patiently(work: Callable[[], Result], seconds: int, report: Report) -> Resul
         report.again(f"source: {error}; trying again in {state.upcoming_sleep:.0f} s")
 
     retrying = Retrying(
-        retry=retry_if_exception_type(PassingFault),
+        retry=retry_if_exception_type(TransientFault),
         wait=wait_exponential_jitter(initial=1, max=10),
         stop=stop,
         before_sleep=say,
@@ -45,8 +45,8 @@ def patiently(work: Callable[[], Result], seconds: int, report: Report) -> Resul
     )
     try:
         return retrying(attempt)
-    except PassingFault as fault:
+    except TransientFault as fault:
         if tries == 1:
             raise
         said = f"tried {tries} times in {time.monotonic() - began:.0f} s"
-        raise PassingFault(f"{fault}; {said}, run it again when the source is back") from fault
+        raise TransientFault(f"{fault}; {said}, run it again when the source is back") from fault

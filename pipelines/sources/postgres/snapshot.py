@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from psycopg2.extensions import connection as Connection
 
 from conf.settings import Postgres
-from pipelines.core.sql import quoted
+from pipelines.core.sql import identifier
 from pipelines.sources.postgres.connection import BEGIN, pinned
 
 
@@ -48,7 +48,7 @@ def guarded(server: Postgres, schema: str, names: list[str]) -> Iterator[None]:
         readable = [name for (name,) in cursor.fetchall()]
         cursor.execute("BEGIN READ ONLY")
         for name in readable:
-            cursor.execute(f"SELECT FROM {quoted(schema)}.{quoted(name)} LIMIT 0")
+            cursor.execute(f"SELECT FROM {identifier(schema)}.{identifier(name)} LIMIT 0")
         yield
         cursor.execute(STILL_THERE)
 

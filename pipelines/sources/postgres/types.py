@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from conf.contract import DECIMAL
-from pipelines.core.sql import literal, quoted
+from pipelines.core.sql import identifier, pg_text
 from pipelines.sources.postgres.relations import SourceColumn
 
 # What a column that no contract names becomes; every other type becomes text.
@@ -75,7 +75,7 @@ def natural_type(column: SourceColumn) -> str:
 
 def read_as(column: SourceColumn, target: str) -> Reading | None:
     """How to read `column` as the Spark SQL type `target`; None where the types are of different families."""
-    name, source = quoted(column.name), column.type
+    name, source = identifier(column.name), column.type
     if target == "string":
         # A float has no exact text; as a column that no contract names it stays a float.
         return (
@@ -101,7 +101,7 @@ def read_as(column: SourceColumn, target: str) -> Reading | None:
 
 
 def _as_integer(column: SourceColumn, bits: int) -> Reading | None:
-    name, bounds = quoted(column.name), f"BETWEEN {-(2**bits)} AND {2**bits - 1}"
+    name, bounds = identifier(column.name), f"BETWEEN {-(2**bits)} AND {2**bits - 1}"
     if column.type in INTEGER_DIGITS:
         return Reading(name, None if INTEGER_BITS[column.type] <= bits else f"{name} {bounds}")
     if column.type == "numeric":
@@ -110,7 +110,7 @@ def _as_integer(column: SourceColumn, bits: int) -> Reading | None:
 
 
 def _as_decimal(column: SourceColumn, precision: int, scale: int) -> Reading | None:
-    name, whole = quoted(column.name), precision - scale
+    name, whole = identifier(column.name), precision - scale
     cast = f"{name}::numeric({precision},{scale})"
     if column.type in INTEGER_DIGITS:
         return Reading(cast, None if INTEGER_DIGITS[column.type] <= whole else f"abs({name}::numeric) < 1e{whole}")
@@ -132,7 +132,7 @@ def _as_decimal(column: SourceColumn, precision: int, scale: int) -> Reading | N
 
 def select_list(readings: dict[str, Reading]) -> str:
     """The SELECT list: each column by name, null where its value does not fit, and `_rescued`."""
-    items = [f"{reading.sent} AS {quoted(column)}" for column, reading in readings.items()]
+    items = [f"{reading.sent} AS {identifier(column)}" for column, reading in readings.items()]
     return ", ".join([*items, f'{rescued(readings)} AS "_rescued"'])
 
 
@@ -143,7 +143,7 @@ def rescued(readings: dict[str, Reading]) -> str:
         return "NULL::text"
     # A null value makes its condition null, which is no misfit.
     all_fit = " AND ".join(f"({fits}) IS NOT FALSE" for fits in checked.values())
-    names = ", ".join(literal(column) for column in checked)
-    texts = ", ".join(f"CASE WHEN NOT ({fits}) THEN {quoted(column)}::text END" for column, fits in checked.items())
+    names = ", ".join(pg_text(column) for column in checked)
+    texts = ", ".join(f"CASE WHEN NOT ({fits}) THEN {identifier(column)}::text END" for column, fits in checked.items())
     misfits = f"jsonb_strip_nulls(json_object(ARRAY[{names}]::text[], ARRAY[{texts}])::jsonb)::text"
     return f"CASE WHEN {all_fit} THEN NULL ELSE {misfits} END"

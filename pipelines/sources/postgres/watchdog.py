@@ -21,7 +21,7 @@ SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = %s AND usen
 """
 
 
-class Watch:
+class Watchdog:
     """Asks a silent server, on a new connection, whether it works for us; if not, ends our connections to it."""
 
     def __init__(self, server: Postgres) -> None:
