@@ -1,0 +1,51 @@
+"""Bad settings, sources and schemas on the real command line: each has its exit code and one clear line."""
+
+import pytest
+
+from conf.settings import Postgres
+from tests.conftest import Cli, connection_settings, execute
+from tests.scenes.bronze.test_bronze import LOOSE
+
+SETTINGS = {
+    "LAKEHOUSE_QUALITY__MAX_QUARANTINED=5": "LAKEHOUSE_QUALITY__MAX_QUARANTINED must be less than or equal to 1",
+    "LAKEHOUSE_QUALITY__MAX_QUARANTINED=five": "LAKEHOUSE_QUALITY__MAX_QUARANTINED must be a valid number",
+    "LAKEHOUSE_QUALITY__MAX_QUARANTINED=-0.1": "LAKEHOUSE_QUALITY__MAX_QUARANTINED must be greater than or equal to 0",
+    "LAKEHOUSE_SCHEMA_DRIFT=ignore": "LAKEHOUSE_SCHEMA_DRIFT must be 'evolve' or 'freeze'",
+    "LAKEHOUSE_CARD_NUMBERS=hidden": "LAKEHOUSE_CARD_NUMBERS must be 'masked' or 'plain'",
+    "LAKEHOUSE_POSTGRES__PORT=port": "LAKEHOUSE_POSTGRES__PORT must be a valid integer",
+    "LAKEHOUSE_POSTGRES__SCHEMA=gone": "table gone.associado is missing",
+    "LAKEHOUSE_POSTGRES__DATABASE=gone": 'database "gone" does not exist',
+    "LAKEHOUSE_POSTGRES__USER=nobody_here": 'role "nobody_here" does not exist',
+}
+SCHEMAS = {
+    "DROP TABLE movimento": "table public.movimento is missing",
+    "ALTER TABLE movimento DROP vlr_transacao": "column public.movimento.vlr_transacao is missing",
+    "ALTER TABLE movimento RENAME vlr_transacao TO valor_transacao": "is missing; is it valor_transacao now?",
+    "ALTER TABLE movimento ALTER vlr_transacao TYPE float8": "is float8, which cannot become decimal(10,2) exactly",
+    "ALTER TABLE movimento ALTER vlr_transacao TYPE text": "is text, which cannot become decimal(10,2) exactly",
+    "ALTER TABLE movimento ALTER data_movimento TYPE timestamptz": "is timestamptz, which cannot become timestamp_ntz",
+    "ALTER TABLE movimento ALTER id TYPE boolean USING true": "is bool, which cannot become bigint exactly",
+    "ALTER TABLE movimento ADD _rescued text": "column public.movimento._rescued: bronze has a column of this name",
+    'ALTER TABLE movimento ADD "ID" int': "column public.movimento.ID: bronze has a column of this name, but for case",
+}
+
+
+def one_line(stderr: str) -> str:
+    assert stderr.count("\n") == 1 and "Traceback" not in stderr, stderr
+    return stderr
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_bad_setting_is_named_with_what_it_must_be(cli: Cli, database: Postgres, setting: str) -> None:
+    name, value = setting.split("=")
+    done = cli("bronze", env=connection_settings(database) | {name: value})
+    assert done.returncode == (3 if "POSTGRES__" in name and not name.endswith("PORT") else 2)
+    assert SETTINGS[setting] in one_line(done.stderr)
+
+
+def test_a_bad_schema_is_named_with_its_column_and_nothing_is_written(cli: Cli, database: Postgres) -> None:
+    for change, said in SCHEMAS.items():
+        execute(database, "DROP SCHEMA public CASCADE", "CREATE SCHEMA public", *LOOSE, change)
+        done = cli("bronze", env=connection_settings(database))
+        assert (done.returncode, said in one_line(done.stderr)) == (3, True), (change, done.stderr)
+        assert not (cli.folder / "lake/bronze/cartoes").exists()

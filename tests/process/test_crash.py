@@ -1,0 +1,231 @@
+"""Something goes wrong at each named point of each stage: readers see the last complete state, the next run mends."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from conf.settings import Postgres
+from pipelines.commands.maintain import maintain
+from pipelines.commands.restore import restore
+from pipelines.core.console import Report
+from pipelines.core.names import LAYERS
+from pipelines.lake import delta, run_log
+from pipelines.lake.runs import Run
+from tests.conftest import Lake, clean_environment, connection_settings, execute, fresh_database
+from tests.crash import DISK, GATEWAY, POINTS
+from tests.scenes.run.test_run import agree, fill
+
+# What changes between the two states: rows come, go, change, and enter and leave quarantine, in every table.
+CHANGES = (
+    "UPDATE associado SET nome = 'Novo' WHERE id = 1; DELETE FROM associado WHERE id = 4",
+    "UPDATE conta SET tipo = 'salário' WHERE id = 1; INSERT INTO conta VALUES (9, 'corrente', NULL, 999)",
+    "UPDATE cartao SET id_conta = 888 WHERE id = 5; INSERT INTO cartao VALUES (6, '4111111111111111', 'N', NULL, 1, 1)",
+    "DELETE FROM movimento WHERE id = 3; INSERT INTO movimento VALUES (20, 12.34, 'novo', '2024-05-05', 6)",
+)
+KINDS = {"kill": -9, "error": 1, "full": 5}
+CSV = "export/movimento_flat.csv"
+# With keys, and with enough rows that do not change, all layers follow what does.
+MANY = 100
+KEYS = (
+    *(f"ALTER TABLE {name} ADD PRIMARY KEY (id)" for name in ("associado", "conta", "cartao", "movimento")),
+    f"INSERT INTO associado SELECT 1000 + i, 'Ana', 'Lima', 30, 'a@b' FROM generate_series(1, {MANY}) i",
+    f"INSERT INTO conta SELECT 1000 + i, 'corrente', '2020-01-01', 1000 + i FROM generate_series(1, {MANY}) i",
+    f"INSERT INTO cartao SELECT 1000 + i, '1', 'x', '2020-01-01', 1000 + i, 1000 + i FROM generate_series(1, {MANY}) i",
+    f"INSERT INTO movimento SELECT 1000 + i, 1, 'x', '2024-01-01', 1000 + i FROM generate_series(1, {MANY}) i",
+)
+State = dict[str, Run]
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None]:
+    """A small disk of its own, where this machine lets us have one."""
+    path = tmp_path_factory.mktemp("disk")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", path], capture_output=True).returncode:
+        yield None
+        return
+    yield path
+    subprocess.run(["umount", "-l", path], check=True)
+
+
+@dataclass
+class Nights:
+    """A lake at each stage of its second night: before it, and after bronze, silver and gold; and how each began."""
+
+    folder: Path
+    address: Postgres
+    spark: SparkSession
+
+    def at(self, stage: str) -> Path:
+        return self.folder / (stage or "before")
+
+    def stage(self, target: str) -> str:
+        """The stage from which a target starts."""
+        return {"bronze": "before", "silver": "bronze", "gold": "silver"}.get(target, "gold")
+
+
+@pytest.fixture(scope="module")
+def nights(
+    server: Postgres, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[bool], Nights]]:
+    """Two nights of a source, whose tables have keys or not."""
+    with ExitStack() as stack:
+
+        @cache
+        def lived(keyed: bool) -> Nights:
+            address = stack.enter_context(fresh_database(server))
+            folder = tmp_path_factory.mktemp("nights")
+            work = Lake(folder / "work", address, spark)
+            fill(work, *(KEYS if keyed else ()))
+            work.run()
+            shutil.copytree(work.folder, folder / "before")
+            execute(address, *CHANGES)
+            for layer in LAYERS:
+                work.run(layer)
+                shutil.copytree(work.folder, folder / layer)
+            assert agree(work) == 14 + keyed * MANY
+            for layer in LAYERS:
+                whole = {table.how.startswith("whole") for table in state(work)[layer].tables if not table.is_beside}
+                assert whole == {not keyed}
+            return Nights(folder, address, spark)
+
+        yield lived
+
+
+def state(lakehouse: Lake) -> State:
+    """What readers see: the last run of each layer, its tables whole."""
+    settings = lakehouse.settings()
+    seen: State = {}
+    for layer in LAYERS:
+        run = run_log.last_run(settings.layer_path(layer), "cartoes")
+        assert run is not None
+        run_log.check_tables(layer, settings.layer_path(layer), run)
+        seen[layer] = run
+    return seen
+
+
+def content(seen: State) -> dict[str, object]:
+    """The same without versions, times and numbers of runs: rows, checksums and sums of every table."""
+    return {
+        f"{layer}.{table.name}": (
+            table.rows_in,
+            table.rows_out,
+            table.set_aside,
+            [column for column in table.columns if column.name != "_batch"],
+        )
+        for layer in seen
+        for table in seen[layer].tables
+    }
+
+
+def heads(lakehouse: Lake) -> bool:
+    """Whether each table's head is the version that the last run recorded."""
+    return all(
+        delta.version(lakehouse.settings().layer_path(layer) / "cartoes" / table.name) == table.version
+        for layer, run in state(lakehouse).items()
+        for table in run.tables
+    )
+
+
+def child(lakehouse: Lake, point: str, kind: str, disk: Path | None) -> "subprocess.CompletedProcess[str]":
+    gateway = lakehouse.spark.sparkContext._gateway.gateway_parameters  # type: ignore[union-attr]
+    environment = clean_environment(lakehouse.folder) | connection_settings(lakehouse.address)
+    environment |= {GATEWAY: str(gateway.port), "PYSPARK_GATEWAY_SECRET": gateway.auth_token, "RUN": "silver/1"}
+    environment |= {DISK: str(disk), "LAKEHOUSE_QUALITY__MAX_QUARANTINED": "1", "LAKEHOUSE_HISTORY_DAYS": "1"}
+    command = [sys.executable, "-m", "tests.crash", point, kind, POINTS[point].target]
+    done = subprocess.run(command, cwd=lakehouse.folder, env=environment, capture_output=True, text=True, timeout=120)
+    if disk:
+        (disk / "filler").unlink(missing_ok=True)
+    return done
+
+
+def again(lakehouse: Lake, target: str) -> None:
+    """The target once more, undisturbed."""
+    with Report() as report:
+        if target == "restore":
+            restore(lakehouse.settings(), "silver/1", report)
+        elif target == "maintain":
+            maintain(lakehouse.settings(), report)
+        else:
+            lakehouse.run(target)
+
+
+def leftovers(lakehouse: Lake) -> list[Path]:
+    """Files and folders that no recorded version names."""
+    settings = lakehouse.settings()
+    named: set[Path] = set()
+    for layer in LAYERS:
+        path = settings.layer_path(layer)
+        for run in run_log.read_runs(path):
+            for table in run.tables:
+                named |= {file for file, _ in delta.actions(path / run.domain / table.name, table.version)}
+        for name in (run_log.RUNS, run_log.QUALITY):
+            if (head := delta.version(path / name)) is not None:
+                named |= {file for file, _ in delta.actions(path / name, head)}
+    found = [*(lakehouse.folder / "lake").rglob("*.parquet"), *(lakehouse.folder / "lake").rglob(".*.*.*")]
+    return [*(path for path in found if path not in named), *(lakehouse.folder / "export").glob(".*")]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if point.long else name for name, point in POINTS.items()]
+)
+def test_whatever_happens_there_readers_see_a_complete_state_and_the_next_run_mends(
+    name: str, nights: Callable[[bool], Nights], disk: Path | None, tmp_path: Path
+) -> None:
+    point = POINTS[name]
+    lived = nights(point.keyed)
+    folder = (disk or tmp_path) / re.sub(r"\W+", "-", name)
+    stage = lived.stage(point.target)
+    shutil.copytree(lived.at(stage), folder)
+    lakehouse = Lake(folder, lived.address, lived.spark)
+    if point.target == "maintain":
+        for number in range(3):
+            (folder / f"lake/silver/cartoes/conta/part-{number:05d}-left.parquet").write_bytes(b"left")
+    expected = lived.at(stage if point.target in ("restore", "maintain") else point.target)
+    csvs = {lived.at(one).joinpath(CSV).read_bytes() for one in (stage, expected.name)}
+    before = state(lakehouse)
+    try:
+        if point.first:
+            assert child(lakehouse, point.first, "kill", disk).returncode == -9
+        for kind, code in KINDS.items():
+            if kind == "full" and disk is None:
+                continue
+            csv = lakehouse.csv
+            done = child(lakehouse, name, kind, disk)
+            # Nothing more to write, or room was made.
+            late = kind == "full" and (point.complete or (point.target == "maintain" and not done.returncode))
+            assert done.returncode == (0 if late else code), done.stderr
+            last = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else ""
+            assert "Traceback" not in done.stderr and (kind != "full" or late or last.startswith("storage: ")), last
+            seen = state(lakehouse)
+            if not point.complete:
+                assert seen == before or (point.target == "maintain" and content(seen) == content(before))
+            else:
+                assert content(seen) == content(state(Lake(expected, lived.address, lived.spark))) and heads(lakehouse)
+            if point.complete:
+                assert lakehouse.csv == expected.joinpath(CSV).read_bytes()
+            else:
+                assert lakehouse.csv in (csvs if kind == "kill" else [csv])
+        again(lakehouse, point.target)
+        seen = state(lakehouse)
+        if point.target == "restore":
+            wanted = state(Lake(lived.at("before"), lived.address, lived.spark))["silver"]
+            assert content({"silver": seen["silver"]}) == content({"silver": wanted})
+        else:
+            assert content(seen) == content(state(Lake(expected, lived.address, lived.spark)))
+        assert lakehouse.csv == expected.joinpath(CSV).read_bytes()
+        with Report() as report:
+            maintain(lakehouse.settings(), report)
+        assert leftovers(lakehouse) == []
+    finally:
+        if os.environ.get("KEEP") is None:
+            shutil.rmtree(folder)

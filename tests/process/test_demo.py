@@ -1,0 +1,198 @@
+"""What a newcomer types, in a copy of the project below a folder with a blank, with an empty home."""
+
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from conf.settings import PROJECT
+from pipelines.sources.postgres import embedded
+from tests.conftest import clean_environment
+from tests.unit.project.test_readme import shell_lines
+
+
+@dataclass
+class Copy:
+    """The project's tracked files, with the set-up of the real one."""
+
+    folder: Path
+    home: Path
+
+    def run(self, *command: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
+        environment = clean_environment(self.home)
+        del environment["PYTHONPATH"]
+        return subprocess.run(
+            command, cwd=self.folder, env=environment, input=stdin, capture_output=True, text=True, timeout=400
+        )
+
+    def make(self, *words: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
+        return self.run("make", *words, stdin=stdin)
+
+    @property
+    def csv(self) -> Path:
+        return self.folder / "export/movimento_flat.csv"
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
+    folder = tmp_path_factory.mktemp("demo") / "meu projeto"
+    listed = subprocess.run(
+        ["git", "ls-files", "-coz", "--exclude-standard"], cwd=PROJECT, capture_output=True, check=True
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (PROJECT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(PROJECT / name, folder / name)
+    for name in (".venv", ".jars"):
+        (folder / name).symlink_to(PROJECT / name)
+    home = folder.parent / "home"
+    home.mkdir()
+    yield Copy(folder, home)
+    embedded.remove(embedded.home(folder))
+
+
+@pytest.fixture(scope="module")
+def demo(copy: Copy) -> "subprocess.CompletedProcess[str]":
+    return copy.make("demo")
+
+
+def processes(folder: Path) -> str:
+    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    wanted = (str(folder), str(embedded.home(folder)))
+    return "\n".join(line for line in listed.splitlines() if any(one in line for one in wanted))
+
+
+def test_make_demo_shows_progress_ends_with_the_result_and_leaves_no_process(
+    copy: Copy, demo: "subprocess.CompletedProcess[str]"
+) -> None:
+    assert demo.returncode == 0, demo.stderr
+    for line in (
+        "source.movimento: 10,000 fake rows",
+        "bronze.movimento: 10,000 rows",
+        "silver.conta: 600 rows",
+        "gold.movimento_flat",
+    ):
+        assert line in demo.stderr
+    assert re.search(r"layer +table +rows in +rows out +set aside +seconds", demo.stdout)
+    assert re.search(r"gold +movimento_flat +10,000 +10,000 +0 ", demo.stdout)
+    assert f"\nexport/movimento_flat.csv ({copy.csv.stat().st_size:,} bytes)" in demo.stdout
+    assert "source: embedded (fake data)" in demo.stdout
+    assert "nome_associado,sobrenome_associado" in demo.stdout and "make shell" in demo.stdout
+    assert processes(copy.folder) == ""
+    assert [path.name for path in copy.csv.parent.iterdir()] == ["movimento_flat.csv"]
+
+
+def test_the_readmes_commands_work_as_written(copy: Copy, demo: "subprocess.CompletedProcess[str]") -> None:
+    """make demo and make shell are run elsewhere; here the rest, which must give the same bytes again."""
+    lines = [line for line in shell_lines() if line not in ("make demo", "make shell") and "$EDITOR" not in line]
+    assert lines == [
+        "cp .env.example .env",
+        "make bronze silver gold",
+        "make seed DOMAIN=condominio,varejo",
+        "make bronze silver gold DOMAIN=condominio,varejo",
+        "make answers DOMAIN=varejo",
+        "make export DOMAIN=condominio FORMAT=parquet",
+    ]
+    before, said = copy.csv.read_bytes(), []
+    for line in lines:
+        done = copy.run(*line.split())
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout)
+    assert all(re.search(r"bronze .*silver .*gold ", said[number], re.S) for number in (1, 3))
+    assert "gold.mais_vendidos_por_dias_de_fabricacao: The three products" in said[4]
+    assert copy.csv.read_bytes() == before
+    files = [path for path in copy.csv.parent.iterdir() if path.suffix == ".parquet"]
+    assert len(files) == 3
+    for path in files:
+        path.unlink()
+    shutil.rmtree(copy.folder / "landing")
+
+
+def test_layers_run_once_in_one_process_and_goals_are_not_reordered(
+    copy: Copy, demo: "subprocess.CompletedProcess[str]"
+) -> None:
+    dry = copy.make("-n", "-j4", "gold", "silver", "bronze").stdout
+    assert [line for line in dry.splitlines() if "pipelines" in line] == [
+        ".venv/bin/python -m pipelines gold silver bronze"
+    ]
+    done = copy.make("-j4", "seed", "bronze")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.index("are there already") < done.stderr.index("bronze: nothing changed")
+
+
+def test_the_shell_has_every_table_pinned_and_export_needs_no_run(
+    copy: Copy, demo: "subprocess.CompletedProcess[str]"
+) -> None:
+    shell = copy.make(
+        "shell",
+        stdin='print(spark.table("gold.movimento_flat").count())\n'
+        'print(spark.sql("select count(distinct tipo) from silver.conta").first()[0])\n'
+        "spark.table('silver.movimento__quarantine').count()\n"
+        "spark.sql('insert into silver.conta select * from silver.conta')\n",
+    )
+    assert shell.returncode == 0
+    assert [word for word in shell.stdout.replace(">>>", " ").split() if word.isdigit()] == ["10000", "4", "0"]
+    assert "bronze.cartao" in shell.stderr and "gold.movimento_flat" in shell.stderr
+    assert "AnalysisException" in shell.stderr  # a view is not written to
+    before = copy.csv.read_bytes()
+    copy.csv.unlink()
+    exported = copy.make("export")
+    assert exported.returncode == 0 and copy.csv.read_bytes() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_or_killed_run_leaves_no_server_behind(
+    copy: Copy, demo: "subprocess.CompletedProcess[str]", number: signal.Signals
+) -> None:
+    """A killed run cannot stop its server; the next one does."""
+    environment = clean_environment(copy.home)
+    del environment["PYTHONPATH"]
+    process = subprocess.Popen(
+        [".venv/bin/python", "-m", "pipelines", "bronze"], cwd=copy.folder, env=environment, stderr=subprocess.PIPE
+    )
+    while "postgres" not in processes(copy.folder):
+        assert process.poll() is None
+    process.send_signal(number)
+    process.communicate(timeout=20)
+    assert process.returncode in (128 + number, -number)
+    if number == signal.SIGKILL:
+        done = copy.make("bronze")
+        assert done.returncode == 0, done.stderr
+    assert processes(copy.folder) == ""
+
+
+def test_a_table_is_added_as_contributing_says(copy: Copy, demo: "subprocess.CompletedProcess[str]") -> None:
+    text = (copy.folder / "CONTRIBUTING.md").read_text("utf-8")
+    files = re.findall(r"`((?:bronze|silver)/cartoes/\w+\.py)`.*?```python\n(.*?)```", text, re.S)
+    assert [name for name, _ in files] == ["bronze/cartoes/agencia.py", "silver/cartoes/agencia.py"]
+    try:
+        for name, code in files:
+            (copy.folder / name).write_text(re.sub(r"^   ", "", code, flags=re.M), "utf-8")
+        done = copy.make("demo")
+        assert done.returncode == 0, done.stderr
+        assert re.search(r"silver +agencia +10 +10 +0 ", done.stdout)
+    finally:
+        for name, _ in files:
+            (copy.folder / name).unlink()
+
+
+def test_reset_asks_first_and_deletes_only_what_is_ours(copy: Copy, demo: "subprocess.CompletedProcess[str]") -> None:
+    mine = copy.csv.with_name("mine.txt")
+    mine.write_text("x")
+    refused = copy.make("reset", stdin="no\n")
+    assert "nothing was deleted" in refused.stdout and copy.csv.exists() and str(copy.csv) in refused.stdout
+    saved = [(path, copy.folder.parent / path.name) for path in (copy.folder / "lake", copy.folder / "export")]
+    for path, aside in saved:
+        shutil.copytree(path, aside)
+    done = copy.make("reset", stdin="yes\n")
+    assert done.returncode == 0, done.stderr
+    assert not (copy.folder / "lake").exists() and not copy.csv.exists() and mine.exists()
+    assert not embedded.home(copy.folder).exists()
+    for path, aside in saved:
+        shutil.rmtree(path, ignore_errors=True)
+        aside.rename(path)

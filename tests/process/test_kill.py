@@ -1,0 +1,281 @@
+"""Whole runs of the real command line, killed, doubled and stopped at any moment, while others read."""
+
+import csv
+import io
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+
+import psutil
+import pytest
+from pyspark.sql import SparkSession
+
+from conf.settings import Postgres
+from gold.cartoes import movimento_flat
+from pipelines.core.console import Report
+from pipelines.core.signals import deferred_signals
+from pipelines.export.publish import export
+from pipelines.lake import delta, run_log
+from pipelines.lake.engine import engine
+from tests.conftest import Lake, clean_environment, connection_settings, execute, query
+from tests.scenes.run.test_run import agree
+
+ACCOUNTS, EACH = 40, Decimal("100.00")
+# Each account has a card and one movement, its balance; a transfer takes from one and gives to another.
+BANK = (
+    "CREATE TABLE associado (id int PRIMARY KEY, nome text, sobrenome text, idade int, email text)",
+    "CREATE TABLE conta (id int PRIMARY KEY, tipo text, data_criacao timestamp, id_associado int)",
+    "CREATE TABLE cartao (id int PRIMARY KEY, num_cartao text, nom_impresso text, data_criacao timestamp, id_conta int, id_associado int)",
+    "CREATE TABLE movimento (id serial PRIMARY KEY, vlr_transacao numeric(10,2), des_transacao text, data_movimento timestamp, id_cartao int)",
+    f"""INSERT INTO associado SELECT i, 'n', 's', 30, 'a@b' FROM generate_series(1, {ACCOUNTS}) i;
+    INSERT INTO conta SELECT i, 'corrente', '2024-01-01', i FROM generate_series(1, {ACCOUNTS}) i;
+    INSERT INTO cartao SELECT i, '4111111111111111', 'N', '2024-01-01', i, i FROM generate_series(1, {ACCOUNTS}) i;
+    INSERT INTO movimento (vlr_transacao, des_transacao, data_movimento, id_cartao)
+    SELECT {EACH}, 'abertura', '2024-01-01', i FROM generate_series(1, {ACCOUNTS}) i""",
+)
+TOTAL = ACCOUNTS * EACH
+LAYERS = ("bronze", "silver", "gold")
+
+
+@pytest.fixture
+def bank(tmp_path: Path, database: Postgres, spark: SparkSession) -> Lake:
+    execute(database, *BANK)
+    return Lake(tmp_path, database, spark)
+
+
+@contextmanager
+def meanwhile(work: Callable[[], None]) -> Iterator[None]:
+    """Does something again and again while the context lasts; what it raises is raised at the end."""
+    ended, raised = threading.Event(), list[BaseException]()
+
+    def repeat() -> None:
+        try:
+            while not ended.wait(0.01):
+                work()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=repeat)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+    if raised:
+        raise raised[0]
+
+
+def teller(address: Postgres, chance: random.Random) -> Callable[[], None]:
+    """One transaction: money moves, or a new member comes with account, card and an empty movement."""
+
+    def work() -> None:
+        one, other = chance.sample(range(1, ACCOUNTS + 1), 2)
+        amount = chance.randint(1, 5000) / 100
+        move = "INSERT INTO movimento (vlr_transacao, des_transacao, data_movimento, id_cartao) VALUES"
+        execute(address, f"{move} ({-amount}, 'de', now(), {one}), ({amount}, 'para', now(), {other})")
+        if chance.random() < 0.2:
+            number = chance.randint(1000, 10**8)
+            execute(
+                address,
+                f"""INSERT INTO associado VALUES ({number}, 'n', 's', 1, 'x@y') ON CONFLICT DO NOTHING;
+                INSERT INTO conta VALUES ({number}, 'corrente', now(), {number}) ON CONFLICT DO NOTHING;
+                INSERT INTO cartao VALUES ({number}, '1', 'x', now(), {number}, {number}) ON CONFLICT DO NOTHING;
+                {move} (0, 'novo', now(), {number})""",
+            )
+
+    return work
+
+
+def look(lakehouse: Lake) -> None:
+    """What a reader finds: a whole gold run and a whole CSV, each with all the money, and nothing set aside."""
+    settings = lakehouse.settings()
+    file = settings.export_path / "movimento_flat.csv"
+    if file.exists():
+        rows = list(csv.DictReader(io.StringIO(file.read_text("utf-8"), newline="")))
+        assert sum(Decimal(row["vlr_transacao_movimento"]) for row in rows) == TOTAL
+    run = run_log.last_run(settings.gold_path, "cartoes")
+    if run is None:
+        return
+    done = run.table("movimento_flat")
+    files = delta.file_paths(settings.gold_path / "cartoes/movimento_flat", done.version)
+    with engine("gold") as connection:
+        sql = "SELECT count(*), sum(vlr_transacao_movimento) FROM read_parquet($files)"
+        assert connection.execute(sql, {"files": files}).fetchone() == (done.rows_out, TOTAL)
+    silver = run_log.last_run(settings.silver_path, "cartoes")
+    assert silver is not None and not any(table.set_aside for table in silver.tables)
+
+
+def start(lakehouse: Lake, *words: str, **more: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipelines", *words],
+        cwd=lakehouse.folder,
+        env=clean_environment(lakehouse.folder) | connection_settings(lakehouse.address) | more,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def family(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+    return list(psutil.Process(process.pid).children(recursive=True))
+
+
+def gone(processes: list[psutil.Process], seconds: float) -> bool:
+    return not psutil.wait_procs(processes, timeout=seconds)[1]
+
+
+def test_money_that_moves_while_runs_go_on_is_in_every_version_of_gold(bank: Lake) -> None:
+    """Runs in this process; a teller writes, a reader looks, a second one exports, all the while."""
+    bank.run()
+
+    def exported() -> None:
+        with Report() as report:
+            export(bank.settings(), (movimento_flat.TABLE,), report)
+
+    with meanwhile(teller(bank.address, random.Random(1))), meanwhile(lambda: look(bank)), meanwhile(exported):
+        for _ in range(2):
+            bank.run()
+    bank.run()
+    agree(bank)
+    settings = bank.settings()
+    runs = run_log.read_runs(settings.gold_path)
+    assert len(runs) == 4 and runs[0].table("movimento_flat").rows_out < runs[-1].table("movimento_flat").rows_out
+    for run in runs:
+        assert run.table("movimento_flat").totals == {"vlr_transacao_movimento": TOTAL}
+
+
+def killed_at_random(bank: Lake, times: int, seed: int) -> int:
+    """Runs of the real command line, each killed after a random while; how many were killed before their end."""
+    chance, killed = random.Random(seed), 0
+    with meanwhile(teller(bank.address, chance)), meanwhile(lambda: look(bank)):
+        for _ in range(times):
+            process = start(bank, *LAYERS)
+            try:
+                process.communicate(timeout=chance.uniform(0.5, 14))
+            except subprocess.TimeoutExpired:
+                children = family(process)
+                process.kill()
+                process.communicate()
+                killed += 1
+                assert gone(children, 10), "the JVM outlives its run"
+    bank.run()
+    agree(bank)
+    look(bank)
+    return killed
+
+
+def test_runs_killed_at_random_moments_lose_nothing(bank: Lake) -> None:
+    assert killed_at_random(bank, 2, seed=3) > 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(5))
+def test_many_runs_killed_at_random_moments_lose_nothing(bank: Lake, seed: int) -> None:
+    assert killed_at_random(bank, 25, seed) > 5
+
+
+def test_of_two_processes_that_race_one_works_and_the_other_says_who(bank: Lake) -> None:
+    both = [start(bank, "bronze"), start(bank, "bronze")]
+    said = [process.communicate(timeout=60)[1] for process in both]
+    codes = sorted(process.returncode for process in both)
+    assert codes in ([0, 0], [0, 6]), said
+    run = run_log.last_run(bank.settings().bronze_path, "cartoes")
+    assert run is not None and run.run == codes.count(0)
+    if codes == [0, 6]:
+        (loser,) = (text for process, text in zip(both, said, strict=True) if process.returncode == 6)
+        (winner,) = (process for process in both if process.returncode == 0)
+        assert f"process {winner.pid} on " in loser or "another process" in loser
+    bank.run()
+    agree(bank)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "until", "group"),
+    [
+        (signal.SIGINT, 130, "bronze.movimento", False),
+        pytest.param(signal.SIGTERM, 143, "silver.associado", False, marks=pytest.mark.long),
+        (signal.SIGINT, 130, "silver.movimento", True),
+        pytest.param(signal.SIGTERM, 143, "silver.conta", True, marks=pytest.mark.long),
+    ],
+    ids=["while the JVM starts", "in silver", "Ctrl-C in gold", "its whole group in silver"],
+)
+def test_a_signal_ends_spark_too_cleanly_and_within_ten_seconds(
+    bank: Lake, number: signal.Signals, code: int, until: str, group: bool
+) -> None:
+    """Sent when a table is done; a terminal sends Ctrl-C to the JVM, too."""
+    process = start(bank, *LAYERS)
+    assert process.stderr is not None
+    while until not in (line := process.stderr.readline()):
+        assert line, "the run ended before"
+    if until == "bronze.movimento":
+        time.sleep(1)  # into the start of the JVM
+    children = family(process)
+    os.killpg(process.pid, number) if group else process.send_signal(number)
+    began = time.monotonic()
+    _, said = process.communicate(timeout=30)
+    assert time.monotonic() - began < 10
+    assert process.returncode == code and "Traceback" not in said and "Error" not in said
+    assert gone(children, 3)
+    ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'lakehouse %' AND pid <> pg_backend_pid()"
+    assert query(bank.address, ours) == [(0,)]
+    bank.run()
+    agree(bank)
+
+
+def test_a_signal_in_the_middle_of_the_commit_point_waits_for_it(bank: Lake) -> None:
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    try:
+        with deferred_signals():
+            signal.raise_signal(signal.SIGTERM)
+            assert came == []
+        assert came == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_signal_that_comes_while_a_run_is_recorded_leaves_it_recorded_and_whole(
+    bank: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank.run("bronze")
+    true = run_log.record
+
+    def record(*arguments):  # type: ignore[no-untyped-def]
+        signal.raise_signal(signal.SIGINT)
+        true(*arguments)
+
+    monkeypatch.setattr(run_log, "record", record)
+    with pytest.raises(KeyboardInterrupt):
+        bank.run("bronze")
+    path = bank.settings().bronze_path
+    run = run_log.last_run(path, "cartoes")
+    assert run is not None and run.run == 2
+    assert all(delta.version(path / "cartoes" / table.name) == table.version for table in run.tables)
+
+
+def test_a_signal_is_heard_while_duckdb_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise SystemExit(143)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    began = time.monotonic()
+    try:
+        with pytest.raises(SystemExit), engine("a long query") as connection:
+            timer.start()
+            connection.execute(
+                "SELECT count(*) FROM range(100000000) a, range(100000) b WHERE a.range * b.range % 7 = 3"
+            )
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert time.monotonic() - began < 10

@@ -1,0 +1,443 @@
+"""A source that fails: what can pass is tried again, the rest ends at once; never two moments in one bronze."""
+
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from pyspark.sql import SparkSession
+
+from conf.settings import Postgres
+from pipelines.core.errors import SourceFault, TransientFault
+from pipelines.lake import delta, run_log
+from pipelines.sources.postgres import connection as postgres_connection
+from pipelines.sources.postgres import embedded, reader, watchdog
+from pipelines.sources.postgres.connection import source_fault
+from tests.conftest import Cli, Lake, connected, connection_settings, execute, query
+from tests.proxy import Link, Proxy, once, slow
+from tests.scenes.run.test_run import fill
+
+MANY = """INSERT INTO movimento SELECT 1000 + i, 1, repeat('x', 50), '2024-01-01', 1 FROM generate_series(1, 60000) i"""
+# One transaction that touches every table: of two moments, rows would be without their parents, or parents without rows.
+NIGHT = """INSERT INTO associado VALUES (50, 'n', 'n', 1, 'n'); INSERT INTO conta VALUES (50, 'corrente', NULL, 50);
+    INSERT INTO cartao VALUES (50, '1', 'n', NULL, 50, 50); INSERT INTO movimento VALUES (50, 1, 'n', '2024-01-01', 50)"""
+NAMES = ("associado", "conta", "cartao", "movimento")
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same time-outs, shorter."""
+    monkeypatch.setattr(postgres_connection, "PATIENCE", 2)
+    monkeypatch.setattr(postgres_connection, "ANSWER", 2)
+    monkeypatch.setattr(postgres_connection, "PIN", postgres_connection.PIN.replace("'10s'", "'1s'"))
+    monkeypatch.setattr(watchdog, "SILENCE", 0.6)
+
+
+@pytest.fixture
+def proxy(database: Postgres) -> Iterator[Proxy]:
+    with Proxy(database) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def lakehouse(tmp_path: Path, proxy: Proxy, database: Postgres, spark: SparkSession) -> Lake:
+    """A lake whose source is behind the proxy."""
+    lakehouse = Lake(tmp_path, proxy.address, spark)
+    fill(Lake(tmp_path, database, spark), MANY)
+    return lakehouse
+
+
+def has_the_source_of_one_moment(lakehouse: Lake, database: Postgres) -> None:
+    """Bronze is what the source has now, in every table, and no file is left over."""
+    settings = lakehouse.settings()
+    run = run_log.last_run(settings.bronze_path, "cartoes")
+    assert run is not None
+    for name in NAMES:
+        assert [(run.table(name).rows_out,)] == query(database, f"SELECT count(*) FROM {name}")
+        path = settings.bronze_path / "cartoes" / name
+        assert {str(file) for file in path.glob("*.parquet")} == set(delta.file_paths(path, run.table(name).version))
+
+
+def reset(link: Link) -> None:
+    link.reset()
+
+
+def test_a_source_that_comes_back_within_the_time_is_read(
+    lakehouse: Lake, proxy: Proxy, database: Postgres, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    opened: list[Proxy] = []
+    timer = threading.Timer(1.5, lambda: opened.append(Proxy(database, port)))
+    timer.start()
+    lakehouse.address = proxy.address.model_copy(update={"port": port})
+    lakehouse.run("bronze", RETRY_SECONDS="20")
+    opened[0].__exit__()
+    assert "onnection refused" in (said := capsys.readouterr().err) and "; trying again in" in said
+    has_the_source_of_one_moment(lakehouse, database)
+
+
+def test_a_source_that_stays_away_is_exit_three_after_the_time_with_what_was_tried(
+    cli: Cli, database: Postgres
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    gone = connection_settings(database) | {
+        "LAKEHOUSE_POSTGRES__HOST": "127.0.0.1",
+        "LAKEHOUSE_POSTGRES__PORT": str(port),
+    }
+    done = cli("bronze", env=gone | {"LAKEHOUSE_RETRY_SECONDS": "2"})
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 3 and last.startswith("source: PostgreSQL 127.0.0.1") and "Connection refused" in last
+    assert "; tried 2 times in" in last and last.endswith("run it again when the source is back")
+    done = cli("bronze", env=gone | {"LAKEHOUSE_RETRY_SECONDS": "0"})
+    assert done.returncode == 3 and done.stderr.count("\n") == 1
+
+
+def test_a_server_that_accepts_and_never_answers_is_left(lakehouse: Lake, proxy: Proxy) -> None:
+    proxy.answers = False
+    with pytest.raises(TransientFault, match="timeout expired"):
+        lakehouse.run("bronze", RETRY_SECONDS="0")
+
+
+@pytest.mark.parametrize("after", [200, 20_000, 1_000_000])
+def test_a_connection_that_is_reset_is_tried_again_with_a_new_snapshot(
+    after: int, lakehouse: Lake, proxy: Proxy, database: Postgres, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def happens(link: Link) -> None:
+        execute(database, NIGHT)
+        link.reset()
+
+    proxy.fault = once(after, happens)
+    lakehouse.run("bronze")
+    assert capsys.readouterr().err.count("trying again") == 1
+    has_the_source_of_one_moment(lakehouse, database)
+
+
+def test_a_connection_that_is_always_reset_ends_and_leaves_no_file(
+    lakehouse: Lake, proxy: Proxy, database: Postgres
+) -> None:
+    lakehouse.run("bronze")
+    execute(database, NIGHT)
+    before = {path for path in lakehouse.folder.rglob("*") if path.is_file()}
+    proxy.fault = lambda link: link.reset() if link.sent > 100_000 else None
+    with pytest.raises(TransientFault, match=r"reading public.\w+ from .*; tried \d times in \d s"):
+        lakehouse.run("bronze", RETRY_SECONDS="4")
+    assert {path for path in lakehouse.folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_connection_that_stalls_is_noticed_and_tried_again(
+    lakehouse: Lake, proxy: Proxy, database: Postgres, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def happens(link: Link) -> None:
+        execute(database, NIGHT)
+        proxy.stall(link)
+
+    proxy.fault = once(200_000, happens)
+    lakehouse.run("bronze")
+    assert capsys.readouterr().err.count("trying again") == 1
+    has_the_source_of_one_moment(lakehouse, database)
+
+
+def test_a_network_that_stalls_for_good_ends(lakehouse: Lake, proxy: Proxy) -> None:
+    def stall(link: Link) -> None:
+        proxy.answers = False  # new connections get no answer either
+        proxy.stall(link)
+
+    proxy.fault = lambda link: stall(link) if link.sent > 100_000 or not proxy.answers else None
+    with pytest.raises(TransientFault):
+        lakehouse.run("bronze", RETRY_SECONDS="0")
+
+
+def test_a_slow_source_is_waited_for(
+    lakehouse: Lake, proxy: Proxy, database: Postgres, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both kinds: rows that trickle, and a query that thinks for longer than the silence."""
+    execute(
+        database,
+        "ALTER TABLE conta RENAME TO contas",
+        "CREATE VIEW conta AS SELECT c.* FROM contas c, (SELECT pg_sleep(2)) s",
+    )
+    proxy.fault = slow
+    lakehouse.run("bronze", RETRY_SECONDS="0")
+    assert "trying again" not in capsys.readouterr().err
+    has_the_source_of_one_moment(lakehouse, database)
+
+
+OURS = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'lakehouse %' AND datname = current_database()"
+
+
+@pytest.mark.parametrize(
+    "whom",
+    [OURS, f"{OURS} AND state = 'active'", f"{OURS} AND state = 'idle in transaction'"],
+    ids=["all", "readers", "guard and holder of the snapshot"],
+)
+def test_our_backends_terminated_is_tried_again(
+    whom: str,
+    lakehouse: Lake,
+    database: Postgres,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    true, happened = reader.shaped, threading.Lock()
+
+    def shaped(*arguments):  # type: ignore[no-untyped-def]
+        if happened.acquire(blocking=False):
+            execute(database, NIGHT, f"SELECT pg_terminate_backend(pid) FROM ({whom}) ours")
+        return true(*arguments)
+
+    monkeypatch.setattr(reader, "shaped", shaped)
+    lakehouse.run("bronze")
+    assert capsys.readouterr().err.count("trying again") == 1
+    has_the_source_of_one_moment(lakehouse, database)
+
+
+def test_a_table_that_is_locked_for_a_while_is_waited_for_and_for_good_is_said(
+    lakehouse: Lake, database: Postgres
+) -> None:
+    with connected(database) as connection, connection.cursor() as cursor:
+        cursor.execute("BEGIN; LOCK TABLE cartao IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(TransientFault, match="lock timeout"):
+            lakehouse.run("bronze", RETRY_SECONDS="0")
+        threading.Timer(1.5, lambda: cursor.execute("ROLLBACK")).start()
+        lakehouse.run("bronze", RETRY_SECONDS="20")
+    has_the_source_of_one_moment(lakehouse, database)
+
+
+def test_a_server_with_too_many_connections_is_tried_again_and_said(lakehouse: Lake, database: Postgres) -> None:
+    role = f"poucos_{database.database}"
+    execute(
+        database, f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 2; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"
+    )
+    lakehouse.address = lakehouse.address.model_copy(update={"user": role})
+    try:
+        with pytest.raises(TransientFault, match=f'too many connections for role "{role}"'):
+            lakehouse.run("bronze", RETRY_SECONDS="0")
+        threading.Timer(1.5, lambda: execute(database, f"ALTER ROLE {role} CONNECTION LIMIT 20")).start()
+        lakehouse.run("bronze", RETRY_SECONDS="20")
+    finally:
+        execute(database, f"DROP OWNED BY {role}; DROP ROLE {role}")
+    has_the_source_of_one_moment(lakehouse, database)
+
+
+def certificate(folder: Path, name: str) -> Path:
+    """A self-signed certificate for localhost, with its key."""
+    if not shutil.which("openssl"):
+        pytest.skip("no openssl here to make a certificate")
+    file = folder / f"{name}.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
+    command += ["-addext", f"subjectAltName=DNS:{name}"]
+    subprocess.run([*command, "-keyout", file, "-out", folder / "crt"], check=True, capture_output=True)
+    file.write_bytes(file.read_bytes() + (folder / "crt").read_bytes())
+    return file
+
+
+@pytest.mark.parametrize(
+    ("named", "trusted", "said"),
+    [
+        ("", "", "server does not support SSL, but SSL was required"),
+        ("localhost", "other", "certificate verify failed"),
+        (
+            "elsewhere.example",
+            "elsewhere.example",
+            'server certificate for "elsewhere.example".* does not match host name',
+        ),
+        ("localhost", "missing", "root certificate file .* does not exist"),
+    ],
+    ids=["no TLS", "another authority", "another host", "no root certificate"],
+)
+def test_tls_that_the_server_lacks_or_a_wrong_certificate_ends_at_once(
+    named: str,
+    trusted: str,
+    said: str,
+    lakehouse: Lake,
+    proxy: Proxy,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    more: dict[str, str] = {"sslmode": "verify-full" if named else "require", "host": "localhost"}
+    if named:
+        proxy.certificate = certificate(tmp_path, named)
+        root = tmp_path / f"{trusted}.pem" if trusted in (named, "missing") else certificate(tmp_path, trusted)
+        more["sslrootcert"] = str(root)
+    lakehouse.address = proxy.address.model_copy(update=more)
+    with pytest.raises(SourceFault, match=said):
+        lakehouse.run("bronze")
+    assert "trying again" not in capsys.readouterr().err
+
+
+def test_tls_with_the_right_certificate_is_used(
+    lakehouse: Lake, proxy: Proxy, database: Postgres, tmp_path: Path
+) -> None:
+    proxy.certificate = certificate(tmp_path, "localhost")
+    more = {"host": "localhost", "sslmode": "verify-full", "sslrootcert": str(proxy.certificate)}
+    lakehouse.address = proxy.address.model_copy(update=more)
+    lakehouse.run("bronze")
+    has_the_source_of_one_moment(lakehouse, database)
+
+
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        ('FATAL:  password authentication failed for user "x"', False),
+        ("FATAL:  autenticação do tipo senha falhou para usuário", False),
+        ('FATAL:  no pg_hba.conf entry for host "1.2.3.4", user "x", database "y", SSL off', False),
+        ('FATAL:  database "x" does not exist', False),
+        ("fe_sendauth: no password supplied", False),
+        ('could not translate host name "x" to address: Name or service not known', False),
+        ('could not translate host name "x" to address: Temporary failure in name resolution', True),
+        ("FATAL:  the database system is starting up", True),
+        ("FATAL:  o sistema de banco de dados está iniciando", True),
+        ("FATAL:  the database system is in recovery mode", True),
+        ("FATAL:  sorry, too many clients already", True),
+        ("FATAL:  desculpe, muitos clientes conectados", True),
+        ("FATAL:  remaining connection slots are reserved for roles with the SUPERUSER attribute", True),
+        ("SSL SYSCALL error: EOF detected", True),
+        ("SSL error: certificate verify failed", False),
+        ("server closed the connection unexpectedly", True),
+        (
+            "[libpq] Execution error [PGRES_FATAL_ERROR]: ERROR:  canceling statement due to conflict with recovery",
+            True,
+        ),
+    ],
+)
+def test_what_may_pass_is_told_from_what_must_be_mended(text: str, passes: bool) -> None:
+    assert isinstance(source_fault("x", OSError(text)), TransientFault) == passes
+
+
+@pytest.fixture
+def standby(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Postgres, Path]]:
+    """A server of our own, with the tables filled, that can be stopped and started as something else."""
+    monkeypatch.setitem(embedded.OPTIONS, "wal_level", "replica")
+    folder = Path(tempfile.mkdtemp(prefix="lakehouse-test-", dir="/var/tmp"))
+    with embedded.server(folder) as address:
+        fill(Lake(folder, address, None))  # type: ignore[arg-type]
+    yield address, folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_server_that_crashes_and_recovers_is_read_again(
+    standby: tuple[Postgres, Path],
+    tmp_path: Path,
+    spark: SparkSession,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, folder = standby
+    true, happened = reader.shaped, threading.Lock()
+    with embedded.server(folder) as address:
+
+        def shaped(*arguments):  # type: ignore[no-untyped-def]
+            if happened.acquire(blocking=False):
+                execute(address, NIGHT)
+                ((victim,), *_) = query(address, f"{OURS} AND pid <> pg_backend_pid()")
+                psutil.Process(victim).kill()
+            return true(*arguments)
+
+        monkeypatch.setattr(reader, "shaped", shaped)
+        lakehouse = Lake(tmp_path, address, spark)
+        lakehouse.run("bronze", RETRY_SECONDS="30")
+        assert "trying again" in capsys.readouterr().err
+        has_the_source_of_one_moment(lakehouse, address)
+
+
+def test_a_hot_standby_is_read(standby: tuple[Postgres, Path], tmp_path: Path, spark: SparkSession) -> None:
+    _, folder = standby
+    (folder / "data/standby.signal").touch()
+    with embedded.server(folder) as address:
+        assert query(address, "SELECT pg_is_in_recovery()") == [(True,)]
+        lakehouse = Lake(tmp_path, address, spark)
+        lakehouse.run("bronze", RETRY_SECONDS="0")
+        has_the_source_of_one_moment(lakehouse, address)
+
+
+def test_a_server_that_is_starting_up_is_waited_for(
+    standby: tuple[Postgres, Path], tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address, folder = standby
+    (folder / "data/recovery.signal").touch()
+    lakehouse = Lake(tmp_path, address, spark)
+    ready = threading.Event()
+
+    def serve() -> None:
+        with embedded.server(folder):
+            ready.wait(60)
+
+    # Its recovery asks for a file of the log and waits; until then nobody is let in.
+    with (folder / "data/postgresql.auto.conf").open("a") as file:
+        file.write("restore_command = 'sleep 2; false'\n")
+    server = threading.Thread(target=serve)
+    server.start()
+    try:
+        lakehouse.run("bronze", RETRY_SECONDS="30")
+        assert "trying again" in capsys.readouterr().err
+        has_the_source_of_one_moment(lakehouse, address)
+    finally:
+        ready.set()
+        server.join()
+
+
+@pytest.mark.parametrize("after", [0, 400, 700, 1500])
+def test_a_server_that_goes_silent_between_two_questions_is_left(after: int, lakehouse: Lake, proxy: Proxy) -> None:
+    """While it greets, while the snapshot is taken, while the watch itself asks."""
+    proxy.fault = lambda link: proxy.stall(link) if link.sent > after else None
+    with pytest.raises(TransientFault, match="timeout expired"):
+        lakehouse.run("bronze", RETRY_SECONDS="0")
+
+
+def test_new_connections_that_greet_and_then_stall_do_not_stop_the_watch(lakehouse: Lake, proxy: Proxy) -> None:
+    def stall(link: Link) -> None:
+        proxy.fault = lambda link: proxy.stall(link) if link.sent > 500 else None
+        proxy.stall(link)
+
+    proxy.fault = lambda link: stall(link) if link.sent > 100_000 else None
+    with pytest.raises(TransientFault):
+        lakehouse.run("bronze", RETRY_SECONDS="0")
+
+
+def test_a_server_behind_a_socket_that_freezes_is_left_too(
+    server_folder: Path, database: Postgres, tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lakehouse = Lake(tmp_path, database, spark)
+    fill(lakehouse, MANY)
+    postmaster = psutil.Process(int((server_folder / "data/postmaster.pid").read_text().splitlines()[0]))
+    true, frozen = reader.shaped, list[psutil.Process]()
+
+    def shaped(*arguments):  # type: ignore[no-untyped-def]
+        if not frozen:
+            frozen.extend((postmaster, *postmaster.children()))
+            for process in frozen:
+                process.suspend()
+        return true(*arguments)
+
+    monkeypatch.setattr(reader, "shaped", shaped)
+    try:
+        with pytest.raises(TransientFault):
+            lakehouse.run("bronze", RETRY_SECONDS="0")
+    finally:
+        for process in frozen:
+            process.resume()
+
+
+def test_of_several_addresses_the_server_that_answered_is_believed() -> None:
+    text = """connection to server at "::1", port 5432 failed: Connection refused
+\tIs the server running on that host and accepting TCP/IP connections?
+connection to server at "127.0.0.1", port 5432 failed: FATAL:  password authentication failed for user "x"
+"""
+    fault = source_fault("x", OSError(text))
+    assert not isinstance(fault, TransientFault) and "password authentication failed" in str(fault)
+
+
+def test_a_reader_that_stalls_while_it_connects_is_noticed(
+    lakehouse: Lake, proxy: Proxy, database: Postgres, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ADBC asks for the server's types, some twenty kilobytes, before it reads."""
+    proxy.fault = once(5_000, lambda link: proxy.stall(link))
+    lakehouse.run("bronze")
+    assert capsys.readouterr().err.count("trying again") == 1
+    has_the_source_of_one_moment(lakehouse, database)

@@ -1,0 +1,376 @@
+"""`make reconcile`: each change of a cell or a row, wherever it is made, is found and named."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+from pyspark.sql import SparkSession
+
+from conf.settings import Postgres
+from gold.cartoes import movimento_flat
+from pipelines.commands.reconcile.csv import against_gold
+from pipelines.commands.reconcile.reconcile import reconcile
+from pipelines.core import names
+from pipelines.core.console import Report
+from pipelines.core.errors import QualityFault, SourceFault, StorageFault
+from pipelines.lake import delta as lake_delta
+from pipelines.lake import run_log
+from pipelines.lake.checksums import differences, evidence
+from pipelines.lake.engine import relation
+from tests.conftest import Lake, execute, fresh_database
+from tests.scenes.silver.test_silver import KEYED
+
+ZOO = (
+    "ALTER TABLE movimento DROP CONSTRAINT movimento_pkey, ALTER id DROP NOT NULL",
+    "ALTER TABLE movimento DROP CONSTRAINT movimento_id_cartao_fkey",
+    """ALTER TABLE associado ADD "Último Login" timestamptz, ADD taxa real, ADD peso double precision, ADD nascido date,
+    ADD foto bytea, ADD fino numeric(5,5), ADD ativo boolean, ADD tags text[], ADD "d'oro ""x"" y" text""",
+    r"""UPDATE associado SET "Último Login" = '2018-11-04 02:30:00.123456+00', taxa = '-0', peso = 'NaN', nascido = '1582-10-10',
+    foto = '\x00ff', fino = 0.00001 * id, ativo = id % 2 = 0, tags = '{a,"b c"}', "d'oro ""x"" y" = 'x|y'""",
+    "UPDATE associado SET nascido = 'infinity', taxa = 'NaN', peso = -1e300, idade = NULL WHERE id = 3",
+    "UPDATE cartao SET num_cartao = 4111111111110000 + id",
+    "INSERT INTO movimento SELECT 300 + i, 7, 'orphan', '2024-01-01', 999 FROM generate_series(1, 3) i",
+    "INSERT INTO movimento SELECT * FROM movimento WHERE id = 5",
+    "INSERT INTO movimento VALUES (NULL, 7, 'no key', '2024-01-01', 1)",
+    "UPDATE movimento SET vlr_transacao = id + 0.25, des_transacao = 'com \"aspas\", ' || id",
+)
+
+
+@pytest.fixture(scope="module")
+def whole(server: Postgres, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+    """A lake after one run on rows of many types, some of them bad."""
+    with fresh_database(server) as address:
+        lakehouse = Lake(tmp_path_factory.mktemp("whole"), address, spark)
+        execute(address, *KEYED, *ZOO)
+        lakehouse.run()
+        yield lakehouse
+
+
+@pytest.fixture
+def copy(whole: Lake, tmp_path: Path) -> Lake:
+    """The same lake, to be damaged."""
+    shutil.copytree(whole.folder, tmp_path / "copy")
+    return Lake(tmp_path / "copy", whole.address, whole.spark)
+
+
+def found(lakehouse: Lake, capsys: pytest.CaptureFixture[str]) -> str:
+    """What reconcile prints; whether it ends with a fault is the caller's to know."""
+    capsys.readouterr()
+    with Report() as report:
+        reconcile(lakehouse.settings(), ("cartoes",), report, lakehouse.spark)
+    return capsys.readouterr().out
+
+
+def faults(lakehouse: Lake, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    with pytest.raises(QualityFault, match="listed above; `make bronze silver gold` builds the lake anew"):
+        found(lakehouse, capsys)
+    out = capsys.readouterr().out
+    return [line.removeprefix("difference: ") for line in out.splitlines() if line.startswith("difference: ")]
+
+
+def test_a_lake_that_nobody_touched_agrees_with_its_runs_and_its_source(
+    whole: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = found(whole, capsys)
+    assert "difference" not in out and out.count("agrees") == 4 * 2 + 8 * 2 + 2 + 2 + 1 + len(["everything agrees"])
+    assert not list(whole.folder.rglob(".reconcile.*"))
+
+
+def test_every_table_reads_the_same_with_spark_duckdb_and_delta_rs(whole: Lake) -> None:
+    settings = whole.settings()
+    compared = 0
+    for layer in names.LAYERS:
+        run = run_log.last_run(settings.layer_path(layer), "cartoes")
+        assert run is not None
+        for done in run.tables:
+            path = settings.layer_path(layer) / "cartoes" / done.name
+            delta = DeltaTable(path, version=done.version)
+            sides = [
+                whole.spark.read.format("delta").option("versionAsOf", done.version).load(str(path)).toArrow(),
+                pa.table(delta.to_pyarrow_dataset().scanner(use_threads=False).to_table()),
+            ]
+            if files := lake_delta.file_paths(path, done.version):
+                sides.append(duckdb.sql(f"SELECT * FROM read_parquet({files})").to_arrow_table())
+            texts = [sorted(repr(row).replace("Etc/UTC", "UTC") for row in side.to_pylist()) for side in sides]
+            for text in texts[1:]:
+                assert text == texts[0]
+            compared += len(texts)
+    assert compared > 30
+
+
+def file_of(lakehouse: Lake, table: str) -> Path:
+    layer, name = table.split(".")
+    path = lakehouse.settings().layer_path(layer) / "cartoes" / name
+    (file,) = lake_delta.file_paths(path, DeltaTable(path).version())
+    return Path(file)
+
+
+def flip(column: str, value: object, row: int = 4) -> Callable[[pa.Table], pa.Table]:
+    def change(table: pa.Table) -> pa.Table:
+        cells = table[column].to_pylist()
+        cells[row] = value
+        index = table.schema.get_field_index(column)
+        return table.set_column(index, table.field(index), pa.array(cells, table.field(index).type))
+
+    return change
+
+
+def drop(table: pa.Table, row: int = 4) -> pa.Table:
+    return pa.concat_tables([table.slice(0, row), table.slice(row + 1)])
+
+
+def duplicate(table: pa.Table, row: int = 4) -> pa.Table:
+    return pa.concat_tables([table, table.slice(row, 1)])
+
+
+def swap(column: str, row: int = 4) -> Callable[[pa.Table], pa.Table]:
+    """Two rows exchange a value: the sum stays."""
+
+    def change(table: pa.Table) -> pa.Table:
+        cells = table[column].to_pylist()
+        return flip(column, cells[row + 2], row)(flip(column, cells[row], row + 2)(table))
+
+    return change
+
+
+# Another row in gold than in silver: else it would be what silver gives.
+CELLS = {
+    "bronze.cartao": (flip("nom_impresso", None), "1 row changed in nom_impresso, key 5"),
+    "bronze.associado": (flip("taxa", 0.0), "other values in taxa"),
+    "bronze.conta": (flip("_rescued", '{"x": "y"}'), "other values in _rescued"),
+    "silver.movimento": (flip("vlr_transacao", Decimal("5.26")), "1 row changed in vlr_transacao, key 5"),
+    "silver.associado": (flip("nome", "Eva"), "1 row changed in nome, key 6"),
+    "silver.movimento__quarantine": (flip("_reasons", ["x"], 1), "1 row changed in _reasons, key"),
+    "gold.movimento_flat": (flip("nome_impresso_cartao", "EVA"), " in nome_associado, "),
+}
+DROPPED = {
+    "bronze.movimento": (drop, "has 204 rows, run 1 left 205"),
+    "silver.movimento": (drop, "1 row missing, key 5"),
+    "silver.movimento__quarantine": (lambda table: table.slice(1), "1 row missing, key"),
+    "gold.movimento_flat": (partial(drop, row=9), "1 row missing, key"),
+}
+TWICE = {
+    "bronze.movimento": (duplicate, "has 206 rows, run 1 left 205"),
+    "bronze.conta": (duplicate, "1 row too many, key 5"),
+    "silver.movimento": (duplicate, "1 row too many, key 5"),
+    "gold.movimento_flat": (partial(duplicate, row=9), "1 row too many, key"),
+}
+SWAPPED = {
+    "bronze.cartao": (swap("num_cartao"), "2 rows changed in num_cartao, keys 5 to 7"),
+    "silver.movimento": (swap("vlr_transacao"), "2 rows changed in vlr_transacao, keys 5 to 7"),
+    "gold.movimento_flat": (swap("vlr_transacao_movimento", 9), "rows changed in vlr_transacao_movimento, keys"),
+}
+
+
+@pytest.mark.parametrize("changes", [CELLS, DROPPED, TWICE, SWAPPED], ids=["cells", "dropped", "twice", "swapped"])
+def test_every_changed_table_of_a_lake_is_found_and_named(
+    copy: Lake, capsys: pytest.CaptureFixture[str], changes: dict[str, tuple[Callable[[pa.Table], pa.Table], str]]
+) -> None:
+    for table, (change, _) in changes.items():
+        file = file_of(copy, table)
+        pq.write_table(change(pq.ParquetFile(file).read()), file, compression="zstd")
+    texts = faults(copy, capsys)
+    for table, (_, said) in changes.items():
+        assert any(text.startswith(f"{table} ") and said in text for text in texts), (table, texts)
+        assert any(text.startswith(f"{table} ") and "run 1 left" in text for text in texts), (table, texts)
+    unlike_their_run = {text.split()[0] for text in texts if "run 1 left" in text}
+    assert unlike_their_run == set(changes)
+
+
+def test_of_a_changed_bronze_the_keys_are_named_by_the_source_and_by_silver(
+    copy: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = file_of(copy, "bronze.movimento")
+    table = pq.ParquetFile(file).read()
+    key = table["id"][10].as_py()
+    pq.write_table(flip("vlr_transacao", Decimal("0.01"), 10)(table), file)
+    changed = f"1 row changed in vlr_transacao, key {key}"
+    assert faults(copy, capsys) == [
+        "bronze.movimento is not what run 1 left: other values in vlr_transacao",
+        f"silver.movimento is not what bronze gives: {changed}",
+        f"bronze.movimento is not what the source had: {changed}",
+    ]
+
+
+def test_a_table_that_somebody_committed_to_is_found(copy: Lake, capsys: pytest.CaptureFixture[str]) -> None:
+    path = copy.settings().silver_path / "cartoes/movimento"
+    DeltaTable(path).update(predicate="id_movimento = 9", updates={"vlr_transacao": "0.01"})
+    assert faults(copy, capsys) == [
+        "silver.movimento is not what run 1 left: other values in vlr_transacao "
+        "(a commit that no run recorded, version 1, changed it)",
+        "silver.movimento is not what bronze gives: 1 row changed in vlr_transacao, key 9",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda lines: lines[:5] + [lines[5].replace(".25", ".26")] + lines[6:],
+            "1 row changed in vlr_transacao_movimento, key 5",
+        ),
+        (lambda lines: lines[:5] + lines[6:], "1 row missing, key 5"),
+        (lambda lines: lines[:6] + lines[5:], "1 too many, record 6"),
+        (lambda lines: lines[:5] + [lines[5].replace('"com', '""com')] + lines[6:], "cannot be read"),
+        (lambda lines: [lines[0]] + lines[2:4] + [lines[1]] + lines[4:], "3 rows changed in"),
+        (lambda lines: [], "200 rows missing, keys 1 to 200"),
+    ],
+    ids=["a cell", "a record gone", "a record twice", "a quote", "another order", "nothing left"],
+)
+def test_a_changed_csv_is_found_and_named(copy: Lake, change: Callable[[list[str]], list[str]], said: str) -> None:
+    settings = copy.settings()
+    run = run_log.last_run(settings.gold_path, "cartoes")
+    assert run is not None and against_gold(settings, movimento_flat.TABLE, run) == []
+    path = copy.folder / "export/movimento_flat.csv"
+    path.write_text("".join(change(path.read_text("utf-8").splitlines(keepends=True))), "utf-8")
+    if said == "cannot be read":
+        with pytest.raises(StorageFault, match="export .*movimento_flat.csv: InvalidInputException"):
+            against_gold(settings, movimento_flat.TABLE, run)
+    else:
+        (text,) = against_gold(settings, movimento_flat.TABLE, run)
+        assert said in text, text
+
+
+def test_a_csv_or_a_file_that_is_gone_or_damaged_is_found(copy: Lake, capsys: pytest.CaptureFixture[str]) -> None:
+    (copy.folder / "export/movimento_flat.csv").unlink()
+    assert faults(copy, capsys) == ["export.movimento_flat.csv is gone"]
+    file = file_of(copy, "gold.movimento_flat")
+    file.write_bytes(file.read_bytes()[:-200])
+    texts = faults(copy, capsys)
+    assert [text[:33] for text in texts] == [
+        "gold.movimento_flat cannot be rea",
+        "export.movimento_flat.csv is gone",
+        "gold.movimento_flat cannot be com",
+    ]
+    file.unlink()
+    assert any(f"{file} is gone" in text for text in faults(copy, capsys))
+
+
+def test_a_source_that_changed_after_the_run_is_told_from_a_corrupt_lake(
+    lakehouse: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    execute(lakehouse.address, *KEYED, *ZOO)
+    settings = lakehouse.run()
+    execute(
+        lakehouse.address,
+        "UPDATE movimento SET vlr_transacao = 1 WHERE id IN (1, 2)",
+        "DELETE FROM movimento WHERE id = 3",
+        "INSERT INTO movimento VALUES (900, 1, 'new', '2024-01-01', 1)",
+        "ALTER TABLE conta ADD agencia int",
+    )
+    out = found(lakehouse, capsys)
+    assert "source.movimento: 3 rows written since run 1, 1 gone; `make bronze` reads it" in out
+    assert "column public.conta.agencia is new: integer, since run 1" in out and "difference" not in out
+    # The run itself read a row wrongly: the lake is as the run left it, but an old row of the source is not in it.
+    path = settings.bronze_path / "cartoes/movimento"
+    DeltaTable(path).update(predicate="id = 20", updates={"vlr_transacao": "0.01"})
+    (run,) = run_log.read_runs(settings.bronze_path)
+    types = {column.name: column.type for column in run.table("movimento").columns}
+    _, columns = evidence("bronze.movimento", relation(lake_delta.file_paths(path, 1), types), types, ("id",))
+    assert columns != run.table("movimento").columns
+    assert "bronze.movimento is not what the source had: 1 row changed in vlr_transacao, key 20" in faults(
+        lakehouse, capsys
+    )
+
+
+def test_what_changed_the_source_without_writing_its_rows_is_no_damage(
+    lakehouse: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    execute(
+        lakehouse.address,
+        *KEYED,
+        *ZOO,
+        "CREATE TYPE tipo_conta AS ENUM ('corrente', 'x')",
+        "ALTER TABLE conta ALTER tipo TYPE tipo_conta USING tipo::tipo_conta",
+    )
+    lakehouse.run()
+    execute(
+        lakehouse.address,
+        "ALTER TABLE associado DROP nascido",
+        "ALTER TABLE cartao DROP data_criacao, ADD data_criacao timestamp DEFAULT '2001-01-01'",
+        "ALTER TYPE tipo_conta RENAME VALUE 'corrente' TO 'salario'",
+    )
+    settings = lakehouse.settings(CARD_NUMBERS="plain")
+    capsys.readouterr()
+    with Report() as report:
+        reconcile(settings, ("cartoes",), report, lakehouse.spark)
+    out = capsys.readouterr().out
+    assert "difference" not in out and "source.conta: changed since run 1; `make bronze` reads it" in out
+    assert "column public.associado.nascido is gone, since run 1" in out
+
+
+def test_a_comparison_that_could_not_be_made_is_no_agreement(
+    copy: Lake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageFault("No space left on device")
+
+    monkeypatch.setattr("pipelines.commands.reconcile.reconcile.compare", full)
+    texts = faults(copy, capsys)
+    assert (
+        texts[0] == "bronze.associado cannot be compared with the source: No space left on device" and len(texts) == 4
+    )
+
+
+def test_rows_that_share_a_key_or_have_none_are_told_apart(copy: Lake, capsys: pytest.CaptureFixture[str]) -> None:
+    file = file_of(copy, "silver.movimento__quarantine")
+    table = pq.ParquetFile(file).read()
+    without_key = [at for at, key in enumerate(table["id_movimento"].to_pylist()) if key is None]
+    pq.write_table(flip("des_transacao", "z", without_key[0])(table), file)
+    texts = faults(copy, capsys)
+    assert texts[-1].endswith("is not what bronze gives: 1 row changed in des_transacao, key None"), texts
+    path = copy.folder / "same.parquet"
+    many = pa.table({"id": pa.array([None] * 300, pa.int64()), "v": list(range(300))})
+    other = pa.table({"id": pa.array([None] * 300, pa.int64()), "v": list(range(1000, 1300))})
+    for name, rows in (("a", many), ("b", other)):
+        pq.write_table(rows, path.with_name(name))
+    types = {"id": "bigint", "v": "bigint"}
+    one_side, other_side = (relation([str(path.with_name(name))], types) for name in ("a", "b"))
+    (one,) = differences("x", one_side, other_side, types, ("id",), copy.folder)
+    assert (one.kind, one.rows, one.columns) == ("changed", 300, ("v",))
+
+
+def test_views_and_partitioned_tables_are_compared_too(lakehouse: Lake, capsys: pytest.CaptureFixture[str]) -> None:
+    execute(
+        lakehouse.address,
+        *KEYED,
+        "ALTER TABLE movimento RENAME TO antigo",
+        """CREATE TABLE movimento (id bigint, vlr_transacao numeric(10,2), des_transacao text, data_movimento timestamp, id_cartao bigint)
+        PARTITION BY RANGE (id)""",
+        "CREATE TABLE m1 PARTITION OF movimento FOR VALUES FROM (0) TO (100)",
+        "CREATE TABLE m2 PARTITION OF movimento FOR VALUES FROM (100) TO (1000)",
+        "INSERT INTO movimento SELECT * FROM antigo",
+        "ALTER TABLE conta RENAME TO contas",
+        "CREATE VIEW conta AS SELECT * FROM contas",
+    )
+    lakehouse.run()
+    assert "difference" not in found(lakehouse, capsys)
+    execute(
+        lakehouse.address, "UPDATE contas SET tipo = 'x' WHERE id = 1", "UPDATE m2 SET vlr_transacao = 0 WHERE id = 150"
+    )
+    out = found(lakehouse, capsys)
+    assert "source.movimento: 1 row written since run 1, 0 gone" in out and "difference" not in out
+    assert "source.conta: changed since run 1; `make bronze` reads it" in out
+
+
+def test_a_source_that_cannot_be_read_is_said_after_the_lake_was_compared(
+    copy: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy.address = copy.address.model_copy(update={"database": "other"})
+    with pytest.raises(SourceFault, match="the settings name .*/other: bronze was not compared"):
+        found(copy, capsys)
+    assert capsys.readouterr().out.count("agrees") == 4 + 8 * 2 + 2 + 2 + 1
+    (copy.folder / "export/movimento_flat.csv").unlink()
+    assert faults(copy, capsys) == ["export.movimento_flat.csv is gone"]
+
+
+def test_a_lake_without_a_run_is_refused(lakehouse: Lake) -> None:
+    with Report() as report, pytest.raises(QualityFault, match="bronze has no complete run"):
+        reconcile(lakehouse.settings(), ("cartoes",), report, lakehouse.spark)

@@ -1,0 +1,130 @@
+"""`status`, `quality` and `reconcile` in child processes, as a person sees them in the morning."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from pyspark.sql import SparkSession
+
+from conf.contract import Severity
+from conf.settings import Postgres
+from pipelines.commands import quality as commands_quality
+from pipelines.commands import status as commands_status
+from pipelines.lake import run_log
+from pipelines.lake.runs import RuleRun
+from tests.conftest import Cli, Lake, connection_settings, execute, fresh_database
+from tests.scenes.silver.test_silver import DROPS, KEYED
+
+
+@pytest.fixture(scope="module")
+def morning(server: Postgres, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+    """A lake after two nights; in the second, orphans came, and bronze has read a third time."""
+    with fresh_database(server) as address:
+        lakehouse = Lake(tmp_path_factory.mktemp("morning"), address, spark)
+        execute(address, *KEYED, *DROPS, "UPDATE associado SET idade = 140 WHERE id = 3")
+        lakehouse.run()
+        execute(
+            address,
+            "INSERT INTO movimento SELECT 300 + i, 7, 'segredo', '2024-01-01', 999 FROM generate_series(1, 4) i",
+            "ALTER TABLE conta ADD agencia int",
+        )
+        lakehouse.run()
+        lakehouse.run("bronze")
+        yield lakehouse
+
+
+@pytest.fixture
+def ask(morning: Lake):  # type: ignore[no-untyped-def]
+    return lambda *words: Cli(morning.folder)(*words, env=connection_settings(morning.address))
+
+
+def lines(text: str) -> list[str]:
+    return [re.sub(" +", " ", line).strip() for line in text.splitlines()]
+
+
+def test_status_shows_the_last_run_of_each_layer_its_age_and_its_warnings(ask, morning: Lake) -> None:  # type: ignore[no-untyped-def]
+    done = ask("status")
+    assert (done.returncode, done.stderr) == (0, "")
+    said = lines(done.stdout)
+    address = morning.address.address
+    for layer, number, rows in (("bronze", 3, "264 0"), ("silver", 2, "260 4"), ("gold", 2, "200 0")):
+        assert any(
+            re.fullmatch(rf"{layer} cartoes {address} \S+ \S+ {number} \d+ min {rows}", line) for line in said
+        ), said
+    assert "silver was built from bronze's run 2, the last one is 3: `make silver`" in said
+    aside = "4 rows set aside in silver.movimento__quarantine: cartao:missing 4"
+    assert f"warning: silver.movimento: {aside}" in said
+    assert "warning: silver.associado: 1 of 20 rows do not meet: idade BETWEEN 0 AND 130" in said
+    assert not any("agencia" in line for line in said)  # that was bronze's run before
+    csv = morning.folder / "export/movimento_flat.csv"
+    before = csv.read_bytes()
+    csv.write_bytes(before + b"x")
+    assert f"{csv} is not what gold's run 2 wrote: `make export`" in lines(ask("status").stdout)
+    csv.unlink()
+    assert f"{csv} is gone: `make export`" in lines(ask("status").stdout)
+    csv.write_bytes(before)
+
+
+def test_quality_shows_every_rule_against_the_run_before_and_how_to_see_the_rows(ask, morning: Lake) -> None:  # type: ignore[no-untyped-def]
+    done = ask("quality")
+    assert (done.returncode, done.stderr) == (0, "")
+    said = lines(done.stdout)
+    assert re.fullmatch(r"silver.cartoes, run 2 of \S+ \S+ UTC, change against run 1", said[0])
+    assert "movimento cartao:missing quarantine 204 4 1.96% +4 301; 302; 303" in said
+    assert "associado idade BETWEEN 0 AND 130 warn 20 1 5.00% 3" in said
+    assert "movimento key:conflict quarantine 204 0" in said
+    assert "segredo" not in done.stdout
+    query = re.search(r'spark.sql\("(.*)"\).show', said[-1])
+    assert query is not None
+    path = morning.settings().silver_path / "cartoes/movimento__quarantine"
+    run = run_log.last_run(morning.settings().silver_path, "cartoes")
+    assert run is not None
+    view = f"delta.`{path}` VERSION AS OF {run.table('movimento__quarantine').version}"
+    rows = morning.spark.sql(query[1].replace("silver.movimento__quarantine", view)).collect()
+    assert sorted(row["id_movimento"] for row in rows) == [301, 302, 303, 304]
+
+
+def test_reconcile_ends_with_code_four_where_the_lake_is_damaged(ask, morning: Lake) -> None:  # type: ignore[no-untyped-def]
+    csv = morning.folder / "export/movimento_flat.csv"
+    before = csv.read_bytes()
+    whole = ask("reconcile")
+    assert (whole.returncode, whole.stderr, lines(whole.stdout)[-1]) == (0, "", "everything agrees")
+    csv.write_bytes(before.replace(b"1.25", b"1.26", 1))
+    done = ask("reconcile")
+    csv.write_bytes(before)
+    assert done.returncode == 4
+    assert (
+        lines(done.stdout)[-1]
+        == "difference: export.movimento_flat.csv 1 row changed in vlr_transacao_movimento, key 1"
+    )
+    assert done.stderr.startswith("quality: 1 difference, listed above; ") and done.stderr.count("\n") == 1
+
+
+def test_without_a_run_each_says_what_to_do(cli: Cli) -> None:
+    done = cli("status")
+    assert (
+        done.returncode == 0
+        and "bronze has no complete run of cartoes in" in done.stdout
+        and "`make gold`" in done.stdout
+    )
+    for word in ("quality", "reconcile"):
+        done = cli(word)
+        assert done.returncode == 4 and "has no complete run" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("minutes", "said"),
+    [(0, "0 min"), (59, "59 min"), (60, "1 h 0 min"), (312, "5 h 12 min"), (1440, "1 d 0 h"), (4600, "3 d 4 h")],
+)
+def test_an_age_is_said_as_a_person_says_it(minutes: int, said: str) -> None:
+    assert commands_status.age(datetime.now(UTC) - (datetime.now(UTC) - timedelta(minutes=minutes, seconds=30))) == said
+
+
+def test_the_query_shows_what_was_set_aside_before_what_is_merely_odd() -> None:
+    odd = RuleRun(1, "cartoes", "cartao", "odd", Severity.WARN, 10, 9, ("1", "2"))
+    bad = RuleRun(1, "cartoes", "conta", "it's bad", Severity.QUARANTINE, 10, 1, ("7",))
+    fine = RuleRun(1, "cartoes", "conta", "fine", Severity.QUARANTINE, 10, 0)
+    assert "conta__quarantine WHERE array_contains(_reasons, 'it\\'s bad')" in commands_quality.query([fine, odd, bad])
+    assert "silver.cartao WHERE id_cartao IN (1, 2)" in commands_quality.query([odd, fine])
+    assert commands_quality.query([fine]) == "no row failed a rule"

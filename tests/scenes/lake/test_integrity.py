@@ -1,0 +1,222 @@
+"""A damaged lake is named, table and file, and nothing is written; it is never papered over."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from pyspark.sql import SparkSession
+
+from conf.settings import Postgres
+from gold.cartoes import movimento_flat
+from pipelines.core.console import Report
+from pipelines.core.errors import StorageFault
+from pipelines.export.publish import export
+from pipelines.lake import delta, run_log
+from tests.conftest import Cli, Lake, connection_settings, execute, fresh_database
+from tests.scenes.run.test_run import fill
+
+
+@pytest.fixture(scope="module")
+def healthy(server: Postgres, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+    """A lake after three nights, to be copied and damaged."""
+    with fresh_database(server) as address:
+        lakehouse = Lake(tmp_path_factory.mktemp("healthy"), address, spark)
+        fill(lakehouse)
+        for layers in (("bronze", "silver"), ("silver",), ("silver", "gold")):
+            lakehouse.run(*layers)
+        yield lakehouse
+
+
+@pytest.fixture
+def hurt(healthy: Lake, tmp_path: Path) -> Lake:
+    shutil.copytree(healthy.folder, tmp_path, dirs_exist_ok=True)
+    return Lake(tmp_path, healthy.address, healthy.spark)
+
+
+def log(table: Path, version: int) -> Path:
+    return table / f"_delta_log/{version:020d}.json"
+
+
+def data(table: Path) -> Path:
+    return Path(delta.file_paths(table, delta.version(table) or 0)[0])
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def without_adds(file: Path) -> None:
+    file.write_text("".join(line + "\n" for line in file.read_text().splitlines() if '"add"' not in line))
+
+
+def foreign(file: Path) -> None:
+    pq.write_table(pa.table({"x": range(1000)}), file)
+
+
+def other_table(table: Path) -> None:
+    shutil.rmtree(table)
+    shutil.copytree(table.with_name("cartao"), table)
+
+
+def same_name_elsewhere(table: Path) -> None:
+    schema = DeltaTable(table).schema()
+    shutil.rmtree(table)
+    for _ in range(3):
+        write_deltalake(table, pa.table(schema.to_arrow().empty_table()), mode="overwrite", name="silver.cartoes.conta")
+
+
+def plain_parquet(table: Path) -> None:
+    shutil.rmtree(table / "_delta_log")
+
+
+def newer(table: Path) -> None:
+    said = {"protocol": {"minReaderVersion": 9, "minWriterVersion": 9}}
+    log(table, 3).write_text(json.dumps(said) + "\n")
+
+
+def swapped(table: Path) -> None:
+    """A commit of somebody else's in place of ours."""
+    log(table, 2).write_text(log(table, 1).read_text())
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "first commit missing": (lambda t: log(t, 0).unlink(), r"conta: _delta_log/0{20}.json is missing"),
+    "middle commit missing": (lambda t: log(t, 1).unlink(), r"conta: _delta_log/0{19}1.json is missing"),
+    "last commit missing": (
+        lambda t: log(t, 2).unlink(),
+        r"conta: _delta_log/0{19}2.json is missing, which run 3 wrote",
+    ),
+    "middle commit empty": (lambda t: log(t, 1).write_text(""), r"conta: _delta_log/0{19}1.json is empty"),
+    "last commit empty": (lambda t: log(t, 2).write_text(""), r"conta: _delta_log/0{19}2.json is empty"),
+    "commit cut off": (lambda t: cut(log(t, 1)), r"conta: _delta_log/0{19}1.json is cut off"),
+    "commit cut off at a line": (
+        lambda t: without_adds(log(t, 2)),
+        r"conta: version 2 has other files than run 3 left",
+    ),
+    "another's commit": (swapped, r"conta: version 2 has other files than run 3 left"),
+    "log gone": (plain_parquet, r"conta holds files that are no Delta table"),
+    "table gone": (shutil.rmtree, r"conta is gone"),
+    "data file gone": (lambda t: data(t).unlink(), r"conta/part-\S+ is gone"),
+    "data file cut off": (lambda t: cut(data(t)), r"conta/part-\S+ has \d+ bytes, the table's log says"),
+    "data file empty": (lambda t: data(t).write_bytes(b""), r"conta/part-\S+ has 0 bytes"),
+    "data file no Parquet": (lambda t: data(t).write_bytes(b"x" * data(t).stat().st_size), r"conta/part-\S+: "),
+    "data file another's": (lambda t: foreign(data(t)), r"conta/part-\S+ has [\d,]+ bytes, the table's log says"),
+    "another table": (other_table, r"conta: _delta_log is of another table, silver.cartoes.cartao, not silver"),
+    "another lake's table": (same_name_elsewhere, r"conta: version 2 has other files than run 3 left"),
+    "a newer protocol": (newer, r"conta: _delta_log/0{19}3.json is of a newer protocol"),
+}
+
+
+def tree(folder: Path) -> dict[str, tuple[int, int]]:
+    return {
+        str(path): (path.stat().st_size, path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_table_is_named_with_its_file_and_nothing_is_written(name: str, hurt: Lake) -> None:
+    damage, said = DAMAGES[name]
+    settings = hurt.settings()
+    damage(settings.silver_path / "cartoes/conta")
+    before = tree(hurt.folder)
+    for layers in (("bronze", "silver", "gold"), ("silver",), ("gold",)):
+        with pytest.raises(
+            StorageFault, match=f"{said}.*; restore it from a backup, or delete .*silver and run `make silver`"
+        ):
+            hurt.run(*layers)
+    assert tree(hurt.folder) == before
+
+
+@pytest.mark.parametrize("layer", ["bronze", "gold"])
+def test_other_layers_and_the_export_look_before_they_trust_too(layer: str, hurt: Lake) -> None:
+    settings = hurt.settings()
+    table = settings.layer_path(layer) / "cartoes" / {"bronze": "movimento", "gold": "movimento_flat"}[layer]
+    cut(data(table))
+    before = tree(hurt.folder)
+    with pytest.raises(StorageFault, match=rf"{layer}/cartoes/{table.name}/part-\S+ has"):
+        hurt.run()
+    if layer == "gold":
+        with pytest.raises(StorageFault, match=rf"{table.name}/part-\S+ has"), Report() as report:
+            export(settings, (movimento_flat.TABLE,), report)
+    assert tree(hurt.folder) == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda t: log(t, 2).write_text(""), r"silver/_runs: _delta_log/0{19}2.json is empty"),
+        (lambda t: log(t, 1).unlink(), r"silver/_runs: _delta_log/0{19}1.json is missing"),
+        (lambda t: cut(data(t)), r"silver/_runs/part-\S+ has"),
+        (lambda t: log(t, 2).unlink(), r"silver/_runs: run 3, from which gold was built, is missing"),
+        (other_table, r"_runs: _delta_log is of another table"),
+    ],
+    ids=["empty", "missing", "cut off", "the last run missing", "another table"],
+)
+def test_a_damaged_record_of_the_runs_is_named(damage: Callable[[Path], object], said: str, hurt: Lake) -> None:
+    runs = hurt.settings().silver_path / run_log.RUNS
+    if damage is other_table:
+        shutil.rmtree(runs)
+        write_deltalake(runs, pa.table({"x": [1]}))
+    else:
+        damage(runs)
+    before = tree(hurt.folder)
+    with pytest.raises(StorageFault, match=said):
+        hurt.run("silver", "gold")
+    assert tree(hurt.folder) == before
+
+
+def test_after_the_mend_that_the_message_names_the_lake_is_whole_and_numbers_rise(hurt: Lake) -> None:
+    settings = hurt.settings()
+    cut(data(settings.silver_path / "cartoes/conta"))
+    shutil.rmtree(settings.silver_path)
+    before = hurt.csv
+    hurt.run("silver", "gold")
+    run = run_log.last_run(settings.silver_path, "cartoes")
+    assert hurt.csv == before and run is not None and run.run == 4
+
+
+def test_a_table_that_is_not_ours_is_not_overwritten(lakehouse: Lake) -> None:
+    fill(lakehouse)
+    lakehouse.run("bronze")
+    theirs = lakehouse.settings().silver_path / "cartoes/conta"
+    write_deltalake(theirs, pa.table({"x": [1]}))
+    before = tree(theirs)
+    with pytest.raises(
+        StorageFault, match=r"silver/cartoes/conta: another table is there, one without a name; move it"
+    ):
+        lakehouse.run("silver")
+    assert {path: stat for path, stat in tree(theirs).items() if path in before} == before
+    assert delta.version(theirs) == 0
+
+
+def test_a_read_only_lake_is_exit_five_and_names_the_folder(healthy: Lake, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount a disk")
+    try:
+        shutil.copytree(healthy.folder, disk, dirs_exist_ok=True)
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        done = Cli(disk)("bronze", env=connection_settings(healthy.address))
+        assert (done.returncode, done.stderr.count("\n")) == (5, 1)
+        assert f"bronze folder {disk}/lake/bronze: Read-only file system" in done.stderr
+        assert Cli(disk)("status", env=connection_settings(healthy.address)).returncode == 0
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_a_damaged_lake_is_exit_five_with_one_line(hurt: Lake) -> None:
+    data(hurt.settings().bronze_path / "cartoes/conta").unlink()
+    execute(hurt.address, "SELECT 1")
+    for words in (("bronze",), ("maintain",), ("shell",)):
+        done = Cli(hurt.folder)(*words, env=connection_settings(hurt.address))
+        assert (done.returncode, done.stderr.count("\n")) == (5, 1), done.stderr
+        assert "conta/part-" in done.stderr and "is gone; restore it from a backup, or delete" in done.stderr

@@ -1,0 +1,289 @@
+"""Silver, gold, history and CSV follow what changed; a person sees beforehand what will happen, and afterwards what did."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import DataFrame
+
+from conf.contract import Column
+from gold.cartoes import movimento_flat
+from pipelines.cli.targets import full_tables
+from pipelines.commands.maintain import maintain
+from pipelines.commands.reconcile.reconcile import reconcile
+from pipelines.commands.restore import restore
+from pipelines.commands.shell import create_views
+from pipelines.core import catalogue
+from pipelines.core.console import Report
+from pipelines.core.errors import QualityFault, UsageFault
+from pipelines.core.names import LAYERS
+from pipelines.lake import delta, folders, run_log, runs
+from pipelines.run import begin
+from silver.cartoes import associado
+from tests.conftest import Cli, Lake, connection_settings, execute
+from tests.scenes.run.test_run import agree
+from tests.scenes.silver.test_silver import KEYED
+
+
+@pytest.fixture
+def keyed(lakehouse: Lake) -> Lake:
+    """20 members with an account and a card each, 200 movements; all layers ran once."""
+    execute(lakehouse.address, *KEYED)
+    lakehouse.run()
+    return lakehouse
+
+
+def versions(lakehouse: Lake) -> dict[str, int | None]:
+    settings = lakehouse.settings()
+    return {
+        f"{layer}.{table.name}": delta.version(settings.layer_path(layer) / "cartoes" / table.name)
+        for layer in LAYERS
+        for table in last(lakehouse, layer).tables
+    }
+
+
+def last(lakehouse: Lake, layer: str) -> runs.Run:
+    found = run_log.last_run(lakehouse.settings().layer_path(layer), "cartoes")
+    assert found is not None
+    return found
+
+
+def changed(lakehouse: Lake, layer: str) -> dict[str, str]:
+    return {table.name: table.how for table in last(lakehouse, layer).tables if table.how != "unchanged"}
+
+
+def test_a_run_writes_only_what_changed_and_nothing_where_nothing_did(
+    keyed: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, file = versions(keyed), keyed.folder / "export/movimento_flat.csv"
+    stat = file.stat()
+    keyed.spark, spark = None, keyed.spark  # type: ignore[assignment]
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.spark.session.session", lambda *_, **__: pytest.fail("Spark was started for nothing"))
+        capsys.readouterr()
+        keyed.run()
+    keyed.spark = spark
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if "nothing changed" in line] == [f"{layer}: nothing changed" for layer in LAYERS]
+    assert said[-1] == f"{file}: stays, it is the CSV of these rows"
+    assert versions(keyed) == before and (file.stat().st_mtime_ns, file.stat().st_ino) == (
+        stat.st_mtime_ns,
+        stat.st_ino,
+    )
+    assert [last(keyed, layer).run for layer in LAYERS] == [2, 2, 2]
+    assert len(run_log.read_rules(keyed.settings().silver_path, last(keyed, "silver"))) > 10
+    assert last(keyed, "gold").csv_sha256 == folders.sha256(file)
+
+    # A member's name reaches each movement that shows it, and nothing between is written.
+    execute(keyed.address, "UPDATE associado SET nome = 'Eva' WHERE id = 3")
+    keyed.run()
+    assert changed(keyed, "bronze") == {"associado": "1 written, 0 deleted"}
+    assert changed(keyed, "silver") == {
+        "associado": "1 written, 1 replaced",
+        "associado__history": "2 written, 1 replaced",
+    }
+    assert changed(keyed, "gold") == {"movimento_flat": "10 written, 10 replaced"}
+    agree(keyed)
+
+    # A file that is not the one that was written is written again, though nothing changed.
+    file.write_bytes(b"x")
+    keyed.run("gold")
+    agree(keyed)
+    assert changed(keyed, "gold") == {}
+
+    # In the shell bronze is what the source has, in whatever batches it lies.
+    execute(
+        keyed.address, "DELETE FROM movimento WHERE id = 9", "UPDATE movimento SET des_transacao = 'y' WHERE id = 10"
+    )
+    keyed.run()
+    create_views(keyed.settings(), spark)
+    rows = spark.sql("SELECT count(*), count_if(des_transacao = 'y'), count_if(id = 9) FROM bronze.movimento").first()
+    assert tuple(rows or ()) == (199, 1, 0)
+    assert "_deleted" not in spark.table("bronze.movimento").columns
+    assert last(keyed, "bronze").table("movimento").batches == 1
+    with Report() as report:
+        reconcile(keyed.settings(), ("cartoes",), report, spark)
+    assert "everything agrees" in capsys.readouterr().out
+
+
+def test_a_join_that_loses_or_multiplies_a_changed_movement_leaves_the_old_gold(
+    keyed: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true, before = movimento_flat.transform, versions(keyed)
+    execute(keyed.address, "UPDATE movimento SET vlr_transacao = 2 WHERE id IN (5, 6)")
+    keyed.run("bronze", "silver")
+    csv, files = keyed.csv, sorted(keyed.settings().gold_path.rglob("*.parquet"))
+
+    def losing(*frames: DataFrame) -> DataFrame:
+        return true(*frames).where("_id_movimento <> 5")
+
+    def doubling(*frames: DataFrame) -> DataFrame:
+        return true(*frames).union(true(*frames).where("_id_movimento = 5"))
+
+    def cheating(*frames: DataFrame) -> DataFrame:
+        return true(*frames).selectExpr(
+            *(
+                name if name != "vlr_transacao_movimento" else f"CAST({name} - 1 AS decimal(10,2)) AS {name}"
+                for name in names
+            )
+        )
+
+    names = [column.name for column in movimento_flat.TABLE.columns]
+    for broken, said in ((losing, "a join lost"), (doubling, "a join lost"), (cheating, "the sum of")):
+        entry = catalogue.Entry(movimento_flat.TABLE, broken)
+        with monkeypatch.context() as patch, pytest.raises(QualityFault, match=said):
+            patch.setattr(catalogue, "entries", lambda layer, entry=entry: (entry,))
+            keyed.run("gold")
+        assert keyed.csv == csv and versions(keyed)["gold.movimento_flat"] == before["gold.movimento_flat"]
+        assert sorted(keyed.settings().gold_path.rglob("*.parquet")) == files
+    keyed.run("gold")
+    agree(keyed)
+
+
+def names_of(lakehouse: Lake, key: int) -> list[tuple[Any, ...]]:
+    """The versions of a member, first to last: name, from, to, current."""
+    rows = [row for row in lakehouse.table("silver", "associado__history") if row["id_associado"] == key]
+    rows.sort(key=lambda row: row["_valid_from"])
+    return [(row["nome"], row["_valid_from"], row["_valid_to"], row["_current"]) for row in rows]
+
+
+def test_the_history_has_every_version_from_when_to_when(keyed: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rename(name: str, more: str = "") -> None:
+        execute(keyed.address, f"UPDATE associado SET nome = '{name}' WHERE id = 3", *filter(None, [more]))
+
+    def shown(key: int = 3) -> list[str]:
+        versions = names_of(keyed, key)
+        for (_, since, until, current), after in zip(versions, [*versions[1:], None], strict=True):
+            assert current == (until is None) and (until is None or since < until)
+            assert after is None or until is None or until <= after[1]
+        return [f"{name}{' now' if current else ''}" for name, _, _, current in versions]
+
+    assert shown() == ["Ana now"]
+    assert [name for name, *_ in names_of(keyed, 99)] == []
+    rename("Bia", "INSERT INTO associado VALUES (99, 'New')")
+    keyed.run("bronze")
+    rename("Cris", "DELETE FROM associado WHERE id = 99")
+    keyed.run("bronze")
+    with Report() as report:
+        maintain(keyed.settings(HISTORY_DAYS="1"), report)  # what silver has not read yet stays
+    rename("Duda")
+    keyed.run()
+    assert shown() == ["Ana", "Bia", "Cris", "Duda now"] and shown(99) == ["New"]
+    began = [one.started for one in run_log.read_runs(keyed.settings().bronze_path) if one.kind == "run"]
+    assert [since for _, since, *_ in names_of(keyed, 3)] == [one.replace(tzinfo=None) for one in began]
+
+    keyed.run(full="associado conta cartao movimento")  # a full build keeps it
+    assert shown() == ["Ana", "Bia", "Cris", "Duda now"]
+    with Report() as report:
+        restore(keyed.settings(), "silver/1", report)
+    assert shown() == ["Ana now"]
+    keyed.run("silver", "gold")
+    assert shown()[-1] == "Duda now" and agree(keyed) == 200
+
+    class Yesterday(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) - timedelta(days=1)
+
+    monkeypatch.setattr(begin, "datetime", Yesterday)
+    rename("Eva")
+    keyed.run()
+    assert shown()[-1] == "Eva now"
+    monkeypatch.undo()
+    rename("Eva")
+    keyed.run()
+    assert shown()[-1] == "Eva now" and "associado__history" not in changed(keyed, "silver")
+
+
+def test_a_history_takes_over_columns_that_change_places_come_go_or_get_another_type(
+    keyed: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute(keyed.address, "UPDATE associado SET nome = 'Bia', sobrenome = 'Reis' WHERE id = 3")
+    keyed.run()
+    table, columns, entries = associado.TABLE, associado.TABLE.columns, catalogue.entries("silver")
+
+    def transform(frame: DataFrame) -> DataFrame:
+        return associado.transform(frame).selectExpr("*", "left(nome, 1) AS inicial", "id_associado * 2 AS dobro")
+
+    patched = tuple(replace(one, transform=transform) if one.table is table else one for one in entries)
+    true = catalogue.entries
+    monkeypatch.setattr(catalogue, "entries", lambda layer: patched if layer == "silver" else true(layer))
+    key, nome, sobrenome, idade, email = columns
+    for now in (
+        (key, sobrenome, nome, idade, email),
+        (*columns, Column("inicial", "string", "Initial", nullable=True)),
+        (key, nome, sobrenome, idade, Column("dobro", "bigint", "Twice", nullable=True)),
+    ):
+        object.__setattr__(table, "columns", now)
+        try:
+            keyed.run("silver", "gold", full="associado")
+            rows = keyed.table("silver", "associado")
+            names = {column.name for column in now}
+            versions = keyed.table("silver", "associado__history")
+            current = [{name: row[name] for name in names} for row in versions if row["_current"]]
+            assert sorted(current, key=lambda row: row["id_associado"]) == rows
+            # What was known of the old versions stays under its name.
+            assert ("Ana", "Lima") in {(row["nome"], row["sobrenome"]) for row in versions if row["id_associado"] == 3}
+            keyed.run("silver", "gold")
+            assert changed(keyed, "silver") == {}
+        finally:
+            object.__setattr__(table, "columns", columns)
+
+
+def tree(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_plan_says_what_the_next_run_will_do_and_writes_nothing(
+    keyed: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    execute(
+        keyed.address,
+        "UPDATE associado SET nome = 'Eva' WHERE id IN (3, 4)",
+        "DELETE FROM movimento WHERE id IN (7, 8, 9)",
+        "INSERT INTO movimento VALUES (1000, 1, 'x', '2024-01-01', 1)",
+        "ALTER TABLE conta ADD agencia int DEFAULT 7",
+    )
+    before = tree(keyed.folder)
+    ask = Cli(keyed.folder)
+    done = ask("plan", env=connection_settings(keyed.address))
+    assert (done.returncode, done.stderr) == (0, "") and tree(keyed.folder) == before
+    said = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert said == [
+        "layer table rows to come deleted how",
+        "bronze associado 2 0 what changed",
+        "bronze conta 20 0 whole: its columns or their defaults changed",
+        "bronze cartao 0 0 unchanged",
+        "bronze movimento 1 3 what changed",
+        "silver associado what changed in bronze",
+        "silver conta what changed in bronze",
+        "silver cartao what changed in bronze",
+        "silver movimento what changed in bronze",
+        "gold movimento_flat what changed in silver",
+        "column public.conta.agencia is new: integer",
+    ]
+    done = ask("plan", env=connection_settings(keyed.address) | {"FULL": "1", "TABLES": "movimento,movimento_flat"})
+    assert done.stdout.count("whole: asked for") == 3 and tree(keyed.folder) == before
+    done = ask("plan", env=connection_settings(keyed.address) | {"LAKEHOUSE_ROOT": "another"})
+    assert done.returncode == 0 and done.stdout.count("whole: the first time") == 9
+    assert not (keyed.folder / "another").exists()
+
+
+def test_full_and_tables_are_understood_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(full: str, tables: str) -> frozenset[str]:
+        monkeypatch.setenv("FULL", full)
+        monkeypatch.setenv("TABLES", tables)
+        return full_tables()
+
+    assert asked("", "") == asked("0", "") == frozenset()
+    assert asked("1", "") > {"associado", "conta", "cartao", "movimento", "movimento_flat"}
+    assert asked("1", "conta, movimento") == {"conta", "movimento"}
+    for full, tables, said in (
+        ("yes", "", "FULL is yes; say FULL=1"),
+        ("", "conta", "say FULL=1, too"),
+        ("1", "contas", "TABLES names contas; there are"),
+    ):
+        with pytest.raises(UsageFault, match=said):
+            asked(full, tables)

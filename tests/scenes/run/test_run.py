@@ -1,0 +1,441 @@
+"""Whole runs against a real PostgreSQL, compared cell by cell with one SQL query over the same source."""
+
+import csv
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+
+from conf.contract import Pii
+from conf.settings import Postgres, Settings
+from gold.cartoes import movimento_flat
+from pipelines.core import catalogue, names
+from pipelines.core.console import Report
+from pipelines.core.errors import QualityFault, StorageFault, UsageFault
+from pipelines.export import csv as export_csv
+from pipelines.export.publish import export as export_again
+from pipelines.lake import delta, folders, run_log
+from pipelines.lake.checksums import ColumnRun
+from pipelines.lake.runs import Run, TableRun
+from pipelines.seed.postgres import seed
+from pipelines.silver import judging
+from silver.cartoes import movimento
+from silver.columns import BLANKS
+from tests.conftest import Lake, execute, fresh_database, query
+
+HEADER = [column.name for column in movimento_flat.TABLE.columns if not column.name.startswith("_")]
+ORACLE = (Path(__file__).parents[1] / "oracle.sql").read_text("utf-8")
+
+# Tables without a constraint, as an old source has them.
+TABLES = (
+    "CREATE TABLE associado (id bigint, nome text, sobrenome text, idade int, email text)",
+    "CREATE TABLE conta (id bigint, tipo text, data_criacao timestamp, id_associado bigint)",
+    "CREATE TABLE cartao (id bigint, num_cartao text, nom_impresso text, data_criacao timestamp, id_conta bigint, id_associado bigint)",
+    "CREATE TABLE movimento (id bigint, vlr_transacao numeric, des_transacao text, data_movimento timestamp, id_cartao bigint)",
+)
+NASTY = (
+    r"""INSERT INTO associado VALUES
+    (1, E' José \t Carlos\u00a0', 'd''Ávila', 40, 'JOSE@x.org'), (2, '', '   ', NULL, NULL), (3, 'McDonald "o 3º"', E'Quebra\nLinha', 0, ''),
+    (4, 'Sem', 'Conta', 22, 'x'), (-5, 'Négative; Id', '😀', 140, 'a@b'), (6, 'NULL', 'null', 1, '\N')""",
+    """INSERT INTO conta VALUES (1, 'corrente', '2018-11-04 00:30:00', 1), (2, NULL, NULL, 3), (3, '  ', '0001-01-01', -5),
+    (4, 'outra, coisa', '9999-12-31 23:59:59.999999', 1)""",
+    """INSERT INTO cartao VALUES (1, '0000 1234-5678 9012', 'JOSE C', '2018-11-04 00:30:00.5', 1, 1), (2, '4111111111111111', '', NULL, 2, 1),
+    (3, NULL, NULL, '2020-02-29', 3, -5), (4, '123', '"QUOTED"', '2020-01-01', 4, 3), (5, 'não é número', 'x', NULL, 1, 6)""",
+    r"""INSERT INTO movimento VALUES
+    (1, 10.00, 'a,b', '2018-11-04 00:30:00', 1), (2, -0.05, 'diz "oi"', '2018-11-04 00:00:00.000001', 1),
+    (3, 0, E'linha 1\nlinha 2', '2024-02-29 12:00', 2), (4, 99999999.99, 'a;b', '0001-01-01', 3), (5, -99999999.99, '😀 çãé', '9999-12-31', 4),
+    (6, 0.10, '', '2024-01-01', 5), (7, 1, NULL, '2024-01-01', 5), (8, 1.5, E' \t pontas \u3000', '2024-01-01', 1), (9, 1, E'cr\rcr\r\n.', '2024-01-01', 1),
+    (10, 2, '#=1+1', '2024-01-01', 1), (11, 3, E'\\barra\\', '2024-01-01', 1), (12, 4, '"', '2024-01-01', 1), (-1, 5, 'negative id', '2024-01-01', 1),
+    (9007199254740993, 6, 'large id', '2024-01-01', 1), (13, 7, 'NULL', '2024-01-01', 1), (14, 8, ',', '2024-01-01', 2)""",
+)
+
+
+def expected(lakehouse: Lake, plain: bool = False) -> list[list[str]]:
+    """The oracle's rows, NULL as an empty cell."""
+    sql = ORACLE.replace(":blanks", "E'" + BLANKS.replace("\\", "\\\\") + "'").replace(":plain", str(plain))
+    return [[cell or "" for cell in row] for row in query(lakehouse.address, sql)]
+
+
+def cells(text: bytes) -> list[list[str]]:
+    csv.field_size_limit(2**24)
+    return list(csv.reader(io.StringIO(text.decode("utf-8"), newline="")))
+
+
+def agree(lakehouse: Lake, plain: bool = False) -> int:
+    """Asserts that the CSV says what the oracle says; the number of movements."""
+    found, wanted = cells(lakehouse.csv), expected(lakehouse, plain)
+    assert found[0] == HEADER
+    for one, other in zip(found[1:], wanted, strict=True):
+        assert one == other
+    return len(wanted)
+
+
+def fill(lakehouse: Lake, *more: str) -> None:
+    execute(lakehouse.address, *TABLES, *NASTY, *more)
+
+
+def reasons(lakehouse: Lake, table: str) -> dict[int | None, list[str]]:
+    return {row[f"id_{table}"]: row["_reasons"] for row in lakehouse.table("silver", f"{table}__quarantine")}
+
+
+def test_seeded_data_agree_with_the_oracle_and_a_second_run_gives_the_same_bytes(lakehouse: Lake) -> None:
+    with Report() as report:
+        seed(
+            lakehouse.settings(SEED__MOVIMENTOS="3000"),
+            lakehouse.address,
+            catalogue.tables_of("bronze", "cartoes"),
+            False,
+            report,
+        )
+    settings = lakehouse.run()
+    assert agree(lakehouse) == 3000
+    first = lakehouse.csv
+    lakehouse.run()
+    assert lakehouse.csv == first
+    run = run_log.last_run(settings.gold_path, "cartoes")
+    assert run is not None and (run.run, run.upstream_run, run.snapshot != "") == (2, 2, True)
+    assert run.csv_sha256 == hashlib.sha256(first).hexdigest()
+    assert [path.name for path in settings.export_path.iterdir()] == ["movimento_flat.csv"]
+
+
+@pytest.fixture(scope="module")
+def nasty(server: Postgres, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+    """A lake of the nasty rows after one run, to look at."""
+    with fresh_database(server) as address:
+        lakehouse = Lake(tmp_path_factory.mktemp("nasty"), address, spark)
+        fill(lakehouse)
+        lakehouse.run()
+        yield lakehouse
+
+
+def test_nasty_data_agree_with_the_oracle(nasty: Lake) -> None:
+    assert agree(nasty) == 16
+    assert b"\r\n" not in nasty.csv.replace(b"cr\rcr\r\n.", b"") and b"4111111111111111" not in nasty.csv
+    assert nasty.csv.count(b'"linha 1\nlinha 2"') == 1
+    assert not any(
+        nasty.table("silver", f"{name}__quarantine") for name in ("associado", "conta", "cartao", "movimento")
+    )
+
+
+def test_the_oracle_notices_a_changed_cell(nasty: Lake) -> None:
+    path, before = nasty.folder / "export/movimento_flat.csv", nasty.csv
+    try:
+        path.write_bytes(before.replace(b"-0.05", b"-0.06"))
+        with pytest.raises(AssertionError):
+            agree(nasty)
+    finally:
+        path.write_bytes(before)
+
+
+def test_the_delta_log_has_statistics_of_keys_dates_and_amounts_only(nasty: Lake) -> None:
+    settings = nasty.settings()
+    for table in (*catalogue.tables_of("silver", "cartoes"), *catalogue.tables_of("gold", "cartoes")):
+        log = settings.layer_path(table.layer) / table.domain / table.name / "_delta_log"
+        lines = [json.loads(line) for path in log.glob("*.json") for line in path.read_text("utf-8").splitlines()]
+        stats = [json.loads(line["add"]["stats"]) for line in lines if "add" in line]
+        indexed = {name for one in stats for name in (*one["minValues"], *one["nullCount"])}
+        assert indexed == {c.name for c in table.columns if c.pii is Pii.NONE and c.type != "string"}
+    texts = [path.read_text("utf-8") for layer in names.LAYERS for path in settings.layer_path(layer).rglob("*.json")]
+    assert len(texts) > 8
+    assert not any(word in text for text in texts for word in ("José", "Ávila", "jose@x.org", "McDonald", "1111"))
+
+
+def test_comments_reach_the_tables_that_spark_writes(nasty: Lake) -> None:
+    frame = nasty.spark.read.format("delta").load(str(nasty.settings().gold_path / "cartoes/movimento_flat"))
+    assert {field.name: field.metadata.get("comment") for field in frame.schema} == {
+        column.name: column.comment for column in movimento_flat.TABLE.columns
+    }
+
+
+def test_plain_card_numbers_show_from_silver_on_but_never_in_quarantine(lakehouse: Lake) -> None:
+    fill(lakehouse, "INSERT INTO cartao VALUES (70, '5555555555554444', 'x', NULL, 999, 1)")
+    lakehouse.run(CARD_NUMBERS="plain")
+    agree(lakehouse, plain=True)
+    assert b"4111111111111111" in lakehouse.csv
+    assert [row["num_cartao"] for row in lakehouse.table("silver", "cartao__quarantine")] == ["************4444"]
+
+
+def test_orphans_double_keys_and_unreadable_values_are_set_aside_with_their_reason(lakehouse: Lake) -> None:
+    fill(
+        lakehouse,
+        "INSERT INTO associado VALUES (7, 'duas', 'vezes', 1, 'x@y'), (7, 'DUAS', 'vezes', 1, 'x@y'), (NULL, 'sem', 'id', 1, 'x@y')",
+        "INSERT INTO associado SELECT * FROM associado WHERE id = 4",
+        "INSERT INTO conta VALUES (20, 'corrente', NULL, 7), (21, 'corrente', NULL, 999)",
+        "INSERT INTO cartao VALUES (30, '1', 'x', NULL, 20, 1), (31, '2', 'x', NULL, 1, NULL), (32, '3', 'x', NULL, 888, 7)",
+        """INSERT INTO movimento VALUES (100, 1, 'x', '2024-01-01', 30), (101, 1, 'x', '2024-01-01', 12345), (102, NULL, 'x', '2024-01-01', 1),
+        (103, 'NaN', 'x', NULL, 1), (104, 1.005, 'x', 'infinity', NULL), (105, 1, 'x', '2024-01-01', 1), (105, 1, ' x', '2024-01-01', 1),
+        (106, 1, 'x', '2024-01-01', 1), (106, 2, 'x', '2024-01-01', 1), (NULL, 1, 'x', '2024-01-01', 1), (NULL, 1, 'x', '2024-01-01', 1)""",
+    )
+    lakehouse.run()
+    assert agree(lakehouse) == 17  # 16 good ones and movement 105, whose two copies are alike once trimmed
+    assert reasons(lakehouse, "associado") == {7: ["key:conflict"], None: ["key:missing"]}
+    assert reasons(lakehouse, "conta") == {20: ["associado:quarantined"], 21: ["associado:missing"]}
+    assert reasons(lakehouse, "cartao") == {
+        30: ["conta:quarantined"],
+        31: ["id_associado:null"],
+        32: ["conta:missing", "associado:quarantined"],
+    }
+    assert reasons(lakehouse, "movimento") == {
+        None: ["key:missing"],
+        100: ["cartao:quarantined"],
+        101: ["cartao:missing"],
+        102: ["vlr_transacao:null"],
+        103: ["unreadable:vlr_transacao", "data_movimento:null"],
+        104: ["unreadable:vlr_transacao", "unreadable:data_movimento", "id_cartao:null"],
+        106: ["key:conflict"],
+    }
+    run = run_log.last_run(lakehouse.settings().silver_path, "cartoes")
+    assert run is not None
+    for name, numbers in {"associado": (10, 6, 3, 1), "movimento": (27, 17, 8, 2)}.items():
+        one = run.table(name)
+        assert (one.rows_in, one.rows_out, one.set_aside, one.copies) == numbers
+        assert one.rows_in == one.rows_out + one.set_aside + one.copies
+
+
+def test_a_row_that_is_broken_and_repaired_at_the_source_enters_and_leaves_quarantine(lakehouse: Lake) -> None:
+    fill(
+        lakehouse,
+        "INSERT INTO movimento VALUES (NULL, 1, 'Segredo', '2024-01-01', 1), (NULL, 1, 'Segredo', '2024-01-01', 1)",
+    )
+    lakehouse.run("bronze", "silver")
+    assert list(reasons(lakehouse, "movimento")) == [None]
+    execute(lakehouse.address, "DELETE FROM movimento WHERE id IS NULL")
+    lakehouse.run("bronze", "silver")
+    assert reasons(lakehouse, "movimento") == {}
+    execute(lakehouse.address, "UPDATE movimento SET id_cartao = 12345, des_transacao = 'Segredo' WHERE id = 1")
+    settings = lakehouse.run()
+    assert reasons(lakehouse, "movimento") == {1: ["cartao:missing"]} and agree(lakehouse) == 15
+    logs = settings.silver_path.rglob("*__quarantine/_delta_log/*.json")
+    assert "Segredo" not in "".join(path.read_text("utf-8") for path in logs)
+
+
+def test_a_run_that_was_killed_before_its_first_commit_does_not_block_the_next(lakehouse: Lake) -> None:
+    fill(lakehouse)
+    settings = lakehouse.settings()
+    for layer in names.LAYERS:
+        for name in ("cartoes/movimento", "cartoes/movimento_flat", "_runs"):
+            log = settings.layer_path(layer) / name / "_delta_log"
+            log.mkdir(parents=True)
+            (log.parent / "part-00000-half.parquet").write_bytes(b"PAR1")
+        (settings.layer_path(layer) / ".lock").touch()
+    lakehouse.run()
+    assert agree(lakehouse) == 16
+
+
+def test_a_data_file_that_is_gone_is_named_and_the_old_gold_stays(lakehouse: Lake) -> None:
+    fill(lakehouse)
+    settings = lakehouse.run()
+    before = lakehouse.csv
+    (file,) = delta.file_paths(settings.silver_path / "cartoes/conta", 0)
+    Path(file).unlink()
+    with pytest.raises(StorageFault, match=Path(file).name):
+        lakehouse.run("gold")
+    assert lakehouse.csv == before
+    shutil.rmtree(settings.silver_path / "cartoes/conta")
+    with pytest.raises(StorageFault, match="silver/cartoes/conta is gone"):
+        lakehouse.run("gold")
+    with pytest.raises(
+        StorageFault,
+        match="silver/cartoes/conta is gone; restore it from a backup, or delete .*/silver and run `make silver`",
+    ):
+        lakehouse.run("silver")
+
+
+def test_a_run_that_cannot_be_recorded_puts_the_old_csv_back(lakehouse: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(lakehouse)
+    settings = lakehouse.run()
+    before = lakehouse.csv
+    execute(lakehouse.address, "DELETE FROM movimento WHERE id = 1")
+    lakehouse.run("bronze", "silver")
+    left = settings.export_path / ".movimento_flat.csv.99999999.x.half"  # a killed run's
+    left.touch()
+
+    def full(*_: object) -> None:
+        assert lakehouse.csv != before
+        raise StorageFault("No space left on device")
+
+    monkeypatch.setattr(run_log, "record", full)
+    with pytest.raises(StorageFault):
+        lakehouse.run("gold")
+    assert lakehouse.csv == before and len(lakehouse.table("gold", "movimento_flat")) == 16
+    assert [path.name for path in settings.export_path.iterdir()] == ["movimento_flat.csv"]
+
+
+def test_a_source_as_the_er_diagram_draws_it_works(lakehouse: Lake) -> None:
+    """No cartao.data_criacao, the card number an integer, the account type an int code, ids int."""
+    execute(
+        lakehouse.address,
+        "CREATE TABLE associado (id int PRIMARY KEY, nome varchar(50), sobrenome varchar(50), idade int, email varchar(99))",
+        "CREATE TABLE conta (id int PRIMARY KEY, tipo int, data_criacao timestamp, id_associado int REFERENCES associado)",
+        """CREATE TABLE cartao (id int PRIMARY KEY, num_cartao int, nom_impresso varchar(50), id_conta int REFERENCES conta,
+        id_associado int REFERENCES associado)""",
+        """CREATE TABLE movimento (id int PRIMARY KEY, vlr_transacao decimal(10,2), des_transacao varchar(99),
+        data_movimento timestamp, id_cartao int REFERENCES cartao)""",
+        "INSERT INTO associado VALUES (1, 'Ana', 'Lima', 30, 'a@b.c')",
+        "INSERT INTO conta VALUES (1, 2, '2020-01-01', 1)",
+        "INSERT INTO cartao VALUES (1, 12345678, 'ANA', 1, 1)",
+        "INSERT INTO movimento VALUES (1, 10.50, 'x', '2024-01-01', 1)",
+    )
+    lakehouse.run()
+    assert agree(lakehouse) == 1
+    assert cells(lakehouse.csv)[1] == [
+        "Ana",
+        "Lima",
+        "30",
+        "10.50",
+        "x",
+        "2024-01-01 00:00:00",
+        "****5678",
+        "ANA",
+        "",
+        "2",
+        "2020-01-01 00:00:00",
+    ]
+
+
+def test_a_half_written_csv_is_closed_to_others_and_long_texts_are_read_back(
+    lakehouse: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(lakehouse, "UPDATE movimento SET des_transacao = repeat('texto longo ', 300000) WHERE id = 1")
+    modes: list[tuple[str, int]] = []
+    read_back = export_csv.read_back
+
+    def look(table: Any, file: Path) -> Any:
+        modes.extend((path.name[0], path.stat().st_mode & 0o777) for path in file.parent.iterdir())
+        return read_back(table, file)
+
+    monkeypatch.setattr(export_csv, "read_back", look)
+    lakehouse.run()
+    assert set(modes) == {(".", 0o600)} and agree(lakehouse) == 16
+
+
+def test_an_empty_source_gives_a_csv_with_only_its_header(lakehouse: Lake) -> None:
+    execute(lakehouse.address, *TABLES)
+    lakehouse.run()
+    assert lakehouse.csv == (",".join(HEADER) + "\n").encode()
+
+
+def test_a_layer_without_a_complete_run_before_it_is_refused(lakehouse: Lake) -> None:
+    fill(lakehouse)
+    with pytest.raises(QualityFault, match="bronze has no complete run"):
+        lakehouse.run("silver")
+    lakehouse.run("bronze")
+    with pytest.raises(QualityFault, match="silver has no complete run"):
+        lakehouse.run("gold")
+
+
+def test_a_join_that_loses_or_multiplies_a_movement_leaves_the_old_gold(
+    lakehouse: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(lakehouse)
+    settings = lakehouse.run()
+    path = settings.gold_path / "cartoes/movimento_flat"
+    before = lakehouse.csv, lakehouse.table("gold", "movimento_flat")
+    true = movimento_flat.transform
+
+    def losing(*frames: DataFrame) -> DataFrame:
+        return true(*frames).where("_id_movimento <> 5")
+
+    def doubling(*frames: DataFrame) -> DataFrame:
+        return true(*frames).union(true(*frames).where("_id_movimento = 5"))
+
+    def swapping(*frames: DataFrame) -> DataFrame:
+        return losing(*frames).union(true(*frames).where("_id_movimento = 6"))
+
+    for broken in (losing, doubling, swapping):
+        entry = catalogue.Entry(movimento_flat.TABLE, broken)
+        monkeypatch.setattr(catalogue, "entries", lambda layer, entry=entry: (entry,))
+        with pytest.raises(QualityFault, match="a join lost or multiplied rows"):
+            lakehouse.run("gold", full="movimento_flat")
+        assert (lakehouse.csv, lakehouse.table("gold", "movimento_flat")) == before
+        assert delta.version(path) == 0 and len(list(path.glob("*.parquet"))) == 1  # nothing was committed or left
+
+
+def test_a_lake_of_real_members_is_never_filled_from_the_embedded_server(lakehouse: Lake) -> None:
+    fill(lakehouse)
+    lakehouse.run("bronze")
+    from pipelines.run.layers import run_layers
+
+    lost_env: Settings = lakehouse.settings().model_copy(update={"postgres": None})
+    with Report() as report, pytest.raises(UsageFault) as caught:
+        run_layers(lost_env, {"bronze"}, report)
+    assert lakehouse.address.address in str(caught.value) and "the embedded server" in str(caught.value)
+    assert len(lakehouse.table("bronze", "movimento")) == 16
+
+
+def test_export_writes_the_last_run_again_and_yields_to_a_newer_one(
+    lakehouse: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(lakehouse)
+    settings = lakehouse.run()
+    before = lakehouse.csv
+    (settings.export_path / "movimento_flat.csv").unlink()
+    with Report() as report:
+        export_again(settings, (movimento_flat.TABLE,), report)
+        assert lakehouse.csv == before
+        execute(lakehouse.address, "DELETE FROM movimento WHERE id = 1")
+
+        true = folders.publishing
+
+        def run_meanwhile(given: Settings):  # type: ignore[no-untyped-def]
+            monkeypatch.setattr(folders, "publishing", true)
+            lakehouse.run()
+            return true(given)
+
+        monkeypatch.setattr(folders, "publishing", run_meanwhile)
+        export_again(settings, (movimento_flat.TABLE,), report)
+    assert agree(lakehouse) == 15
+    assert [path.name for path in settings.export_path.iterdir()] == ["movimento_flat.csv"]
+
+
+def judged(**given: int | Decimal) -> dict[str, int | Decimal]:
+    """What silver found of ten rows of movimento: eight accepted, one set aside, one copy; 10.00 reais in all."""
+    rows = {"rows_in": 10, "rows_out": 8, "set_aside": 1, "copies": 1}
+    sums = {"out": "8.50", "aside": "0.50", "copies": "1.00"}
+    return {**rows, **{f"vlr_transacao_{side}": Decimal(total) for side, total in sums.items()}, **given}
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (judged(rows_in=9, rows_out=7), "10 rows in bronze, 9 read, 9 accounted for"),
+        (judged(copies=0), "10 rows in bronze, 10 read, 9 accounted for"),
+        (judged(vlr_transacao_out=Decimal("8.51")), "the sum of vlr_transacao is not bronze's"),
+        (judged(vlr_transacao_aside=Decimal(0)), "the sum of vlr_transacao is not bronze's"),
+    ],
+    ids=["a row not read", "a row not accounted for", "a cent too many", "an amount not set aside"],
+)
+def test_a_row_or_cent_that_silver_cannot_account_for_ends_the_run(found: dict[str, int], said: str) -> None:
+    table, now = movimento.TABLE, datetime.now(UTC)
+    bronze = TableRun("movimento", 0, 10, 10, columns=(ColumnRun("vlr_transacao", "decimal(10,2)", "0", "10.00"),))
+    upstream = Run(1, "", "cartoes", None, "", "", now, now, (bronze,))
+    with pytest.raises(QualityFault, match=said):
+        judging.conserve(table, upstream, found)
+    judging.conserve(table, upstream, judged())
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [lambda rows, totals: (rows - 1, totals), lambda rows, totals: (rows, {"vlr_transacao_movimento": Decimal(0)})],
+)
+def test_a_csv_that_lacks_a_record_or_a_cent_is_not_published(
+    lakehouse: Lake, monkeypatch: pytest.MonkeyPatch, broken: Any
+) -> None:
+    fill(lakehouse)
+    settings = lakehouse.run()
+    before = lakehouse.csv
+    read_back = export_csv.read_back
+    monkeypatch.setattr(export_csv, "read_back", lambda *arguments: broken(*read_back(*arguments)))
+    with pytest.raises(QualityFault, match="records for 16 rows of gold"):
+        lakehouse.run("gold", full="movimento_flat")
+    assert lakehouse.csv == before and len(lakehouse.table("gold", "movimento_flat")) == 16
+    path = settings.gold_path / "cartoes/movimento_flat"
+    assert delta.version(path) == 0 and len(list(path.glob("*.parquet"))) == 1

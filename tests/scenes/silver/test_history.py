@@ -1,0 +1,306 @@
+"""`history`, `restore`, `maintain` and time travel: old runs come back, and only what nobody needs goes."""
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+from pyspark.sql import SparkSession
+
+from conf.settings import Postgres
+from gold.cartoes import movimento_flat
+from pipelines.commands import maintain as commands_maintain
+from pipelines.commands import restore as commands_restore
+from pipelines.commands.reconcile.reconcile import reconcile
+from pipelines.commands.shell import create_views, travel
+from pipelines.core.console import Report
+from pipelines.core.errors import StorageFault, UsageFault
+from pipelines.core.names import LAYERS
+from pipelines.export.publish import export
+from pipelines.lake import delta, run_log
+from pipelines.lake import runs as lake_runs
+from pipelines.run import begin
+from tests.conftest import Cli, Lake, connection_settings, execute, fresh_database
+from tests.process.test_kill import meanwhile
+from tests.scenes.run.test_run import agree, fill
+
+# What the source is in the second night and in the third.
+NIGHTS = (
+    "INSERT INTO movimento VALUES (50, 1, 'segunda', '2024-01-01', 1), (51, 1, 'x', '2024-01-01', 999); UPDATE conta SET tipo = 'nova' WHERE id = 1",
+    "DELETE FROM movimento WHERE id IN (50, 51); UPDATE associado SET nome = 'Terceira' WHERE id = 1",
+)
+
+
+@pytest.fixture(scope="module")
+def three(server: Postgres, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+    """A lake after three nights; its CSV of each night lies beside it."""
+    with fresh_database(server) as address:
+        lakehouse = Lake(tmp_path_factory.mktemp("three"), address, spark)
+        fill(lakehouse)
+        for night, change in enumerate(("SELECT 1", *NIGHTS), 1):
+            execute(address, change)
+            lakehouse.run()
+            (lakehouse.folder / f"{night}.csv").write_bytes(lakehouse.csv)
+        yield lakehouse
+
+
+@pytest.fixture
+def copied(three: Lake, tmp_path: Path) -> Lake:
+    shutil.copytree(three.folder, tmp_path, dirs_exist_ok=True)
+    return Lake(tmp_path, three.address, three.spark)
+
+
+def maintained(lakehouse: Lake, **given: str) -> None:
+    with Report() as report:
+        commands_maintain.maintain(lakehouse.settings(**given), report)
+
+
+def lines(text: str) -> list[str]:
+    return [re.sub(" +", " ", line).strip() for line in text.splitlines()]
+
+
+def test_history_lists_each_run_with_what_changed(three: Lake) -> None:
+    done = Cli(three.folder)("history", env=connection_settings(three.address))
+    said = lines(done.stdout)
+    assert said[0] == "run domain what finished (UTC) changes rows set aside seconds"
+    when = r"\d{4}-\d\d-\d\d \d\d:\d\d"
+    for pattern in (
+        rf"bronze/3 cartoes run {when} associado changed, movimento -2 31 0 \d+\.\d",
+        rf"silver/2 cartoes run of bronze/2 {when} conta changed, movimento \+1, movimento__quarantine \+1 32 1 \d+\.\d",
+        rf"gold/1 cartoes run of silver/1 {when} first run 16 0 \d+\.\d",
+    ):
+        assert any(re.fullmatch(pattern, line) for line in said), (pattern, said)
+    assert "keeps those of 30 days" in said[-1]
+    empty = Cli(three.folder)("history", env=connection_settings(three.address) | {"LAKEHOUSE_ROOT": "elsewhere"})
+    assert "no layer has a complete run" in empty.stdout and not (three.folder / "elsewhere").exists()
+
+
+def test_a_layer_goes_back_to_a_run_as_a_new_run_with_its_csv_and_forward_again(copied: Lake) -> None:
+    settings, env = copied.settings(), connection_settings(copied.address)
+    done = Cli(copied.folder)("restore", env=env | {"RUN": "gold/2"})
+    assert done.returncode == 0, done.stderr
+    assert "gold/4: gold is again what gold/2 left" in done.stderr
+    assert copied.csv == (copied.folder / "2.csv").read_bytes() != (copied.folder / "3.csv").read_bytes()
+    last = run_log.last_run(settings.gold_path, "cartoes")
+    assert last is not None and (last.run, last.kind, last.content_of, last.upstream_run) == (4, "restore", 2, 2)
+    assert (
+        "gold was built from silver's run 2, the last one is 3: `make gold`"
+        in Cli(copied.folder)("status", env=env).stdout
+    )
+    before = len(copied.table("gold", "movimento_flat"))
+    copied.run("gold")
+    assert copied.csv == (copied.folder / "3.csv").read_bytes() and before == 17
+
+
+def test_what_silver_was_and_its_rules_come_back_and_the_next_run_goes_on(copied: Lake) -> None:
+    settings = copied.settings()
+    with Report() as report:
+        commands_restore.restore(settings, "silver/2", report)
+    assert [row["id_movimento"] for row in copied.table("silver", "movimento__quarantine")] == [51]
+    last = run_log.last_run(settings.silver_path, "cartoes")
+    assert last is not None
+    failed = {(rule.table, rule.rule): rule.failed for rule in run_log.read_rules(settings.silver_path, last)}
+    assert failed["movimento", "cartao:missing"] == 1
+    copied.run("gold")
+    assert copied.csv == (copied.folder / "2.csv").read_bytes()
+    with Report() as report:
+        reconcile(settings, ("cartoes",), report, copied.spark)
+    copied.run()
+    assert agree(copied) == 16
+
+
+@pytest.mark.parametrize("word", ["", "gold", "gold/x", "gold/9", "copper/1", "3"])
+def test_a_run_that_is_none_is_said(word: str, three: Lake) -> None:
+    with pytest.raises(UsageFault, match="`make history` lists them|say one of `make history`"), Report() as report:
+        commands_restore.restore(three.settings(), word, report)
+
+
+def test_the_shell_shows_the_last_run_and_any_kept_one(three: Lake) -> None:
+    create_views(three.settings(), three.spark)
+    at = travel(three.settings(), three.spark)
+    assert at("gold/2") == ["gold_2.movimento_flat"]
+    count = "SELECT count(*) FROM {}.movimento_flat"
+    assert [three.spark.sql(count.format(name)).collect()[0][0] for name in ("gold", "gold_2")] == [16, 17]
+    assert at("gold/99") == []
+
+
+def test_maintain_keeps_what_the_days_and_the_last_runs_need_and_says_what_it_freed(
+    copied: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, content = copied.settings(), copied.csv
+    maintained(copied)
+    assert capsys.readouterr().out.count("0 files, 0.0 MB freed") == 4
+    _, at = create_views(settings, copied.spark), travel(settings, copied.spark)
+    assert at("silver/1") != []
+    left = settings.bronze_path / "cartoes/conta/part-00009-left.parquet"
+    half, scratch = (
+        settings.export_path / ".movimento_flat.csv.99999999.x.half",
+        settings.gold_path / ".export.99999999.x",
+    )
+    scratch.mkdir()
+    for file in (left, half, scratch / "spill"):
+        file.write_bytes(b"x" * 1_500_000)
+    mine = settings.bronze_path / "cartoes/conta/notes.txt"
+    mine.touch()
+    _age(settings.layer_path, "3", days=40)
+    maintained(copied, HISTORY_DAYS="30")
+    said = capsys.readouterr().out
+    assert "gold: 2 files, 1.5 MB freed" in said and "export: 1 file, 1.5 MB freed" in said  # a version and the spill
+    assert not left.exists() and not half.exists() and not scratch.exists() and mine.exists()
+    assert at("silver/1") == [] and at("silver/3") != []
+    assert "`make maintain` keeps the young ones" in capsys.readouterr().out
+    with pytest.raises(StorageFault, match="gold/1 cannot come back: `make maintain` keeps"), Report() as report:
+        commands_restore.restore(settings, "gold/1", report)
+    with Report() as report:
+        export(settings, (movimento_flat.TABLE,), report)
+        reconcile(settings, ("cartoes",), report, copied.spark)
+    assert copied.csv == content
+    copied.run()
+    assert agree(copied) == 16
+
+
+def _age(layer_path, but: str, days: int) -> None:  # type: ignore[no-untyped-def]
+    """Makes the runs of the lake older, but one: they are written anew, as they would have been then."""
+    for layer in LAYERS:
+        path = layer_path(layer)
+        runs = run_log.read_runs(path)
+        shutil.rmtree(path / run_log.RUNS)
+        for one in runs:
+            old = one if str(one.run) == but else replace(one, finished=one.finished - timedelta(days=days))
+            run_log.record(path, old)
+
+
+def test_small_files_become_one_and_the_content_stays(
+    copied: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, content = copied.settings(), copied.csv
+    monkeypatch.setattr(commands_maintain, "MANY", 1)
+    before = {layer: run_log.last_run(settings.layer_path(layer), "cartoes") for layer in LAYERS}
+
+    def read() -> None:
+        for layer in LAYERS:
+            assert run_log.last_run(settings.layer_path(layer), "cartoes")
+
+    with meanwhile(read):
+        maintained(copied)
+    assert "gold: movimento_flat compacted, gold/4 has them" in capsys.readouterr().out
+    for layer in LAYERS:
+        was, now = before[layer], run_log.last_run(settings.layer_path(layer), "cartoes")
+        assert was is not None and now is not None and (now.run, now.kind, now.content_of) == (4, "compaction", 3)
+        assert [table.columns for table in now.tables] == [table.columns for table in was.tables]
+        runs = settings.layer_path(layer) / run_log.RUNS
+        assert len(delta.actions(runs, delta.version(runs) or 0)) == 2  # one, and the compaction's own row
+    assert "`make" not in Cli(copied.folder)("status", env=connection_settings(copied.address)).stdout
+    with Report() as report:
+        reconcile(settings, ("cartoes",), report, copied.spark)
+    monkeypatch.setattr(commands_maintain, "MANY", 8)
+    copied.run()
+    assert copied.csv == content
+    texts = [path.read_text("utf-8") for layer in LAYERS for path in settings.layer_path(layer).rglob("*.json")]
+    assert not any(word in text for text in texts for word in ("José", "Ávila", "jose@x.org", "McDonald", "1111"))
+
+
+def test_maintain_leaves_a_layer_without_a_complete_run_alone(lakehouse: Lake) -> None:
+    fill(lakehouse)
+    settings = lakehouse.run("bronze")
+    shutil.rmtree(settings.bronze_path / run_log.RUNS)
+    before = sorted(settings.bronze_path.rglob("*.parquet"))
+    maintained(lakehouse)
+    assert sorted(settings.bronze_path.rglob("*.parquet")) == before
+
+
+def test_a_month_later_a_crash_is_brought_back_and_readers_still_read(copied: Lake) -> None:
+    """Delta refuses versions that were superseded more than a week ago, unless it is told otherwise."""
+    settings = copied.settings()
+    month = 40 * 86_400
+    for file in (path for layer in LAYERS for path in settings.layer_path(layer).rglob("*") if path.is_file()):
+        if file.suffix == ".json":
+            said = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+            for line in said:
+                if "commitInfo" in line:
+                    line["commitInfo"]["timestamp"] -= month * 1000
+            file.write_text("".join(json.dumps(line) + "\n" for line in said), "utf-8")
+        os.utime(file, (time.time() - month,) * 2)
+    path = settings.gold_path / "cartoes/movimento_flat"
+    run_log.restore_version(path, 0)  # a commit that no run recorded
+    create_views(settings, copied.spark)
+    assert copied.spark.sql("SELECT count(*) FROM gold.movimento_flat").collect()[0][0] == 16
+    with Report() as report:
+        commands_restore.restore(settings, "gold/2", report)
+    assert copied.csv == (copied.folder / "2.csv").read_bytes()
+    copied.run()
+    assert agree(copied) == 16
+
+
+def test_whatever_the_clock_says_numbers_and_versions_rise(lakehouse: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(lakehouse)
+    settings = lakehouse.settings()
+    today = datetime.now(UTC)
+    for number, days in enumerate((0, -365, 365, 365, 0), 1):
+        moment = today + timedelta(days=days)
+
+        class Clock(datetime):
+            @classmethod
+            def now(cls, tz=None, moment=moment):  # type: ignore[no-untyped-def]
+                return moment
+
+        monkeypatch.setattr(begin, "datetime", Clock)
+        execute(lakehouse.address, f"UPDATE movimento SET des_transacao = 'noite {number}' WHERE id = 1")
+        lakehouse.run("bronze")
+        last = run_log.last_run(settings.bronze_path, "cartoes")
+        assert last is not None and (last.run, last.table("movimento").version) == (number, number - 1)
+        assert lakehouse.table("bronze", "movimento")[1]["des_transacao"] == f"noite {number}"
+        maintained(lakehouse)
+        run_log.check_tables("bronze", settings.bronze_path, last)
+    lakehouse.run("silver", "gold")
+    agree(lakehouse)
+
+
+def test_a_hundred_commits_later_the_log_has_a_checkpoint_and_is_still_looked_at(tmp_path: Path) -> None:
+    moment = datetime(2024, 1, 2, tzinfo=UTC)
+    for number in range(1, 104):
+        run_log.record(tmp_path, lake_runs.Run(number, "", "teste", None, "", "", moment, moment))
+    log = tmp_path / run_log.RUNS / "_delta_log"
+    assert list(log.glob("*.checkpoint.parquet")) and len(run_log.read_runs(tmp_path)) == 103
+    for version in range(50):
+        (log / f"{version:020d}.json").unlink()  # as Delta's own clean-up does
+    assert len(run_log.read_runs(tmp_path)) == 103
+    (log / f"{60:020d}.json").unlink()
+    with pytest.raises(StorageFault, match=r"_delta_log/0{18}60.json is missing"):
+        run_log.read_runs(tmp_path)
+
+
+def test_maintain_touches_no_table_that_is_not_ours(copied: Lake) -> None:
+    theirs = copied.settings().bronze_path / "cartoes/minha_analise"
+    for mode in ("append", "overwrite"):
+        write_deltalake(theirs, pa.table({"x": [1]}), mode=mode)
+    before = sorted(theirs.rglob("*"))
+    maintained(copied)
+    assert sorted(theirs.rglob("*")) == before
+
+
+def test_the_run_before_the_last_stays_however_long_ago_it_was(copied: Lake) -> None:
+    """Loaded once in a quarter, what was replaced a minute ago can still come back."""
+    settings = copied.settings()
+    _age(settings.layer_path, "3", days=90)
+    maintained(copied)
+    with Report() as report:
+        commands_restore.restore(settings, "gold/2", report)
+    assert copied.csv == (copied.folder / "2.csv").read_bytes()
+
+
+def test_a_run_with_plain_card_numbers_does_not_come_back_unasked_and_folders_stay_closed(copied: Lake) -> None:
+    settings = copied.run("silver", "gold", CARD_NUMBERS="plain")
+    copied.run("silver", "gold")
+    with pytest.raises(UsageFault, match="gold/4 has plain card numbers"), Report() as report:
+        commands_restore.restore(copied.settings(), "gold/4", report)
+    assert b"4111111111111111" not in copied.csv
+    assert [settings.layer_path(layer).stat().st_mode & 0o777 for layer in LAYERS] == [0o700] * 3

@@ -1,0 +1,294 @@
+"""Silver on a real source: what ends a run, what the source's guarantees save, what is recorded."""
+
+import pytest
+from deltalake import DeltaTable
+
+from conf.contract import fail
+from pipelines.bronze import job as bronze_job
+from pipelines.core import catalogue, names
+from pipelines.core.errors import QualityFault, StorageFault
+from pipelines.export import csv as export_csv
+from pipelines.lake import run_log, staging
+from pipelines.lake.runs import RuleRun
+from pipelines.lake.versions import table_version
+from pipelines.silver import checks, judging
+from pipelines.silver import job as silver_job
+from pipelines.silver.judging import CheckedRows
+from pipelines.spark.frames import read
+from silver.cartoes import movimento
+from tests.conftest import ALL, Lake, execute
+from tests.scenes.run.test_run import agree
+
+KEYED = (
+    "CREATE TABLE associado (id bigint PRIMARY KEY, nome text, sobrenome text, idade int, email text)",
+    "CREATE TABLE conta (id bigint PRIMARY KEY, tipo text, data_criacao timestamp, id_associado bigint REFERENCES associado)",
+    """CREATE TABLE cartao (id bigint PRIMARY KEY, num_cartao text, nom_impresso text, data_criacao timestamp,
+    id_conta bigint REFERENCES conta, id_associado bigint REFERENCES associado)""",
+    """CREATE TABLE movimento (id bigint PRIMARY KEY, vlr_transacao numeric(10,2), des_transacao text,
+    data_movimento timestamp, id_cartao bigint REFERENCES cartao)""",
+    "INSERT INTO associado SELECT i, 'Ana', 'Lima', 30, 'a@b.c' FROM generate_series(1, 20) i",
+    "INSERT INTO conta SELECT i, 'corrente', '2020-01-01', i FROM generate_series(1, 20) i",
+    "INSERT INTO cartao SELECT i, '4111111111111111', 'ANA', '2020-01-01', i, i FROM generate_series(1, 20) i",
+    "INSERT INTO movimento SELECT i, 1.25, 'x', '2024-01-01', i % 20 + 1 FROM generate_series(1, 200) i",
+)
+DROPS = (
+    "ALTER TABLE movimento DROP CONSTRAINT movimento_pkey, DROP CONSTRAINT movimento_id_cartao_fkey",
+    "ALTER TABLE conta DROP CONSTRAINT conta_id_associado_fkey",
+)
+
+
+@pytest.fixture
+def keyed(lakehouse: Lake) -> Lake:
+    """Tables with primary keys and references: 20 members with a card each, 200 movements of 1.25."""
+    execute(lakehouse.address, *KEYED)
+    return lakehouse
+
+
+def last_rules(lakehouse: Lake) -> dict[tuple[str, str], RuleRun]:
+    path = lakehouse.settings().silver_path
+    run = run_log.last_run(path, "cartoes")
+    assert run is not None
+    return {(rule.table, rule.rule): rule for rule in run_log.read_rules(path, run)}
+
+
+def test_more_set_aside_than_the_limit_ends_the_run_before_anything_is_replaced(keyed: Lake) -> None:
+    settings = keyed.run()
+    before, versions = keyed.csv, heads(keyed)
+    execute(keyed.address, *DROPS, "UPDATE movimento SET id_cartao = 999 WHERE id <= 11")
+    keyed.run("bronze")
+    with pytest.raises(QualityFault) as caught:
+        keyed.run("silver", QUALITY__MAX_QUARANTINED="0.05")
+    said = str(caught.value)
+    assert said.startswith("silver.movimento: 11 of 200 rows (5.5%) would be set aside, more than LAKEHOUSE_QUALITY")
+    assert "cartao:missing 11 (key 1; 2; 3)" in said and "stay as they were" in said
+    assert heads(keyed) == versions and keyed.csv == before
+    assert len(list(settings.silver_path.rglob("movimento/*.parquet"))) == 1
+    keyed.run("silver", QUALITY__MAX_QUARANTINED="0.055")
+    assert len(keyed.table("silver", "movimento__quarantine")) == 11
+
+
+def heads(lakehouse: Lake) -> dict[str, int]:
+    paths = [lakehouse.settings().layer_path(layer) / "cartoes" for layer in ("silver", "gold")]
+    return {str(one): DeltaTable(one).version() for path in paths for one in path.iterdir()}
+
+
+def test_the_limit_is_five_per_cent_unless_said(keyed: Lake) -> None:
+    execute(keyed.address, *DROPS, "UPDATE movimento SET id_cartao = 999 WHERE id <= 10")
+    keyed.run(QUALITY__MAX_QUARANTINED="")
+    execute(keyed.address, "UPDATE movimento SET id_cartao = 999 WHERE id = 11")
+    with pytest.raises(QualityFault, match="11 of 200 rows"):
+        keyed.run(QUALITY__MAX_QUARANTINED="")
+
+
+def test_a_rule_of_severity_fail_ends_the_run_with_its_name_number_and_keys(keyed: Lake) -> None:
+    keyed.run()
+    versions = heads(keyed)
+    object.__setattr__(movimento.TABLE, "rules", (fail("vlr_transacao < 5", "amounts are small"),))
+    try:
+        execute(keyed.address, "UPDATE movimento SET vlr_transacao = 5 WHERE id IN (7, 9)")
+        with pytest.raises(QualityFault, match=r"silver.movimento: amounts are small 2 \(key 7; 9\); silver, gold and"):
+            keyed.run()
+        assert heads(keyed) == versions
+        execute(keyed.address, "UPDATE movimento SET vlr_transacao = 4 WHERE id IN (7, 9)")
+        keyed.run()
+    finally:
+        object.__setattr__(movimento.TABLE, "rules", ())
+    assert last_rules(keyed)["movimento", "amounts are small"].tested == 200
+
+
+def test_every_rule_of_a_run_is_recorded_and_what_a_failed_run_left_is_not(
+    keyed: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute(
+        keyed.address,
+        *DROPS,
+        "INSERT INTO movimento VALUES (500, 1, 'x', '2024-01-01', 77), (501, 1, 'x', 'infinity', 1)",
+        "INSERT INTO movimento SELECT * FROM movimento WHERE id = 1",
+        "UPDATE associado SET idade = 140 WHERE id IN (3, 4, 5, 6)",
+    )
+    real = run_log._append
+
+    def full(path, *arguments):  # type: ignore[no-untyped-def]
+        if path.name == "_runs" and path.parent.name == "silver":
+            raise OSError(28, "No space left on device")
+        real(path, *arguments)
+
+    monkeypatch.setattr(run_log, "_append", full)
+    with pytest.raises(OSError, match="No space"):
+        keyed.run()
+    monkeypatch.undo()
+    keyed.run()
+    rules = last_rules(keyed)
+    keyed_by_failure = {name: (rule.tested, rule.failed, rule.keys) for name, rule in rules.items() if rule.failed}
+    assert keyed_by_failure == {
+        ("movimento", "cartao:missing"): (202, 1, ("500",)),
+        ("movimento", "unreadable:data_movimento"): (202, 1, ("501",)),
+        ("associado", "idade BETWEEN 0 AND 130"): (20, 4, ("3", "4", "5")),
+    }
+    assert len([name for name in rules if name == ("movimento", "key:conflict")]) == 1
+    path = keyed.settings().silver_path
+    run = run_log.last_run(path, "cartoes")
+    assert run is not None and len(run_log.read_rules(path, run)) == len(rules)
+
+
+@pytest.mark.parametrize("few", [1_000_000, 10], ids=["few parents", "many parents"])
+def test_where_the_source_guarantees_key_and_reference_the_big_table_is_not_moved(
+    keyed: Lake, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    monkeypatch.setattr(judging, "FEW", few)
+    execute(keyed.address, "UPDATE cartao SET id_conta = NULL WHERE id = 20")
+    for guaranteed in (True, False):
+        settings = keyed.run()
+        assert len(keyed.table("silver", "movimento__quarantine")) == 10
+        for looked in (True, False):
+            plan = plan_of(keyed, settings, looked)
+            assert ("SortMergeJoin" in plan, "Exchange hashpartitioning(id_cartao" in plan) == (not guaranteed,) * 2
+        execute(keyed.address, *(DROPS if guaranteed else ()))
+
+
+def plan_of(lakehouse: Lake, settings, looked: bool) -> str:  # type: ignore[no-untyped-def]
+    """How movimento would be judged where no table is small enough to be sent around by itself."""
+    upstream = run_log.last_run(settings.bronze_path, "cartoes")
+    run = run_log.last_run(settings.silver_path, "cartoes")
+    assert upstream is not None and run is not None
+    spark, entry = lakehouse.spark, next(e for e in catalogue.entries("silver") if e.table is movimento.TABLE)
+
+    def written(name: str):  # type: ignore[no-untyped-def]
+        table = catalogue.table_of("silver", name)
+        assert table is not None
+        return read(spark, table_version(settings.silver_path, run, table, name))
+
+    spark.conf.set("spark.sql.autoBroadcastJoinThreshold", -1)
+    try:
+        rows = {table.name: table.rows_out for table in run.tables}
+        seen = silver_job.bronze_facts(settings, upstream, entry.table) if looked else None
+        bronze = [read(spark, table_version(settings.bronze_path, upstream, one)) for one in entry.table.inputs]
+        judged: CheckedRows = judging.check_rows(upstream, entry, bronze, written, rows, seen)
+        return str(judged.rows._jdf.queryExecution().executedPlan().toString())
+    finally:
+        spark.conf.unset("spark.sql.autoBroadcastJoinThreshold")
+
+
+@pytest.mark.parametrize("few", [1_000_000, 10], ids=["few parents", "many parents"])
+def test_a_reference_that_is_declared_but_broken_sets_the_row_aside(
+    keyed: Lake, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    """A subscriber of logical replication writes without asking the constraints. Where a run only follows what changed
+    and parents are many, nobody looks, and gold ends the run; a whole one sets the row aside."""
+    monkeypatch.setattr(judging, "FEW", few)
+    keyed.run()
+    execute(
+        keyed.address,
+        "SET session_replication_role = replica; INSERT INTO movimento VALUES (900, 5, 'x', '2024-01-01', 777)",
+    )
+    if few == 10:
+        with pytest.raises(QualityFault, match="a join lost or multiplied rows"):
+            keyed.run()
+    keyed.run(full=ALL if few == 10 else "")
+    assert [(row["id_movimento"], row["_reasons"]) for row in keyed.table("silver", "movimento__quarantine")] == [
+        (900, ["cartao:missing"])
+    ]
+
+
+def test_a_primary_key_whose_index_is_not_valid_guarantees_nothing(keyed: Lake) -> None:
+    execute(
+        keyed.address,
+        "ALTER TABLE movimento RENAME TO antigo",
+        """CREATE TABLE movimento (id bigint NOT NULL, vlr_transacao numeric(10,2), des_transacao text, data_movimento timestamp,
+        id_cartao bigint) PARTITION BY RANGE (id)""",
+        "CREATE TABLE m1 PARTITION OF movimento FOR VALUES FROM (0) TO (1000)",
+        "ALTER TABLE ONLY movimento ADD PRIMARY KEY (id)",
+        "INSERT INTO movimento SELECT * FROM antigo UNION ALL SELECT * FROM antigo WHERE id = 7",
+        "INSERT INTO movimento SELECT id, 99, des_transacao, data_movimento, id_cartao FROM antigo WHERE id = 8",
+    )
+    settings = keyed.run()
+    assert {row["_reasons"][0] for row in keyed.table("silver", "movimento__quarantine")} == {"key:conflict"}
+    run = run_log.last_run(settings.silver_path, "cartoes")
+    assert run is not None
+    done = run.table("movimento")
+    assert (done.rows_in, done.rows_out, done.set_aside, done.copies) == (202, 199, 2, 1)
+
+
+def test_a_run_that_fails_leaves_no_file_of_its_work(keyed: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = keyed.run()
+
+    def files() -> list[str]:
+        return sorted(str(path) for layer in names.LAYERS for path in settings.layer_path(layer).rglob("*.parquet"))
+
+    before = files()
+
+    def broken(*_: object) -> None:
+        raise StorageFault("broken")
+
+    for module, name in (
+        (staging, "evidence"),
+        (bronze_job, "source_totals"),
+        (checks, "examples"),
+        (export_csv, "read_back"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, broken)
+            for layer in names.LAYERS:
+                if (name, layer) in {
+                    ("evidence", layer),
+                    ("source_totals", "bronze"),
+                    ("examples", "silver"),
+                    ("read_back", "gold"),
+                }:
+                    with pytest.raises(StorageFault, match="broken"):
+                        keyed.run(layer, full=ALL)
+                    assert files() == before, (name, layer)
+
+
+def test_a_run_that_fails_while_it_follows_what_changed_leaves_no_file_either(
+    keyed: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = keyed.run()
+    execute(keyed.address, "UPDATE associado SET nome = 'x' WHERE id < 4", "DELETE FROM movimento WHERE id = 1")
+
+    def broken(*_: object) -> None:
+        raise StorageFault("broken")
+
+    for layer, places in {
+        "bronze": ("bronze.incremental.measured", "bronze.incremental._keys", "lake.queries.save"),
+        "silver": (
+            "lake.changes._proved",
+            "silver.incremental._prove",
+            "silver.incremental.spliced",
+            "silver.history._turn",
+            "silver.history.spliced",
+        ),
+        "gold": ("lake.changes._proved", "gold.proof._checksums_of_keys", "export.csv.read_back"),
+    }.items():
+        before = sorted(str(path) for path in settings.layer_path(layer).rglob("*"))
+        for place in places:
+            with monkeypatch.context() as patch, pytest.raises(StorageFault, match="broken"):
+                patch.setattr(f"pipelines.{place}", broken)
+                keyed.run(layer)
+            assert sorted(str(path) for path in settings.layer_path(layer).rglob("*")) == before, place
+        keyed.run(layer)
+    assert agree(keyed) == 199
+
+
+def test_guarantees_are_what_constraints_promise_of_every_row(keyed: Lake) -> None:
+    def found() -> dict[str, tuple[str, ...]]:
+        run = run_log.last_run(keyed.run("bronze").bronze_path, "cartoes")
+        assert run is not None
+        return {table.name: table.guaranteed for table in run.tables}
+
+    assert found() == {
+        "associado": ("key",),
+        "conta": ("key", "id_associado"),
+        "cartao": ("key", "id_conta", "id_associado"),
+        "movimento": ("key", "id_cartao"),
+    }
+    execute(
+        keyed.address,
+        "ALTER TABLE movimento DROP CONSTRAINT movimento_id_cartao_fkey",
+        "ALTER TABLE movimento ADD FOREIGN KEY (id_cartao) REFERENCES cartao NOT VALID",
+        "ALTER TABLE movimento DROP CONSTRAINT movimento_pkey, ADD PRIMARY KEY (id, data_movimento)",
+        "CREATE TABLE conta_velha () INHERITS (conta)",
+        "ALTER TABLE cartao DROP CONSTRAINT cartao_id_associado_fkey",
+        "ALTER TABLE cartao ADD FOREIGN KEY (id_associado) REFERENCES conta",
+    )
+    assert found() == {"associado": ("key",), "conta": (), "cartao": ("key", "id_conta"), "movimento": ()}

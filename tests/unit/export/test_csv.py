@@ -1,0 +1,115 @@
+"""The CSV is the same bytes however gold's files lie: in order, mixed up, or added to since the last run."""
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from gold.cartoes.movimento_flat import TABLE
+from pipelines.export import csv as export_csv
+from pipelines.gold import proof
+from pipelines.lake import delta, folders
+from tests.conftest import ALL, Lake, execute
+from tests.scenes.run.test_changes import keyed, last
+from tests.scenes.run.test_run import agree
+
+__all__ = ["keyed"]
+
+
+def files_of(settings: Any) -> list[str]:
+    path = folders.table_path(settings.gold_path, TABLE)
+    return delta.file_paths(path, delta.version(path) or 0)
+
+
+CUTS = (
+    (("_id_movimento <= 70", "_id_movimento BETWEEN 71 AND 140", "_id_movimento > 140"), [1, 1, 1]),
+    (("_id_movimento > 140", "_id_movimento <= 100", "_id_movimento BETWEEN 101 AND 140"), [1, 1, 1]),
+    (("_id_movimento % 2 = 0", "_id_movimento % 2 = 1"), [2]),
+    (("_id_movimento <= 50 OR _id_movimento = 90", "_id_movimento BETWEEN 51 AND 99 AND _id_movimento <> 90",
+      "_id_movimento >= 100"), [2, 1]),
+)  # fmt: skip
+
+
+def test_the_csv_is_the_same_bytes_however_gold_is_cut(keyed: Lake, tmp_path: Path) -> None:
+    settings, csv = keyed.settings(), keyed.csv
+    for cut, groups in CUTS:
+        for order in ("_id_movimento", "_id_movimento DESC", "hash(_id_movimento)"):
+            made = [str(tmp_path / f"{'zyx'[index]}.parquet") for index in range(len(cut))]
+            for file, where in zip(made, cut, strict=True):
+                rows = f"SELECT * FROM read_parquet({files_of(settings)}) WHERE {where} ORDER BY {order}"
+                duckdb.sql(f"COPY ({rows}) TO '{file}' (ROW_GROUP_SIZE 2048)")
+            assert [len(group) for group in export_csv._segments(TABLE, made)] == groups
+            with export_csv.draft(settings, TABLE, made) as draft:
+                assert draft.temporary.read_bytes() == csv, (cut, order)
+                assert (draft.rows, draft.sha256) == (200, folders.sha256(draft.temporary))
+    assert [path.name for path in settings.export_path.iterdir()] == ["movimento_flat.csv"]
+
+
+def test_rows_that_come_last_are_written_behind_the_csv_of_the_run_before_if_it_still_is_that(
+    keyed: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tampered CSV, a row in the middle and a changed row make it whole; the bytes are always those of a fresh one."""
+    written: list[int] = []
+    segments = export_csv._segments
+
+    def counted(table: Any, files: list[str]) -> list[list[str]]:
+        written.append(sum(duckdb.sql(f"SELECT count(*) FROM '{file}'").fetchall()[0][0] for file in files))
+        return segments(table, files)
+
+    monkeypatch.setattr(export_csv, "_segments", counted)
+    new = "INSERT INTO movimento VALUES ({}, 7.25, 'novo', '2024-05-01', 3)"
+    file = keyed.folder / "export/movimento_flat.csv"
+    for statement, expected in (
+        ([new.format(501), new.format(502)], 2),
+        ([new.format(600)], 1),
+        ([new.format(599)], 204),
+        ([new.format(700), "UPDATE movimento SET des_transacao = 'outro' WHERE id = 3"], 205),
+        ([new.format(701), "DELETE FROM movimento WHERE id = 5"], 205),
+        ([new.format(702)], 1),
+    ):
+        execute(keyed.address, *statement)
+        keyed.run()
+        assert written.pop() == expected, statement
+        assert last(keyed, "gold").csv_sha256 == folders.sha256(file)
+        with export_csv.draft(keyed.settings(), TABLE, files_of(keyed.settings())) as draft:
+            assert draft.temporary.read_bytes() == keyed.csv
+        written.clear()
+    file.write_bytes(file.read_bytes().replace(b"novo", b"nove", 1))
+    execute(keyed.address, new.format(800))
+    keyed.run()
+    assert written == [207] and b"nove" not in keyed.csv and agree(keyed) == 207
+
+
+def test_small_tables_that_do_not_fit_into_memory_are_joined_without_a_broadcast(
+    keyed: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a gigabyte is for all else; of the one megabyte that is left, a broadcast may be a third."""
+    plans = list[str]()
+    transformed = proof.transformed
+
+    def noted(*arguments: Any) -> Any:
+        frame = transformed(*arguments)
+        plans.append(frame._jdf.queryExecution().optimizedPlan().toString())
+        return frame
+
+    monkeypatch.setattr(proof, "transformed", noted)
+    keyed.spark.conf.set("spark.sql.autoBroadcastJoinThreshold", "-1")
+    try:
+        keyed.run("gold", full=ALL, SPARK__DRIVER_MEMORY="513m")
+        execute(keyed.address, "UPDATE associado SET nome = repeat('x', 300000) WHERE id = 3")
+        keyed.run(full=ALL, SPARK__DRIVER_MEMORY="513m")
+        csv = keyed.csv
+        keyed.run("gold", full=ALL, SPARK__DRIVER_MEMORY="514m")
+    finally:
+        keyed.spark.conf.unset("spark.sql.autoBroadcastJoinThreshold")
+    assert ["strategy=broadcast" in plan for plan in plans] == [True, False, True]
+    assert keyed.csv == csv and b"xxx" in csv
+
+
+def test_gold_is_compared_with_silvers_rows_where_another_engine_made_its_checksums(
+    keyed: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proof, "HASHING", "another")
+    keyed.run("gold", full=ALL)
+    assert agree(keyed) == 200
