@@ -1,7 +1,7 @@
-"""What a table promises, said once: columns, types, keys, references, rules, personal data.
+"""What a table promises, written once: columns, types, keys, references, rules, personal data.
 
-Frozen data only. The contract knows no Spark session, no PostgreSQL and no disk; it drives the source's DDL, the fake
-data, the Delta schema and its comments, the checks and the tests.
+Frozen data only, without a Spark session, PostgreSQL or a disk. The source's DDL, the fake data, the Delta schema and
+its comments, the checks and the tests are made from it.
 """
 
 import codecs
@@ -13,7 +13,7 @@ DECIMAL = re.compile(r"decimal\((\d+),(\d+)\)")
 
 
 def is_summed(kind: str) -> bool:
-    """Whether sums of a type are proved: a decimal that leaves eleven of 38 digits to the sum."""
+    """Whether runs prove the sum of a column of this type: a decimal that leaves eleven of 38 digits to the sum."""
     match = DECIMAL.fullmatch(kind)
     return match is not None and int(match[1]) <= 27
 
@@ -22,13 +22,13 @@ class Pii(StrEnum):
     """How a column touches a person."""
 
     NONE = "none"
-    INDIRECT = "indirect"  # says something about a person, names nobody: age
+    INDIRECT = "indirect"  # describes a person, names nobody: age
     DIRECT = "direct"  # names or reaches a person: name, e-mail
     CARD = "card"  # a card number: masked from silver on
 
 
 class Severity(StrEnum):
-    """What a row that fails a rule does: it passes and is counted, it is set aside, or it ends the run."""
+    """What happens to a row that fails a rule: it passes and is counted, it is set aside, or it ends the run."""
 
     WARN = "warn"
     QUARANTINE = "quarantine"
@@ -37,7 +37,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True)
 class Rule:
-    """A condition in Spark SQL that a row should meet. A condition that is null counts as met."""
+    """A condition in Spark SQL that a row should meet; null counts as met."""
 
     condition: str
     severity: Severity
@@ -45,7 +45,7 @@ class Rule:
 
 
 def warn(condition: str, name: str = "") -> Rule:
-    """A rule whose failures are odd but harmless. Named by its condition unless `name` says better."""
+    """A rule whose failures are odd but harmless. Its name is its condition, unless `name` is given."""
     return Rule(condition, Severity.WARN, name or condition)
 
 
@@ -55,13 +55,13 @@ def quarantine(condition: str, name: str = "") -> Rule:
 
 
 def fail(condition: str, name: str = "") -> Rule:
-    """A rule that no row may fail: the run ends and what was there before stays."""
+    """A rule that no row may fail: the run ends, and the previous tables stay."""
     return Rule(condition, Severity.FAIL, name or condition)
 
 
 @dataclass(frozen=True)
 class Fake:
-    """How the seed makes a value up: a maker of `pipelines/fake.py`, its arguments, the share of nulls (0 to 1)."""
+    """How the seed makes up a value: a function in `pipelines/seed/fake.py`, arguments, share of nulls (0-1)."""
 
     maker: str
     args: tuple[str | int, ...] = ()
@@ -69,26 +69,30 @@ class Fake:
 
 
 def fake(maker: str, *args: str | int, nulls: float = 0.0) -> Fake:
+    """A `Fake` with its arguments in a row: `fake("between", 18, 95, nulls=0.01)`."""
     return Fake(maker, args, nulls)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A column points at the key of `table`, of several columns with the help of those named `beside` it, in the key's
-    order; rules may use the parent's named columns as `parent.column`."""
+    """A column that refers to the key of `table`, the parent.
+
+    `columns`: the parent's columns that rules may use, as `parent.column`. `with_columns`: when the key has several
+    columns, the others of this table that refer to it, in the key's order.
+    """
 
     table: "Table"
     columns: tuple[str, ...] = ()
-    beside: tuple[str, ...] = ()
+    with_columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Csv:
-    """How the text of a file is to be read.
+    """How to read the text of a file.
 
-    `encoding`: a byte order mark before UTF-8 is no text. `null`: the unquoted field that means null. `decimal_comma`:
-    the columns whose decimals have a comma. `multiline`: a quoted field may go on in the next line. `rest`: the last
-    column takes the rest of its line, delimiters too, unless it is quoted.
+    `encoding`: Python's name; a byte order mark before UTF-8 is skipped. `null`: the unquoted field that means null.
+    `decimal_comma`: the columns whose decimals have a comma. `multiline`: a quoted field may go on in the next line.
+    `rest`: the last column takes the rest of its line, delimiters included, unless it is quoted.
     """
 
     delimiter: str = ","
@@ -103,16 +107,19 @@ class Csv:
     def __post_init__(self) -> None:
         codecs.lookup(self.encoding)
         if len(self.delimiter) != 1 or len(self.quote) != 1 or self.delimiter == self.quote:
-            raise ValueError(f"delimiter {self.delimiter!r} and quote {self.quote!r} must be two characters")
+            raise ValueError(f"delimiter {self.delimiter!r} and quote {self.quote!r} must be two different characters")
         if self.line_end not in ("\n", "\r\n", "\r"):
             raise ValueError(f"line end {self.line_end!r} must be \\n, \\r\\n or \\r")
 
 
 @dataclass(frozen=True)
 class Files:
-    """Where a table of bronze is not PostgreSQL's: files in the landing folder of its domain, by a pattern of their
-    names, each with a header. `replaced`: a file of a name that was taken before, with other content, takes the place
-    of the earlier one; else that is an error."""
+    """The source of a bronze table that comes from files instead of PostgreSQL: files with a header in the landing
+    folder of its domain.
+
+    `pattern`: matches their names. `replaced`: a file with a known name and other content replaces the earlier one;
+    otherwise that is an error.
+    """
 
     pattern: str
     dialect: Csv = Csv()
@@ -129,12 +136,12 @@ class Total:
 
 @dataclass(frozen=True)
 class Column:
-    """One column: Spark SQL type name, comment, and what is promised of it.
+    """One column: its Spark SQL type, its comment, and what it promises.
 
-    A key is never null. `optional`: the source may lack the column, which is then null. `source`: the column of the
-    input table that it is made from, its own name unless said. `labels`: the known values; others pass with a warning.
-    `serial`: not in the files, but counted from 1, a number a line, in the order in which the files came. `total`: what
-    its values add up to; the run proves it.
+    A key is never null. `optional`: the source may lack the column; it is null then. `source`: the column of the input
+    table that it is made from; its own name by default. `labels`: the known values; others pass with a warning.
+    `serial`: not in the files, but counted from 1, one number a line, in the order in which the files arrive. `total`:
+    what its values add up to; the run proves it.
     """
 
     name: str
@@ -154,12 +161,13 @@ class Column:
 
     @property
     def made_from(self) -> str:
+        """The name of the input's column that this one is made from."""
         return self.source or self.name
 
     @property
-    def pointing(self) -> tuple[str, ...]:
-        """The columns that together point at the key of another table."""
-        return (self.name, *(self.reference.beside if self.reference else ()))
+    def foreign_key(self) -> tuple[str, ...]:
+        """The columns that together refer to the key of another table, this one first."""
+        return (self.name, *(self.reference.with_columns if self.reference else ()))
 
     @property
     def decimal(self) -> tuple[int, int] | None:
@@ -169,7 +177,7 @@ class Column:
 
     @property
     def summed(self) -> bool:
-        """Whether its sum is proved from layer to layer."""
+        """Whether runs prove its sum from layer to layer."""
         return is_summed(self.type)
 
 
@@ -177,11 +185,11 @@ class Column:
 class Table:
     """One table. `module` is the declaring module's `__name__`, `doc` its docstring.
 
-    `source`: the source's name for it, where that is no module name. `one_row_per`: the input of which each row gives
-    exactly one row here, made of it and of what its references reach; the run proves it. `csv`: exported, without the
-    columns that start with `_`, in key order. `order`: how a person wants to read it, columns, `-` for the greatest
-    first; by its key unless said. `history`: of silver, all versions of its rows lie beside it; not of card
-    numbers, which would stay when they are masked. `fake_rows`: rows the seed makes per movement.
+    `source`: its name in the source, if that cannot be a module name. `one_row_per`: the input of which each row gives
+    exactly one row here, made of that row and of what its references reach; the run proves it. `csv`: exported in key
+    order, without the columns that start with `_`. `order`: the columns to sort by for a person, `-` for the greatest
+    first; the key by default. `history`: silver keeps all versions of its rows in a second table; not for card numbers,
+    which would stay readable there after they are masked. `fake_rows`: rows that the seed makes per movement.
     """
 
     module: str
@@ -199,13 +207,15 @@ class Table:
 
     def __post_init__(self) -> None:
         if self.history and any(column.pii is Pii.CARD for column in self.columns):
-            raise ValueError(f"{self.module}: no history is kept of card numbers")
-        if same := {column.name for column in self.columns} & {
+            raise ValueError(f"{self.module}: card numbers may not have a history")
+        if clash := {column.name for column in self.columns} & {
             reference.table.name for _, reference in self.references
         }:
-            raise ValueError(f"{self.module}: rules cannot tell column {min(same)} from the table that is referred to")
+            raise ValueError(
+                f"{self.module}: a rule cannot tell column {min(clash)} from the referenced table of that name"
+            )
         if self.files and self.files.replaced and any(column.serial for column in self.columns):
-            raise ValueError(f"{self.module}: numbers that are counted do not stay where files are replaced")
+            raise ValueError(f"{self.module}: serial numbers would change when a file is replaced")
 
     @property
     def layer(self) -> str:
@@ -243,11 +253,11 @@ class Table:
 
     @property
     def references(self) -> tuple[tuple[Column, Reference], ...]:
-        """The columns that point at other tables, and where."""
+        """The columns that refer to other tables, each with its reference."""
         return tuple((column, column.reference) for column in self.columns if column.reference)
 
     def carried(self, **references: Reference) -> tuple[Column, ...]:
-        """The columns as a table has them that is made of this one, some of them with a reference."""
+        """The columns for a table made from this one, some of them with a reference."""
         return tuple(
             replace(column, fake=None, serial=False, optional=False, reference=references.get(column.name))
             for column in self.columns

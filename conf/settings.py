@@ -1,11 +1,12 @@
-"""Settings: where the data lies, which PostgreSQL is read. Built once, in `pipelines/__main__.py`, frozen after.
+"""Settings: where the data lies, which PostgreSQL is read. Frozen, and built once, in `pipelines/cli/main.py`.
 
-A name is looked for on the command line, then in the environment, in `.env`, in `$CREDENTIALS_DIRECTORY`, in
-`/run/secrets`. An empty value counts as not set. The connection comes from the first family of names found anywhere:
-LAKEHOUSE_POSTGRES__*, DATABASE_URL, POSTGRES_*, PG*; without any, the source is the embedded server.
+A name is looked up on the command line, then in the environment, in `.env`, in `$CREDENTIALS_DIRECTORY`, and in
+`/run/secrets`. An empty value counts as not set. The connection comes from the first family of names that is set
+anywhere: LAKEHOUSE_POSTGRES__*, DATABASE_URL, POSTGRES_*, PG*; without any, the source is the embedded server.
 """
 
 import difflib
+import itertools
 import re
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
@@ -21,19 +22,19 @@ PROJECT = Path(__file__).resolve().parents[1]
 PREFIX = "LAKEHOUSE_"
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
-# What each family of names calls the parts of a connection. Any of the first five founds the connection; the TLS parts
-# of our own family go with every other.
+# What each family of names calls the parts of a connection. A family counts as set when it names any of the first five
+# parts; LAKEHOUSE_POSTGRES__SSLMODE and __SSLROOTCERT apply to every family.
 CONNECTION = ("host", "port", "database", "user", "password", "sslmode", "sslrootcert")
 ADDRESS = set(CONNECTION[:5])
-OURS = {f"{PREFIX}POSTGRES__{part.upper()}": part for part in CONNECTION}
-URL = {"DATABASE_URL": "url"}
-DOCKERS = {f"POSTGRES_{'DB' if part == 'database' else part.upper()}": part for part in CONNECTION}
-LIBPQS = {f"PG{part.upper()}": part for part in CONNECTION}
-FAMILIES = (OURS, URL, DOCKERS, LIBPQS)
+LAKEHOUSE_NAMES = {f"{PREFIX}POSTGRES__{part.upper()}": part for part in CONNECTION}
+URL_NAMES = {"DATABASE_URL": "url"}
+DOCKER_NAMES = {f"POSTGRES_{'DB' if part == 'database' else part.upper()}": part for part in CONNECTION}
+LIBPQ_NAMES = {f"PG{part.upper()}": part for part in CONNECTION}
+FAMILIES = (LAKEHOUSE_NAMES, URL_NAMES, DOCKER_NAMES, LIBPQ_NAMES)
 
 
 class SettingsError(Exception):
-    """Every problem found, one sentence each; never a secret's value."""
+    """Every problem with the settings, one sentence each; never a secret's value."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))
@@ -45,7 +46,7 @@ class Frozen(BaseModel):
 
 
 class Postgres(Frozen):
-    """One PostgreSQL server, named by the user. `host` may be the folder of a Unix socket."""
+    """The user's PostgreSQL server. `host` may be the folder of a Unix socket."""
 
     host: str
     port: int = Field(default=5432, ge=1, le=65535)
@@ -64,25 +65,25 @@ class Postgres(Frozen):
 
     @property
     def address(self) -> str:
-        """The server's name for messages and for `_runs`."""
+        """What messages and `_runs` call the server."""
         return f"{self.host}:{self.port}/{self.database}"
 
     @property
     def parameters(self) -> dict[str, str]:
         """The connection's libpq parameters, the password in clear."""
-        secret = self.password.get_secret_value() if self.password else None
-        named = {
+        password = self.password.get_secret_value() if self.password else None
+        parameters = {
             "host": self.host,
             "port": str(self.port),
             "dbname": self.database,
             "user": self.user,
-            "password": secret,
+            "password": password,
         }
-        named |= {"sslmode": self.sslmode, "sslrootcert": self.sslrootcert}
-        return {name: value for name, value in named.items() if value is not None}
+        parameters |= {"sslmode": self.sslmode, "sslrootcert": self.sslrootcert}
+        return {name: value for name, value in parameters.items() if value is not None}
 
 
-# What Spark itself hides in its logs; on the command line of its JVM everybody could read it.
+# Spark settings whose values Spark hides in its logs; on the command line of its JVM everybody could read them.
 SECRET = re.compile("secret|password|token|credential|access[.]?key|api[.]?key", re.IGNORECASE)
 LOCAL = r"local(\[(\*|[1-9][0-9]*)\])?"
 CLUSTER = r"spark://[^\s/:,]+:[0-9]+(,[^\s/:,]+:[0-9]+)*|yarn|k8s://\S+"
@@ -112,13 +113,13 @@ class Spark(Frozen):
 
     @field_validator("conf")
     @classmethod
-    def _leaves_the_master(cls, conf: dict[str, str]) -> dict[str, str]:
+    def _sets_neither_master_nor_secrets(cls, conf: dict[str, str]) -> dict[str, str]:
         if "spark.master" in conf:
-            raise ValueError("is not the place for spark.master; use LAKEHOUSE_SPARK__MASTER")
+            raise ValueError("must not set spark.master; use LAKEHOUSE_SPARK__MASTER")
         if secrets := sorted(name for name in conf if SECRET.search(name)):
             raise ValueError(
-                f"is not the place for {', '.join(secrets)}: it would be on a command line; write it into "
-                "spark-defaults.conf of a folder that SPARK_CONF_DIR names"
+                f"must not set {', '.join(secrets)}: it would show on a command line; write it into "
+                "spark-defaults.conf in the folder that SPARK_CONF_DIR names"
             )
         return conf
 
@@ -144,7 +145,7 @@ class Quality(Frozen):
 
 
 class Alert(Frozen):
-    """Where a failure is told. Who knows the address can write there: it is a secret."""
+    """The webhook that is notified of failures. Its address is a secret: whoever knows it can post there."""
 
     webhook_url: SecretStr | None = None
     format: Literal["json", "slack", "teams"] = "json"
@@ -152,7 +153,7 @@ class Alert(Frozen):
 
     @field_validator("webhook_url")
     @classmethod
-    def _is_web(cls, url: SecretStr) -> SecretStr:
+    def _is_a_web_address(cls, url: SecretStr) -> SecretStr:
         if not re.fullmatch(r"https?://[!-~]+", url.get_secret_value()):
             raise ValueError("must be an http or https address, without blanks")
         return url
@@ -163,14 +164,14 @@ class Metrics(Frozen):
 
     @field_validator("textfile")
     @classmethod
-    def _is_collected(cls, path: Path) -> Path:
+    def _is_for_the_collector(cls, path: Path) -> Path:
         if not (path.is_absolute() and path.suffix == ".prom"):
             raise ValueError("must be an absolute path that ends in .prom")
         return path
 
 
 class Settings(Frozen):
-    """All settings. Paths are absolute. `postgres` is None where the source is the embedded server."""
+    """All settings. Paths are absolute. `postgres` is None when the source is the embedded server."""
 
     bronze_path: Path
     silver_path: Path
@@ -197,12 +198,12 @@ class Settings(Frozen):
         return {"bronze": self.bronze_path, "silver": self.silver_path, "gold": self.gold_path}[layer]
 
 
-# Every name that is read, and the field it fills; what a message calls a field is looked up here, too.
+# Every name that is read, and the field that it fills; messages use these names, too.
 PATHS = ("BRONZE_PATH", "SILVER_PATH", "GOLD_PATH", "EXPORT_PATH", "LANDING_PATH")
 NAMES: dict[str, tuple[str, ...]] = {
     f"{PREFIX}ROOT": ("root",),
     **{f"{PREFIX}{path}": (path.lower(),) for path in PATHS},
-    **{name: ("postgres", part) for name, part in OURS.items()},
+    **{name: ("postgres", part) for name, part in LAKEHOUSE_NAMES.items()},
     f"{PREFIX}POSTGRES__SCHEMA": ("schema_name",),
     f"{PREFIX}SPARK__MASTER": ("spark", "master"),
     f"{PREFIX}SPARK__DRIVER_MEMORY": ("spark", "driver_memory"),
@@ -223,28 +224,28 @@ NAMES: dict[str, tuple[str, ...]] = {
     f"{PREFIX}ALERT__MAX_WARNED": ("alert", "max_warned"),
     f"{PREFIX}METRICS__TEXTFILE": ("metrics", "textfile"),
 }
-# What a command line, which anybody can read, must not have: names that end so.
+# Endings of names that a command line, which anybody can read, must not have.
 SECRETS = ("PASSWORD", "DATABASE_URL", "WEBHOOK_URL")
 KNOWN = {*NAMES, *(name for names in FAMILIES for name in names)}
 
 
 def load(*sources: Mapping[str, str], base: Path) -> tuple[Settings, list[str]]:
-    """The settings that the sources give, the first source first, and the warnings.
+    """The settings from the sources, the first source first, and warnings about unknown names.
 
-    Relative paths start at `base`. Raises SettingsError naming every missing or malformed value at once.
+    Relative paths start at `base`. Raises SettingsError, which names every missing or malformed value at once.
     """
-    named = ChainMap(*({name: value for name, value in source.items() if value} for source in sources))
+    values = ChainMap(*({name: value for name, value in source.items() if value} for source in sources))
     problems: list[str] = []
     fields: dict[str, Any] = {"spark": {}, "seed": {}, "quality": {}, "stream": {}, "alert": {}, "metrics": {}}
     titles = {field: name for name, field in NAMES.items()}
-    for name, value in named.items():
+    for name, value in values.items():
         field = NAMES.get(name)
         if field and field[0] not in ("postgres", "root") and name[len(PREFIX) :] not in PATHS:
             (fields[field[0]] if len(field) == 2 else fields)[field[-1]] = value
     if "conf" in fields["spark"]:
         fields["spark"]["conf"] = _json_object(fields["spark"]["conf"], problems)
-    paths = _paths(named, base, problems)
-    postgres, names = _connection(named, problems)
+    paths = _paths(values, base, problems)
+    postgres, names = _connection(values, problems)
     titles |= {("postgres", part): name for part, name in names.items()}
     try:
         settings = Settings(**fields, **paths, postgres=postgres)  # type: ignore[arg-type]
@@ -252,22 +253,24 @@ def load(*sources: Mapping[str, str], base: Path) -> tuple[Settings, list[str]]:
         problems += _spelled_out(error, titles)
     if problems:
         raise SettingsError(problems)
-    return settings, list(_unknown(named))
+    return settings, list(_unknown(values))
 
 
 def load_outlets(*sources: Mapping[str, str], base: Path) -> Settings:
-    """What is right of the settings that say where and how a failure is told, when others are wrong; all else as if
-    nothing was set."""
+    """The settings that report a failure (log format, webhook, metrics), when other settings are wrong.
+
+    Of these three groups, those that are wrong are left out, too. All other settings have their defaults.
+    """
     for outlets in (("LOG_FORMAT", "ALERT__", "METRICS__"), ("LOG_FORMAT", "ALERT__"), ("LOG_FORMAT",)):
         prefixes = tuple(PREFIX + name for name in outlets)
-        some = [{name: value for name, value in one.items() if name.startswith(prefixes)} for one in sources]
+        chosen = [{name: value for name, value in source.items() if name.startswith(prefixes)} for source in sources]
         with suppress(SettingsError):
-            return load(*some, base=base)[0]
+            return load(*chosen, base=base)[0]
     return load(base=base)[0]
 
 
 def read_secrets(folder: Path) -> dict[str, str]:
-    """The secret files of `folder` that are named like a setting, in any case; a newline at their end is dropped."""
+    """The secrets in the files of `folder` whose name is a setting's, in any case, without a newline at the end."""
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     return {
         file.name.upper(): file.read_text("utf-8").rstrip("\r\n")
@@ -276,29 +279,30 @@ def read_secrets(folder: Path) -> dict[str, str]:
     }
 
 
-def _connection(named: Mapping[str, str], problems: list[str]) -> tuple[dict[str, str] | None, dict[str, str]]:
-    """The parts of the connection, and how its family calls each; None where no family was found."""
+def _connection(values: Mapping[str, str], problems: list[str]) -> tuple[dict[str, str] | None, dict[str, str]]:
+    """The parts of the connection, and what its family calls each; None when no family is set."""
     for names in FAMILIES:
-        if names is URL:
-            parts = _from_url(named["DATABASE_URL"], problems) if "DATABASE_URL" in named else {}
-            called = {part: f"the {part} in DATABASE_URL" for part in CONNECTION}
+        if names is URL_NAMES:
+            parts = _from_url(values["DATABASE_URL"], problems) if "DATABASE_URL" in values else {}
+            titles = {part: f"the {part} in DATABASE_URL" for part in CONNECTION}
         else:
-            parts = {part: named[name] for name, part in names.items() if name in named}
-            called = {part: name for name, part in names.items()}
+            parts = {part: values[name] for name, part in names.items() if name in values}
+            titles = {part: name for name, part in names.items()}
         if parts.keys() & ADDRESS:
-            tls = {part: named[name] for name, part in OURS.items() if name in named and part not in ADDRESS}
-            return parts | tls, called
+            ours = {part: values[name] for name, part in LAKEHOUSE_NAMES.items() if name in values}
+            tls = {part: value for part, value in ours.items() if part not in ADDRESS}
+            return parts | tls, titles
     return None, {}
 
 
 def _from_url(url: str, problems: list[str]) -> dict[str, str]:
-    """The parts of a PostgreSQL URL; a driver after `postgresql+` is ignored."""
+    """The parts of a PostgreSQL URL; the driver in `postgresql+driver://` is ignored."""
     try:
         given: dict[str, str] = parse_dsn(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url))
     except (ProgrammingError, UnicodeError):
         problems.append(
             "DATABASE_URL is not a PostgreSQL URL: write postgresql://user:password@host:5432/database, "
-            "in user and password percent-encode what is no letter or digit"
+            "and percent-encode everything except letters and digits in user and password"
         )
         return {}
     parts = {("database" if name == "dbname" else name): value for name, value in given.items()}
@@ -319,9 +323,9 @@ def _json_object(text: str, problems: list[str]) -> dict[str, str]:
     return {}
 
 
-def _paths(named: Mapping[str, str], base: Path, problems: list[str]) -> dict[str, Path]:
-    """The five folders, absolute; refused where writing there could hurt something else."""
-    root = named.get(f"{PREFIX}ROOT", "lake")
+def _paths(values: Mapping[str, str], base: Path, problems: list[str]) -> dict[str, Path]:
+    """The five folders, absolute; a folder is a problem when writing there could hurt something else."""
+    root = values.get(f"{PREFIX}ROOT", "lake")
     defaults = {
         "BRONZE_PATH": f"{root}/bronze",
         "SILVER_PATH": f"{root}/silver",
@@ -329,46 +333,47 @@ def _paths(named: Mapping[str, str], base: Path, problems: list[str]) -> dict[st
         "EXPORT_PATH": "export",
         "LANDING_PATH": "landing",
     }
-    given = {PREFIX + name: named.get(PREFIX + name, default) for name, default in defaults.items()}
+    given = {PREFIX + name: values.get(PREFIX + name, default) for name, default in defaults.items()}
     paths: dict[str, Path] = {}
     for name, text in given.items():
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text):
-            problems.append(f"{name} is no local folder: object stores are not supported")
+            problems.append(f"{name} is not a local folder: object stores are not supported")
         elif set(text) & set("%*?[]\\\n"):
             problems.append(
-                f"{name} must not have % * ? [ ] \\ or a line break in it: Delta and DuckDB read them otherwise"
+                f"{name} must not contain % * ? [ ] \\ or a line break: Delta and DuckDB read them differently"
             )
         else:
             path = paths[name] = (base / Path(text).expanduser()).resolve()
-            if trouble := _dangerous(path):
-                problems.append(f"{name} must not be {trouble}")
-    names = list(paths)
-    for index, one in enumerate(names):
-        for other in names[index + 1 :]:
-            if paths[one] == paths[other]:
-                problems.append(f"{one} and {other} are the same folder")
-            elif paths[one] in paths[other].parents or paths[other] in paths[one].parents:
-                problems.append(f"{one} and {other} lie in one another")
+            if place := _dangerous(path):
+                problems.append(f"{name} must not be {place}")
+    for name, other in itertools.combinations(paths, 2):
+        if paths[name] == paths[other]:
+            problems.append(f"{name} and {other} are the same folder")
+        elif paths[name] in paths[other].parents:
+            problems.append(f"{name} contains {other}; use separate folders")
+        elif paths[other] in paths[name].parents:
+            problems.append(f"{other} contains {name}; use separate folders")
     return {name[len(PREFIX) :].lower(): paths.get(name, base) for name in given}
 
 
 def _dangerous(path: Path) -> str | None:
+    """What a folder is that nothing may be written to; None for any other folder."""
     home = Path.home().resolve()
     if path == Path(path.anchor):
         return "the root of the file system"
     if path == home or path in home.parents:
-        return "the home directory or above it"
+        return "the home directory or a folder above it"
     if path == PROJECT or path in PROJECT.parents:
-        return "the project's folder or above it"
+        return "the project's folder or a folder above it"
     if PROJECT in path.parents:
         top = path.relative_to(PROJECT).parts[0]
         if top.startswith(".") or (PROJECT / top / "__init__.py").exists() or top in ("docs", "requirements"):
-            return "in a folder of the project's own files"
+            return "inside a folder of the project's own files"
     return None
 
 
 def _spelled_out(error: ValidationError, titles: Mapping[tuple[str, ...], str]) -> Iterator[str]:
-    """One sentence a problem, naming the setting as the user writes it; the value is not repeated."""
+    """One sentence for each problem, which names the setting as the user writes it, without its value."""
     for problem in error.errors(include_input=False, include_url=False):
         location = tuple(str(part) for part in problem["loc"])[:2]
         name = titles.get(location) or titles.get(location[:1], ".".join(location))
@@ -379,8 +384,9 @@ def _spelled_out(error: ValidationError, titles: Mapping[tuple[str, ...], str]) 
             yield f"{name} {message.partition(', unable to parse')[0]}"
 
 
-def _unknown(named: Mapping[str, str]) -> Iterator[str]:
-    for name in sorted(named):
+def _unknown(values: Mapping[str, str]) -> Iterator[str]:
+    """A warning for each name that looks like a setting and is none."""
+    for name in sorted(values):
         if name.startswith(PREFIX) and name not in NAMES:
             nearest = difflib.get_close_matches(name, NAMES, n=1)
             yield f"{name} is not a setting" + (f"; did you mean {nearest[0]}?" if nearest else "")

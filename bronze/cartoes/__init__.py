@@ -1,1 +1,1 @@
-"""Bronze of the card domain: what the source tables are."""
+"""Bronze of the card domain: what the source's tables are."""

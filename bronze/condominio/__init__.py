@@ -1,1 +1,1 @@
-"""Bronze of the condominium domain: what its files say."""
+"""Bronze of the condominium domain: what its files have."""

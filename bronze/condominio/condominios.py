@@ -5,7 +5,7 @@ from conf.contract import Column, Csv, Files, Table, fake
 TABLE = Table(
     __name__,
     __doc__,
-    # Addresses have commas that nobody quotes.
+    # Addresses contain commas without quotes around them.
     files=Files("condominios*.csv", Csv(rest=True)),
     columns=(
         Column("condominio_id", "bigint", "Condominium id", key=True, serial=True),

@@ -28,12 +28,16 @@ TABLE = Table(
         Column("LastName", "string", "Last name", pii=Pii.DIRECT, fake=fake("surname")),
         Column("Suffix", "string", "Suffix of the name", nullable=True, pii=Pii.DIRECT),
         Column(
-            "EmailPromotion", "integer", "Which e-mails the person wants", pii=Pii.INDIRECT, fake=fake("between", 0, 2)
+            "EmailPromotion",
+            "integer",
+            "Which promotional e-mails the person wants",
+            pii=Pii.INDIRECT,
+            fake=fake("between", 0, 2),
         ),
-        Column("AdditionalContactInfo", "string", "More ways to reach the person, XML", nullable=True, pii=Pii.DIRECT),
+        Column("AdditionalContactInfo", "string", "More contact details, XML", nullable=True, pii=Pii.DIRECT),
         Column("Demographics", "string", "Survey, XML", nullable=True, pii=Pii.INDIRECT, fake=fake("choice", SURVEY)),
-        Column("rowguid", "string", "Id of the row", fake=fake("guid")),
-        Column("ModifiedDate", "timestamp_ntz", "When the row was changed last", fake=fake("moment", "2011-01-01")),
+        Column("rowguid", "string", "Unique id of the row", fake=fake("guid")),
+        Column("ModifiedDate", "timestamp_ntz", "When the row was last changed", fake=fake("moment", "2011-01-01")),
     ),
     fake_rows=0.1,
 )

@@ -1,4 +1,4 @@
-"""Which products a special offer has; a product is in several offers. One row per offer and product."""
+"""The products in each special offer; a product may be in several offers. One row per offer and product."""
 
 from bronze.varejo import export, product
 from conf.contract import Column, Reference, Table, fake
@@ -17,8 +17,8 @@ TABLE = Table(
             reference=Reference(product.TABLE),
             fake=fake("in_turn", "ProductID"),
         ),
-        Column("rowguid", "string", "Id of the row", fake=fake("guid")),
-        Column("ModifiedDate", "timestamp_ntz", "When the row was changed last", fake=fake("moment", "2011-01-01")),
+        Column("rowguid", "string", "Unique id of the row", fake=fake("guid")),
+        Column("ModifiedDate", "timestamp_ntz", "When the row was last changed", fake=fake("moment", "2011-01-01")),
     ),
     fake_rows=0.025,
 )

@@ -37,7 +37,7 @@ TABLE = Table(
 
 
 def transform(movimento: DataFrame, cartao: DataFrame, conta: DataFrame, associado: DataFrame) -> DataFrame:
-    # The small tables meet first, so that the movements are joined once.
+    # The small tables are joined first, so that the movements are joined only once.
     cards = (
         cartao.withColumnRenamed("data_criacao", "data_criacao_cartao")
         .join(

@@ -1,1 +1,1 @@
-"""Gold of the condominium domain: who bought how much, and where."""
+"""Gold of the condominium domain: who bought how much, and in which condominium."""

@@ -1,4 +1,4 @@
-"""Transactions of each day by the type of the property. One row per day and type."""
+"""Transactions per day and type of property. One row per day and type."""
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -12,7 +12,7 @@ TABLE = Table(
     inputs=(transacoes.TABLE, imoveis.TABLE),
     columns=(
         Column("data_transacao", "date", "Day", key=True),
-        Column("tipo", "string", "Property type; `sem tipo` where the property has none", key=True),
+        Column("tipo", "string", "Property type; `sem tipo` if the property has none", key=True),
         Column("transacoes", "bigint", "Transactions", total=Total(transacoes.TABLE)),
         Column("valor", "decimal(25,2)", "Their sum in reais", total=Total(transacoes.TABLE, "valor_transacao")),
     ),

@@ -1,5 +1,5 @@
-"""Transactions of each condominium: of its properties, and of its residents, which differ where somebody bought
-elsewhere. One row per condominium."""
+"""Transactions per condominium: on its properties, and by its residents, who may buy elsewhere. One row per
+condominium."""
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -16,9 +16,9 @@ TABLE = Table(
     columns=(
         Column("condominio_id", "bigint", "Condominium id", key=True),
         Column("nome_condominio", "string", "Name", nullable=True),
-        Column("transacoes_imoveis", "bigint", "Transactions of its properties", total=ROWS),
+        Column("transacoes_imoveis", "bigint", "Transactions on its properties", total=ROWS),
         Column("valor_imoveis", "decimal(25,2)", "Their sum in reais", total=AMOUNT),
-        Column("transacoes_moradores", "bigint", "Transactions of its residents", total=ROWS),
+        Column("transacoes_moradores", "bigint", "Transactions by its residents", total=ROWS),
         Column("valor_moradores", "decimal(25,2)", "Their sum in reais", total=AMOUNT),
     ),
 )
@@ -42,7 +42,7 @@ def transform(transacoes: DataFrame, imoveis: DataFrame, moradores: DataFrame, c
 
 
 def _summed(rows: DataFrame, whose: str) -> DataFrame:
-    """Count and sum of transactions of each condominium, named by whose they are."""
+    """Count and sum of the transactions per condominium, as `transacoes_<whose>` and `valor_<whose>`."""
     return rows.groupBy("condominio_id").agg(
         F.count(F.lit(1)).alias(f"transacoes_{whose}"), F.sum("valor_transacao").alias(f"valor_{whose}")
     )

@@ -1,4 +1,4 @@
-"""Transactions of each resident, by id: two of one name stay two. One row per resident."""
+"""Transactions per resident, by id: two residents with the same name stay two. One row per resident."""
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -13,7 +13,7 @@ TABLE = Table(
     columns=(
         Column("morador_id", "bigint", "Resident id", key=True),
         Column("nome", "string", "Full name", nullable=True, pii=Pii.DIRECT),
-        Column("transacoes", "bigint", "Transactions of the resident", total=Total(transacoes.TABLE)),
+        Column("transacoes", "bigint", "Transactions by the resident", total=Total(transacoes.TABLE)),
         Column("valor", "decimal(25,2)", "Their sum in reais", total=Total(transacoes.TABLE, "valor_transacao")),
     ),
 )

@@ -1,4 +1,4 @@
-"""The three products sold most among those that take as many days to make. One row per days and place."""
+"""The three best-selling products for each number of days to manufacture. One row per number of days and place."""
 
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
@@ -11,8 +11,8 @@ TABLE = Table(
     __doc__,
     inputs=(sales_order_detail.TABLE, special_offer_product.TABLE, product.TABLE),
     columns=(
-        Column("DaysToManufacture", "integer", "Days it takes to make one", key=True),
-        Column("posicao", "integer", "Place, 1 to 3; of two that sold alike the first by name", key=True),
+        Column("DaysToManufacture", "integer", "Days to make one", key=True),
+        Column("posicao", "integer", "Place, 1 to 3; a tie goes by name", key=True),
         Column("Name", "string", "Product"),
         Column("quantidade", "bigint", "Sum of OrderQty"),
     ),
@@ -20,7 +20,7 @@ TABLE = Table(
 
 
 def transform(sales_order_detail: DataFrame, special_offer_product: DataFrame, product: DataFrame) -> DataFrame:
-    # An offer has many products and a product many offers: only both together are one row.
+    # An offer has many products and a product many offers: only both columns together identify a row.
     offered = sales_order_detail.join(
         special_offer_product.select("SpecialOfferID", "ProductID"), on=["SpecialOfferID", "ProductID"], how="inner"
     )

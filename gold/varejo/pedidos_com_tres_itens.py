@@ -1,4 +1,4 @@
-"""Orders of at least three rows, and how many they have. One row per order."""
+"""Orders with at least three rows, and how many rows they have. One row per order."""
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F

@@ -1,4 +1,4 @@
-"""Customers who are people and ordered, and how often; two of one name stay two. One row per customer."""
+"""People who ordered, and how often; two customers with the same name stay two. One row per customer."""
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F

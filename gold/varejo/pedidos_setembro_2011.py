@@ -1,4 +1,4 @@
-"""Orders placed in September 2011 of which more than 1,000 is due. One row per order."""
+"""Orders placed in September 2011 with more than 1,000 due. One row per order."""
 
 from pyspark.sql import DataFrame
 
@@ -13,7 +13,7 @@ TABLE = Table(
     columns=(
         Column("SalesOrderID", "bigint", "Order id", key=True),
         Column("OrderDate", "timestamp_ntz", "When it was placed"),
-        Column("TotalDue", "decimal(19,4)", "What the customer owes"),
+        Column("TotalDue", "decimal(19,4)", "Total that the customer owes"),
     ),
 )
 

@@ -1,4 +1,4 @@
-"""How much of each product was ordered on each date. One row per product and order date."""
+"""Quantity ordered per product and date. One row per product and order date."""
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F

@@ -119,7 +119,7 @@ def guaranteed(one: ReadPlan) -> tuple[str, ...]:
         column.name
         for column, reference in table.references
         if column.name in exact
-        and not reference.beside
+        and not reference.with_columns
         and (column.name, reference.table.source_name, reference.table.keys[0]) in relation.foreign_keys
     )
 

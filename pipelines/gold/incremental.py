@@ -118,7 +118,7 @@ def _inputs(db: Engine, table: Table, origin: Table, new: dict[str, TableVersion
         save(db, within(content.sql, one.keys, f"({' UNION '.join(wanted[one.module])})"), files[one.module])
         rows = relation([str(files[one.module])], content.types)
         for column, reference in one.references:
-            pairs = zip(column.pointing, reference.table.keys, strict=True)
+            pairs = zip(column.foreign_key, reference.table.keys, strict=True)
             named = ", ".join(f"{identifier(name)} AS {identifier(key)}" for name, key in pairs)
             wanted.setdefault(reference.table.module, []).append(f"SELECT {named} FROM {rows}")
     return {one.module: files[one.module] for one in table.inputs}

@@ -30,9 +30,9 @@ SHARE = 0.25  # of a table's rows; where more are affected, all are built again
 def rows_referring_to(rows: str, column: Column, keys: str) -> str:
     """SQL of the rows whose reference is among `keys`, a relation of keys of the table that `column` points at."""
     assert column.reference is not None
-    pairs = zip(column.reference.table.keys, column.pointing, strict=True)
+    pairs = zip(column.reference.table.keys, column.foreign_key, strict=True)
     named = ", ".join(f"{identifier(key)} AS {identifier(name)}" for key, name in pairs)
-    return within(rows, column.pointing, f"(SELECT {named} FROM {keys})")
+    return within(rows, column.foreign_key, f"(SELECT {named} FROM {keys})")
 
 
 def changed_keys(old: TableVersion, new: TableVersion) -> str:

@@ -93,9 +93,9 @@ def apply_checks(frame: DataFrame, table: Table, found: Mapping[str, Parent], te
     joined = frame
     for column, reference in table.references:
         if (parent := found[column.name].frame) is not None:
-            keys = [f"_key{index}" for index, _ in enumerate(column.pointing)]
+            keys = [f"_key{index}" for index, _ in enumerate(column.foreign_key)]
             keyed = parent.select(*keys, F.col("_parent").alias(reference.table.name))
-            same = reduce(and_, (frame[name] == keyed[key] for name, key in zip(column.pointing, keys, strict=True)))
+            same = reduce(and_, (frame[name] == keyed[key] for name, key in zip(column.foreign_key, keys, strict=True)))
             joined = joined.join(keyed, on=same, how="left").drop(*keys)
     results = [
         F.coalesce(check.fails, F.lit(False)).alias(f"c{index}")
@@ -154,7 +154,7 @@ def _value_checks(table: Table, rescued: bool) -> Iterator[Check]:
 def _reference_checks(table: Table, found: Mapping[str, Parent]) -> Iterator[Check]:
     for column, reference in table.references:
         name, parent = reference.table.name, found[column.name]
-        given = reduce(and_, (F.col(one).isNotNull() for one in column.pointing))
+        given = reduce(and_, (F.col(one).isNotNull() for one in column.foreign_key))
         missing = refused = None
         if parent.frame is not None:
             missing = None if parent.guaranteed else given & F.col(name).isNull()

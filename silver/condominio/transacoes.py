@@ -1,4 +1,4 @@
-"""Transactions of a resident on a property. One row per transaction."""
+"""Transactions of residents on properties. One row per transaction."""
 
 from pyspark.sql import DataFrame
 

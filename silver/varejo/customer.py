@@ -1,4 +1,4 @@
-"""Customers, each with the person it is, if any. One row per customer."""
+"""Customers with a checked reference to their person, if they have one. One row per customer."""
 
 from pyspark.sql import DataFrame
 

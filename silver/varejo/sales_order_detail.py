@@ -1,4 +1,4 @@
-"""What was ordered, each by an offer that has the product. One row per order and product in it."""
+"""The products in each order, sold under an offer that includes them. One row per order and product in it."""
 
 from pyspark.sql import DataFrame
 
@@ -13,7 +13,7 @@ TABLE = Table(
     inputs=(sales_order_detail.TABLE,),
     columns=sales_order_detail.TABLE.carried(
         SalesOrderID=Reference(sales_order_header.TABLE),
-        SpecialOfferID=Reference(special_offer_product.TABLE, beside=("ProductID",)),
+        SpecialOfferID=Reference(special_offer_product.TABLE, with_columns=("ProductID",)),
     ),
 )
 

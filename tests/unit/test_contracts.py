@@ -55,7 +55,7 @@ def test_a_reference_points_at_the_whole_key_of_a_table_of_its_layer(table: Tabl
     for column, reference in table.references:
         assert reference.table.layer == table.layer
         assert [reference.table[key].type for key in reference.table.keys] == [
-            table[name].type for name in column.pointing
+            table[name].type for name in column.foreign_key
         ]
         assert set(reference.columns) <= {other.name for other in reference.table.columns}
     parents = [reference.table.name for _, reference in table.references]

@@ -363,10 +363,10 @@ def test_a_copy_under_another_name_is_another_file_with_a_warning(
 
 def test_contracts_of_files_that_cannot_be_kept_are_refused() -> None:
     serial = Column("id", "bigint", "Id", key=True, serial=True)
-    with pytest.raises(ValueError, match="do not stay where files are replaced"):
+    with pytest.raises(ValueError, match="would change when a file is replaced"):
         Table("bronze.x.y", "One row per y.", (serial,), files=Files("y.csv", Csv(), replaced=True))
     parent = Table("bronze.x.y", "One row per y.", (serial,))
-    with pytest.raises(ValueError, match="cannot tell column y from the table"):
+    with pytest.raises(ValueError, match="cannot tell column y from the referenced table"):
         Table("bronze.x.z", "One row per z.", (serial, Column("y", "bigint", "y", reference=Reference(parent))))
 
 

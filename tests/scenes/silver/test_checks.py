@@ -161,7 +161,7 @@ def test_cards_that_differ_only_in_masked_digits_conflict_and_quarantine_masks_t
 def test_a_reference_of_two_columns_needs_both_and_is_asked_only_where_both_are_there(rows: Rows) -> None:
     keys = tuple(Column(name, "bigint", name, key=True) for name in ("id_oferta", "id_produto"))
     offer = Table("silver.teste.oferta", "One row per offer and product.", keys)
-    points = Column("da", "bigint", "offer", nullable=True, reference=Reference(offer, beside=("produto",)))
+    points = Column("da", "bigint", "offer", nullable=True, reference=Reference(offer, with_columns=("produto",)))
     columns = (Column("id", "bigint", "id", key=True), Column("produto", "bigint", "product", nullable=True), points)
     table = Table("silver.teste.item", "One row per item.", columns)
     accepted = rows("id_oferta bigint, id_produto bigint", (1, 10), (1, 11), (2, 10))

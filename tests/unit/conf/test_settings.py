@@ -140,17 +140,17 @@ def test_settings_cannot_be_changed(tmp_path: Path) -> None:
     [
         ({"LAKEHOUSE_SILVER_PATH": "lake/bronze"}, "are the same folder"),
         ({"LAKEHOUSE_SILVER_PATH": "lake/x/../bronze"}, "are the same folder"),
-        ({"LAKEHOUSE_GOLD_PATH": "lake/bronze/gold"}, "lie in one another"),
-        ({"LAKEHOUSE_EXPORT_PATH": "lake/gold/csv"}, "lie in one another"),
+        ({"LAKEHOUSE_GOLD_PATH": "lake/bronze/gold"}, "BRONZE_PATH contains LAKEHOUSE_GOLD_PATH"),
+        ({"LAKEHOUSE_EXPORT_PATH": "lake/gold/csv"}, "GOLD_PATH contains LAKEHOUSE_EXPORT_PATH"),
         ({"LAKEHOUSE_EXPORT_PATH": "/"}, "the root of the file system"),
         ({"LAKEHOUSE_EXPORT_PATH": "~"}, "the home directory"),
         ({"LAKEHOUSE_EXPORT_PATH": str(PROJECT)}, "the project's folder"),
-        ({"LAKEHOUSE_EXPORT_PATH": str(PROJECT.parent)}, "or above it"),
+        ({"LAKEHOUSE_EXPORT_PATH": str(PROJECT.parent)}, "or a folder above it"),
         ({"LAKEHOUSE_BRONZE_PATH": str(PROJECT / "bronze")}, "a folder of the project's own files"),
         ({"LAKEHOUSE_EXPORT_PATH": str(PROJECT / ".git/x")}, "a folder of the project's own files"),
         ({"LAKEHOUSE_ROOT": "s3://bucket/lake"}, "object stores are not supported"),
-        ({"LAKEHOUSE_EXPORT_PATH": "a%20b"}, "must not have %"),
-        ({"LAKEHOUSE_ROOT": "lake[1]"}, "must not have %"),
+        ({"LAKEHOUSE_EXPORT_PATH": "a%20b"}, "must not contain %"),
+        ({"LAKEHOUSE_ROOT": "lake[1]"}, "must not contain %"),
     ],
 )
 def test_a_path_that_could_hurt_something_else_is_refused(tmp_path: Path, given: dict[str, str], trouble: str) -> None:
@@ -171,7 +171,7 @@ def test_the_master_is_not_set_through_the_conf(tmp_path: Path) -> None:
 
 def test_a_secret_is_not_set_through_the_conf_which_is_on_a_command_line(tmp_path: Path) -> None:
     (problem,) = problems(tmp_path, {"LAKEHOUSE_SPARK__CONF": '{"spark.authenticate.secret": "s3cret"}'})
-    assert problem.startswith("LAKEHOUSE_SPARK__CONF is not the place for spark.authenticate.secret")
+    assert problem.startswith("LAKEHOUSE_SPARK__CONF must not set spark.authenticate.secret")
     assert "SPARK_CONF_DIR" in problem and "s3cret" not in problem
 
 
