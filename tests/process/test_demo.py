@@ -104,7 +104,7 @@ def test_the_readmes_commands_work_as_written(copy: Copy, demo: "subprocess.Comp
         assert done.returncode == 0, done.stderr
         said.append(done.stdout)
     assert all(re.search(r"bronze .*silver .*gold ", said[number], re.S) for number in (1, 3))
-    assert "gold.mais_vendidos_por_dias_de_fabricacao: The three products" in said[4]
+    assert "gold.mais_vendidos_por_dias_de_fabricacao: The three best-selling products" in said[4]
     assert copy.csv.read_bytes() == before
     files = [path for path in copy.csv.parent.iterdir() if path.suffix == ".parquet"]
     assert len(files) == 3
