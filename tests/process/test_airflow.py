@@ -26,8 +26,9 @@ import pytest
 
 from conf.settings import PROJECT, Postgres
 from pipelines.core import errors
-from tests.conftest import clean_environment, connection_settings, execute, fresh_database
-from tests.docker_server import docker_server
+from tests.support.docker_server import docker_server
+from tests.support.process import clean_environment, connection_settings
+from tests.support.source import execute, fresh_database
 
 AIRFLOW = PROJECT / ".venv-airflow/bin"
 DAG = PROJECT / "dags/lakehouse.py"

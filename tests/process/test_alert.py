@@ -7,75 +7,16 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipelines.notify.outcome import Outcome
-from pipelines.notify.outlets import notify
-from tests.condominio import PARENTS, SALES, drop_all
-from tests.conftest import Cli, Lake, clean_environment
-
-SECRET = "s3cret-path"
-NOW = datetime(2026, 11, 21, 2, 15, tzinfo=UTC)
-Answer = Callable[["Hook"], int]
-
-
-@dataclass
-class Hook:
-    """What a webhook on this machine was sent."""
-
-    port: int
-    bodies: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def env(self) -> dict[str, str]:
-        return {"LAKEHOUSE_ALERT__WEBHOOK_URL": f"http://127.0.0.1:{self.port}/{SECRET}", "no_proxy": "127.0.0.1"}
-
-
-@contextmanager
-def listening(answer: Answer = lambda hook: 200) -> Iterator[Hook]:
-    """A server that takes alerts and says what `answer` says; a redirect leads to itself."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            text = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            assert self.path == f"/{SECRET}" and self.headers["Content-Type"] == "application/json"
-            hook.bodies.append(json.loads(text))
-            self.send_response(answer(hook))
-            self.send_header("Location", f"http://127.0.0.1:{hook.port}/{SECRET}")
-            self.end_headers()
-
-        def do_GET(self) -> None:
-            hook.bodies.append({"followed": self.path})
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    hook = Hook(server.server_address[1])
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield hook
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def outcome(code: int = 0, started: datetime = NOW, **given: Any) -> Outcome:
-    usual: dict[str, Any] = {"targets": ("gold",), "domain": "", "kind": "k", "line": "", "seconds": 1.0}
-    return Outcome(**usual | given, code=code, started=started)
+from tests.support.condominio import PARENTS, SALES
+from tests.support.lake import Lake
+from tests.support.process import Cli, clean_environment
+from tests.support.webhook import SECRET, Hook, listening
 
 
 def text_run(text: str, **more: str) -> dict[str, Any]:
@@ -136,34 +77,6 @@ def test_a_webhook_that_is_not_there_changes_no_exit_code(cli: Cli) -> None:
         done = cli("silver", env=env | {"LAKEHOUSE_LOG": "debug"})
         assert done.returncode == 4 and done.stderr.count("warning: the alert was not sent to LAKEHOUSE_ALERT") == 1
         assert SECRET not in done.stdout + done.stderr
-
-
-def test_a_webhook_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.notify.alert.PATIENCE", 0.2)
-    never = threading.Event()
-    lakehouse = Lake(tmp_path, None, None)  # type: ignore[arg-type]
-    with listening(lambda _: never.wait(20) or 200) as hook:
-        settings = lakehouse.settings(ALERT__WEBHOOK_URL=hook.env["LAKEHOUSE_ALERT__WEBHOOK_URL"])
-        began = time.monotonic()
-        assert notify(settings, outcome(3)) == [
-            "the alert was not sent to LAKEHOUSE_ALERT__WEBHOOK_URL: it cannot be reached, TimeoutError"
-        ]
-        monkeypatch.setattr("pipelines.notify.alert.PATIENCE", 20)
-        monkeypatch.setattr("pipelines.notify.alert.LIMIT", 0.2)
-        assert notify(settings, outcome(3)) == [
-            "the alert was not sent to LAKEHOUSE_ALERT__WEBHOOK_URL: it took too long"
-        ]
-        assert time.monotonic() - began < 5
-        never.set()
-
-
-def test_whatever_goes_wrong_while_it_is_told_is_a_warning_without_its_text(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lakehouse = Lake(tmp_path, None, None)  # type: ignore[arg-type]
-    monkeypatch.setattr("pipelines.notify.alert._send", lambda *_: 1 / 0)
-    settings = lakehouse.settings(ALERT__WEBHOOK_URL=f"http://127.0.0.1:1/{SECRET}")
-    assert notify(settings, outcome(3)) == ["alert: ZeroDivisionError"]
 
 
 def test_the_address_is_a_secret(cli: Cli) -> None:
@@ -250,29 +163,6 @@ def test_who_stops_what_is_told_does_not_wait_and_sees_how_the_run_ended(cli: Cl
             never.set()
         asked.clear()
         never.clear()
-
-
-def test_a_rule_that_more_rows_fail_than_may_is_told_once(condominio: Lake) -> None:
-    drop_all(condominio, "1,1,2023-01-01,1.00", *["1,1,2024-03-01,2.00"] * 9)
-    with listening() as hook:
-        given = {"ALERT__WEBHOOK_URL": hook.env["LAKEHOUSE_ALERT__WEBHOOK_URL"]}
-        began = datetime.now(UTC)
-        high, low = (condominio.run(**given, ALERT__MAX_WARNED=limit) for limit in ("0.1", "0.09"))
-        second = datetime.now(UTC)
-        assert notify(high, outcome(started=began)) == [] == hook.bodies, "as many as may"
-        assert notify(low, outcome(started=began)) == [] == hook.bodies, "the run before had as many"
-        condominio.drop("transacoes_2.csv", SALES + "1,1,2023-01-01,3.00\n", 11)
-        condominio.run()
-        for targets, domain in ((("silver", "gold"), "condominio"), (("stream",), "")):
-            assert notify(high, outcome(started=second, targets=targets, domain=domain)) == []
-        assert notify(high, outcome(started=datetime.now(UTC))) == [], "no run of this call"
-        assert notify(high, outcome(started=second, targets=("status",))) == []
-    first, of_stream = hook.bodies
-    said = "silver.transacoes: 2 of 11 rows do not meet: the resident was registered before the transaction"
-    assert first["warnings"] == of_stream["warnings"] == [said]
-    assert (first["status"], first["code"], first["kind"]) == ("warning", 0, "quality")
-    assert first["message"] == "more rows than LAKEHOUSE_ALERT__MAX_WARNED=0.1 fail a rule"
-    assert datetime.fromisoformat(first["last_success"]["condominio"]) > second.replace(microsecond=0)
 
 
 def test_a_failure_is_told_without_the_keys_that_the_command_line_names(cli: Cli) -> None:

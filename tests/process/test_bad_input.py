@@ -3,8 +3,8 @@
 import pytest
 
 from conf.settings import Postgres
-from tests.conftest import Cli, connection_settings, execute
-from tests.scenes.bronze.test_bronze import LOOSE
+from tests.support.process import Cli, connection_settings
+from tests.support.source import LOOSE, execute
 
 SETTINGS = {
     "LAKEHOUSE_QUALITY__MAX_QUARANTINED=5": "LAKEHOUSE_QUALITY__MAX_QUARANTINED must be less than or equal to 1",
@@ -49,3 +49,23 @@ def test_a_bad_schema_is_named_with_its_column_and_nothing_is_written(cli: Cli, 
         done = cli("bronze", env=connection_settings(database))
         assert (done.returncode, said in one_line(done.stderr)) == (3, True), (change, done.stderr)
         assert not (cli.folder / "lake/bronze/cartoes").exists()
+
+
+def test_the_command_line_names_every_problem_in_one_line_before_it_needs_java(cli: Cli) -> None:
+    (cli.folder / ".env").write_text("LAKEHOUSE_POSTGRES__PORT=x\nLAKEHOUSE_POSTGRES__PASSWORD='a\"${b}c'\n")
+    done = cli("bronze", "silver", "--set", "LAKEHOUSE_EXPORT_PATH=/", env={"PATH": "", "JAVA_HOME": ""})
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    for name in ("LAKEHOUSE_EXPORT_PATH must not be", "POSTGRES__PORT", "POSTGRES__HOST is missing"):
+        assert name in done.stderr
+    assert 'a"$' not in done.stderr
+
+
+def test_a_line_of_the_env_file_that_is_none_is_named(cli: Cli) -> None:
+    (cli.folder / ".env").write_text("# fine\nLAKEHOUSE_ROOT=x\nthis is not env\n")
+    done = cli("bronze")
+    assert (done.returncode, done.stderr) == (2, "settings: .env: line 3 cannot be read; write NAME=value\n")
+
+
+def test_a_password_on_the_command_line_is_refused(cli: Cli) -> None:
+    done = cli("bronze", "--set", "LAKEHOUSE_POSTGRES__PASSWORD=s3cret")
+    assert done.returncode == 2 and "s3cret" not in done.stderr and "command line" in done.stderr

@@ -14,7 +14,9 @@ from conf.settings import PROJECT, Postgres
 from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.seed.postgres import seed
-from tests.conftest import Cli, Lake, clean_environment, connected, connection_settings, execute, query
+from tests.support.lake import Lake
+from tests.support.process import Cli, clean_environment, connection_settings
+from tests.support.source import connected, execute, query
 
 NASTY_PASSWORD = "@:/?#%&' \"çé\\${HOME}"
 SCHEMA = "Minha Base"

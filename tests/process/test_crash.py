@@ -21,9 +21,11 @@ from pipelines.core.console import Report
 from pipelines.core.names import LAYERS
 from pipelines.lake import delta, run_log
 from pipelines.lake.runs import Run
-from tests.conftest import Lake, clean_environment, connection_settings, execute, fresh_database
 from tests.crash import DISK, GATEWAY, POINTS
-from tests.scenes.run.test_run import agree, fill
+from tests.support.lake import Lake
+from tests.support.oracle import agree
+from tests.support.process import clean_environment, connection_settings
+from tests.support.source import execute, fill, fresh_database
 
 # What changes between the two states: rows come, go, change, and enter and leave quarantine, in every table.
 CHANGES = (

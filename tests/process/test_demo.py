@@ -12,8 +12,8 @@ import pytest
 
 from conf.settings import PROJECT
 from pipelines.sources.postgres import embedded
-from tests.conftest import clean_environment
-from tests.unit.project.test_readme import shell_lines
+from tests.support.documents import shell_lines
+from tests.support.process import clean_environment
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """Business domains: which of them a call is about, and that a new one is new files and nothing else."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -8,12 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from conf.settings import PROJECT, load
-from pipelines.core import catalogue, identity
-from pipelines.core.console import Report
-from pipelines.core.errors import UsageFault
-from pipelines.sources.domains import in_use, is_there, parse_domains, ready
-from tests.conftest import clean_environment
+from conf.settings import PROJECT
+from tests.support.process import clean_environment
 
 BRONZE = '''"""Water readings as their files have them. One row per line."""
 
@@ -30,20 +25,6 @@ TABLE = Table(
     ),
     fake_rows=0.01,
 )
-'''
-SILVER = '''"""Water readings with trimmed texts. One row per reading."""
-
-from pyspark.sql import DataFrame
-
-from bronze.agua import leituras
-from conf.contract import Table
-from silver.columns import cleaned
-
-TABLE = Table(__name__, __doc__, inputs=(leituras.TABLE,), columns=leituras.TABLE.carried())
-
-
-def transform(leituras: DataFrame) -> DataFrame:
-    return leituras.select(*cleaned(TABLE), "_rescued")
 '''
 GOLD = '''"""What each quarter owes. One row per quarter."""
 
@@ -93,27 +74,6 @@ def test_a_fourth_domain_is_three_files_and_no_other_edit(tmp_path: Path) -> Non
     assert sum(int(row.rsplit(",", 1)[1].replace(".", "")) for row in rows[1:]) == owed
 
 
-def test_a_new_domain_does_not_have_the_others_built_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for package in ("conf", "bronze", "silver", "gold", "pipelines", "requirements"):
-        shutil.copytree(PROJECT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(identity, "PROJECT", tmp_path)
-
-    def known() -> list[str]:
-        return [identity.software.__wrapped__(domain) for domain in ("cartoes", "varejo")]
-
-    cards, retail = known()
-    assert cards != retail
-    (tmp_path / "silver/agua").mkdir()
-    (tmp_path / "silver/agua/leituras.py").write_text(SILVER)
-    assert known() == [cards, retail]
-    with (tmp_path / "silver/varejo/person.py").open("a") as file:
-        file.write("# changed\n")
-    assert known()[0] == cards and known()[1] != retail
-    with (tmp_path / "silver/columns.py").open("a") as file:
-        file.write("# changed\n")
-    assert known()[0] != cards
-
-
 @pytest.mark.parametrize(
     ("file", "said"), [("agua/x.py", "agua has no __init__.py"), ("condominio/x.py", "x cannot be imported: NameError")]
 )
@@ -128,25 +88,17 @@ def test_a_table_that_cannot_be_found_or_imported_is_named(tmp_path: Path, file:
     assert done.returncode == 2 and said in done.stderr, done.stderr
 
 
-def test_domains_are_named_or_those_whose_source_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.sources.postgres.embedded.home", lambda: tmp_path / "none")
-    settings, _ = load({}, base=tmp_path)
-    assert catalogue.domains() == ("cartoes", "condominio", "varejo")
-    assert parse_domains("") == () and parse_domains("varejo, cartoes") == ("cartoes", "varejo")
-    with pytest.raises(UsageFault, match="DOMAIN names x; there are cartoes, condominio, varejo"):
-        parse_domains("x,varejo")
-    assert in_use(settings) == ready(settings, "bronze", Report()) == ("cartoes",), "which says how to begin"
-    (tmp_path / "landing/varejo").mkdir(parents=True)
-    assert in_use(settings) == ready(settings, "bronze", Report()) == ("varejo",)
-    server = {"LAKEHOUSE_POSTGRES__HOST": "h", "LAKEHOUSE_POSTGRES__DATABASE": "d", "LAKEHOUSE_POSTGRES__USER": "u"}
-    settings, _ = load(server, base=tmp_path)
-    assert is_there(settings, "cartoes") and in_use(settings) == ("cartoes", "varejo")
-    assert os.environ.get("DOMAIN") is None
+SILVER = '''"""Water readings with trimmed texts. One row per reading."""
+
+from pyspark.sql import DataFrame
+
+from bronze.agua import leituras
+from conf.contract import Table
+from silver.columns import cleaned
+
+TABLE = Table(__name__, __doc__, inputs=(leituras.TABLE,), columns=leituras.TABLE.carried())
 
 
-@pytest.mark.parametrize("layer", ["bronze", "silver", "gold"])
-def test_the_source_of_a_domain_is_of_one_kind(layer: str) -> None:
-    for domain in catalogue.domains():
-        tables = catalogue.tables_of("bronze", domain)
-        assert len({table.files is None for table in tables}) == 1
-        assert catalogue.tables_of(layer, domain), "each layer has the domain"
+def transform(leituras: DataFrame) -> DataFrame:
+    return leituras.select(*cleaned(TABLE), "_rescued")
+'''

@@ -16,7 +16,7 @@ from conf.settings import PROJECT, Postgres
 from pipelines.core.errors import LockedFault, SourceFault
 from pipelines.sources.postgres import embedded
 from pipelines.sources.postgres.connection import dsn
-from tests.conftest import query
+from tests.support.source import query
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 import conf
 from conf.settings import PROJECT, Postgres
 from pipelines.sources.postgres import embedded
-from tests.conftest import Cli
+from tests.support.process import Cli
 from tools import env
 
 pytestmark = [

@@ -6,72 +6,25 @@ import os
 import random
 import signal
 import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from decimal import Decimal
-from pathlib import Path
 
-import psutil
 import pytest
-from pyspark.sql import SparkSession
 
 from conf.settings import Postgres
 from gold.cartoes import movimento_flat
 from pipelines.core.console import Report
-from pipelines.core.signals import deferred_signals
+from pipelines.core.names import LAYERS
 from pipelines.export.publish import export
 from pipelines.lake import delta, run_log
 from pipelines.lake.engine import engine
-from tests.conftest import Lake, clean_environment, connection_settings, execute, query
-from tests.scenes.run.test_run import agree
+from tests.support.lake import Lake
+from tests.support.oracle import agree
+from tests.support.process import family, gone, meanwhile, start
+from tests.support.source import ACCOUNTS, EACH, execute, query
 
-ACCOUNTS, EACH = 40, Decimal("100.00")
-# Each account has a card and one movement, its balance; a transfer takes from one and gives to another.
-BANK = (
-    "CREATE TABLE associado (id int PRIMARY KEY, nome text, sobrenome text, idade int, email text)",
-    "CREATE TABLE conta (id int PRIMARY KEY, tipo text, data_criacao timestamp, id_associado int)",
-    "CREATE TABLE cartao (id int PRIMARY KEY, num_cartao text, nom_impresso text, data_criacao timestamp, id_conta int, id_associado int)",
-    "CREATE TABLE movimento (id serial PRIMARY KEY, vlr_transacao numeric(10,2), des_transacao text, data_movimento timestamp, id_cartao int)",
-    f"""INSERT INTO associado SELECT i, 'n', 's', 30, 'a@b' FROM generate_series(1, {ACCOUNTS}) i;
-    INSERT INTO conta SELECT i, 'corrente', '2024-01-01', i FROM generate_series(1, {ACCOUNTS}) i;
-    INSERT INTO cartao SELECT i, '4111111111111111', 'N', '2024-01-01', i, i FROM generate_series(1, {ACCOUNTS}) i;
-    INSERT INTO movimento (vlr_transacao, des_transacao, data_movimento, id_cartao)
-    SELECT {EACH}, 'abertura', '2024-01-01', i FROM generate_series(1, {ACCOUNTS}) i""",
-)
 TOTAL = ACCOUNTS * EACH
-LAYERS = ("bronze", "silver", "gold")
-
-
-@pytest.fixture
-def bank(tmp_path: Path, database: Postgres, spark: SparkSession) -> Lake:
-    execute(database, *BANK)
-    return Lake(tmp_path, database, spark)
-
-
-@contextmanager
-def meanwhile(work: Callable[[], None]) -> Iterator[None]:
-    """Does something again and again while the context lasts; what it raises is raised at the end."""
-    ended, raised = threading.Event(), list[BaseException]()
-
-    def repeat() -> None:
-        try:
-            while not ended.wait(0.01):
-                work()
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=repeat)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-    if raised:
-        raise raised[0]
 
 
 def teller(address: Postgres, chance: random.Random) -> Callable[[], None]:
@@ -112,26 +65,6 @@ def look(lakehouse: Lake) -> None:
         assert connection.execute(sql, {"files": files}).fetchone() == (done.rows_out, TOTAL)
     silver = run_log.last_run(settings.silver_path, "cartoes")
     assert silver is not None and not any(table.set_aside for table in silver.tables)
-
-
-def start(lakehouse: Lake, *words: str, **more: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "pipelines", *words],
-        cwd=lakehouse.folder,
-        env=clean_environment(lakehouse.folder) | connection_settings(lakehouse.address) | more,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def family(process: "subprocess.Popen[str]") -> list[psutil.Process]:
-    return list(psutil.Process(process.pid).children(recursive=True))
-
-
-def gone(processes: list[psutil.Process], seconds: float) -> bool:
-    return not psutil.wait_procs(processes, timeout=seconds)[1]
 
 
 def test_money_that_moves_while_runs_go_on_is_in_every_version_of_gold(bank: Lake) -> None:
@@ -230,52 +163,3 @@ def test_a_signal_ends_spark_too_cleanly_and_within_ten_seconds(
     assert query(bank.address, ours) == [(0,)]
     bank.run()
     agree(bank)
-
-
-def test_a_signal_in_the_middle_of_the_commit_point_waits_for_it(bank: Lake) -> None:
-    came: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
-    try:
-        with deferred_signals():
-            signal.raise_signal(signal.SIGTERM)
-            assert came == []
-        assert came == [signal.SIGTERM]
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def test_a_signal_that_comes_while_a_run_is_recorded_leaves_it_recorded_and_whole(
-    bank: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bank.run("bronze")
-    true = run_log.record
-
-    def record(*arguments):  # type: ignore[no-untyped-def]
-        signal.raise_signal(signal.SIGINT)
-        true(*arguments)
-
-    monkeypatch.setattr(run_log, "record", record)
-    with pytest.raises(KeyboardInterrupt):
-        bank.run("bronze")
-    path = bank.settings().bronze_path
-    run = run_log.last_run(path, "cartoes")
-    assert run is not None and run.run == 2
-    assert all(delta.version(path / "cartoes" / table.name) == table.version for table in run.tables)
-
-
-def test_a_signal_is_heard_while_duckdb_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(*_: object) -> None:
-        raise SystemExit(143)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    began = time.monotonic()
-    try:
-        with pytest.raises(SystemExit), engine("a long query") as connection:
-            timer.start()
-            connection.execute(
-                "SELECT count(*) FROM range(100000000) a, range(100000) b WHERE a.range * b.range % 7 = 3"
-            )
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert time.monotonic() - began < 10

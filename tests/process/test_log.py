@@ -5,13 +5,13 @@ import re
 import subprocess
 from datetime import UTC, datetime, timedelta
 
-import pytest
-
 from conf.settings import Postgres
 from pipelines.core import catalogue
-from pipelines.core.console import Report, grid
+from pipelines.core.console import Report
 from pipelines.seed.postgres import seed
-from tests.conftest import Cli, Lake, connection_settings, execute, query
+from tests.support.lake import Lake
+from tests.support.process import Cli, connection_settings
+from tests.support.source import execute, query
 
 LOOKING = ("status", "quality", "history", "plan", "export", "maintain", "reconcile")
 
@@ -78,29 +78,3 @@ def test_failures_are_objects_too_and_rows_are_shown_to_persons_only(cli: Cli) -
     (cli.folder / "lago/bronze/cartoes").mkdir(parents=True)
     asked = cli("reset", env=env | {"LAKEHOUSE_ROOT": "lago"}, stdin="no\n")
     assert "this deletes:" in asked.stdout.splitlines(), "a person is asked in words"
-
-
-def test_a_report_as_json_has_a_line_for_each_row_of_a_table_and_none_of_a_sample(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    table = grid("rows in", "note", left=0)
-    table.add_row("1", "[b]x[/b]\n")
-    table.add_row("", "y")
-    with Report(as_json=True) as report:
-        report.sample("Ana,Souza")
-        report.say("")
-        report.show(table)
-        report.say("a\nb")
-        report.warning("w")
-        report.again("c")
-    said, warned = capsys.readouterr()
-    lines = [json.loads(line) for line in said.splitlines()]
-    assert [one["message"] for one in lines] == ["rows_in 1, note [b]x[/b]", "note y", "a b"]
-    assert lines[0]["row"] == {"rows_in": "1", "note": "[b]x[/b]\n"}
-    assert [(one["level"], one["message"]) for one in map(json.loads, warned.splitlines())] == [
-        ("warning", "c"),
-        ("warning", "w"),
-    ]
-    with Report() as report:
-        report.sample("Ana,Souza")
-    assert capsys.readouterr().out == "Ana,Souza\n"

@@ -17,34 +17,19 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipelines.commands.restore import restore
-from pipelines.commands.stream import Batches
 from pipelines.core.console import Report
-from pipelines.core.errors import ContractFault, SourceFault
 from pipelines.lake import run_log
-from tests.condominio import PARENTS, SALES, drop_all, everything, some_files
-from tests.conftest import NOWHERE, Cli, Lake, clean_environment
 from tests.crash import STREAM_POINTS
-
-ENV = {"DOMAIN": "condominio", "LAKEHOUSE_STREAM__MAX_FILES_PER_TRIGGER": "3"}
+from tests.support.condominio import PARENTS, SALES, drop_all, everything, some_files
+from tests.support.lake import NOWHERE, Lake
+from tests.support.process import Cli, clean_environment
+from tests.support.stream import ENV, batch, taken_once
 
 
 @pytest.fixture
 def lakehouse(tmp_path: Path, spark: SparkSession) -> Lake:
     """The folder that the command line works in."""
     return Lake(tmp_path, NOWHERE, spark, "condominio")
-
-
-def batch(lakehouse: Lake, folder: Path) -> Lake:
-    """A lake that took the same files in one run."""
-    whole = Lake(folder, NOWHERE, lakehouse.spark, "condominio")
-    shutil.copytree(lakehouse.folder / "landing", folder / "landing")
-    whole.run()
-    return whole
-
-
-def taken_once(lakehouse: Lake) -> bool:
-    names = [one.name for one in run_log.read_files(lakehouse.settings().bronze_path, "condominio")]
-    return len(names) == len(set(names))
 
 
 @contextmanager
@@ -202,20 +187,6 @@ def test_two_thousand_small_files_are_taken_without_loss_in_steady_memory(lakeho
     assert max(memory[2 * third :]) < 1.15 * max(memory[third : 2 * third])
     assert everything(lakehouse) == everything(batch(lakehouse, tmp_path / "batch"))
     assert taken_once(lakehouse)
-
-
-def test_what_cannot_pass_ends_a_stream_and_what_can_is_tried_again(
-    lakehouse: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipelines.commands.stream.SECONDS", 0)
-    batches = Batches(lakehouse.settings(RETRY_SECONDS="1"), "condominio", lakehouse.spark, True, Report(quiet=True))
-    tries: list[Exception] = [SourceFault("a file changed"), SourceFault("a file changed"), ContractFault("frozen")]
-    monkeypatch.setattr(batches, "_run", lambda: (_ for _ in ()).throw(tries.pop(0)))
-    with pytest.raises(ContractFault, match="frozen"):
-        batches.run()
-    monkeypatch.setattr(batches, "_run", lambda: (_ for _ in ()).throw(SourceFault("no right")))
-    with pytest.raises(SourceFault, match="no right"):
-        batches.run()
 
 
 def test_without_a_domain_of_files_it_says_what_to_type(cli: Cli) -> None:

@@ -12,17 +12,8 @@ from deltalake import DeltaTable
 from conf.settings import Postgres, load
 from pipelines.bronze import job as bronze_job
 from pipelines.core.errors import SourceFault, StorageFault
-from pipelines.sources.postgres.relations import Relation, SourceColumn
-from pipelines.sources.postgres.types import read_as
-from tests.conftest import Lake, execute, query
-
-# The source as the statement's ER diagram draws it, types as loose as they come, no constraint.
-LOOSE = (
-    "CREATE TABLE associado (id int, nome text, sobrenome text, idade int, email text)",
-    "CREATE TABLE conta (id int, tipo text, data_criacao timestamp, id_associado int)",
-    "CREATE TABLE cartao (id int, num_cartao text, nom_impresso text, data_criacao timestamp, id_conta int, id_associado int)",
-    "CREATE TABLE movimento (id int, vlr_transacao numeric, des_transacao text, data_movimento timestamp, id_cartao int)",
-)
+from tests.support.lake import Lake
+from tests.support.source import LOOSE, execute, query
 
 
 def test_values_arrive_exactly_and_what_does_not_fit_is_rescued_as_text(lakehouse: Lake) -> None:
@@ -279,49 +270,6 @@ def test_comments_of_the_contract_are_in_the_table_and_bronze_is_private(lakehou
     assert settings.bronze_path.stat().st_mode & 0o777 == 0o700
     schema = json.loads(DeltaTable(settings.bronze_path / "cartoes/cartao").schema().to_json())
     assert schema["fields"][1]["metadata"] == {"comment": "Card number, 13 to 19 digits"}
-
-
-@pytest.mark.parametrize("readers", [2, 16])
-@pytest.mark.parametrize("size", [0, 1, 8192, 9 * 2**20, 70 * 2**20, 500 * 2**20])
-def test_ranges_cover_every_page_once(size: int, readers: int) -> None:
-    relation = Relation(1, "s", "t", (), size, size // 8192)
-    conditions = bronze_job.ranges(relation, readers)
-    for page in {0, 1, relation.pages // 2, relation.pages, relation.pages + 5}:
-        assert sum(inside(condition, page) for condition in conditions) == 1
-
-
-def inside(condition: str, page: int) -> bool:
-    python = condition.replace("ctid", str(page)).replace("'(", "").replace(",0)'", "").replace("AND", "and")
-    return bool(eval(python)) if python else True
-
-
-@pytest.mark.parametrize(
-    ("source", "target", "reads"),
-    [
-        (("int4",), "bigint", True),
-        (("int8",), "integer", True),
-        (("numeric",), "decimal(10,2)", True),
-        (("int8",), "decimal(10,2)", True),
-        (("numeric",), "bigint", True),
-        (("enum",), "string", True),
-        (("uuid",), "string", True),
-        (("date",), "timestamp_ntz", True),
-        (("float8",), "decimal(10,2)", False),
-        (("float8",), "string", False),
-        (("text",), "bigint", False),
-        (("text",), "timestamp_ntz", False),
-        (("timestamptz",), "timestamp_ntz", False),
-        (("timestamp",), "date", False),
-        (("bool",), "integer", False),
-    ],
-)
-def test_conversions_stay_within_a_family(source: tuple[str], target: str, reads: bool) -> None:
-    assert (read_as(SourceColumn("x", source[0], None, None, True), target) is not None) == reads
-
-
-def test_a_name_with_quotes_is_quoted_not_pasted() -> None:
-    reading = read_as(SourceColumn('a"; DROP TABLE x; --', "timestamp", None, None, True), "timestamp_ntz")
-    assert reading is not None and reading.expression == '"a""; DROP TABLE x; --"'
 
 
 def test_parquet_holds_timestamps_without_zone(lakehouse: Lake) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bronze.condominio import imoveis
-from conf.contract import Column, Csv, Files, Reference, Table
+from conf.contract import Column
 from pipelines.bronze import files as bronze_files
 from pipelines.commands.maintain import maintain
 from pipelines.commands.reconcile.reconcile import reconcile
@@ -23,8 +23,9 @@ from pipelines.lake import delta, folders, run_log
 from pipelines.lake.versions import table_version
 from pipelines.run.layers import run_layers
 from pipelines.sources.files import landing
-from tests.condominio import NAMES, PARENTS, SALES, drop_all, everything, some_files
-from tests.conftest import Cli, Lake
+from tests.support.condominio import NAMES, PARENTS, SALES, drop_all, everything, some_files
+from tests.support.lake import Lake
+from tests.support.process import Cli
 
 
 def aside(lakehouse: Lake, name: str = "transacoes") -> dict[int, tuple[list[str], dict[str, str]]]:
@@ -359,15 +360,6 @@ def test_a_copy_under_another_name_is_another_file_with_a_warning(
     said = capsys.readouterr().err
     assert "bronze.imoveis: imoveis_copy.csv has the content of imoveis.csv; its rows came twice" in said
     assert "no table takes imovel.csv in condominio's landing folder" in said
-
-
-def test_contracts_of_files_that_cannot_be_kept_are_refused() -> None:
-    serial = Column("id", "bigint", "Id", key=True, serial=True)
-    with pytest.raises(ValueError, match="would change when a file is replaced"):
-        Table("bronze.x.y", "One row per y.", (serial,), files=Files("y.csv", Csv(), replaced=True))
-    parent = Table("bronze.x.y", "One row per y.", (serial,))
-    with pytest.raises(ValueError, match="cannot tell column y from the referenced table"):
-        Table("bronze.x.z", "One row per z.", (serial, Column("y", "bigint", "y", reference=Reference(parent))))
 
 
 def test_the_seed_writes_files_once_and_never_over_others(cli: Cli) -> None:

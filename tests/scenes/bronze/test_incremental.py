@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -23,8 +23,8 @@ from pipelines.lake.engine import count, engine, listed
 from pipelines.lake.runs import Run
 from pipelines.lake.versions import table_version
 from pipelines.sources.postgres import embedded, fingerprint
-from pipelines.sources.postgres.snapshot import Snapshot
-from tests.conftest import Lake, connected, execute, query
+from tests.support.lake import Lake
+from tests.support.source import connected, execute, query
 
 SOURCE = (
     "CREATE TYPE tipo AS ENUM ('corrente', 'poupança')",
@@ -340,31 +340,6 @@ def test_this_software_and_what_it_is_pinned_to_are_part_of_what_a_load_rests_on
     monkeypatch.setattr(identity, "software", lambda domain: f"another of {domain}")
     source.run("bronze")
     assert set(how(source).values()) == {"whole: this software changed"}
-
-
-def moment(xids: str, after: str = "0/10") -> Snapshot:
-    return Snapshot(None, "", xids, after, after)
-
-
-@pytest.mark.parametrize(
-    ("was", "now", "back"),
-    [
-        ("10:10:", "10:10:", ""),
-        ("10:20:10,12", "12:25:12,21", ""),
-        ("10:20:10,12", "11:20:11", "older"),  # 11 was done before, and is running
-        ("10:20:10", "10:19:10", "older"),
-        ("10:20:10", f"10:{10 + 2**31}:10", "too many"),
-        ("4294967290:4294967300:", "4294967300:4294967300:", ""),
-    ],
-)
-def test_a_snapshot_that_may_not_see_what_the_last_one_saw_is_known(was: str, now: str, back: str) -> None:
-    now_, run = datetime.now(UTC), None
-    run = Run(1, "x", "d", None, "s", was, now_, now_, position="0/10")
-    said = fingerprint.went_back(run, moment(now))
-    assert back in said and bool(said) == bool(back)
-    assert "older" in fingerprint.went_back(run, moment(now, "0/F"))
-    assert fingerprint.went_back(replace(run, position="1/0"), moment(was, "0/FFFFFFFF"))
-    assert fingerprint.newer_than(was).endswith(f"'{int(was.split(':')[0]) % 2**32}'::xid))")
 
 
 def test_a_user_who_may_not_ask_which_server_it_is_reads_all(source: Lake) -> None:

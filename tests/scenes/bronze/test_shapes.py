@@ -4,8 +4,8 @@ import pytest
 
 from pipelines.core.errors import SourceFault
 from pipelines.lake import run_log, runs
-from tests.conftest import Lake, execute
-from tests.scenes.bronze.test_bronze import LOOSE
+from tests.support.lake import Lake
+from tests.support.source import LOOSE, execute
 
 NAMES = (
     "select", "com espaço", 'a"b', "d'oro", "a.b", "a`b", "ação", "x;y", "a\\b", "100%", "{a}", "a,b", "MAIÚSCULA", "\ttab",

@@ -17,10 +17,10 @@ from pipelines.core.errors import SourceFault, TransientFault
 from pipelines.lake import delta, run_log
 from pipelines.sources.postgres import connection as postgres_connection
 from pipelines.sources.postgres import embedded, reader, watchdog
-from pipelines.sources.postgres.connection import source_fault
-from tests.conftest import Cli, Lake, connected, connection_settings, execute, query
-from tests.proxy import Link, Proxy, once, slow
-from tests.scenes.run.test_run import fill
+from tests.support.lake import Lake
+from tests.support.process import Cli, connection_settings
+from tests.support.proxy import Link, Proxy, once, slow
+from tests.support.source import connected, execute, fill, query
 
 MANY = """INSERT INTO movimento SELECT 1000 + i, 1, repeat('x', 50), '2024-01-01', 1 FROM generate_series(1, 60000) i"""
 # One transaction that touches every table: of two moments, rows would be without their parents, or parents without rows.
@@ -281,35 +281,6 @@ def test_tls_with_the_right_certificate_is_used(
     has_the_source_of_one_moment(lakehouse, database)
 
 
-@pytest.mark.parametrize(
-    ("text", "passes"),
-    [
-        ('FATAL:  password authentication failed for user "x"', False),
-        ("FATAL:  autenticação do tipo senha falhou para usuário", False),
-        ('FATAL:  no pg_hba.conf entry for host "1.2.3.4", user "x", database "y", SSL off', False),
-        ('FATAL:  database "x" does not exist', False),
-        ("fe_sendauth: no password supplied", False),
-        ('could not translate host name "x" to address: Name or service not known', False),
-        ('could not translate host name "x" to address: Temporary failure in name resolution', True),
-        ("FATAL:  the database system is starting up", True),
-        ("FATAL:  o sistema de banco de dados está iniciando", True),
-        ("FATAL:  the database system is in recovery mode", True),
-        ("FATAL:  sorry, too many clients already", True),
-        ("FATAL:  desculpe, muitos clientes conectados", True),
-        ("FATAL:  remaining connection slots are reserved for roles with the SUPERUSER attribute", True),
-        ("SSL SYSCALL error: EOF detected", True),
-        ("SSL error: certificate verify failed", False),
-        ("server closed the connection unexpectedly", True),
-        (
-            "[libpq] Execution error [PGRES_FATAL_ERROR]: ERROR:  canceling statement due to conflict with recovery",
-            True,
-        ),
-    ],
-)
-def test_what_may_pass_is_told_from_what_must_be_mended(text: str, passes: bool) -> None:
-    assert isinstance(source_fault("x", OSError(text)), TransientFault) == passes
-
-
 @pytest.fixture
 def standby(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Postgres, Path]]:
     """A server of our own, with the tables filled, that can be stopped and started as something else."""
@@ -422,15 +393,6 @@ def test_a_server_behind_a_socket_that_freezes_is_left_too(
     finally:
         for process in frozen:
             process.resume()
-
-
-def test_of_several_addresses_the_server_that_answered_is_believed() -> None:
-    text = """connection to server at "::1", port 5432 failed: Connection refused
-\tIs the server running on that host and accepting TCP/IP connections?
-connection to server at "127.0.0.1", port 5432 failed: FATAL:  password authentication failed for user "x"
-"""
-    fault = source_fault("x", OSError(text))
-    assert not isinstance(fault, TransientFault) and "password authentication failed" in str(fault)
 
 
 def test_a_reader_that_stalls_while_it_connects_is_noticed(

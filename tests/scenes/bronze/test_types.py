@@ -16,8 +16,9 @@ from deltalake import DeltaTable
 from conf.settings import PROJECT, Postgres
 from pipelines.core.errors import SourceFault
 from pipelines.lake import delta
-from tests.conftest import Cli, Lake, connected, connection_settings, execute
-from tests.scenes.bronze.test_bronze import LOOSE
+from tests.support.lake import Lake
+from tests.support.process import Cli, connection_settings
+from tests.support.source import LOOSE, connected, execute
 
 DOCUMENT = (PROJECT / "docs/types.md").read_text("utf-8")
 LINES = [

@@ -24,8 +24,8 @@ from pipelines.lake import delta as lake_delta
 from pipelines.lake import run_log
 from pipelines.lake.checksums import differences, evidence
 from pipelines.lake.engine import relation
-from tests.conftest import Lake, execute, fresh_database
-from tests.scenes.silver.test_silver import KEYED
+from tests.support.lake import Lake
+from tests.support.source import KEYED, execute, fresh_database
 
 ZOO = (
     "ALTER TABLE movimento DROP CONSTRAINT movimento_pkey, ALTER id DROP NOT NULL",

@@ -2,19 +2,15 @@
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from pyspark.sql import SparkSession
 
-from conf.contract import Severity
 from conf.settings import Postgres
-from pipelines.commands import quality as commands_quality
-from pipelines.commands import status as commands_status
 from pipelines.lake import run_log
-from pipelines.lake.runs import RuleRun
-from tests.conftest import Cli, Lake, connection_settings, execute, fresh_database
-from tests.scenes.silver.test_silver import DROPS, KEYED
+from tests.support.lake import Lake
+from tests.support.process import Cli, connection_settings
+from tests.support.source import DROPS, KEYED, execute, fresh_database
 
 
 @pytest.fixture(scope="module")
@@ -111,20 +107,3 @@ def test_without_a_run_each_says_what_to_do(cli: Cli) -> None:
     for word in ("quality", "reconcile"):
         done = cli(word)
         assert done.returncode == 4 and "has no complete run" in done.stderr and done.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("minutes", "said"),
-    [(0, "0 min"), (59, "59 min"), (60, "1 h 0 min"), (312, "5 h 12 min"), (1440, "1 d 0 h"), (4600, "3 d 4 h")],
-)
-def test_an_age_is_said_as_a_person_says_it(minutes: int, said: str) -> None:
-    assert commands_status.age(datetime.now(UTC) - (datetime.now(UTC) - timedelta(minutes=minutes, seconds=30))) == said
-
-
-def test_the_query_shows_what_was_set_aside_before_what_is_merely_odd() -> None:
-    odd = RuleRun(1, "cartoes", "cartao", "odd", Severity.WARN, 10, 9, ("1", "2"))
-    bad = RuleRun(1, "cartoes", "conta", "it's bad", Severity.QUARANTINE, 10, 1, ("7",))
-    fine = RuleRun(1, "cartoes", "conta", "fine", Severity.QUARANTINE, 10, 0)
-    assert "conta__quarantine WHERE array_contains(_reasons, 'it\\'s bad')" in commands_quality.query([fine, odd, bad])
-    assert "silver.cartao WHERE id_cartao IN (1, 2)" in commands_quality.query([odd, fine])
-    assert commands_quality.query([fine]) == "no row failed a rule"

@@ -16,7 +16,7 @@ from pipelines.core import catalogue
 from pipelines.core.errors import QualityFault
 from pipelines.gold import proof
 from pipelines.lake import run_log
-from tests.conftest import Lake
+from tests.support.lake import Lake
 
 REAL = PROJECT.parent / "shared/data/condominio"
 

@@ -6,7 +6,7 @@ import pytest
 from pyspark.sql import DataFrame
 
 from gold.cartoes import movimento_flat
-from tests.conftest import Rows
+from tests.support.lake import Rows
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import pytest
 from bronze.varejo import person, product, sales_order_detail, sales_order_header
 from conf.settings import PROJECT
 from pipelines.core import catalogue
-from tests.condominio import everything
-from tests.conftest import Lake
+from tests.support.condominio import everything
+from tests.support.lake import Lake
 
 REAL = PROJECT.parent / "shared/data/adventureworks"
 

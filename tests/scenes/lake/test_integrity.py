@@ -18,8 +18,9 @@ from pipelines.core.console import Report
 from pipelines.core.errors import StorageFault
 from pipelines.export.publish import export
 from pipelines.lake import delta, run_log
-from tests.conftest import Cli, Lake, connection_settings, execute, fresh_database
-from tests.scenes.run.test_run import fill
+from tests.support.lake import Lake
+from tests.support.process import Cli, connection_settings
+from tests.support.source import execute, fill, fresh_database
 
 
 @pytest.fixture(scope="module")

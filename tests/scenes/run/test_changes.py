@@ -10,111 +10,86 @@ from pyspark.sql import DataFrame
 
 from conf.contract import Column
 from gold.cartoes import movimento_flat
-from pipelines.cli.targets import full_tables
 from pipelines.commands.maintain import maintain
 from pipelines.commands.reconcile.reconcile import reconcile
 from pipelines.commands.restore import restore
 from pipelines.commands.shell import create_views
 from pipelines.core import catalogue
 from pipelines.core.console import Report
-from pipelines.core.errors import QualityFault, UsageFault
+from pipelines.core.errors import QualityFault
 from pipelines.core.names import LAYERS
-from pipelines.lake import delta, folders, run_log, runs
+from pipelines.lake import folders, run_log
 from pipelines.run import begin
 from silver.cartoes import associado
-from tests.conftest import Cli, Lake, connection_settings, execute
-from tests.scenes.run.test_run import agree
-from tests.scenes.silver.test_silver import KEYED
-
-
-@pytest.fixture
-def keyed(lakehouse: Lake) -> Lake:
-    """20 members with an account and a card each, 200 movements; all layers ran once."""
-    execute(lakehouse.address, *KEYED)
-    lakehouse.run()
-    return lakehouse
-
-
-def versions(lakehouse: Lake) -> dict[str, int | None]:
-    settings = lakehouse.settings()
-    return {
-        f"{layer}.{table.name}": delta.version(settings.layer_path(layer) / "cartoes" / table.name)
-        for layer in LAYERS
-        for table in last(lakehouse, layer).tables
-    }
-
-
-def last(lakehouse: Lake, layer: str) -> runs.Run:
-    found = run_log.last_run(lakehouse.settings().layer_path(layer), "cartoes")
-    assert found is not None
-    return found
-
-
-def changed(lakehouse: Lake, layer: str) -> dict[str, str]:
-    return {table.name: table.how for table in last(lakehouse, layer).tables if table.how != "unchanged"}
+from tests.support.lake import Lake, changed, last, versions
+from tests.support.oracle import agree
+from tests.support.process import Cli, connection_settings
+from tests.support.source import execute
 
 
 def test_a_run_writes_only_what_changed_and_nothing_where_nothing_did(
-    keyed: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before, file = versions(keyed), keyed.folder / "export/movimento_flat.csv"
+    before, file = versions(keyed_lake), keyed_lake.folder / "export/movimento_flat.csv"
     stat = file.stat()
-    keyed.spark, spark = None, keyed.spark  # type: ignore[assignment]
+    keyed_lake.spark, spark = None, keyed_lake.spark  # type: ignore[assignment]
     with monkeypatch.context() as patch:
         patch.setattr("pipelines.spark.session.session", lambda *_, **__: pytest.fail("Spark was started for nothing"))
         capsys.readouterr()
-        keyed.run()
-    keyed.spark = spark
+        keyed_lake.run()
+    keyed_lake.spark = spark
     said = capsys.readouterr().err.splitlines()
     assert [line for line in said if "nothing changed" in line] == [f"{layer}: nothing changed" for layer in LAYERS]
     assert said[-1] == f"{file}: stays, it is the CSV of these rows"
-    assert versions(keyed) == before and (file.stat().st_mtime_ns, file.stat().st_ino) == (
+    assert versions(keyed_lake) == before and (file.stat().st_mtime_ns, file.stat().st_ino) == (
         stat.st_mtime_ns,
         stat.st_ino,
     )
-    assert [last(keyed, layer).run for layer in LAYERS] == [2, 2, 2]
-    assert len(run_log.read_rules(keyed.settings().silver_path, last(keyed, "silver"))) > 10
-    assert last(keyed, "gold").csv_sha256 == folders.sha256(file)
+    assert [last(keyed_lake, layer).run for layer in LAYERS] == [2, 2, 2]
+    assert len(run_log.read_rules(keyed_lake.settings().silver_path, last(keyed_lake, "silver"))) > 10
+    assert last(keyed_lake, "gold").csv_sha256 == folders.sha256(file)
 
     # A member's name reaches each movement that shows it, and nothing between is written.
-    execute(keyed.address, "UPDATE associado SET nome = 'Eva' WHERE id = 3")
-    keyed.run()
-    assert changed(keyed, "bronze") == {"associado": "1 written, 0 deleted"}
-    assert changed(keyed, "silver") == {
+    execute(keyed_lake.address, "UPDATE associado SET nome = 'Eva' WHERE id = 3")
+    keyed_lake.run()
+    assert changed(keyed_lake, "bronze") == {"associado": "1 written, 0 deleted"}
+    assert changed(keyed_lake, "silver") == {
         "associado": "1 written, 1 replaced",
         "associado__history": "2 written, 1 replaced",
     }
-    assert changed(keyed, "gold") == {"movimento_flat": "10 written, 10 replaced"}
-    agree(keyed)
+    assert changed(keyed_lake, "gold") == {"movimento_flat": "10 written, 10 replaced"}
+    agree(keyed_lake)
 
     # A file that is not the one that was written is written again, though nothing changed.
     file.write_bytes(b"x")
-    keyed.run("gold")
-    agree(keyed)
-    assert changed(keyed, "gold") == {}
+    keyed_lake.run("gold")
+    agree(keyed_lake)
+    assert changed(keyed_lake, "gold") == {}
 
     # In the shell bronze is what the source has, in whatever batches it lies.
     execute(
-        keyed.address, "DELETE FROM movimento WHERE id = 9", "UPDATE movimento SET des_transacao = 'y' WHERE id = 10"
+        keyed_lake.address,
+        "DELETE FROM movimento WHERE id = 9",
+        "UPDATE movimento SET des_transacao = 'y' WHERE id = 10",
     )
-    keyed.run()
-    create_views(keyed.settings(), spark)
+    keyed_lake.run()
+    create_views(keyed_lake.settings(), spark)
     rows = spark.sql("SELECT count(*), count_if(des_transacao = 'y'), count_if(id = 9) FROM bronze.movimento").first()
     assert tuple(rows or ()) == (199, 1, 0)
     assert "_deleted" not in spark.table("bronze.movimento").columns
-    assert last(keyed, "bronze").table("movimento").batches == 1
+    assert last(keyed_lake, "bronze").table("movimento").batches == 1
     with Report() as report:
-        reconcile(keyed.settings(), ("cartoes",), report, spark)
+        reconcile(keyed_lake.settings(), ("cartoes",), report, spark)
     assert "everything agrees" in capsys.readouterr().out
 
 
 def test_a_join_that_loses_or_multiplies_a_changed_movement_leaves_the_old_gold(
-    keyed: Lake, monkeypatch: pytest.MonkeyPatch
+    keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    true, before = movimento_flat.transform, versions(keyed)
-    execute(keyed.address, "UPDATE movimento SET vlr_transacao = 2 WHERE id IN (5, 6)")
-    keyed.run("bronze", "silver")
-    csv, files = keyed.csv, sorted(keyed.settings().gold_path.rglob("*.parquet"))
+    true, before = movimento_flat.transform, versions(keyed_lake)
+    execute(keyed_lake.address, "UPDATE movimento SET vlr_transacao = 2 WHERE id IN (5, 6)")
+    keyed_lake.run("bronze", "silver")
+    csv, files = keyed_lake.csv, sorted(keyed_lake.settings().gold_path.rglob("*.parquet"))
 
     def losing(*frames: DataFrame) -> DataFrame:
         return true(*frames).where("_id_movimento <> 5")
@@ -135,11 +110,11 @@ def test_a_join_that_loses_or_multiplies_a_changed_movement_leaves_the_old_gold(
         entry = catalogue.Entry(movimento_flat.TABLE, broken)
         with monkeypatch.context() as patch, pytest.raises(QualityFault, match=said):
             patch.setattr(catalogue, "entries", lambda layer, entry=entry: (entry,))
-            keyed.run("gold")
-        assert keyed.csv == csv and versions(keyed)["gold.movimento_flat"] == before["gold.movimento_flat"]
-        assert sorted(keyed.settings().gold_path.rglob("*.parquet")) == files
-    keyed.run("gold")
-    agree(keyed)
+            keyed_lake.run("gold")
+        assert keyed_lake.csv == csv and versions(keyed_lake)["gold.movimento_flat"] == before["gold.movimento_flat"]
+        assert sorted(keyed_lake.settings().gold_path.rglob("*.parquet")) == files
+    keyed_lake.run("gold")
+    agree(keyed_lake)
 
 
 def names_of(lakehouse: Lake, key: int) -> list[tuple[Any, ...]]:
@@ -149,38 +124,38 @@ def names_of(lakehouse: Lake, key: int) -> list[tuple[Any, ...]]:
     return [(row["nome"], row["_valid_from"], row["_valid_to"], row["_current"]) for row in rows]
 
 
-def test_the_history_has_every_version_from_when_to_when(keyed: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_history_has_every_version_from_when_to_when(keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     def rename(name: str, more: str = "") -> None:
-        execute(keyed.address, f"UPDATE associado SET nome = '{name}' WHERE id = 3", *filter(None, [more]))
+        execute(keyed_lake.address, f"UPDATE associado SET nome = '{name}' WHERE id = 3", *filter(None, [more]))
 
     def shown(key: int = 3) -> list[str]:
-        versions = names_of(keyed, key)
+        versions = names_of(keyed_lake, key)
         for (_, since, until, current), after in zip(versions, [*versions[1:], None], strict=True):
             assert current == (until is None) and (until is None or since < until)
             assert after is None or until is None or until <= after[1]
         return [f"{name}{' now' if current else ''}" for name, _, _, current in versions]
 
     assert shown() == ["Ana now"]
-    assert [name for name, *_ in names_of(keyed, 99)] == []
+    assert [name for name, *_ in names_of(keyed_lake, 99)] == []
     rename("Bia", "INSERT INTO associado VALUES (99, 'New')")
-    keyed.run("bronze")
+    keyed_lake.run("bronze")
     rename("Cris", "DELETE FROM associado WHERE id = 99")
-    keyed.run("bronze")
+    keyed_lake.run("bronze")
     with Report() as report:
-        maintain(keyed.settings(HISTORY_DAYS="1"), report)  # what silver has not read yet stays
+        maintain(keyed_lake.settings(HISTORY_DAYS="1"), report)  # what silver has not read yet stays
     rename("Duda")
-    keyed.run()
+    keyed_lake.run()
     assert shown() == ["Ana", "Bia", "Cris", "Duda now"] and shown(99) == ["New"]
-    began = [one.started for one in run_log.read_runs(keyed.settings().bronze_path) if one.kind == "run"]
-    assert [since for _, since, *_ in names_of(keyed, 3)] == [one.replace(tzinfo=None) for one in began]
+    began = [one.started for one in run_log.read_runs(keyed_lake.settings().bronze_path) if one.kind == "run"]
+    assert [since for _, since, *_ in names_of(keyed_lake, 3)] == [one.replace(tzinfo=None) for one in began]
 
-    keyed.run(full="associado conta cartao movimento")  # a full build keeps it
+    keyed_lake.run(full="associado conta cartao movimento")  # a full build keeps it
     assert shown() == ["Ana", "Bia", "Cris", "Duda now"]
     with Report() as report:
-        restore(keyed.settings(), "silver/1", report)
+        restore(keyed_lake.settings(), "silver/1", report)
     assert shown() == ["Ana now"]
-    keyed.run("silver", "gold")
-    assert shown()[-1] == "Duda now" and agree(keyed) == 200
+    keyed_lake.run("silver", "gold")
+    assert shown()[-1] == "Duda now" and agree(keyed_lake) == 200
 
     class Yesterday(datetime):
         @classmethod
@@ -189,19 +164,19 @@ def test_the_history_has_every_version_from_when_to_when(keyed: Lake, monkeypatc
 
     monkeypatch.setattr(begin, "datetime", Yesterday)
     rename("Eva")
-    keyed.run()
+    keyed_lake.run()
     assert shown()[-1] == "Eva now"
     monkeypatch.undo()
     rename("Eva")
-    keyed.run()
-    assert shown()[-1] == "Eva now" and "associado__history" not in changed(keyed, "silver")
+    keyed_lake.run()
+    assert shown()[-1] == "Eva now" and "associado__history" not in changed(keyed_lake, "silver")
 
 
 def test_a_history_takes_over_columns_that_change_places_come_go_or_get_another_type(
-    keyed: Lake, monkeypatch: pytest.MonkeyPatch
+    keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    execute(keyed.address, "UPDATE associado SET nome = 'Bia', sobrenome = 'Reis' WHERE id = 3")
-    keyed.run()
+    execute(keyed_lake.address, "UPDATE associado SET nome = 'Bia', sobrenome = 'Reis' WHERE id = 3")
+    keyed_lake.run()
     table, columns, entries = associado.TABLE, associado.TABLE.columns, catalogue.entries("silver")
 
     def transform(frame: DataFrame) -> DataFrame:
@@ -218,16 +193,16 @@ def test_a_history_takes_over_columns_that_change_places_come_go_or_get_another_
     ):
         object.__setattr__(table, "columns", now)
         try:
-            keyed.run("silver", "gold", full="associado")
-            rows = keyed.table("silver", "associado")
+            keyed_lake.run("silver", "gold", full="associado")
+            rows = keyed_lake.table("silver", "associado")
             names = {column.name for column in now}
-            versions = keyed.table("silver", "associado__history")
+            versions = keyed_lake.table("silver", "associado__history")
             current = [{name: row[name] for name in names} for row in versions if row["_current"]]
             assert sorted(current, key=lambda row: row["id_associado"]) == rows
             # What was known of the old versions stays under its name.
             assert ("Ana", "Lima") in {(row["nome"], row["sobrenome"]) for row in versions if row["id_associado"] == 3}
-            keyed.run("silver", "gold")
-            assert changed(keyed, "silver") == {}
+            keyed_lake.run("silver", "gold")
+            assert changed(keyed_lake, "silver") == {}
         finally:
             object.__setattr__(table, "columns", columns)
 
@@ -237,19 +212,19 @@ def tree(folder: Path) -> dict[str, int]:
 
 
 def test_plan_says_what_the_next_run_will_do_and_writes_nothing(
-    keyed: Lake, capsys: pytest.CaptureFixture[str]
+    keyed_lake: Lake, capsys: pytest.CaptureFixture[str]
 ) -> None:
     execute(
-        keyed.address,
+        keyed_lake.address,
         "UPDATE associado SET nome = 'Eva' WHERE id IN (3, 4)",
         "DELETE FROM movimento WHERE id IN (7, 8, 9)",
         "INSERT INTO movimento VALUES (1000, 1, 'x', '2024-01-01', 1)",
         "ALTER TABLE conta ADD agencia int DEFAULT 7",
     )
-    before = tree(keyed.folder)
-    ask = Cli(keyed.folder)
-    done = ask("plan", env=connection_settings(keyed.address))
-    assert (done.returncode, done.stderr) == (0, "") and tree(keyed.folder) == before
+    before = tree(keyed_lake.folder)
+    ask = Cli(keyed_lake.folder)
+    done = ask("plan", env=connection_settings(keyed_lake.address))
+    assert (done.returncode, done.stderr) == (0, "") and tree(keyed_lake.folder) == before
     said = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert said == [
         "layer table rows to come deleted how",
@@ -264,26 +239,10 @@ def test_plan_says_what_the_next_run_will_do_and_writes_nothing(
         "gold movimento_flat what changed in silver",
         "column public.conta.agencia is new: integer",
     ]
-    done = ask("plan", env=connection_settings(keyed.address) | {"FULL": "1", "TABLES": "movimento,movimento_flat"})
-    assert done.stdout.count("whole: asked for") == 3 and tree(keyed.folder) == before
-    done = ask("plan", env=connection_settings(keyed.address) | {"LAKEHOUSE_ROOT": "another"})
+    done = ask(
+        "plan", env=connection_settings(keyed_lake.address) | {"FULL": "1", "TABLES": "movimento,movimento_flat"}
+    )
+    assert done.stdout.count("whole: asked for") == 3 and tree(keyed_lake.folder) == before
+    done = ask("plan", env=connection_settings(keyed_lake.address) | {"LAKEHOUSE_ROOT": "another"})
     assert done.returncode == 0 and done.stdout.count("whole: the first time") == 9
-    assert not (keyed.folder / "another").exists()
-
-
-def test_full_and_tables_are_understood_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def asked(full: str, tables: str) -> frozenset[str]:
-        monkeypatch.setenv("FULL", full)
-        monkeypatch.setenv("TABLES", tables)
-        return full_tables()
-
-    assert asked("", "") == asked("0", "") == frozenset()
-    assert asked("1", "") > {"associado", "conta", "cartao", "movimento", "movimento_flat"}
-    assert asked("1", "conta, movimento") == {"conta", "movimento"}
-    for full, tables, said in (
-        ("yes", "", "FULL is yes; say FULL=1"),
-        ("", "conta", "say FULL=1, too"),
-        ("1", "contas", "TABLES names contas; there are"),
-    ):
-        with pytest.raises(UsageFault, match=said):
-            asked(full, tables)
+    assert not (keyed_lake.folder / "another").exists()

@@ -27,10 +27,11 @@ from pipelines.run.layers import run_layers
 from pipelines.seed.postgres import seed
 from pipelines.spark import cluster as spark_cluster
 from pipelines.spark import worker as spark_worker
-from tests.cluster import Cluster, cluster, hosts, kill
-from tests.conftest import BRIEF, Lake, connection_settings, execute, query
-from tests.process.test_kill import BANK, family, gone, start
-from tests.proxy import Proxy
+from tests.support.cluster import Cluster, cluster, hosts, kill
+from tests.support.lake import Lake
+from tests.support.process import BRIEF, connection_settings, family, gone, start
+from tests.support.proxy import Proxy
+from tests.support.source import BANK, execute, query
 
 READING = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY (SELECT%%' AND application_name LIKE 'lakehouse {} %%'"
 # Each row takes its time, so that something can happen to whoever reads it, and is long enough to be sent by itself.
@@ -186,19 +187,6 @@ def test_the_embedded_server_is_no_source_for_a_cluster(lakehouse: Lake) -> None
     settings = lakehouse.settings(SPARK__MASTER="spark://node1:7077").model_copy(update={"postgres": None})
     with Report() as report, pytest.raises(UsageFault, match="the embedded server is for this machine only"):
         run_layers(settings, {"bronze"}, report, only=("cartoes",))
-
-
-@pytest.mark.parametrize(
-    ("said", "lost"),
-    [
-        ("failed 4 times: ExecutorLostFailure (executor 3 exited; Command exited with code 137)", "lost (code 137);"),
-        ("FetchFailedException: java.io.IOException: Failed to connect to node3/10.0.0.3:40123", "lost; their"),
-        ("java.io.FileNotFoundException: file:/data/lake/x.parquet", None),
-    ],
-)
-def test_a_lost_executor_is_told_from_a_file_that_is_gone(said: str, lost: str | None) -> None:
-    fault = spark_cluster.executors_lost(said)
-    assert fault is None if lost is None else lost in str(fault)
 
 
 class Idle:

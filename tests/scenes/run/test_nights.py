@@ -24,8 +24,9 @@ from pipelines.lake.changes import TECHNICAL
 from pipelines.lake.engine import Engine, count, engine, listed
 from pipelines.lake.runs import Run
 from pipelines.lake.versions import TableVersion, table_version
-from tests.conftest import Lake, connected, execute, fresh_database
-from tests.scenes.run.test_run import agree
+from tests.support.lake import Lake
+from tests.support.oracle import agree
+from tests.support.source import connected, execute, fresh_database
 
 IDS = st.integers(1, 9)
 # What a row of each table may have, as SQL; the model keeps the texts.

@@ -1,12 +1,9 @@
 """Whole runs against a real PostgreSQL, compared cell by cell with one SQL query over the same source."""
 
-import csv
 import hashlib
-import io
 import json
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -23,63 +20,10 @@ from pipelines.core.errors import QualityFault, StorageFault, UsageFault
 from pipelines.export import csv as export_csv
 from pipelines.export.publish import export as export_again
 from pipelines.lake import delta, folders, run_log
-from pipelines.lake.checksums import ColumnRun
-from pipelines.lake.runs import Run, TableRun
 from pipelines.seed.postgres import seed
-from pipelines.silver import judging
-from silver.cartoes import movimento
-from silver.columns import BLANKS
-from tests.conftest import Lake, execute, fresh_database, query
-
-HEADER = [column.name for column in movimento_flat.TABLE.columns if not column.name.startswith("_")]
-ORACLE = (Path(__file__).parents[1] / "oracle.sql").read_text("utf-8")
-
-# Tables without a constraint, as an old source has them.
-TABLES = (
-    "CREATE TABLE associado (id bigint, nome text, sobrenome text, idade int, email text)",
-    "CREATE TABLE conta (id bigint, tipo text, data_criacao timestamp, id_associado bigint)",
-    "CREATE TABLE cartao (id bigint, num_cartao text, nom_impresso text, data_criacao timestamp, id_conta bigint, id_associado bigint)",
-    "CREATE TABLE movimento (id bigint, vlr_transacao numeric, des_transacao text, data_movimento timestamp, id_cartao bigint)",
-)
-NASTY = (
-    r"""INSERT INTO associado VALUES
-    (1, E' José \t Carlos\u00a0', 'd''Ávila', 40, 'JOSE@x.org'), (2, '', '   ', NULL, NULL), (3, 'McDonald "o 3º"', E'Quebra\nLinha', 0, ''),
-    (4, 'Sem', 'Conta', 22, 'x'), (-5, 'Négative; Id', '😀', 140, 'a@b'), (6, 'NULL', 'null', 1, '\N')""",
-    """INSERT INTO conta VALUES (1, 'corrente', '2018-11-04 00:30:00', 1), (2, NULL, NULL, 3), (3, '  ', '0001-01-01', -5),
-    (4, 'outra, coisa', '9999-12-31 23:59:59.999999', 1)""",
-    """INSERT INTO cartao VALUES (1, '0000 1234-5678 9012', 'JOSE C', '2018-11-04 00:30:00.5', 1, 1), (2, '4111111111111111', '', NULL, 2, 1),
-    (3, NULL, NULL, '2020-02-29', 3, -5), (4, '123', '"QUOTED"', '2020-01-01', 4, 3), (5, 'não é número', 'x', NULL, 1, 6)""",
-    r"""INSERT INTO movimento VALUES
-    (1, 10.00, 'a,b', '2018-11-04 00:30:00', 1), (2, -0.05, 'diz "oi"', '2018-11-04 00:00:00.000001', 1),
-    (3, 0, E'linha 1\nlinha 2', '2024-02-29 12:00', 2), (4, 99999999.99, 'a;b', '0001-01-01', 3), (5, -99999999.99, '😀 çãé', '9999-12-31', 4),
-    (6, 0.10, '', '2024-01-01', 5), (7, 1, NULL, '2024-01-01', 5), (8, 1.5, E' \t pontas \u3000', '2024-01-01', 1), (9, 1, E'cr\rcr\r\n.', '2024-01-01', 1),
-    (10, 2, '#=1+1', '2024-01-01', 1), (11, 3, E'\\barra\\', '2024-01-01', 1), (12, 4, '"', '2024-01-01', 1), (-1, 5, 'negative id', '2024-01-01', 1),
-    (9007199254740993, 6, 'large id', '2024-01-01', 1), (13, 7, 'NULL', '2024-01-01', 1), (14, 8, ',', '2024-01-01', 2)""",
-)
-
-
-def expected(lakehouse: Lake, plain: bool = False) -> list[list[str]]:
-    """The oracle's rows, NULL as an empty cell."""
-    sql = ORACLE.replace(":blanks", "E'" + BLANKS.replace("\\", "\\\\") + "'").replace(":plain", str(plain))
-    return [[cell or "" for cell in row] for row in query(lakehouse.address, sql)]
-
-
-def cells(text: bytes) -> list[list[str]]:
-    csv.field_size_limit(2**24)
-    return list(csv.reader(io.StringIO(text.decode("utf-8"), newline="")))
-
-
-def agree(lakehouse: Lake, plain: bool = False) -> int:
-    """Asserts that the CSV says what the oracle says; the number of movements."""
-    found, wanted = cells(lakehouse.csv), expected(lakehouse, plain)
-    assert found[0] == HEADER
-    for one, other in zip(found[1:], wanted, strict=True):
-        assert one == other
-    return len(wanted)
-
-
-def fill(lakehouse: Lake, *more: str) -> None:
-    execute(lakehouse.address, *TABLES, *NASTY, *more)
+from tests.support.lake import Lake
+from tests.support.oracle import HEADER, agree, cells
+from tests.support.source import TABLES, execute, fill, fresh_database
 
 
 def reasons(lakehouse: Lake, table: str) -> dict[int | None, list[str]]:
@@ -394,32 +338,6 @@ def test_export_writes_the_last_run_again_and_yields_to_a_newer_one(
         export_again(settings, (movimento_flat.TABLE,), report)
     assert agree(lakehouse) == 15
     assert [path.name for path in settings.export_path.iterdir()] == ["movimento_flat.csv"]
-
-
-def judged(**given: int | Decimal) -> dict[str, int | Decimal]:
-    """What silver found of ten rows of movimento: eight accepted, one set aside, one copy; 10.00 reais in all."""
-    rows = {"rows_in": 10, "rows_out": 8, "set_aside": 1, "copies": 1}
-    sums = {"out": "8.50", "aside": "0.50", "copies": "1.00"}
-    return {**rows, **{f"vlr_transacao_{side}": Decimal(total) for side, total in sums.items()}, **given}
-
-
-@pytest.mark.parametrize(
-    ("found", "said"),
-    [
-        (judged(rows_in=9, rows_out=7), "10 rows in bronze, 9 read, 9 accounted for"),
-        (judged(copies=0), "10 rows in bronze, 10 read, 9 accounted for"),
-        (judged(vlr_transacao_out=Decimal("8.51")), "the sum of vlr_transacao is not bronze's"),
-        (judged(vlr_transacao_aside=Decimal(0)), "the sum of vlr_transacao is not bronze's"),
-    ],
-    ids=["a row not read", "a row not accounted for", "a cent too many", "an amount not set aside"],
-)
-def test_a_row_or_cent_that_silver_cannot_account_for_ends_the_run(found: dict[str, int], said: str) -> None:
-    table, now = movimento.TABLE, datetime.now(UTC)
-    bronze = TableRun("movimento", 0, 10, 10, columns=(ColumnRun("vlr_transacao", "decimal(10,2)", "0", "10.00"),))
-    upstream = Run(1, "", "cartoes", None, "", "", now, now, (bronze,))
-    with pytest.raises(QualityFault, match=said):
-        judging.conserve(table, upstream, found)
-    judging.conserve(table, upstream, judged())
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from conf.contract import Column, Files, Pii, Reference, Table, fail, quarantine
 from pipelines.core.names import LINE
 from pipelines.silver import checks as silver_checks
 from pipelines.silver.checks import Parent
-from tests.conftest import Rows
+from tests.support.lake import Rows
 
 PARENT = Table(
     "silver.teste.dono",

@@ -9,13 +9,6 @@ from pyspark.sql import SparkSession
 from silver.columns import BLANK, BLANKS, card_digits, masked, tidy, trimmed
 
 
-def test_blanks_are_what_unicode_calls_white_space() -> None:
-    assert len(BLANKS) == 25 and set(BLANKS) - {"\x85"} == {chr(i) for i in range(0x3001) if chr(i).isspace()} - set(
-        "\x1c\x1d\x1e\x1f\x85"
-    )
-    assert set(BLANKS) == {chr(i) for i in range(0x10000) if re.fullmatch(f"[{BLANK}]", chr(i))}
-
-
 @pytest.mark.parametrize(
     ("function", "given", "expected"),
     [

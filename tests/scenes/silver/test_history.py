@@ -26,11 +26,11 @@ from pipelines.core.errors import StorageFault, UsageFault
 from pipelines.core.names import LAYERS
 from pipelines.export.publish import export
 from pipelines.lake import delta, run_log
-from pipelines.lake import runs as lake_runs
 from pipelines.run import begin
-from tests.conftest import Cli, Lake, connection_settings, execute, fresh_database
-from tests.process.test_kill import meanwhile
-from tests.scenes.run.test_run import agree, fill
+from tests.support.lake import Lake
+from tests.support.oracle import agree
+from tests.support.process import Cli, connection_settings, meanwhile
+from tests.support.source import execute, fill, fresh_database
 
 # What the source is in the second night and in the third.
 NIGHTS = (
@@ -262,20 +262,6 @@ def test_whatever_the_clock_says_numbers_and_versions_rise(lakehouse: Lake, monk
         run_log.check_tables("bronze", settings.bronze_path, last)
     lakehouse.run("silver", "gold")
     agree(lakehouse)
-
-
-def test_a_hundred_commits_later_the_log_has_a_checkpoint_and_is_still_looked_at(tmp_path: Path) -> None:
-    moment = datetime(2024, 1, 2, tzinfo=UTC)
-    for number in range(1, 104):
-        run_log.record(tmp_path, lake_runs.Run(number, "", "teste", None, "", "", moment, moment))
-    log = tmp_path / run_log.RUNS / "_delta_log"
-    assert list(log.glob("*.checkpoint.parquet")) and len(run_log.read_runs(tmp_path)) == 103
-    for version in range(50):
-        (log / f"{version:020d}.json").unlink()  # as Delta's own clean-up does
-    assert len(run_log.read_runs(tmp_path)) == 103
-    (log / f"{60:020d}.json").unlink()
-    with pytest.raises(StorageFault, match=r"_delta_log/0{18}60.json is missing"):
-        run_log.read_runs(tmp_path)
 
 
 def test_maintain_touches_no_table_that_is_not_ours(copied: Lake) -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.conftest import Lake, execute
-from tests.scenes.run.test_run import TABLES
+from tests.support.lake import Lake
+from tests.support.source import TABLES, execute
 
 GOOD = (
     "INSERT INTO associado SELECT i, 'Ana', 'Lima', 30, 'a@b.c' FROM generate_series(1, 30) i",

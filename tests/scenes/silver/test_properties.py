@@ -17,8 +17,9 @@ from pyspark.sql import SparkSession
 from conf.settings import Postgres
 from pipelines.bronze import job as bronze_job
 from pipelines.lake import run_log
-from tests.conftest import Lake, connected, execute, fresh_database, query
-from tests.scenes.run.test_run import TABLES, agree
+from tests.support.lake import Lake
+from tests.support.oracle import agree
+from tests.support.source import TABLES, connected, execute, fresh_database, query
 
 KEYS = st.one_of(st.none(), st.integers(-1, 4), st.integers(-1, 4), st.integers(-1, 4))
 TEXTS = st.one_of(

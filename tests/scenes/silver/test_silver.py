@@ -16,32 +16,9 @@ from pipelines.silver import job as silver_job
 from pipelines.silver.judging import CheckedRows
 from pipelines.spark.frames import read
 from silver.cartoes import movimento
-from tests.conftest import ALL, Lake, execute
-from tests.scenes.run.test_run import agree
-
-KEYED = (
-    "CREATE TABLE associado (id bigint PRIMARY KEY, nome text, sobrenome text, idade int, email text)",
-    "CREATE TABLE conta (id bigint PRIMARY KEY, tipo text, data_criacao timestamp, id_associado bigint REFERENCES associado)",
-    """CREATE TABLE cartao (id bigint PRIMARY KEY, num_cartao text, nom_impresso text, data_criacao timestamp,
-    id_conta bigint REFERENCES conta, id_associado bigint REFERENCES associado)""",
-    """CREATE TABLE movimento (id bigint PRIMARY KEY, vlr_transacao numeric(10,2), des_transacao text,
-    data_movimento timestamp, id_cartao bigint REFERENCES cartao)""",
-    "INSERT INTO associado SELECT i, 'Ana', 'Lima', 30, 'a@b.c' FROM generate_series(1, 20) i",
-    "INSERT INTO conta SELECT i, 'corrente', '2020-01-01', i FROM generate_series(1, 20) i",
-    "INSERT INTO cartao SELECT i, '4111111111111111', 'ANA', '2020-01-01', i, i FROM generate_series(1, 20) i",
-    "INSERT INTO movimento SELECT i, 1.25, 'x', '2024-01-01', i % 20 + 1 FROM generate_series(1, 200) i",
-)
-DROPS = (
-    "ALTER TABLE movimento DROP CONSTRAINT movimento_pkey, DROP CONSTRAINT movimento_id_cartao_fkey",
-    "ALTER TABLE conta DROP CONSTRAINT conta_id_associado_fkey",
-)
-
-
-@pytest.fixture
-def keyed(lakehouse: Lake) -> Lake:
-    """Tables with primary keys and references: 20 members with a card each, 200 movements of 1.25."""
-    execute(lakehouse.address, *KEYED)
-    return lakehouse
+from tests.support.lake import ALL, Lake
+from tests.support.oracle import agree
+from tests.support.source import DROPS, execute
 
 
 def last_rules(lakehouse: Lake) -> dict[tuple[str, str], RuleRun]:

@@ -4,7 +4,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from silver.cartoes import associado, cartao, conta, movimento
-from tests.conftest import Rows
+from tests.support.lake import Rows
 
 
 def test_a_member_gets_tidy_names_and_a_lower_case_email(rows: Rows) -> None:

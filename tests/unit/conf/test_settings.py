@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from conf.settings import NAMES, PROJECT, Settings, SettingsError, load, read_secrets
-from tests.conftest import Cli
 
 NASTY = "@:/?#%&' \"çé\\${HOME}"
 SERVER = {
@@ -207,23 +206,3 @@ def test_the_documented_example_names_only_settings_that_exist() -> None:
     lines = (PROJECT / ".env.example").read_text("utf-8").splitlines()
     names = {line.lstrip("# ").split("=")[0] for line in lines if "LAKEHOUSE_" in line and "=" in line}
     assert names and names <= set(NAMES)
-
-
-def test_the_command_line_names_every_problem_in_one_line_before_it_needs_java(cli: Cli) -> None:
-    (cli.folder / ".env").write_text("LAKEHOUSE_POSTGRES__PORT=x\nLAKEHOUSE_POSTGRES__PASSWORD='a\"${b}c'\n")
-    done = cli("bronze", "silver", "--set", "LAKEHOUSE_EXPORT_PATH=/", env={"PATH": "", "JAVA_HOME": ""})
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    for name in ("LAKEHOUSE_EXPORT_PATH must not be", "POSTGRES__PORT", "POSTGRES__HOST is missing"):
-        assert name in done.stderr
-    assert 'a"$' not in done.stderr
-
-
-def test_a_line_of_the_env_file_that_is_none_is_named(cli: Cli) -> None:
-    (cli.folder / ".env").write_text("# fine\nLAKEHOUSE_ROOT=x\nthis is not env\n")
-    done = cli("bronze")
-    assert (done.returncode, done.stderr) == (2, "settings: .env: line 3 cannot be read; write NAME=value\n")
-
-
-def test_a_password_on_the_command_line_is_refused(cli: Cli) -> None:
-    done = cli("bronze", "--set", "LAKEHOUSE_POSTGRES__PASSWORD=s3cret")
-    assert done.returncode == 2 and "s3cret" not in done.stderr and "command line" in done.stderr

@@ -1,7 +1,5 @@
 """The lake's bookkeeping: the commit point, recovery, locks."""
 
-import subprocess
-import sys
 import threading
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -12,7 +10,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from conf.contract import Column, Table
-from conf.settings import PROJECT, Settings, load
+from conf.settings import Settings, load
 from pipelines.core import names
 from pipelines.core.errors import LockedFault, QualityFault, StorageFault
 from pipelines.lake import delta, folders, run_log, schema
@@ -61,25 +59,6 @@ def test_an_empty_table_is_written_once(tmp_path: Path) -> None:
     assert [delta.commit_files(path, TABLE, wide, []) for _ in range(3)] == [0, 0, 0]
     assert delta.commit_files(path, TABLE, narrow, []) == 1
     assert delta.file_paths(path, 1) == []
-
-
-def test_a_lake_is_one_process_at_a_time_and_a_killed_one_does_not_block(settings: Settings, tmp_path: Path) -> None:
-    holder = (
-        "import sys, time; from pathlib import Path; from conf.settings import load; from pipelines.lake import folders\n"
-        "with folders.locked(load({'LAKEHOUSE_ROOT': 'a lake'}, base=Path(sys.argv[1]))[0]):\n"
-        "    print('held', flush=True); time.sleep(600)"
-    )
-    command = [sys.executable, "-c", holder, str(tmp_path)]
-    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and process.stdout.readline() == "held\n"
-        with (
-            pytest.raises(LockedFault, match=f"process {process.pid} on .*, since .* UTC, works on .*bronze; wait"),
-            folders.locked(settings),
-        ):
-            pass
-        process.kill()
-    with folders.locked(settings):
-        pass
 
 
 def test_a_folder_that_cannot_be_made_is_a_storage_fault_that_names_it(tmp_path: Path) -> None:

@@ -5,14 +5,7 @@ import re
 from conf.settings import NAMES, PROJECT
 from pipelines.cli.main import TARGETS
 from pipelines.core import errors
-
-README = (PROJECT / "README.md").read_text("utf-8")
-MAKE_TARGETS = set(re.findall(r"^\.PHONY: (.*)$", (PROJECT / "Makefile").read_text(), re.M)[0].split())
-
-
-def shell_lines() -> list[str]:
-    blocks = re.findall(r"```sh\n(.*?)```", README, re.S)
-    return [line for block in blocks for line in block.splitlines()]
+from tests.support.documents import MAKE_TARGETS, README, shell_lines
 
 
 def test_every_make_command_that_a_document_names_exists() -> None:

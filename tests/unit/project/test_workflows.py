@@ -10,7 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from conf.settings import PROJECT
-from tests.unit.project.test_readme import MAKE_TARGETS
+from tests.support.documents import MAKE_TARGETS
 from tools import bootstrap
 
 WORKFLOWS = sorted((PROJECT / ".github/workflows").glob("*.yml"))

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from bench import report, rivals
+from bench import rivals
 from bench.__main__ import main
 from bench.rivals import Way
-from bench.tables import Result, lines
 
 FEW = ["--sizes", "300", "--rounds", "1"]
 
@@ -96,30 +95,3 @@ def test_a_csv_in_another_order_is_wrong(folder: Path, tmp_path: Path) -> None:
     assert main([*FEW, "--ways", "D"], folder, tmp_path, with_damage(folder, code)) == 1
     (wrong,) = measured(tmp_path).values()
     assert "csv.vlr_transacao_movimento" in wrong["wrong"] and "csv.rows" not in wrong["wrong"]
-
-
-def test_what_was_wrong_once_has_no_time_in_the_table() -> None:
-    right: dict[str, Any] = {"ours": {"seconds": 1.5}, "D": {"seconds": 2.5}}
-    result = Result(300, {}, [right, right | {"D": {"wrong": ["csv.rows"]}}])
-    assert lines(result) == [["", "ours", "D"], ["whole, s", "1.50", "wrong"], ["ours to this, whole", "1.00", ""]]
-
-
-def test_the_report_writes_between_its_marks_and_says_whether_a_bar_holds(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    results, document = tmp_path / "results", tmp_path / "performance.md"
-    results.mkdir()
-    ways = {"ours": {"seconds": 4.0}, "E": {"seconds": 10.0}, "T": {"seconds": 8.0}}
-    for size in (5_000_000, 20_000_000):
-        text = json.dumps({"size": size, "machine": {"CPU": "one"}, "rounds": [ways]})
-        (results / f"{size}.json").write_text(text)
-    document.write_text(f"before\n\n{report.MARKS[0]}\nstale\n{report.MARKS[1]}\nafter\n")
-    written = []
-    for _ in range(2):
-        report.write(results, document)
-        written.append((document.read_text(), document.with_suffix(".svg").read_bytes()))
-    assert written[0] == written[1]
-    text = written[0][0]
-    assert text.startswith("before\n") and text.endswith("\nafter\n") and "stale" not in text
-    assert "| whole run, 5 million, to E | 0.35 | 0.4 | does not hold |" in text
-    assert "| whole run, 20 million, to T | 0.6 | 0.5 | holds |" in text
-    assert "| CSV, 5 million, to E | 0.33 |  | not measured |" in text

@@ -10,11 +10,9 @@ from gold.cartoes.movimento_flat import TABLE
 from pipelines.export import csv as export_csv
 from pipelines.gold import proof
 from pipelines.lake import delta, folders
-from tests.conftest import ALL, Lake, execute
-from tests.scenes.run.test_changes import keyed, last
-from tests.scenes.run.test_run import agree
-
-__all__ = ["keyed"]
+from tests.support.lake import ALL, Lake, last
+from tests.support.oracle import agree
+from tests.support.source import execute
 
 
 def files_of(settings: Any) -> list[str]:
@@ -31,8 +29,8 @@ CUTS = (
 )  # fmt: skip
 
 
-def test_the_csv_is_the_same_bytes_however_gold_is_cut(keyed: Lake, tmp_path: Path) -> None:
-    settings, csv = keyed.settings(), keyed.csv
+def test_the_csv_is_the_same_bytes_however_gold_is_cut(keyed_lake: Lake, tmp_path: Path) -> None:
+    settings, csv = keyed_lake.settings(), keyed_lake.csv
     for cut, groups in CUTS:
         for order in ("_id_movimento", "_id_movimento DESC", "hash(_id_movimento)"):
             made = [str(tmp_path / f"{'zyx'[index]}.parquet") for index in range(len(cut))]
@@ -47,7 +45,7 @@ def test_the_csv_is_the_same_bytes_however_gold_is_cut(keyed: Lake, tmp_path: Pa
 
 
 def test_rows_that_come_last_are_written_behind_the_csv_of_the_run_before_if_it_still_is_that(
-    keyed: Lake, monkeypatch: pytest.MonkeyPatch
+    keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tampered CSV, a row in the middle and a changed row make it whole; the bytes are always those of a fresh one."""
     written: list[int] = []
@@ -59,7 +57,7 @@ def test_rows_that_come_last_are_written_behind_the_csv_of_the_run_before_if_it_
 
     monkeypatch.setattr(export_csv, "_segments", counted)
     new = "INSERT INTO movimento VALUES ({}, 7.25, 'novo', '2024-05-01', 3)"
-    file = keyed.folder / "export/movimento_flat.csv"
+    file = keyed_lake.folder / "export/movimento_flat.csv"
     for statement, expected in (
         ([new.format(501), new.format(502)], 2),
         ([new.format(600)], 1),
@@ -68,21 +66,21 @@ def test_rows_that_come_last_are_written_behind_the_csv_of_the_run_before_if_it_
         ([new.format(701), "DELETE FROM movimento WHERE id = 5"], 205),
         ([new.format(702)], 1),
     ):
-        execute(keyed.address, *statement)
-        keyed.run()
+        execute(keyed_lake.address, *statement)
+        keyed_lake.run()
         assert written.pop() == expected, statement
-        assert last(keyed, "gold").csv_sha256 == folders.sha256(file)
-        with export_csv.draft(keyed.settings(), TABLE, files_of(keyed.settings())) as draft:
-            assert draft.temporary.read_bytes() == keyed.csv
+        assert last(keyed_lake, "gold").csv_sha256 == folders.sha256(file)
+        with export_csv.draft(keyed_lake.settings(), TABLE, files_of(keyed_lake.settings())) as draft:
+            assert draft.temporary.read_bytes() == keyed_lake.csv
         written.clear()
     file.write_bytes(file.read_bytes().replace(b"novo", b"nove", 1))
-    execute(keyed.address, new.format(800))
-    keyed.run()
-    assert written == [207] and b"nove" not in keyed.csv and agree(keyed) == 207
+    execute(keyed_lake.address, new.format(800))
+    keyed_lake.run()
+    assert written == [207] and b"nove" not in keyed_lake.csv and agree(keyed_lake) == 207
 
 
 def test_small_tables_that_do_not_fit_into_memory_are_joined_without_a_broadcast(
-    keyed: Lake, monkeypatch: pytest.MonkeyPatch
+    keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half a gigabyte is for all else; of the one megabyte that is left, a broadcast may be a third."""
     plans = list[str]()
@@ -94,22 +92,22 @@ def test_small_tables_that_do_not_fit_into_memory_are_joined_without_a_broadcast
         return frame
 
     monkeypatch.setattr(proof, "transformed", noted)
-    keyed.spark.conf.set("spark.sql.autoBroadcastJoinThreshold", "-1")
+    keyed_lake.spark.conf.set("spark.sql.autoBroadcastJoinThreshold", "-1")
     try:
-        keyed.run("gold", full=ALL, SPARK__DRIVER_MEMORY="513m")
-        execute(keyed.address, "UPDATE associado SET nome = repeat('x', 300000) WHERE id = 3")
-        keyed.run(full=ALL, SPARK__DRIVER_MEMORY="513m")
-        csv = keyed.csv
-        keyed.run("gold", full=ALL, SPARK__DRIVER_MEMORY="514m")
+        keyed_lake.run("gold", full=ALL, SPARK__DRIVER_MEMORY="513m")
+        execute(keyed_lake.address, "UPDATE associado SET nome = repeat('x', 300000) WHERE id = 3")
+        keyed_lake.run(full=ALL, SPARK__DRIVER_MEMORY="513m")
+        csv = keyed_lake.csv
+        keyed_lake.run("gold", full=ALL, SPARK__DRIVER_MEMORY="514m")
     finally:
-        keyed.spark.conf.unset("spark.sql.autoBroadcastJoinThreshold")
+        keyed_lake.spark.conf.unset("spark.sql.autoBroadcastJoinThreshold")
     assert ["strategy=broadcast" in plan for plan in plans] == [True, False, True]
-    assert keyed.csv == csv and b"xxx" in csv
+    assert keyed_lake.csv == csv and b"xxx" in csv
 
 
 def test_gold_is_compared_with_silvers_rows_where_another_engine_made_its_checksums(
-    keyed: Lake, monkeypatch: pytest.MonkeyPatch
+    keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(proof, "HASHING", "another")
-    keyed.run("gold", full=ALL)
-    assert agree(keyed) == 200
+    keyed_lake.run("gold", full=ALL)
+    assert agree(keyed_lake) == 200

@@ -1,9 +1,6 @@
 """Spark starts beside bronze where silver will have work, and only there; nothing of it is left behind."""
 
-import os
-import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,16 +11,14 @@ from conf.settings import Settings
 from pipelines.bronze import job as bronze_job
 from pipelines.core.console import Report
 from pipelines.core.errors import UsageFault
+from pipelines.core.names import LAYERS
 from pipelines.export import csv as export_csv
 from pipelines.lake import run_log
 from pipelines.run.layers import run_layers
 from pipelines.spark import session as spark_session
-from tests.conftest import ALL, Lake, execute, query
-from tests.process.test_kill import LAYERS, bank, family, gone, start
-from tests.scenes.run.test_changes import changed, keyed
-from tests.scenes.run.test_run import agree
-
-__all__ = ["bank", "keyed"]
+from tests.support.lake import ALL, Lake, changed
+from tests.support.oracle import agree
+from tests.support.source import execute
 
 
 def run(lakehouse: Lake) -> None:
@@ -56,9 +51,9 @@ def starts(
 
 
 def test_the_session_starts_while_bronze_reads_the_first_time_and_later_when_silver_asks(
-    keyed: Lake, monkeypatch: pytest.MonkeyPatch
+    keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, recorded, ended = starts(monkeypatch, lambda: keyed.spark)
+    begun, recorded, ended = starts(monkeypatch, lambda: keyed_lake.spark)
     draft, at_the_csv = export_csv.draft, list[int]()
 
     def drafted(*arguments):  # type: ignore[no-untyped-def]
@@ -66,11 +61,11 @@ def test_the_session_starts_while_bronze_reads_the_first_time_and_later_when_sil
         return draft(*arguments)
 
     monkeypatch.setattr(export_csv, "draft", drafted)
-    execute(keyed.address, "UPDATE associado SET nome = 'Eva' WHERE id = 3")
-    run(keyed)
+    execute(keyed_lake.address, "UPDATE associado SET nome = 'Eva' WHERE id = 3")
+    run(keyed_lake)
     assert at_the_csv == [1]  # the memory of Spark is free
     assert (recorded, ended) == ([False, True, True], ["MainThread"])
-    assert changed(keyed, "gold") == {"movimento_flat": "10 written, 10 replaced"}
+    assert changed(keyed_lake, "gold") == {"movimento_flat": "10 written, 10 replaced"}
     begun.clear()
     true, early = bronze_job.read, list[bool]()
 
@@ -79,32 +74,32 @@ def test_the_session_starts_while_bronze_reads_the_first_time_and_later_when_sil
         return true(*arguments)
 
     monkeypatch.setattr(bronze_job, "read", read)
-    fresh = Lake(keyed.folder / "fresh", keyed.address, keyed.spark)
+    fresh = Lake(keyed_lake.folder / "fresh", keyed_lake.address, keyed_lake.spark)
     run(fresh)
     assert (early, recorded, ended) == ([True], [False] + [True] * 5, ["MainThread"] * 2)
     agree(fresh)
 
 
 def test_a_table_that_is_read_whole_and_found_the_same_starts_no_session(
-    keyed: Lake, monkeypatch: pytest.MonkeyPatch
+    keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         "pipelines.spark.session.session", lambda *_, **__: pytest.fail("Spark was started for nothing")
     )
     monkeypatch.setattr("pipelines.sources.postgres.fingerprint.what_changed", lambda *_: "the server was started anew")
-    run(keyed)
-    assert changed(keyed, "bronze").keys() == {"associado", "conta", "cartao", "movimento"}
-    assert changed(keyed, "silver") == changed(keyed, "gold") == {}
+    run(keyed_lake)
+    assert changed(keyed_lake, "bronze").keys() == {"associado", "conta", "cartao", "movimento"}
+    assert changed(keyed_lake, "silver") == changed(keyed_lake, "gold") == {}
 
 
 def test_a_session_that_does_not_start_ends_the_run_where_silver_needs_it(
-    keyed: Lake, monkeypatch: pytest.MonkeyPatch
+    keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken() -> SparkSession:
         raise UsageFault("Spark does not start")
 
     starts(monkeypatch, broken)
-    fresh = Lake(keyed.folder / "fresh", keyed.address, keyed.spark)
+    fresh = Lake(keyed_lake.folder / "fresh", keyed_lake.address, keyed_lake.spark)
     with pytest.raises(UsageFault, match="Spark does not start"):
         run(fresh)
     settings = fresh.settings()
@@ -112,7 +107,7 @@ def test_a_session_that_does_not_start_ends_the_run_where_silver_needs_it(
 
 
 def test_the_jvm_compiles_less_where_rows_are_few_and_the_users_options_come_after_ours(
-    keyed: Lake, monkeypatch: pytest.MonkeyPatch
+    keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Few are the rows of a new lake, by the source's size; those of the last run, here 260; and what changed."""
     given = list[str]()
@@ -125,42 +120,18 @@ def test_the_jvm_compiles_less_where_rows_are_few_and_the_users_options_come_aft
     for few, row_bytes in ((260, 10**9), (259, 1)):
         monkeypatch.setattr(spark_session, "FEW", few)
         monkeypatch.setattr("pipelines.run.layers.ROW_BYTES", row_bytes)
-        execute(keyed.address, "UPDATE associado SET idade = idade + 1 WHERE id = 3")
-        for lakehouse in (Lake(keyed.folder / f"fresh {few}", keyed.address, keyed.spark), keyed):
+        execute(keyed_lake.address, "UPDATE associado SET idade = idade + 1 WHERE id = 3")
+        for lakehouse in (Lake(keyed_lake.folder / f"fresh {few}", keyed_lake.address, keyed_lake.spark), keyed_lake):
             with pytest.raises(UsageFault, match="enough"):
                 run(lakehouse)
-    keyed.run("bronze", full=ALL)
+    keyed_lake.run("bronze", full=ALL)
     for few in (259, 260):
         monkeypatch.setattr(spark_session, "FEW", few)
         with pytest.raises(UsageFault, match="enough"):
-            run_layers(keyed.settings(), {"silver"}, Report(), full=frozenset(ALL.split()))
+            run_layers(keyed_lake.settings(), {"silver"}, Report(), full=frozenset(ALL.split()))
     less = "-XX:TieredStopAtLevel=1"
     assert given == [less, less, "", less, "", less]
     monkeypatch.setattr(spark_session, "FEW", 260)
-    user = keyed.settings(SPARK__CONF='{"spark.driver.defaultJavaOptions": "-XX:TieredStopAtLevel=3"}')
-    java = spark_session.configuration(spark_session.brief(user, 260), keyed.folder)[spark_session.DEFAULTS]
+    user = keyed_lake.settings(SPARK__CONF='{"spark.driver.defaultJavaOptions": "-XX:TieredStopAtLevel=3"}')
+    java = spark_session.configuration(spark_session.brief(user, 260), keyed_lake.folder)[spark_session.DEFAULTS]
     assert java.endswith(" -XX:TieredStopAtLevel=1 -XX:TieredStopAtLevel=3")
-
-
-@pytest.mark.parametrize(
-    ("number", "code", "group"), [(signal.SIGINT, 130, True), (signal.SIGTERM, 143, False)], ids=["Ctrl-C", "SIGTERM"]
-)
-def test_a_signal_while_bronze_reads_and_the_jvm_starts_leaves_nothing(
-    bank: Lake, number: signal.Signals, code: int, group: bool
-) -> None:
-    process = start(bank, *LAYERS)
-    while not (children := family(process)):
-        time.sleep(0.01)
-    os.killpg(process.pid, number) if group else process.send_signal(number)
-    began = time.monotonic()
-    _, said = process.communicate(timeout=30)
-    assert time.monotonic() - began < 10
-    assert process.returncode == code and "Traceback" not in said and "Error" not in said
-    assert gone(children, 3)
-    assert not [line for line in os.popen("ps -eo args") if str(bank.folder) in line]
-    assert query(
-        bank.address,
-        "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'lakehouse %' AND pid <> pg_backend_pid()",
-    ) == [(0,)]
-    bank.run()
-    agree(bank)

@@ -9,7 +9,7 @@ import duckdb
 
 from pipelines.core import catalogue
 from pipelines.lake.versions import table_version
-from tests.conftest import Lake
+from tests.support.lake import Lake
 
 PARENTS = {
     "condominios.csv": "nome,endereco\nPalmeiras,Rua das Palmeiras, 123, Centro\nFlores,Avenida das Flores\n",

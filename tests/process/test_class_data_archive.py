@@ -1,0 +1,91 @@
+"""A session starts with the class-data archive, or without a word about a damaged one."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyspark
+import pytest
+
+from conf.settings import PROJECT
+from pipelines.spark import class_data_archive
+from tests.support.process import clean_environment
+
+
+def submitted(options: str, folder: Path) -> tuple[int, list[str], bool]:
+    """Spark's launcher with a session's class path: its exit code, what Java said, whether it used an archive."""
+    log = folder / "classes"
+    log.unlink(missing_ok=True)
+    jars = os.pathsep.join(sorted(map(str, (PROJECT / ".jars").glob("*.jar"))))
+    command = [str(Path(pyspark.__file__).parent / "bin/spark-submit"), "--driver-class-path", jars, "--version"]
+    command += ["--driver-java-options", f"{options} -Xlog:class+load:file={log}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    said = [
+        line
+        for line in done.stdout.splitlines() + done.stderr.splitlines()
+        if "VM warning" in line or "[warn" in line or "[err" in line
+    ]
+    return done.returncode, said, "shared objects file (top)" in log.read_text()
+
+
+def test_a_damaged_archive_is_left_out_without_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    true = class_data_archive.archive()
+    assert true is not None and true.stat().st_size, "set-up makes it"
+    assert submitted(class_data_archive.options(), tmp_path) == (0, [], True)
+    folder = tmp_path / "with a blank"
+    folder.mkdir()
+    monkeypatch.setattr(class_data_archive, "JARS", folder)
+    size = true.stat().st_size
+    copy = folder / f"spark-{class_data_archive._key()}-{size}.jsa"
+    shutil.copyfile(true, copy)
+    assert str(copy) in class_data_archive.options()
+    assert submitted(class_data_archive.options(), tmp_path) == (0, [], True)
+    for place in (0, 100_000, size // 2, size - 5000):
+        with copy.open("r+b") as file:
+            file.seek(place)
+            kept = file.read(100)
+            file.seek(place)
+            file.write(bytes(255 - byte for byte in kept))
+        assert submitted(class_data_archive.options(), tmp_path) == (0, [], False), place
+        with copy.open("r+b") as file:
+            file.seek(place)
+            file.write(kept)
+    os.truncate(copy, size // 2)
+    assert class_data_archive.options() == ""
+
+
+TWICE = """
+import os
+from pathlib import Path
+from conf.settings import load
+from pipelines.spark import session
+log = "-Xlog:class+load:file={name} -Dours=1"
+settings, _ = load({{"LAKEHOUSE_SPARK__CONF": '{{"spark.driver.extraJavaOptions": "' + log + '"}}'}}, base=Path())
+for _ in range(2):
+    with session(settings) as spark:
+        java = spark._jvm.java.lang
+        collectors = [one.getName() for one in java.management.ManagementFactory.getGarbageCollectorMXBeans()]
+        low = spark.sql("SELECT lower('I\u00c3')").first()[0]
+        print(java.System.getProperty("user.timezone"), java.System.getProperty("ours"), low, collectors[0])
+    os.environ["JAVA_TOOL_OPTIONS"] = "-Duser.language=tr -XX:+UseSerialGC"
+"""
+
+
+def test_a_session_uses_the_archive_and_the_users_java_options_too_and_a_second_one_starts(tmp_path: Path) -> None:
+    """A second collector would stop Java; its language would make another letter of the I."""
+    log = tmp_path / "classes"
+    done = subprocess.run(
+        [sys.executable, "-c", TWICE.format(name=log)],
+        cwd=tmp_path,
+        env=clean_environment(tmp_path) | {"TZ": "America/Sao_Paulo", "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+    said = "UTC 1 i\u00e3 PS MarkSweep\nUTC 1 i\u00e3 Copy\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
+    loaded = log.read_text().splitlines()
+    assert sum("shared objects file (top)" in line for line in loaded) > 0.6 * len(loaded)

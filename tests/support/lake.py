@@ -1,0 +1,93 @@
+"""A lake below a folder of its own, and what its last runs recorded."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+
+from conf.settings import Postgres, Settings, load
+from pipelines.core.console import Report
+from pipelines.core.names import LAYERS
+from pipelines.lake import delta, run_log, runs
+from pipelines.run.layers import run_layers
+
+ALL = "associado conta cartao movimento movimento_flat"
+
+
+@dataclass
+class Lake:
+    """A fresh lake, filled from `address`, or from files, in this process."""
+
+    folder: Path
+    address: Postgres
+    spark: SparkSession
+    domain: str = "cartoes"
+
+    def settings(self, **given: str) -> Settings:
+        """Settings that read this database and write below this folder; given ones by the end of their name."""
+        named = {"ROOT": "lake", "EXPORT_PATH": "export", "QUALITY__MAX_QUARANTINED": "1"} | given
+        settings, _ = load({f"LAKEHOUSE_{name}": value for name, value in named.items()}, base=self.folder)
+        return settings.model_copy(update={"postgres": self.address})
+
+    def run(self, *layers: str, full: str = "", **given: str) -> Settings:
+        """Runs layers, all of them by default; `full` names tables to build whole."""
+        settings = self.settings(**given)
+        with Report() as report:
+            run_layers(
+                settings, set(layers or LAYERS), report, self.spark, frozenset(full.split()), only=(self.domain,)
+            )
+        return settings
+
+    def drop(self, name: str, text: str | bytes, at: int | None = None) -> Path:
+        """Puts a file into the landing folder, as of a moment."""
+        path = self.folder / "landing" / self.domain / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        half = path.with_name(f".{name}")
+        half.write_bytes(text if isinstance(text, bytes) else text.encode())
+        if at is not None:
+            os.utime(half, (at, at))
+        return half.rename(path)
+
+    def last(self, layer: str) -> runs.Run:
+        run = run_log.last_run(self.settings().layer_path(layer), self.domain)
+        assert run is not None
+        return run
+
+    def table(self, layer: str, name: str) -> list[dict[str, Any]]:
+        """A table of the last complete run, its rows as dicts, in order of their first column."""
+        path, version = self.settings().layer_path(layer) / self.domain / name, self.last(layer).table(name).version
+        frame = self.spark.read.format("delta").option("versionAsOf", version).load(str(path))
+        return [row.asDict() for row in frame.orderBy(frame.columns[0]).collect()]
+
+    @property
+    def csv(self) -> bytes:
+        return (self.folder / "export" / "movimento_flat.csv").read_bytes()
+
+
+# A domain of files asks no server.
+NOWHERE = Postgres(host="/nowhere", database="none", user="nobody")
+
+
+Rows = Callable[..., DataFrame]
+
+
+def last(lakehouse: Lake, layer: str) -> runs.Run:
+    found = run_log.last_run(lakehouse.settings().layer_path(layer), "cartoes")
+    assert found is not None
+    return found
+
+
+def changed(lakehouse: Lake, layer: str) -> dict[str, str]:
+    return {table.name: table.how for table in last(lakehouse, layer).tables if table.how != "unchanged"}
+
+
+def versions(lakehouse: Lake) -> dict[str, int | None]:
+    settings = lakehouse.settings()
+    return {
+        f"{layer}.{table.name}": delta.version(settings.layer_path(layer) / "cartoes" / table.name)
+        for layer in LAYERS
+        for table in last(lakehouse, layer).tables
+    }

@@ -1,0 +1,22 @@
+"""A stream of condominium files, and the batch load that it is compared with."""
+
+import shutil
+from pathlib import Path
+
+from pipelines.lake import run_log
+from tests.support.lake import NOWHERE, Lake
+
+ENV = {"DOMAIN": "condominio", "LAKEHOUSE_STREAM__MAX_FILES_PER_TRIGGER": "3"}
+
+
+def batch(lakehouse: Lake, folder: Path) -> Lake:
+    """A lake that took the same files in one run."""
+    whole = Lake(folder, NOWHERE, lakehouse.spark, "condominio")
+    shutil.copytree(lakehouse.folder / "landing", folder / "landing")
+    whole.run()
+    return whole
+
+
+def taken_once(lakehouse: Lake) -> bool:
+    names = [one.name for one in run_log.read_files(lakehouse.settings().bronze_path, "condominio")]
+    return len(names) == len(set(names))

@@ -1,0 +1,33 @@
+"""What a report writes as JSON."""
+
+import json
+
+import pytest
+
+from pipelines.core.console import Report, grid
+
+
+def test_a_report_as_json_has_a_line_for_each_row_of_a_table_and_none_of_a_sample(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table = grid("rows in", "note", left=0)
+    table.add_row("1", "[b]x[/b]\n")
+    table.add_row("", "y")
+    with Report(as_json=True) as report:
+        report.sample("Ana,Souza")
+        report.say("")
+        report.show(table)
+        report.say("a\nb")
+        report.warning("w")
+        report.again("c")
+    said, warned = capsys.readouterr()
+    lines = [json.loads(line) for line in said.splitlines()]
+    assert [one["message"] for one in lines] == ["rows_in 1, note [b]x[/b]", "note y", "a b"]
+    assert lines[0]["row"] == {"rows_in": "1", "note": "[b]x[/b]\n"}
+    assert [(one["level"], one["message"]) for one in map(json.loads, warned.splitlines())] == [
+        ("warning", "c"),
+        ("warning", "w"),
+    ]
+    with Report() as report:
+        report.sample("Ana,Souza")
+    assert capsys.readouterr().out == "Ana,Souza\n"

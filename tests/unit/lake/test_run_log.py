@@ -1,0 +1,24 @@
+"""The run log as a Delta table."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from pipelines.core.errors import StorageFault
+from pipelines.lake import run_log
+from pipelines.lake import runs as lake_runs
+
+
+def test_a_hundred_commits_later_the_log_has_a_checkpoint_and_is_still_looked_at(tmp_path: Path) -> None:
+    moment = datetime(2024, 1, 2, tzinfo=UTC)
+    for number in range(1, 104):
+        run_log.record(tmp_path, lake_runs.Run(number, "", "teste", None, "", "", moment, moment))
+    log = tmp_path / run_log.RUNS / "_delta_log"
+    assert list(log.glob("*.checkpoint.parquet")) and len(run_log.read_runs(tmp_path)) == 103
+    for version in range(50):
+        (log / f"{version:020d}.json").unlink()  # as Delta's own clean-up does
+    assert len(run_log.read_runs(tmp_path)) == 103
+    (log / f"{60:020d}.json").unlink()
+    with pytest.raises(StorageFault, match=r"_delta_log/0{18}60.json is missing"):
+        run_log.read_runs(tmp_path)

@@ -1,0 +1,16 @@
+"""The tests themselves stand on what is shared, never on each other."""
+
+import ast
+
+from conf.settings import PROJECT
+
+
+def test_no_test_module_imports_another() -> None:
+    imported = {
+        (path.name, node.module)
+        for path in (PROJECT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("tests.")
+    }
+    assert len(imported) > 50
+    assert {pair for pair in imported if not pair[1].startswith("tests.support.") and pair[1] != "tests.crash"} == set()
