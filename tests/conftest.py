@@ -124,6 +124,12 @@ def nasty_lake(prepared: Callable[[str], Prepared], tmp_path: Path) -> Lake:
 
 
 @pytest.fixture
+def nights_lake(prepared: Callable[[str], Prepared], tmp_path: Path) -> Lake:
+    """Three nights of the nasty rows; the CSV of each, `1.csv` and so on, lies beside the lake."""
+    return prepared("nights").copy(tmp_path)
+
+
+@pytest.fixture
 def condominio(tmp_path: Path, spark: SparkSession) -> Lake:
     """A lake of files, which come in any order and have no ids."""
     return Lake(tmp_path, NOWHERE, spark, "condominio")

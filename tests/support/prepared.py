@@ -50,4 +50,22 @@ def nasty(lake: Lake) -> None:
     lake.run()
 
 
-SCENES = {"keyed": keyed, "nasty": nasty}
+# What the source is in the second night and in the third.
+NIGHTS = (
+    """INSERT INTO movimento VALUES (50, 1, 'segunda', '2024-01-01', 1), (51, 1, 'x', '2024-01-01', 999);
+    UPDATE conta SET tipo = 'nova' WHERE id = 1""",
+    """DELETE FROM movimento WHERE id IN (50, 51); UPDATE associado SET nome = 'Terceira' WHERE id = 1;
+    UPDATE conta SET tipo = 'outra' WHERE id = 1""",
+)
+
+
+def nights(lake: Lake) -> None:
+    """Three nights of the nasty rows; the CSV of each lies beside the lake."""
+    fill(lake)
+    for night, change in enumerate(("SELECT 1", *NIGHTS), 1):
+        execute(lake.address, change)
+        lake.run()
+        (lake.folder / f"{night}.csv").write_bytes(lake.csv)
+
+
+SCENES = {"keyed": keyed, "nasty": nasty, "nights": nights}

@@ -3,16 +3,14 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from pyspark.sql import SparkSession
 
-from conf.settings import Postgres
 from gold.cartoes import movimento_flat
 from pipelines.core.console import Report
 from pipelines.core.errors import StorageFault
@@ -20,24 +18,7 @@ from pipelines.export.publish import export
 from pipelines.lake import delta, run_log
 from tests.support.lake import Lake
 from tests.support.process import Cli, connection_settings
-from tests.support.source import execute, fill, fresh_database
-
-
-@pytest.fixture(scope="module")
-def healthy(server: Postgres, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
-    """A lake after three nights, to be copied and damaged."""
-    with fresh_database(server) as address:
-        lakehouse = Lake(tmp_path_factory.mktemp("healthy"), address, spark)
-        fill(lakehouse)
-        for layers in (("bronze", "silver"), ("silver",), ("silver", "gold")):
-            lakehouse.run(*layers)
-        yield lakehouse
-
-
-@pytest.fixture
-def hurt(healthy: Lake, tmp_path: Path) -> Lake:
-    shutil.copytree(healthy.folder, tmp_path, dirs_exist_ok=True)
-    return Lake(tmp_path, healthy.address, healthy.spark)
+from tests.support.source import execute, fill
 
 
 def log(table: Path, version: int) -> Path:
@@ -123,31 +104,31 @@ def tree(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_table_is_named_with_its_file_and_nothing_is_written(name: str, hurt: Lake) -> None:
+def test_a_damaged_table_is_named_with_its_file_and_nothing_is_written(name: str, nights_lake: Lake) -> None:
     damage, said = DAMAGES[name]
-    settings = hurt.settings()
+    settings = nights_lake.settings()
     damage(settings.silver_path / "cartoes/conta")
-    before = tree(hurt.folder)
+    before = tree(nights_lake.folder)
     for layers in (("bronze", "silver", "gold"), ("silver",), ("gold",)):
         with pytest.raises(
             StorageFault, match=f"{said}.*; restore it from a backup, or delete .*silver and run `make silver`"
         ):
-            hurt.run(*layers)
-    assert tree(hurt.folder) == before
+            nights_lake.run(*layers)
+    assert tree(nights_lake.folder) == before
 
 
 @pytest.mark.parametrize("layer", ["bronze", "gold"])
-def test_other_layers_and_the_export_look_before_they_trust_too(layer: str, hurt: Lake) -> None:
-    settings = hurt.settings()
+def test_other_layers_and_the_export_look_before_they_trust_too(layer: str, nights_lake: Lake) -> None:
+    settings = nights_lake.settings()
     table = settings.layer_path(layer) / "cartoes" / {"bronze": "movimento", "gold": "movimento_flat"}[layer]
     cut(data(table))
-    before = tree(hurt.folder)
+    before = tree(nights_lake.folder)
     with pytest.raises(StorageFault, match=rf"{layer}/cartoes/{table.name}/part-\S+ has"):
-        hurt.run()
+        nights_lake.run()
     if layer == "gold":
         with pytest.raises(StorageFault, match=rf"{table.name}/part-\S+ has"), Report() as report:
             export(settings, (movimento_flat.TABLE,), report)
-    assert tree(hurt.folder) == before
+    assert tree(nights_lake.folder) == before
 
 
 @pytest.mark.parametrize(
@@ -161,27 +142,27 @@ def test_other_layers_and_the_export_look_before_they_trust_too(layer: str, hurt
     ],
     ids=["empty", "missing", "cut off", "the last run missing", "another table"],
 )
-def test_a_damaged_record_of_the_runs_is_named(damage: Callable[[Path], object], said: str, hurt: Lake) -> None:
-    runs = hurt.settings().silver_path / run_log.RUNS
+def test_a_damaged_record_of_the_runs_is_named(damage: Callable[[Path], object], said: str, nights_lake: Lake) -> None:
+    runs = nights_lake.settings().silver_path / run_log.RUNS
     if damage is other_table:
         shutil.rmtree(runs)
         write_deltalake(runs, pa.table({"x": [1]}))
     else:
         damage(runs)
-    before = tree(hurt.folder)
+    before = tree(nights_lake.folder)
     with pytest.raises(StorageFault, match=said):
-        hurt.run("silver", "gold")
-    assert tree(hurt.folder) == before
+        nights_lake.run("silver", "gold")
+    assert tree(nights_lake.folder) == before
 
 
-def test_after_the_mend_that_the_message_names_the_lake_is_whole_and_numbers_rise(hurt: Lake) -> None:
-    settings = hurt.settings()
+def test_after_the_mend_that_the_message_names_the_lake_is_whole_and_numbers_rise(nights_lake: Lake) -> None:
+    settings = nights_lake.settings()
     cut(data(settings.silver_path / "cartoes/conta"))
     shutil.rmtree(settings.silver_path)
-    before = hurt.csv
-    hurt.run("silver", "gold")
+    before = nights_lake.csv
+    nights_lake.run("silver", "gold")
     run = run_log.last_run(settings.silver_path, "cartoes")
-    assert hurt.csv == before and run is not None and run.run == 4
+    assert nights_lake.csv == before and run is not None and run.run == 4
 
 
 def test_a_table_that_is_not_ours_is_not_overwritten(lakehouse: Lake) -> None:
@@ -198,26 +179,26 @@ def test_a_table_that_is_not_ours_is_not_overwritten(lakehouse: Lake) -> None:
     assert delta.version(theirs) == 0
 
 
-def test_a_read_only_lake_is_exit_five_and_names_the_folder(healthy: Lake, tmp_path: Path) -> None:
+def test_a_read_only_lake_is_exit_five_and_names_the_folder(nights_lake: Lake, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk], capture_output=True).returncode:
         pytest.skip("this machine lets nobody mount a disk")
     try:
-        shutil.copytree(healthy.folder, disk, dirs_exist_ok=True)
+        shutil.copytree(nights_lake.folder, disk, dirs_exist_ok=True)
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-        done = Cli(disk)("bronze", env=connection_settings(healthy.address))
+        done = Cli(disk)("bronze", env=connection_settings(nights_lake.address))
         assert (done.returncode, done.stderr.count("\n")) == (5, 1)
         assert f"bronze folder {disk}/lake/bronze: Read-only file system" in done.stderr
-        assert Cli(disk)("status", env=connection_settings(healthy.address)).returncode == 0
+        assert Cli(disk)("status", env=connection_settings(nights_lake.address)).returncode == 0
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
 
 
-def test_a_damaged_lake_is_exit_five_with_one_line(hurt: Lake) -> None:
-    data(hurt.settings().bronze_path / "cartoes/conta").unlink()
-    execute(hurt.address, "SELECT 1")
+def test_a_damaged_lake_is_exit_five_with_one_line(nights_lake: Lake) -> None:
+    data(nights_lake.settings().bronze_path / "cartoes/conta").unlink()
+    execute(nights_lake.address, "SELECT 1")
     for words in (("bronze",), ("maintain",), ("shell",)):
-        done = Cli(hurt.folder)(*words, env=connection_settings(hurt.address))
+        done = Cli(nights_lake.folder)(*words, env=connection_settings(nights_lake.address))
         assert (done.returncode, done.stderr.count("\n")) == (5, 1), done.stderr
         assert "conta/part-" in done.stderr and "is gone; restore it from a backup, or delete" in done.stderr

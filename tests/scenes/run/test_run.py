@@ -3,16 +3,15 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 
 from conf.contract import Pii
-from conf.settings import Postgres, Settings
+from conf.settings import Settings
 from gold.cartoes import movimento_flat
 from pipelines.core import catalogue, names
 from pipelines.core.console import Report
@@ -23,7 +22,7 @@ from pipelines.lake import delta, folders, run_log
 from pipelines.seed.postgres import seed
 from tests.support.lake import Lake
 from tests.support.oracle import HEADER, agree, cells
-from tests.support.source import TABLES, execute, fill, fresh_database
+from tests.support.source import TABLES, execute, fill
 
 
 def reasons(lakehouse: Lake, table: str) -> dict[int | None, list[str]]:
@@ -50,37 +49,27 @@ def test_seeded_data_agree_with_the_oracle_and_a_second_run_gives_the_same_bytes
     assert [path.name for path in settings.export_path.iterdir()] == ["movimento_flat.csv"]
 
 
-@pytest.fixture(scope="module")
-def nasty(server: Postgres, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
-    """A lake of the nasty rows after one run, to look at."""
-    with fresh_database(server) as address:
-        lakehouse = Lake(tmp_path_factory.mktemp("nasty"), address, spark)
-        fill(lakehouse)
-        lakehouse.run()
-        yield lakehouse
-
-
-def test_nasty_data_agree_with_the_oracle(nasty: Lake) -> None:
-    assert agree(nasty) == 16
-    assert b"\r\n" not in nasty.csv.replace(b"cr\rcr\r\n.", b"") and b"4111111111111111" not in nasty.csv
-    assert nasty.csv.count(b'"linha 1\nlinha 2"') == 1
+def test_nasty_data_agree_with_the_oracle(nasty_lake: Lake) -> None:
+    assert agree(nasty_lake) == 16
+    assert b"\r\n" not in nasty_lake.csv.replace(b"cr\rcr\r\n.", b"") and b"4111111111111111" not in nasty_lake.csv
+    assert nasty_lake.csv.count(b'"linha 1\nlinha 2"') == 1
     assert not any(
-        nasty.table("silver", f"{name}__quarantine") for name in ("associado", "conta", "cartao", "movimento")
+        nasty_lake.table("silver", f"{name}__quarantine") for name in ("associado", "conta", "cartao", "movimento")
     )
 
 
-def test_the_oracle_notices_a_changed_cell(nasty: Lake) -> None:
-    path, before = nasty.folder / "export/movimento_flat.csv", nasty.csv
+def test_the_oracle_notices_a_changed_cell(nasty_lake: Lake) -> None:
+    path, before = nasty_lake.folder / "export/movimento_flat.csv", nasty_lake.csv
     try:
         path.write_bytes(before.replace(b"-0.05", b"-0.06"))
         with pytest.raises(AssertionError):
-            agree(nasty)
+            agree(nasty_lake)
     finally:
         path.write_bytes(before)
 
 
-def test_the_delta_log_has_statistics_of_keys_dates_and_amounts_only(nasty: Lake) -> None:
-    settings = nasty.settings()
+def test_the_delta_log_has_statistics_of_keys_dates_and_amounts_only(nasty_lake: Lake) -> None:
+    settings = nasty_lake.settings()
     for table in (*catalogue.tables_of("silver", "cartoes"), *catalogue.tables_of("gold", "cartoes")):
         log = settings.layer_path(table.layer) / table.domain / table.name / "_delta_log"
         lines = [json.loads(line) for path in log.glob("*.json") for line in path.read_text("utf-8").splitlines()]
@@ -92,8 +81,8 @@ def test_the_delta_log_has_statistics_of_keys_dates_and_amounts_only(nasty: Lake
     assert not any(word in text for text in texts for word in ("José", "Ávila", "jose@x.org", "McDonald", "1111"))
 
 
-def test_comments_reach_the_tables_that_spark_writes(nasty: Lake) -> None:
-    frame = nasty.spark.read.format("delta").load(str(nasty.settings().gold_path / "cartoes/movimento_flat"))
+def test_comments_reach_the_tables_that_spark_writes(nasty_lake: Lake) -> None:
+    frame = nasty_lake.spark.read.format("delta").load(str(nasty_lake.settings().gold_path / "cartoes/movimento_flat"))
     assert {field.name: field.metadata.get("comment") for field in frame.schema} == {
         column.name: column.comment for column in movimento_flat.TABLE.columns
     }
@@ -174,42 +163,40 @@ def test_a_run_that_was_killed_before_its_first_commit_does_not_block_the_next(l
     assert agree(lakehouse) == 16
 
 
-def test_a_data_file_that_is_gone_is_named_and_the_old_gold_stays(lakehouse: Lake) -> None:
-    fill(lakehouse)
-    settings = lakehouse.run()
-    before = lakehouse.csv
+def test_a_data_file_that_is_gone_is_named_and_the_old_gold_stays(nasty_lake: Lake) -> None:
+    settings = nasty_lake.settings()
+    before = nasty_lake.csv
     (file,) = delta.file_paths(settings.silver_path / "cartoes/conta", 0)
     Path(file).unlink()
     with pytest.raises(StorageFault, match=Path(file).name):
-        lakehouse.run("gold")
-    assert lakehouse.csv == before
+        nasty_lake.run("gold")
+    assert nasty_lake.csv == before
     shutil.rmtree(settings.silver_path / "cartoes/conta")
     with pytest.raises(StorageFault, match="silver/cartoes/conta is gone"):
-        lakehouse.run("gold")
+        nasty_lake.run("gold")
     with pytest.raises(
         StorageFault,
         match="silver/cartoes/conta is gone; restore it from a backup, or delete .*/silver and run `make silver`",
     ):
-        lakehouse.run("silver")
+        nasty_lake.run("silver")
 
 
-def test_a_run_that_cannot_be_recorded_puts_the_old_csv_back(lakehouse: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(lakehouse)
-    settings = lakehouse.run()
-    before = lakehouse.csv
-    execute(lakehouse.address, "DELETE FROM movimento WHERE id = 1")
-    lakehouse.run("bronze", "silver")
+def test_a_run_that_cannot_be_recorded_puts_the_old_csv_back(nasty_lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = nasty_lake.settings()
+    before = nasty_lake.csv
+    execute(nasty_lake.address, "DELETE FROM movimento WHERE id = 1")
+    nasty_lake.run("bronze", "silver")
     left = settings.export_path / ".movimento_flat.csv.99999999.x.half"  # a killed run's
     left.touch()
 
     def full(*_: object) -> None:
-        assert lakehouse.csv != before
+        assert nasty_lake.csv != before
         raise StorageFault("No space left on device")
 
     monkeypatch.setattr(run_log, "record", full)
     with pytest.raises(StorageFault):
-        lakehouse.run("gold")
-    assert lakehouse.csv == before and len(lakehouse.table("gold", "movimento_flat")) == 16
+        nasty_lake.run("gold")
+    assert nasty_lake.csv == before and len(nasty_lake.table("gold", "movimento_flat")) == 16
     assert [path.name for path in settings.export_path.iterdir()] == ["movimento_flat.csv"]
 
 
@@ -277,12 +264,11 @@ def test_a_layer_without_a_complete_run_before_it_is_refused(lakehouse: Lake) ->
 
 
 def test_a_join_that_loses_or_multiplies_a_movement_leaves_the_old_gold(
-    lakehouse: Lake, monkeypatch: pytest.MonkeyPatch
+    nasty_lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(lakehouse)
-    settings = lakehouse.run()
+    settings = nasty_lake.settings()
     path = settings.gold_path / "cartoes/movimento_flat"
-    before = lakehouse.csv, lakehouse.table("gold", "movimento_flat")
+    before = nasty_lake.csv, nasty_lake.table("gold", "movimento_flat")
     true = movimento_flat.transform
 
     def losing(*frames: DataFrame) -> DataFrame:
@@ -298,8 +284,8 @@ def test_a_join_that_loses_or_multiplies_a_movement_leaves_the_old_gold(
         entry = catalogue.Entry(movimento_flat.TABLE, broken)
         monkeypatch.setattr(catalogue, "entries", lambda layer, entry=entry: (entry,))
         with pytest.raises(QualityFault, match="a join lost or multiplied rows"):
-            lakehouse.run("gold", full="movimento_flat")
-        assert (lakehouse.csv, lakehouse.table("gold", "movimento_flat")) == before
+            nasty_lake.run("gold", full="movimento_flat")
+        assert (nasty_lake.csv, nasty_lake.table("gold", "movimento_flat")) == before
         assert delta.version(path) == 0 and len(list(path.glob("*.parquet"))) == 1  # nothing was committed or left
 
 
@@ -316,27 +302,26 @@ def test_a_lake_of_real_members_is_never_filled_from_the_embedded_server(lakehou
 
 
 def test_export_writes_the_last_run_again_and_yields_to_a_newer_one(
-    lakehouse: Lake, monkeypatch: pytest.MonkeyPatch
+    nasty_lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(lakehouse)
-    settings = lakehouse.run()
-    before = lakehouse.csv
+    settings = nasty_lake.settings()
+    before = nasty_lake.csv
     (settings.export_path / "movimento_flat.csv").unlink()
     with Report() as report:
         export_again(settings, (movimento_flat.TABLE,), report)
-        assert lakehouse.csv == before
-        execute(lakehouse.address, "DELETE FROM movimento WHERE id = 1")
+        assert nasty_lake.csv == before
+        execute(nasty_lake.address, "DELETE FROM movimento WHERE id = 1")
 
         true = folders.publishing
 
         def run_meanwhile(given: Settings):  # type: ignore[no-untyped-def]
             monkeypatch.setattr(folders, "publishing", true)
-            lakehouse.run()
+            nasty_lake.run()
             return true(given)
 
         monkeypatch.setattr(folders, "publishing", run_meanwhile)
         export_again(settings, (movimento_flat.TABLE,), report)
-    assert agree(lakehouse) == 15
+    assert agree(nasty_lake) == 15
     assert [path.name for path in settings.export_path.iterdir()] == ["movimento_flat.csv"]
 
 
@@ -345,15 +330,14 @@ def test_export_writes_the_last_run_again_and_yields_to_a_newer_one(
     [lambda rows, totals: (rows - 1, totals), lambda rows, totals: (rows, {"vlr_transacao_movimento": Decimal(0)})],
 )
 def test_a_csv_that_lacks_a_record_or_a_cent_is_not_published(
-    lakehouse: Lake, monkeypatch: pytest.MonkeyPatch, broken: Any
+    nasty_lake: Lake, monkeypatch: pytest.MonkeyPatch, broken: Any
 ) -> None:
-    fill(lakehouse)
-    settings = lakehouse.run()
-    before = lakehouse.csv
+    settings = nasty_lake.settings()
+    before = nasty_lake.csv
     read_back = export_csv.read_back
     monkeypatch.setattr(export_csv, "read_back", lambda *arguments: broken(*read_back(*arguments)))
     with pytest.raises(QualityFault, match="records for 16 rows of gold"):
-        lakehouse.run("gold", full="movimento_flat")
-    assert lakehouse.csv == before and len(lakehouse.table("gold", "movimento_flat")) == 16
+        nasty_lake.run("gold", full="movimento_flat")
+    assert nasty_lake.csv == before and len(nasty_lake.table("gold", "movimento_flat")) == 16
     path = settings.gold_path / "cartoes/movimento_flat"
     assert delta.version(path) == 0 and len(list(path.glob("*.parquet"))) == 1

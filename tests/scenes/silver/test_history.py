@@ -5,17 +5,13 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
-from pyspark.sql import SparkSession
 
-from conf.settings import Postgres
 from gold.cartoes import movimento_flat
 from pipelines.commands import maintain as commands_maintain
 from pipelines.commands import restore as commands_restore
@@ -30,32 +26,7 @@ from pipelines.run import begin
 from tests.support.lake import Lake
 from tests.support.oracle import agree
 from tests.support.process import Cli, connection_settings, meanwhile
-from tests.support.source import execute, fill, fresh_database
-
-# What the source is in the second night and in the third.
-NIGHTS = (
-    "INSERT INTO movimento VALUES (50, 1, 'segunda', '2024-01-01', 1), (51, 1, 'x', '2024-01-01', 999); UPDATE conta SET tipo = 'nova' WHERE id = 1",
-    "DELETE FROM movimento WHERE id IN (50, 51); UPDATE associado SET nome = 'Terceira' WHERE id = 1",
-)
-
-
-@pytest.fixture(scope="module")
-def three(server: Postgres, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
-    """A lake after three nights; its CSV of each night lies beside it."""
-    with fresh_database(server) as address:
-        lakehouse = Lake(tmp_path_factory.mktemp("three"), address, spark)
-        fill(lakehouse)
-        for night, change in enumerate(("SELECT 1", *NIGHTS), 1):
-            execute(address, change)
-            lakehouse.run()
-            (lakehouse.folder / f"{night}.csv").write_bytes(lakehouse.csv)
-        yield lakehouse
-
-
-@pytest.fixture
-def copied(three: Lake, tmp_path: Path) -> Lake:
-    shutil.copytree(three.folder, tmp_path, dirs_exist_ok=True)
-    return Lake(tmp_path, three.address, three.spark)
+from tests.support.source import execute, fill
 
 
 def maintained(lakehouse: Lake, **given: str) -> None:
@@ -67,78 +38,80 @@ def lines(text: str) -> list[str]:
     return [re.sub(" +", " ", line).strip() for line in text.splitlines()]
 
 
-def test_history_lists_each_run_with_what_changed(three: Lake) -> None:
-    done = Cli(three.folder)("history", env=connection_settings(three.address))
+def test_history_lists_each_run_with_what_changed(nights_lake: Lake) -> None:
+    done = Cli(nights_lake.folder)("history", env=connection_settings(nights_lake.address))
     said = lines(done.stdout)
     assert said[0] == "run domain what finished (UTC) changes rows set aside seconds"
     when = r"\d{4}-\d\d-\d\d \d\d:\d\d"
     for pattern in (
-        rf"bronze/3 cartoes run {when} associado changed, movimento -2 31 0 \d+\.\d",
+        rf"bronze/3 cartoes run {when} associado changed, conta changed, movimento -2 31 0 \d+\.\d",
         rf"silver/2 cartoes run of bronze/2 {when} conta changed, movimento \+1, movimento__quarantine \+1 32 1 \d+\.\d",
         rf"gold/1 cartoes run of silver/1 {when} first run 16 0 \d+\.\d",
     ):
         assert any(re.fullmatch(pattern, line) for line in said), (pattern, said)
     assert "keeps those of 30 days" in said[-1]
-    empty = Cli(three.folder)("history", env=connection_settings(three.address) | {"LAKEHOUSE_ROOT": "elsewhere"})
-    assert "no layer has a complete run" in empty.stdout and not (three.folder / "elsewhere").exists()
+    empty = Cli(nights_lake.folder)(
+        "history", env=connection_settings(nights_lake.address) | {"LAKEHOUSE_ROOT": "elsewhere"}
+    )
+    assert "no layer has a complete run" in empty.stdout and not (nights_lake.folder / "elsewhere").exists()
 
 
-def test_a_layer_goes_back_to_a_run_as_a_new_run_with_its_csv_and_forward_again(copied: Lake) -> None:
-    settings, env = copied.settings(), connection_settings(copied.address)
-    done = Cli(copied.folder)("restore", env=env | {"RUN": "gold/2"})
+def test_a_layer_goes_back_to_a_run_as_a_new_run_with_its_csv_and_forward_again(nights_lake: Lake) -> None:
+    settings, env = nights_lake.settings(), connection_settings(nights_lake.address)
+    done = Cli(nights_lake.folder)("restore", env=env | {"RUN": "gold/2"})
     assert done.returncode == 0, done.stderr
     assert "gold/4: gold is again what gold/2 left" in done.stderr
-    assert copied.csv == (copied.folder / "2.csv").read_bytes() != (copied.folder / "3.csv").read_bytes()
+    assert nights_lake.csv == (nights_lake.folder / "2.csv").read_bytes() != (nights_lake.folder / "3.csv").read_bytes()
     last = run_log.last_run(settings.gold_path, "cartoes")
     assert last is not None and (last.run, last.kind, last.content_of, last.upstream_run) == (4, "restore", 2, 2)
     assert (
         "gold was built from silver's run 2, the last one is 3: `make gold`"
-        in Cli(copied.folder)("status", env=env).stdout
+        in Cli(nights_lake.folder)("status", env=env).stdout
     )
-    before = len(copied.table("gold", "movimento_flat"))
-    copied.run("gold")
-    assert copied.csv == (copied.folder / "3.csv").read_bytes() and before == 17
+    before = len(nights_lake.table("gold", "movimento_flat"))
+    nights_lake.run("gold")
+    assert nights_lake.csv == (nights_lake.folder / "3.csv").read_bytes() and before == 17
 
 
-def test_what_silver_was_and_its_rules_come_back_and_the_next_run_goes_on(copied: Lake) -> None:
-    settings = copied.settings()
+def test_what_silver_was_and_its_rules_come_back_and_the_next_run_goes_on(nights_lake: Lake) -> None:
+    settings = nights_lake.settings()
     with Report() as report:
         commands_restore.restore(settings, "silver/2", report)
-    assert [row["id_movimento"] for row in copied.table("silver", "movimento__quarantine")] == [51]
+    assert [row["id_movimento"] for row in nights_lake.table("silver", "movimento__quarantine")] == [51]
     last = run_log.last_run(settings.silver_path, "cartoes")
     assert last is not None
     failed = {(rule.table, rule.rule): rule.failed for rule in run_log.read_rules(settings.silver_path, last)}
     assert failed["movimento", "cartao:missing"] == 1
-    copied.run("gold")
-    assert copied.csv == (copied.folder / "2.csv").read_bytes()
+    nights_lake.run("gold")
+    assert nights_lake.csv == (nights_lake.folder / "2.csv").read_bytes()
     with Report() as report:
-        reconcile(settings, ("cartoes",), report, copied.spark)
-    copied.run()
-    assert agree(copied) == 16
+        reconcile(settings, ("cartoes",), report, nights_lake.spark)
+    nights_lake.run()
+    assert agree(nights_lake) == 16
 
 
 @pytest.mark.parametrize("word", ["", "gold", "gold/x", "gold/9", "copper/1", "3"])
-def test_a_run_that_is_none_is_said(word: str, three: Lake) -> None:
+def test_a_run_that_is_none_is_said(word: str, nights_lake: Lake) -> None:
     with pytest.raises(UsageFault, match="`make history` lists them|say one of `make history`"), Report() as report:
-        commands_restore.restore(three.settings(), word, report)
+        commands_restore.restore(nights_lake.settings(), word, report)
 
 
-def test_the_shell_shows_the_last_run_and_any_kept_one(three: Lake) -> None:
-    create_views(three.settings(), three.spark)
-    at = travel(three.settings(), three.spark)
+def test_the_shell_shows_the_last_run_and_any_kept_one(nights_lake: Lake) -> None:
+    create_views(nights_lake.settings(), nights_lake.spark)
+    at = travel(nights_lake.settings(), nights_lake.spark)
     assert at("gold/2") == ["gold_2.movimento_flat"]
     count = "SELECT count(*) FROM {}.movimento_flat"
-    assert [three.spark.sql(count.format(name)).collect()[0][0] for name in ("gold", "gold_2")] == [16, 17]
+    assert [nights_lake.spark.sql(count.format(name)).collect()[0][0] for name in ("gold", "gold_2")] == [16, 17]
     assert at("gold/99") == []
 
 
 def test_maintain_keeps_what_the_days_and_the_last_runs_need_and_says_what_it_freed(
-    copied: Lake, capsys: pytest.CaptureFixture[str]
+    nights_lake: Lake, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings, content = copied.settings(), copied.csv
-    maintained(copied)
+    settings, content = nights_lake.settings(), nights_lake.csv
+    maintained(nights_lake)
     assert capsys.readouterr().out.count("0 files, 0.0 MB freed") == 4
-    _, at = create_views(settings, copied.spark), travel(settings, copied.spark)
+    _, at = create_views(settings, nights_lake.spark), travel(settings, nights_lake.spark)
     assert at("silver/1") != []
     left = settings.bronze_path / "cartoes/conta/part-00009-left.parquet"
     half, scratch = (
@@ -151,7 +124,7 @@ def test_maintain_keeps_what_the_days_and_the_last_runs_need_and_says_what_it_fr
     mine = settings.bronze_path / "cartoes/conta/notes.txt"
     mine.touch()
     _age(settings.layer_path, "3", days=40)
-    maintained(copied, HISTORY_DAYS="30")
+    maintained(nights_lake, HISTORY_DAYS="30")
     said = capsys.readouterr().out
     assert "gold: 2 files, 1.5 MB freed" in said and "export: 1 file, 1.5 MB freed" in said  # a version and the spill
     assert not left.exists() and not half.exists() and not scratch.exists() and mine.exists()
@@ -161,10 +134,10 @@ def test_maintain_keeps_what_the_days_and_the_last_runs_need_and_says_what_it_fr
         commands_restore.restore(settings, "gold/1", report)
     with Report() as report:
         export(settings, (movimento_flat.TABLE,), report)
-        reconcile(settings, ("cartoes",), report, copied.spark)
-    assert copied.csv == content
-    copied.run()
-    assert agree(copied) == 16
+        reconcile(settings, ("cartoes",), report, nights_lake.spark)
+    assert nights_lake.csv == content
+    nights_lake.run()
+    assert agree(nights_lake) == 16
 
 
 def _age(layer_path, but: str, days: int) -> None:  # type: ignore[no-untyped-def]
@@ -179,9 +152,9 @@ def _age(layer_path, but: str, days: int) -> None:  # type: ignore[no-untyped-de
 
 
 def test_small_files_become_one_and_the_content_stays(
-    copied: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    nights_lake: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings, content = copied.settings(), copied.csv
+    settings, content = nights_lake.settings(), nights_lake.csv
     monkeypatch.setattr(commands_maintain, "MANY", 1)
     before = {layer: run_log.last_run(settings.layer_path(layer), "cartoes") for layer in LAYERS}
 
@@ -190,7 +163,7 @@ def test_small_files_become_one_and_the_content_stays(
             assert run_log.last_run(settings.layer_path(layer), "cartoes")
 
     with meanwhile(read):
-        maintained(copied)
+        maintained(nights_lake)
     assert "gold: movimento_flat compacted, gold/4 has them" in capsys.readouterr().out
     for layer in LAYERS:
         was, now = before[layer], run_log.last_run(settings.layer_path(layer), "cartoes")
@@ -198,12 +171,12 @@ def test_small_files_become_one_and_the_content_stays(
         assert [table.columns for table in now.tables] == [table.columns for table in was.tables]
         runs = settings.layer_path(layer) / run_log.RUNS
         assert len(delta.actions(runs, delta.version(runs) or 0)) == 2  # one, and the compaction's own row
-    assert "`make" not in Cli(copied.folder)("status", env=connection_settings(copied.address)).stdout
+    assert "`make" not in Cli(nights_lake.folder)("status", env=connection_settings(nights_lake.address)).stdout
     with Report() as report:
-        reconcile(settings, ("cartoes",), report, copied.spark)
+        reconcile(settings, ("cartoes",), report, nights_lake.spark)
     monkeypatch.setattr(commands_maintain, "MANY", 8)
-    copied.run()
-    assert copied.csv == content
+    nights_lake.run()
+    assert nights_lake.csv == content
     texts = [path.read_text("utf-8") for layer in LAYERS for path in settings.layer_path(layer).rglob("*.json")]
     assert not any(word in text for text in texts for word in ("José", "Ávila", "jose@x.org", "McDonald", "1111"))
 
@@ -217,9 +190,9 @@ def test_maintain_leaves_a_layer_without_a_complete_run_alone(lakehouse: Lake) -
     assert sorted(settings.bronze_path.rglob("*.parquet")) == before
 
 
-def test_a_month_later_a_crash_is_brought_back_and_readers_still_read(copied: Lake) -> None:
+def test_a_month_later_a_crash_is_brought_back_and_readers_still_read(nights_lake: Lake) -> None:
     """Delta refuses versions that were superseded more than a week ago, unless it is told otherwise."""
-    settings = copied.settings()
+    settings = nights_lake.settings()
     month = 40 * 86_400
     for file in (path for layer in LAYERS for path in settings.layer_path(layer).rglob("*") if path.is_file()):
         if file.suffix == ".json":
@@ -231,13 +204,13 @@ def test_a_month_later_a_crash_is_brought_back_and_readers_still_read(copied: La
         os.utime(file, (time.time() - month,) * 2)
     path = settings.gold_path / "cartoes/movimento_flat"
     run_log.restore_version(path, 0)  # a commit that no run recorded
-    create_views(settings, copied.spark)
-    assert copied.spark.sql("SELECT count(*) FROM gold.movimento_flat").collect()[0][0] == 16
+    create_views(settings, nights_lake.spark)
+    assert nights_lake.spark.sql("SELECT count(*) FROM gold.movimento_flat").collect()[0][0] == 16
     with Report() as report:
         commands_restore.restore(settings, "gold/2", report)
-    assert copied.csv == (copied.folder / "2.csv").read_bytes()
-    copied.run()
-    assert agree(copied) == 16
+    assert nights_lake.csv == (nights_lake.folder / "2.csv").read_bytes()
+    nights_lake.run()
+    assert agree(nights_lake) == 16
 
 
 def test_whatever_the_clock_says_numbers_and_versions_rise(lakehouse: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,29 +237,29 @@ def test_whatever_the_clock_says_numbers_and_versions_rise(lakehouse: Lake, monk
     agree(lakehouse)
 
 
-def test_maintain_touches_no_table_that_is_not_ours(copied: Lake) -> None:
-    theirs = copied.settings().bronze_path / "cartoes/minha_analise"
+def test_maintain_touches_no_table_that_is_not_ours(nights_lake: Lake) -> None:
+    theirs = nights_lake.settings().bronze_path / "cartoes/minha_analise"
     for mode in ("append", "overwrite"):
         write_deltalake(theirs, pa.table({"x": [1]}), mode=mode)
     before = sorted(theirs.rglob("*"))
-    maintained(copied)
+    maintained(nights_lake)
     assert sorted(theirs.rglob("*")) == before
 
 
-def test_the_run_before_the_last_stays_however_long_ago_it_was(copied: Lake) -> None:
+def test_the_run_before_the_last_stays_however_long_ago_it_was(nights_lake: Lake) -> None:
     """Loaded once in a quarter, what was replaced a minute ago can still come back."""
-    settings = copied.settings()
+    settings = nights_lake.settings()
     _age(settings.layer_path, "3", days=90)
-    maintained(copied)
+    maintained(nights_lake)
     with Report() as report:
         commands_restore.restore(settings, "gold/2", report)
-    assert copied.csv == (copied.folder / "2.csv").read_bytes()
+    assert nights_lake.csv == (nights_lake.folder / "2.csv").read_bytes()
 
 
-def test_a_run_with_plain_card_numbers_does_not_come_back_unasked_and_folders_stay_closed(copied: Lake) -> None:
-    settings = copied.run("silver", "gold", CARD_NUMBERS="plain")
-    copied.run("silver", "gold")
+def test_a_run_with_plain_card_numbers_does_not_come_back_unasked_and_folders_stay_closed(nights_lake: Lake) -> None:
+    settings = nights_lake.run("silver", "gold", CARD_NUMBERS="plain")
+    nights_lake.run("silver", "gold")
     with pytest.raises(UsageFault, match="gold/4 has plain card numbers"), Report() as report:
-        commands_restore.restore(copied.settings(), "gold/4", report)
-    assert b"4111111111111111" not in copied.csv
+        commands_restore.restore(nights_lake.settings(), "gold/4", report)
+    assert b"4111111111111111" not in nights_lake.csv
     assert [settings.layer_path(layer).stat().st_mode & 0o777 for layer in LAYERS] == [0o700] * 3

@@ -28,20 +28,20 @@ def last_rules(lakehouse: Lake) -> dict[tuple[str, str], RuleRun]:
     return {(rule.table, rule.rule): rule for rule in run_log.read_rules(path, run)}
 
 
-def test_more_set_aside_than_the_limit_ends_the_run_before_anything_is_replaced(keyed: Lake) -> None:
-    settings = keyed.run()
-    before, versions = keyed.csv, heads(keyed)
-    execute(keyed.address, *DROPS, "UPDATE movimento SET id_cartao = 999 WHERE id <= 11")
-    keyed.run("bronze")
+def test_more_set_aside_than_the_limit_ends_the_run_before_anything_is_replaced(keyed_lake: Lake) -> None:
+    settings = keyed_lake.settings()
+    before, versions = keyed_lake.csv, heads(keyed_lake)
+    execute(keyed_lake.address, *DROPS, "UPDATE movimento SET id_cartao = 999 WHERE id <= 11")
+    keyed_lake.run("bronze")
     with pytest.raises(QualityFault) as caught:
-        keyed.run("silver", QUALITY__MAX_QUARANTINED="0.05")
+        keyed_lake.run("silver", QUALITY__MAX_QUARANTINED="0.05")
     said = str(caught.value)
     assert said.startswith("silver.movimento: 11 of 200 rows (5.5%) would be set aside, more than LAKEHOUSE_QUALITY")
     assert "cartao:missing 11 (key 1; 2; 3)" in said and "stay as they were" in said
-    assert heads(keyed) == versions and keyed.csv == before
+    assert heads(keyed_lake) == versions and keyed_lake.csv == before
     assert len(list(settings.silver_path.rglob("movimento/*.parquet"))) == 1
-    keyed.run("silver", QUALITY__MAX_QUARANTINED="0.055")
-    assert len(keyed.table("silver", "movimento__quarantine")) == 11
+    keyed_lake.run("silver", QUALITY__MAX_QUARANTINED="0.055")
+    assert len(keyed_lake.table("silver", "movimento__quarantine")) == 11
 
 
 def heads(lakehouse: Lake) -> dict[str, int]:
@@ -57,20 +57,19 @@ def test_the_limit_is_five_per_cent_unless_said(keyed: Lake) -> None:
         keyed.run(QUALITY__MAX_QUARANTINED="")
 
 
-def test_a_rule_of_severity_fail_ends_the_run_with_its_name_number_and_keys(keyed: Lake) -> None:
-    keyed.run()
-    versions = heads(keyed)
+def test_a_rule_of_severity_fail_ends_the_run_with_its_name_number_and_keys(keyed_lake: Lake) -> None:
+    versions = heads(keyed_lake)
     object.__setattr__(movimento.TABLE, "rules", (fail("vlr_transacao < 5", "amounts are small"),))
     try:
-        execute(keyed.address, "UPDATE movimento SET vlr_transacao = 5 WHERE id IN (7, 9)")
+        execute(keyed_lake.address, "UPDATE movimento SET vlr_transacao = 5 WHERE id IN (7, 9)")
         with pytest.raises(QualityFault, match=r"silver.movimento: amounts are small 2 \(key 7; 9\); silver, gold and"):
-            keyed.run()
-        assert heads(keyed) == versions
-        execute(keyed.address, "UPDATE movimento SET vlr_transacao = 4 WHERE id IN (7, 9)")
-        keyed.run()
+            keyed_lake.run()
+        assert heads(keyed_lake) == versions
+        execute(keyed_lake.address, "UPDATE movimento SET vlr_transacao = 4 WHERE id IN (7, 9)")
+        keyed_lake.run()
     finally:
         object.__setattr__(movimento.TABLE, "rules", ())
-    assert last_rules(keyed)["movimento", "amounts are small"].tested == 200
+    assert last_rules(keyed_lake)["movimento", "amounts are small"].tested == 200
 
 
 def test_every_rule_of_a_run_is_recorded_and_what_a_failed_run_left_is_not(
@@ -148,21 +147,20 @@ def plan_of(lakehouse: Lake, settings, looked: bool) -> str:  # type: ignore[no-
 
 @pytest.mark.parametrize("few", [1_000_000, 10], ids=["few parents", "many parents"])
 def test_a_reference_that_is_declared_but_broken_sets_the_row_aside(
-    keyed: Lake, monkeypatch: pytest.MonkeyPatch, few: int
+    keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
     """A subscriber of logical replication writes without asking the constraints. Where a run only follows what changed
     and parents are many, nobody looks, and gold ends the run; a whole one sets the row aside."""
     monkeypatch.setattr(judging, "FEW", few)
-    keyed.run()
     execute(
-        keyed.address,
+        keyed_lake.address,
         "SET session_replication_role = replica; INSERT INTO movimento VALUES (900, 5, 'x', '2024-01-01', 777)",
     )
     if few == 10:
         with pytest.raises(QualityFault, match="a join lost or multiplied rows"):
-            keyed.run()
-    keyed.run(full=ALL if few == 10 else "")
-    assert [(row["id_movimento"], row["_reasons"]) for row in keyed.table("silver", "movimento__quarantine")] == [
+            keyed_lake.run()
+    keyed_lake.run(full=ALL if few == 10 else "")
+    assert [(row["id_movimento"], row["_reasons"]) for row in keyed_lake.table("silver", "movimento__quarantine")] == [
         (900, ["cartao:missing"])
     ]
 
@@ -186,8 +184,8 @@ def test_a_primary_key_whose_index_is_not_valid_guarantees_nothing(keyed: Lake) 
     assert (done.rows_in, done.rows_out, done.set_aside, done.copies) == (202, 199, 2, 1)
 
 
-def test_a_run_that_fails_leaves_no_file_of_its_work(keyed: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = keyed.run()
+def test_a_run_that_fails_leaves_no_file_of_its_work(keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = keyed_lake.settings()
 
     def files() -> list[str]:
         return sorted(str(path) for layer in names.LAYERS for path in settings.layer_path(layer).rglob("*.parquet"))
@@ -213,15 +211,15 @@ def test_a_run_that_fails_leaves_no_file_of_its_work(keyed: Lake, monkeypatch: p
                     ("read_back", "gold"),
                 }:
                     with pytest.raises(StorageFault, match="broken"):
-                        keyed.run(layer, full=ALL)
+                        keyed_lake.run(layer, full=ALL)
                     assert files() == before, (name, layer)
 
 
 def test_a_run_that_fails_while_it_follows_what_changed_leaves_no_file_either(
-    keyed: Lake, monkeypatch: pytest.MonkeyPatch
+    keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = keyed.run()
-    execute(keyed.address, "UPDATE associado SET nome = 'x' WHERE id < 4", "DELETE FROM movimento WHERE id = 1")
+    settings = keyed_lake.settings()
+    execute(keyed_lake.address, "UPDATE associado SET nome = 'x' WHERE id < 4", "DELETE FROM movimento WHERE id = 1")
 
     def broken(*_: object) -> None:
         raise StorageFault("broken")
@@ -241,10 +239,10 @@ def test_a_run_that_fails_while_it_follows_what_changed_leaves_no_file_either(
         for place in places:
             with monkeypatch.context() as patch, pytest.raises(StorageFault, match="broken"):
                 patch.setattr(f"pipelines.{place}", broken)
-                keyed.run(layer)
+                keyed_lake.run(layer)
             assert sorted(str(path) for path in settings.layer_path(layer).rglob("*")) == before, place
-        keyed.run(layer)
-    assert agree(keyed) == 199
+        keyed_lake.run(layer)
+    assert agree(keyed_lake) == 199
 
 
 def test_guarantees_are_what_constraints_promise_of_every_row(keyed: Lake) -> None:
