@@ -63,7 +63,7 @@ sleep ${WAITS:-0} & wait $!
 exit ${CODE:-0}
 """
 
-DONE, FAILED, NOT_BEGUN = ["success", 1], ["failed", 1], ["upstream_failed", 0]
+SUCCEEDED, FAILED, NOT_BEGUN = ["success", 1], ["failed", 1], ["upstream_failed", 0]
 
 
 @dataclass
@@ -93,14 +93,14 @@ class Airflow:
 
     def run(self, *words: str | Path, **more: str) -> str:
         process = self.start(*words, **more)
-        said, _ = process.communicate(timeout=400)
-        assert process.returncode == 0, said
-        return said
+        output, _ = process.communicate(timeout=400)
+        assert process.returncode == 0, output
+        return output
 
     def nights(self, *nights: tuple[dict[str, Any], dict[str, str]], **more: str) -> tuple[list[Any], str]:
         """The end of each night, one for each pair of parameters and environment, and the logs of all."""
-        said = self.run(AIRFLOW / "python", "-c", NIGHTS, json.dumps(nights), **more)
-        return json.loads(said.splitlines()[-1]), said
+        output = self.run(AIRFLOW / "python", "-c", NIGHTS, json.dumps(nights), **more)
+        return json.loads(output.splitlines()[-1]), output
 
 
 @pytest.fixture(scope="module")
@@ -137,28 +137,28 @@ def real(home: Path, source: Postgres, tmp_path_factory: pytest.TempPathFactory)
     airflow = Airflow(folder, home, {**connection_settings(source), "LAKEHOUSE_SEED__MOVIMENTOS": "200"})
     airflow.settings |= {"LAKEHOUSE_ROOT": str(folder / "lake"), "LAKEHOUSE_EXPORT_PATH": str(folder / "export")}
     airflow.run(folder / ".venv/bin/python", "-m", "pipelines", "seed", CONFIRM=source.database)
-    (ended,), said = airflow.nights(({}, {}))
-    assert ended == {"bronze": DONE, "silver": DONE, "gold": DONE}, said
-    assert "bronze.movimento: 200 rows" in said and "gold.movimento_flat: 200 rows" in said
+    (ended,), output = airflow.nights(({}, {}))
+    assert ended == {"bronze": SUCCEEDED, "silver": SUCCEEDED, "gold": SUCCEEDED}, output
+    assert "bronze.movimento: 200 rows" in output and "gold.movimento_flat: 200 rows" in output
     return airflow
 
 
 def constants() -> dict[str, Any]:
     """What the DAG's file assigns to names, where it is a constant."""
-    found = {}
+    constants_by_name = {}
     for node in ast.parse(DAG.read_text("utf-8")).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             try:
-                found[node.targets[0].id] = ast.literal_eval(node.value)
+                constants_by_name[node.targets[0].id] = ast.literal_eval(node.value)
             except ValueError:
                 continue
-    return found
+    return constants_by_name
 
 
 def test_the_dag_and_its_page_know_the_exit_codes_and_the_hour_of_the_readme() -> None:
     known, page = constants(), (PROJECT / "docs/airflow.md").read_text("utf-8")
     assert known["CAN_PASS"] == (errors.SourceFault.code, errors.LockedFault.code)
-    faults = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.Fault)]
+    faults = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.Fault)]
     for fault in faults:
         assert re.search(rf"\| .*`{fault.kind}`.* \| {fault.code} \|", known["DOC"]), fault.kind
         assert re.search(rf"^\| {fault.code} .*`{fault.kind}`", page, re.M), fault.kind
@@ -187,22 +187,22 @@ print(json.dumps({
 }))
 """
     airflow = Airflow(home, home, {"LAKEHOUSE_POSTGRES__PASSWORD": "segredo"})
-    said = airflow.run(AIRFLOW / "python", "-W", "error", "-c", ask)
-    found = json.loads(said)  # nothing else was printed
-    assert found["order"] == ["bronze", "silver", "gold"]
-    assert found["after"] == {"bronze": [], "silver": ["bronze"], "gold": ["silver"]}
-    assert found["dag"] == ["lakehouse", "15 2 * * *", False, 1, ["delta", "lakehouse"], True]
-    assert found["tasks"] == [["lakehouse", 3, "0:05:00", 2.0, "2:00:00", False, 1]] * 3
-    assert found["outlets"] == {"bronze": [], "silver": [], "gold": ["movimento_flat"]}
-    assert found["params"] == {"full": False, "tables": None, "domain": None}
-    assert found["runs"][2] == "BashOperator" and "segredo" not in said
-    assert found["fields"]["bash_command"] == "exec .venv/bin/python -m pipelines bronze"
+    output = airflow.run(AIRFLOW / "python", "-W", "error", "-c", ask)
+    dag = json.loads(output)  # nothing else was printed
+    assert dag["order"] == ["bronze", "silver", "gold"]
+    assert dag["after"] == {"bronze": [], "silver": ["bronze"], "gold": ["silver"]}
+    assert dag["dag"] == ["lakehouse", "15 2 * * *", False, 1, ["delta", "lakehouse"], True]
+    assert dag["tasks"] == [["lakehouse", 3, "0:05:00", 2.0, "2:00:00", False, 1]] * 3
+    assert dag["outlets"] == {"bronze": [], "silver": [], "gold": ["movimento_flat"]}
+    assert dag["params"] == {"full": False, "tables": None, "domain": None}
+    assert dag["runs"][2] == "BashOperator" and "segredo" not in output
+    assert dag["fields"]["bash_command"] == "exec .venv/bin/python -m pipelines bronze"
 
     airflow.settings |= {"AIRFLOW_LAKEHOUSE_RUNNER": "docker", "AIRFLOW_LAKEHOUSE_IMAGE": "lakehouse:1"}
-    said = airflow.run(AIRFLOW / "python", "-W", "error", "-c", ask)
-    found = json.loads(said)
-    assert found["runs"][2] == "DockerOperator" and "segredo" not in said
-    assert found["fields"]["image"] == "lakehouse:1" and found["fields"]["command"] == ["bronze"]
+    output = airflow.run(AIRFLOW / "python", "-W", "error", "-c", ask)
+    dag = json.loads(output)
+    assert dag["runs"][2] == "DockerOperator" and "segredo" not in output
+    assert dag["fields"]["image"] == "lakehouse:1" and dag["fields"]["command"] == ["bronze"]
 
     wrong = airflow.start(AIRFLOW / "python", DAG, AIRFLOW_LAKEHOUSE_RUNNER="podman")
     assert "AIRFLOW_LAKEHOUSE_RUNNER is podman; say bash or docker" in wrong.communicate(timeout=100)[0]
@@ -222,17 +222,17 @@ bronze.on_kill()
 print(process.wait(10))
 bronze.on_kill()  # after it
 """
-    heard, *said = Airflow(home, home).run(AIRFLOW / "python", "-c", stop).splitlines()
-    assert "heard" in heard and said == [str(-signal.SIGTERM)]
+    heard, *output = Airflow(home, home).run(AIRFLOW / "python", "-c", stop).splitlines()
+    assert "heard" in heard and output == [str(-signal.SIGTERM)]
 
 
 @pytest.mark.long
 def test_what_can_pass_is_tried_again_the_rest_fails_at_once_and_each_failure_is_told_once(pretended: Airflow) -> None:
-    told: list[dict[str, str]] = []
+    alerts: list[dict[str, str]] = []
 
     class Webhook(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            alerts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(200)
             self.end_headers()
 
@@ -241,42 +241,42 @@ def test_what_can_pass_is_tried_again_the_rest_fails_at_once_and_each_failure_is
         Thread(target=webhook.serve_forever).start()
         address = f"http://127.0.0.1:{webhook.server_port}/aviso"
         connection = json.dumps({"conn_type": "http", "host": address})
-        ended, said = pretended.nights(
+        ended, message = pretended.nights(
             *(({}, {"CODE": str(code)}) for code in codes), AIRFLOW_CONN_LAKEHOUSE_ALERT=connection
         )
         webhook.shutdown()
     after = {"silver": NOT_BEGUN, "gold": NOT_BEGUN}
-    assert ended == [{"bronze": ["failed", tries]} | after for tries in codes.values()], said
-    assert len(told) == len(codes) and all("lakehouse.bronze has failed" in one["text"] for one in told)
-    assert "exit code 4" in told[3]["text"] and "exit code 3 or 6" in told[2]["text"]
+    assert ended == [{"bronze": ["failed", tries]} | after for tries in codes.values()], message
+    assert len(alerts) == len(codes) and all("lakehouse.bronze has failed" in alert["text"] for alert in alerts)
+    assert "exit code 4" in alerts[3]["text"] and "exit code 3 or 6" in alerts[2]["text"]
 
 
 @pytest.mark.long
 def test_a_container_is_given_settings_and_parameters_and_its_exit_code_is_judged_the_same(home: Path) -> None:
     airflow = Airflow(home, home, {"AIRFLOW_LAKEHOUSE_RUNNER": "docker", "LAKEHOUSE_POSTGRES__PASSWORD": "segredo"})
     with docker_server() as (address, asked):
-        ended, said = airflow.nights(
+        ended, output = airflow.nights(
             ({"full": True, "domain": "varejo"}, {}),
             ({"domain": "a3"}, {}),
             ({"domain": "a4"}, {}),
             DOCKER_HOST=address,
         )
     after = {"silver": NOT_BEGUN, "gold": NOT_BEGUN}
-    assert ended[0] == {"bronze": DONE, "silver": DONE, "gold": DONE}, said
-    assert ended[1:] == [{"bronze": ["failed", 4]} | after, {"bronze": FAILED} | after], said
-    assert [one["Cmd"] for one in asked] == [["bronze"], ["silver"], ["gold"]] + [["bronze"]] * 5
+    assert ended[0] == {"bronze": SUCCEEDED, "silver": SUCCEEDED, "gold": SUCCEEDED}, output
+    assert ended[1:] == [{"bronze": ["failed", 4]} | after, {"bronze": FAILED} | after], output
+    assert [container["Cmd"] for container in asked] == [["bronze"], ["silver"], ["gold"]] + [["bronze"]] * 5
     assert {"FULL=1", "TABLES=", "DOMAIN=varejo", "LAKEHOUSE_POSTGRES__PASSWORD=segredo"} <= set(asked[0]["Env"])
     assert asked[0]["Image"] == "lakehouse"
     (mount,) = asked[0]["HostConfig"]["Mounts"]
     assert (mount["Target"], mount["Source"], mount["Type"]) == ("/data", "lakehouse", "volume")
-    assert "said by bronze" in said and "segredo" not in said
+    assert "said by bronze" in output and "segredo" not in output
 
 
 @pytest.mark.long
 def test_without_a_connection_a_failure_is_only_logged(pretended: Airflow) -> None:
-    (ended,), said = pretended.nights(({}, {"CODE": "5"}))
+    (ended,), output = pretended.nights(({}, {"CODE": "5"}))
     assert ended["bronze"] == FAILED
-    assert "nobody is told: there is no connection lakehouse_alert" in said
+    assert "nobody is told: there is no connection lakehouse_alert" in output
 
 
 @pytest.mark.long
@@ -287,8 +287,8 @@ def test_parameters_reach_the_command_line_as_environment_and_shell_words_do_not
         {"full": "1; touch hurt"},
         {"tables": 1},
     ]
-    ended, said = pretended.nights(({}, {}), (good, {}), *((params, {}) for params in bad))
-    assert ended[:2] == [{"bronze": DONE, "silver": DONE, "gold": DONE}] * 2, said
+    ended, output = pretended.nights(({}, {}), (good, {}), *((params, {}) for params in bad))
+    assert ended[:2] == [{"bronze": SUCCEEDED, "silver": SUCCEEDED, "gold": SUCCEEDED}] * 2, output
     assert ended[2:] == ["refused"] * len(bad)
     assert (pretended.folder / "calls").read_text().splitlines() == [
         f"-m pipelines {layer}, {given}"
@@ -300,8 +300,8 @@ def test_parameters_reach_the_command_line_as_environment_and_shell_words_do_not
 
 @pytest.mark.long
 def test_a_task_that_takes_too_long_is_told_to_stop_and_not_tried_again(pretended: Airflow) -> None:
-    (ended,), said = pretended.nights(({}, {"WAITS": "60"}), LIMITED="bronze")
-    assert ended["bronze"] == FAILED and "stopped after 0:00:04" in said
+    (ended,), output = pretended.nights(({}, {"WAITS": "60"}), LIMITED="bronze")
+    assert ended["bronze"] == FAILED and "stopped after 0:00:04" in output
     wait_for(lambda: (pretended.folder / "calls").read_text().endswith("DOMAIN=\nstopped\n"))
     assert not psutil.wait_procs(left(pretended), timeout=10)[1]
 
@@ -317,9 +317,9 @@ def test_a_night_in_airflow_ends_with_the_csv_and_leaves_no_process(real: Airflo
 def test_a_source_that_does_not_answer_is_tried_four_times_and_the_log_says_why(real: Airflow) -> None:
     nowhere = {"LAKEHOUSE_POSTGRES__HOST": "127.0.0.1", "LAKEHOUSE_POSTGRES__PORT": "1"}
     elsewhere = {"LAKEHOUSE_ROOT": str(real.folder / "other"), "LAKEHOUSE_RETRY_SECONDS": "0"}
-    (ended,), said = real.nights(({}, {}), **nowhere, **elsewhere)
+    (ended,), output = real.nights(({}, {}), **nowhere, **elsewhere)
     assert ended == {"bronze": ["failed", 4], "silver": NOT_BEGUN, "gold": NOT_BEGUN}
-    assert len(re.findall(r"source: PostgreSQL 127\.0\.0\.1:1/.* Connection refused", said)) == 4, said
+    assert len(re.findall(r"source: PostgreSQL 127\.0\.0\.1:1/.* Connection refused", output)) == 4, output
 
 
 @pytest.mark.long
@@ -330,9 +330,9 @@ def test_a_run_that_would_set_too_much_aside_is_not_tried_again_and_leaves_the_c
     before = file.read_bytes()
     execute(source, "ALTER TABLE movimento ALTER vlr_transacao DROP NOT NULL")
     execute(source, "UPDATE movimento SET vlr_transacao = NULL WHERE id = 1")
-    (ended,), said = real.nights(({}, {}), LAKEHOUSE_QUALITY__MAX_QUARANTINED="0")
-    assert ended == {"bronze": DONE, "silver": FAILED, "gold": NOT_BEGUN}, said
-    assert re.search(r"quality: silver\.movimento: .*would be set aside", said)
+    (ended,), output = real.nights(({}, {}), LAKEHOUSE_QUALITY__MAX_QUARANTINED="0")
+    assert ended == {"bronze": SUCCEEDED, "silver": FAILED, "gold": NOT_BEGUN}, output
+    assert re.search(r"quality: silver\.movimento: .*would be set aside", output)
     assert file.read_bytes() == before
 
 
@@ -345,32 +345,32 @@ def test_a_task_that_is_stopped_stops_its_run_spark_too_and_leaves_the_csv(real:
     limited = "silver" if stopped_by == "time" else ""
     process = real.start(AIRFLOW / "python", "-c", NIGHTS, nights, LIMITED=limited)
     assert process.stdout is not None
-    said = ""
-    while "-m pipelines silver" not in said:
+    output = ""
+    while "-m pipelines silver" not in output:
         line = process.stdout.readline()
-        assert line, said
-        said += line
+        assert line, output
+        output += line
     if stopped_by == "a signal":
-        wait_for(lambda: any(one.name() == "java" for one in left(real)))
+        wait_for(lambda: any(process.name() == "java" for process in left(real)))
         process.send_signal(signal.SIGTERM)
-    said += process.communicate(timeout=100)[0]
-    (ended,) = json.loads(said.splitlines()[-1])
-    assert ended == {"bronze": DONE, "silver": FAILED, "gold": NOT_BEGUN}, said
-    assert ("stopped after 0:00:04" if limited else "return code 143") in said
+    output += process.communicate(timeout=100)[0]
+    (ended,) = json.loads(output.splitlines()[-1])
+    assert ended == {"bronze": SUCCEEDED, "silver": FAILED, "gold": NOT_BEGUN}, output
+    assert ("stopped after 0:00:04" if limited else "return code 143") in output
     assert not psutil.wait_procs(left(real), timeout=10)[1]
     assert file.read_bytes() == before
 
 
 def left(airflow: Airflow) -> list[psutil.Process]:
     """The processes that work in the folder of the runs."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         try:
             if process.cwd() == str(airflow.folder):
-                found.append(process)
+                processes.append(process)
         except psutil.Error:
             continue
-    return found
+    return processes
 
 
 @pytest.mark.long
@@ -387,13 +387,13 @@ def test_make_airflow_listens_on_loopback_only_runs_what_a_person_asks_for_and_w
     more = own | noon | {"AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False"}
     process = pretended.start(AIRFLOW / "python", PROJECT / "tools/serve_airflow.py", WAITS="3", **more)
     try:
-        said = Thread(target=process.communicate)
-        said.start()
+        reader = Thread(target=process.communicate)
+        reader.start()
         wait_for(lambda: ask(f"{address}/api/v2/version"))
         listening = {
             place.laddr[0]
-            for one in psutil.Process(process.pid).children(recursive=True)
-            for place in one.net_connections("inet")
+            for child in psutil.Process(process.pid).children(recursive=True)
+            for place in child.net_connections("inet")
             if place.status == psutil.CONN_LISTEN
         }
         assert listening == {"127.0.0.1"}
@@ -411,7 +411,7 @@ def test_make_airflow_listens_on_loopback_only_runs_what_a_person_asks_for_and_w
         wait_for(lambda: (pretended.folder / "calls").read_text().count("bronze") == 2)
     finally:
         process.terminate()
-        said.join(60)
+        reader.join(60)
     assert process.returncode == 0
     with closing(sqlite3.connect(pretended.folder / "own/airflow.db")) as database:
         states = database.execute("SELECT state FROM task_instance WHERE task_id = 'bronze'").fetchall()

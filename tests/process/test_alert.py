@@ -26,8 +26,8 @@ def text_run(text: str, **more: str) -> dict[str, Any]:
 def test_a_failure_is_told_in_the_form_that_the_receiver_reads(cli: Cli) -> None:
     with listening() as hook:
         for form in ("json", "slack", "teams"):
-            done = cli("silver", env=hook.env | {"LAKEHOUSE_ALERT__FORMAT": form, "LAKEHOUSE_ROOT": "<&>"})
-            assert done.returncode == 4 and done.stderr.count("\n") == 1
+            result = cli("silver", env=hook.env | {"LAKEHOUSE_ALERT__FORMAT": form, "LAKEHOUSE_ROOT": "<&>"})
+            assert result.returncode == 4 and result.stderr.count("\n") == 1
     message = f"bronze has no complete run in {cli.folder}/<&>/bronze; run `make bronze` first"
     as_json, slack, teams = hook.bodies
     for name in ("time", "started"):
@@ -63,20 +63,20 @@ def test_a_failure_is_told_in_the_form_that_the_receiver_reads(cli: Cli) -> None
 @pytest.mark.parametrize(("code", "tries"), [(500, 2), (404, 1), (302, 1), (307, 1)])
 def test_what_the_webhook_answers_changes_no_exit_code(cli: Cli, code: int, tries: int) -> None:
     with listening(lambda _: code) as hook:
-        done = cli("silver", env=hook.env | {"LAKEHOUSE_LOG": "debug"})
-    told = f"warning: the alert was not sent to LAKEHOUSE_ALERT__WEBHOOK_URL: it answered {code}\n"
-    assert done.returncode == 4 and done.stderr.endswith(told) and done.stderr.count("warning") == 1
+        result = cli("silver", env=hook.env | {"LAKEHOUSE_LOG": "debug"})
+    warning = f"warning: the alert was not sent to LAKEHOUSE_ALERT__WEBHOOK_URL: it answered {code}\n"
+    assert result.returncode == 4 and result.stderr.endswith(warning) and result.stderr.count("warning") == 1
     assert len(hook.bodies) == tries and {"followed": f"/{SECRET}"} not in hook.bodies
-    assert SECRET not in done.stdout + done.stderr and str(hook.port) not in done.stdout + done.stderr
+    assert SECRET not in result.stdout + result.stderr and str(hook.port) not in result.stdout + result.stderr
 
 
 def test_a_webhook_that_is_not_there_changes_no_exit_code(cli: Cli) -> None:
     with listening() as hook:
         pass
     for env in (hook.env, {"LAKEHOUSE_ALERT__WEBHOOK_URL": f"https://[{SECRET}/"}):
-        done = cli("silver", env=env | {"LAKEHOUSE_LOG": "debug"})
-        assert done.returncode == 4 and done.stderr.count("warning: the alert was not sent to LAKEHOUSE_ALERT") == 1
-        assert SECRET not in done.stdout + done.stderr
+        result = cli("silver", env=env | {"LAKEHOUSE_LOG": "debug"})
+        assert result.returncode == 4 and result.stderr.count("warning: the alert was not sent to LAKEHOUSE_ALERT") == 1
+        assert SECRET not in result.stdout + result.stderr
 
 
 def test_the_address_is_a_secret(cli: Cli) -> None:
@@ -89,15 +89,15 @@ def test_the_address_is_a_secret(cli: Cli) -> None:
     (cli.folder / "credentials").mkdir()
     with listening() as hook:
         (cli.folder / "credentials" / name.lower()).write_text(hook.env[name] + "\n")
-        done = cli("silver", env={"CREDENTIALS_DIRECTORY": str(cli.folder / "credentials")})
-    assert done.returncode == 4 and len(hook.bodies) == 1
+        result = cli("silver", env={"CREDENTIALS_DIRECTORY": str(cli.folder / "credentials")})
+    assert result.returncode == 4 and len(hook.bodies) == 1
 
 
 def test_wrong_settings_are_told_where_the_address_is_right(cli: Cli) -> None:
     with listening() as hook:
         (cli.folder / ".env").write_text(f"LAKEHOUSE_ALERT__WEBHOOK_URL={hook.env['LAKEHOUSE_ALERT__WEBHOOK_URL']}\n")
-        done = cli("bronze", env={"LAKEHOUSE_ROOT": "s3://x", "LAKEHOUSE_ALERT__FORMAT": "json"})
-        assert done.returncode == 2 and [one["kind"] for one in hook.bodies] == ["settings"]
+        result = cli("bronze", env={"LAKEHOUSE_ROOT": "s3://x", "LAKEHOUSE_ALERT__FORMAT": "json"})
+        assert result.returncode == 2 and [body["kind"] for body in hook.bodies] == ["settings"]
         assert "object stores" in hook.bodies[0]["message"] and hook.bodies[0]["last_success"] == {}
         (cli.folder / ".env").write_text("what is this\n")
         assert cli("bronze", env=hook.env).returncode == 2 and "line 1" in hook.bodies[1]["message"]
@@ -109,9 +109,9 @@ def test_a_lake_that_cannot_be_read_is_told_too(cli: Cli) -> None:
     (cli.folder / "lake/bronze/.lock").touch()
     (log / "00000000000000000000.json").write_text("damaged")
     with listening() as hook:
-        done = cli("silver", env=hook.env)
-    (told,) = hook.bodies
-    assert (done.returncode, told["code"], told["domains"]) == (5, 5, []) and "_runs" in told["message"]
+        result = cli("silver", env=hook.env)
+    (alert,) = hook.bodies
+    assert (result.returncode, alert["code"], alert["domains"]) == (5, 5, []) and "_runs" in alert["message"]
 
 
 @contextmanager
@@ -139,7 +139,7 @@ def test_what_a_person_does_by_hand_is_not_told_and_what_stops_a_run_from_outsid
                 assert process.stderr and "trying again" in process.stderr.readline()
                 process.send_signal(number)
                 assert process.wait(30) == 128 + number
-        assert [(one["code"], one["kind"], one["message"]) for one in hook.bodies] == [(143, "stopped", "stopped")]
+        assert [(body["code"], body["kind"], body["message"]) for body in hook.bodies] == [(143, "stopped", "stopped")]
         hook.bodies.clear()
         assert cli("status", "export", env=hook.env).returncode == 4
         assert cli("brnze", env=hook.env).returncode == 2
@@ -171,11 +171,11 @@ def test_a_failure_is_told_without_the_keys_that_the_command_line_names(cli: Cli
         lakehouse.drop(name, text, at)
     lakehouse.drop("transacoes.csv", SALES + "77,1,2024-03-01,2.00\n" * 3, 10)
     with listening() as hook:
-        done = cli("bronze", "silver", env=hook.env | {"DOMAIN": "condominio"})
-    assert done.returncode == 4 and "imoveis:missing 3 (key 1; 2; 3)" in done.stderr
-    (told,) = hook.bodies
-    assert "imoveis:missing 3; silver, gold and the CSV stay as they were" in told["message"]
-    assert "key" not in json.dumps(told) and told["last_success"] == {"condominio": None}
+        result = cli("bronze", "silver", env=hook.env | {"DOMAIN": "condominio"})
+    assert result.returncode == 4 and "imoveis:missing 3 (key 1; 2; 3)" in result.stderr
+    (alert,) = hook.bodies
+    assert "imoveis:missing 3; silver, gold and the CSV stay as they were" in alert["message"]
+    assert "key" not in json.dumps(alert) and alert["last_success"] == {"condominio": None}
 
 
 def test_who_wants_to_know_nothing_pays_nothing(cli: Cli) -> None:
@@ -183,5 +183,5 @@ def test_who_wants_to_know_nothing_pays_nothing(cli: Cli) -> None:
         "import sys; from pipelines.cli.main import main; code = main(['silver']);"
         "sys.exit(code if not {'pipelines.notify.alert', 'pipelines.notify.metrics', 'urllib.request'} & set(sys.modules) else 99)"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=cli.folder, env=clean_environment(cli.folder))
-    assert done.returncode == 4
+    result = subprocess.run([sys.executable, "-c", script], cwd=cli.folder, env=clean_environment(cli.folder))
+    assert result.returncode == 4

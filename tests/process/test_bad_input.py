@@ -38,34 +38,34 @@ def one_line(stderr: str) -> str:
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_bad_setting_is_named_with_what_it_must_be(cli: Cli, database: Postgres, setting: str) -> None:
     name, value = setting.split("=")
-    done = cli("bronze", env=connection_settings(database) | {name: value})
-    assert done.returncode == (3 if "POSTGRES__" in name and not name.endswith("PORT") else 2)
-    assert SETTINGS[setting] in one_line(done.stderr)
+    result = cli("bronze", env=connection_settings(database) | {name: value})
+    assert result.returncode == (3 if "POSTGRES__" in name and not name.endswith("PORT") else 2)
+    assert SETTINGS[setting] in one_line(result.stderr)
 
 
 def test_a_bad_schema_is_named_with_its_column_and_nothing_is_written(cli: Cli, database: Postgres) -> None:
-    for change, said in SCHEMAS.items():
+    for change, message in SCHEMAS.items():
         execute(database, "DROP SCHEMA public CASCADE", "CREATE SCHEMA public", *LOOSE, change)
-        done = cli("bronze", env=connection_settings(database))
-        assert (done.returncode, said in one_line(done.stderr)) == (3, True), (change, done.stderr)
+        result = cli("bronze", env=connection_settings(database))
+        assert (result.returncode, message in one_line(result.stderr)) == (3, True), (change, result.stderr)
         assert not (cli.folder / "lake/bronze/cartoes").exists()
 
 
 def test_the_command_line_names_every_problem_in_one_line_before_it_needs_java(cli: Cli) -> None:
     (cli.folder / ".env").write_text("LAKEHOUSE_POSTGRES__PORT=x\nLAKEHOUSE_POSTGRES__PASSWORD='a\"${b}c'\n")
-    done = cli("bronze", "silver", "--set", "LAKEHOUSE_EXPORT_PATH=/", env={"PATH": "", "JAVA_HOME": ""})
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    result = cli("bronze", "silver", "--set", "LAKEHOUSE_EXPORT_PATH=/", env={"PATH": "", "JAVA_HOME": ""})
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
     for name in ("LAKEHOUSE_EXPORT_PATH must not be", "POSTGRES__PORT", "POSTGRES__HOST is missing"):
-        assert name in done.stderr
-    assert 'a"$' not in done.stderr
+        assert name in result.stderr
+    assert 'a"$' not in result.stderr
 
 
 def test_a_line_of_the_env_file_that_is_none_is_named(cli: Cli) -> None:
     (cli.folder / ".env").write_text("# fine\nLAKEHOUSE_ROOT=x\nthis is not env\n")
-    done = cli("bronze")
-    assert (done.returncode, done.stderr) == (2, "settings: .env: line 3 cannot be read; write NAME=value\n")
+    result = cli("bronze")
+    assert (result.returncode, result.stderr) == (2, "settings: .env: line 3 cannot be read; write NAME=value\n")
 
 
 def test_a_password_on_the_command_line_is_refused(cli: Cli) -> None:
-    done = cli("bronze", "--set", "LAKEHOUSE_POSTGRES__PASSWORD=s3cret")
-    assert done.returncode == 2 and "s3cret" not in done.stderr and "command line" in done.stderr
+    result = cli("bronze", "--set", "LAKEHOUSE_POSTGRES__PASSWORD=s3cret")
+    assert result.returncode == 2 and "s3cret" not in result.stderr and "command line" in result.stderr

@@ -28,8 +28,8 @@ def folder() -> Iterator[Path]:
 
 def measured(results: Path, name: str = "300") -> dict[str, Any]:
     """The only round of a result."""
-    (found,) = json.loads((results / f"{name}.json").read_text())["rounds"]
-    return dict(found)
+    (measures,) = json.loads((results / f"{name}.json").read_text())["rounds"]
+    return dict(measures)
 
 
 def with_damage(folder: Path, code: str) -> list[Way]:
@@ -46,13 +46,13 @@ def test_ours_and_duckdb_make_the_same_lake_and_csv(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*FEW, "--ways", "ours,D,F"], folder, tmp_path) == 0
-    found = measured(tmp_path)
-    assert list(found) == ["ours", "D", "F"]
+    measures = measured(tmp_path)
+    assert list(measures) == ["ours", "D", "F"]
     for letter in ("ours", "D"):
-        assert 0 < found[letter]["work"] < found[letter]["seconds"]
-        assert {"bronze", "silver", "gold_csv", "csv", "cpu", "peak", "bytes", "files"} <= set(found[letter])
-    assert found["ours"]["start"] > 0  # else it is not aside
-    assert {"copy", "parquet", "join_csv"} <= set(found["F"]) and "same_files" in found["ours"]
+        assert 0 < measures[letter]["work"] < measures[letter]["seconds"]
+        assert {"bronze", "silver", "gold_csv", "csv", "cpu", "peak", "bytes", "files"} <= set(measures[letter])
+    assert measures["ours"]["start"] > 0  # else it is not aside
+    assert {"copy", "parquet", "join_csv"} <= set(measures["F"]) and "same_files" in measures["ours"]
     assert str(folder) not in (tmp_path / "300.json").read_text()
     assert "ours to this, whole" in capsys.readouterr().out
     assert not list((folder / "lakes").iterdir())

@@ -21,13 +21,13 @@ def submitted(options: str, folder: Path) -> tuple[int, list[str], bool]:
     jars = os.pathsep.join(sorted(map(str, (PROJECT / ".jars").glob("*.jar"))))
     command = [str(Path(pyspark.__file__).parent / "bin/spark-submit"), "--driver-class-path", jars, "--version"]
     command += ["--driver-java-options", f"{options} -Xlog:class+load:file={log}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    said = [
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    complaints = [
         line
-        for line in done.stdout.splitlines() + done.stderr.splitlines()
+        for line in result.stdout.splitlines() + result.stderr.splitlines()
         if "VM warning" in line or "[warn" in line or "[err" in line
     ]
-    return done.returncode, said, "shared objects file (top)" in log.read_text()
+    return result.returncode, complaints, "shared objects file (top)" in log.read_text()
 
 
 def test_a_damaged_archive_is_left_out_without_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +76,7 @@ for _ in range(2):
 def test_a_session_uses_the_archive_and_the_users_java_options_too_and_a_second_one_starts(tmp_path: Path) -> None:
     """A second collector would stop Java; its language would make another letter of the I."""
     log = tmp_path / "classes"
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", TWICE.format(name=log)],
         cwd=tmp_path,
         env=clean_environment(tmp_path) | {"TZ": "America/Sao_Paulo", "PYTHONIOENCODING": "utf-8"},
@@ -85,7 +85,7 @@ def test_a_session_uses_the_archive_and_the_users_java_options_too_and_a_second_
         encoding="utf-8",
         timeout=120,
     )
-    said = "UTC 1 i\u00e3 PS MarkSweep\nUTC 1 i\u00e3 Copy\n"
-    assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
+    expected = "UTC 1 i\u00e3 PS MarkSweep\nUTC 1 i\u00e3 Copy\n"
+    assert (result.returncode, result.stdout, result.stderr) == (0, expected, "")
     loaded = log.read_text().splitlines()
     assert sum("shared objects file (top)" in line for line in loaded) > 0.6 * len(loaded)

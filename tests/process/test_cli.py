@@ -40,8 +40,8 @@ def reader(server_folder: Path, database: Postgres) -> Iterator[Postgres]:
 
 
 def test_wrong_settings_are_one_line_wherever_they_are_typed(cli: Cli) -> None:
-    done = Cli(PROJECT / "docs")("status", env={"HOME": str(cli.folder)})
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and done.stderr.startswith("settings: ")
+    result = Cli(PROJECT / "docs")("status", env={"HOME": str(cli.folder)})
+    assert result.returncode == 2 and len(result.stderr.splitlines()) == 1 and result.stderr.startswith("settings: ")
 
 
 @pytest.mark.parametrize(("words", "code"), [(("status",), 0), (("silver",), 4), (("plan",), 3)])
@@ -54,9 +54,9 @@ def test_nobody_who_reads_changes_no_exit_code(cli: Cli, words: tuple[str, ...],
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, "-m", "pipelines", *words]
-    done = subprocess.run(command, cwd=cli.folder, env=environment, stdout=write, stderr=write, timeout=60)
+    result = subprocess.run(command, cwd=cli.folder, env=environment, stdout=write, stderr=write, timeout=60)
     os.close(write)
-    assert done.returncode == code
+    assert result.returncode == code
 
 
 def test_a_named_server_with_nasty_password_schema_and_paths_from_env_file(
@@ -74,15 +74,15 @@ def test_a_named_server_with_nasty_password_schema_and_paths_from_env_file(
         f"LAKEHOUSE_POSTGRES__SCHEMA={SCHEMA}\nLAKEHOUSE_ROOT=o lago\nLAKEHOUSE_EXPORT_PATH=a saída\n",
         "utf-8",
     )
-    done = cli("gold", "silver", "bronze")  # layer order, whatever the order typed
-    assert done.returncode == 0, done.stderr
-    assert "movimento_flat.csv (" in done.stdout and "nome_associado" not in done.stdout  # no member in a log
+    result = cli("gold", "silver", "bronze")  # layer order, whatever the order typed
+    assert result.returncode == 0, result.stderr
+    assert "movimento_flat.csv (" in result.stdout and "nome_associado" not in result.stdout  # no member in a log
     assert (cli.folder / "a saída/movimento_flat.csv").read_text("utf-8").count("\n") > 200
     assert (cli.folder / "o lago/silver/cartoes/conta/_delta_log").is_dir()
     text = "".join(path.read_text("utf-8", "replace") for path in (cli.folder / "o lago").rglob("*.json"))
-    assert NASTY_PASSWORD not in done.stdout + done.stderr + text
+    assert NASTY_PASSWORD not in result.stdout + result.stderr + text
     for noise in ("WARN", "log4j", "Setting default", "incubator"):
-        assert noise not in done.stdout + done.stderr
+        assert noise not in result.stdout + result.stderr
 
     wrong = cli("bronze", env={"LAKEHOUSE_POSTGRES__PASSWORD": "wrong-s3cret"})
     assert wrong.returncode == 3 and wrong.stderr.count("\n") == 1
@@ -105,9 +105,9 @@ def test_each_kind_of_failure_has_its_code_and_one_line(cli: Cli, database: Post
         5: "/dev/null/lake",
     }
     assert not (cli.folder / "elsewhere").exists()
-    for code, done in lines.items():
-        assert (done.returncode, done.stderr.count("\n"), done.stdout) == (code, 1, "")
-        assert expected[code] in done.stderr and "Traceback" not in done.stderr
+    for code, result in lines.items():
+        assert (result.returncode, result.stderr.count("\n"), result.stdout) == (code, 1, "")
+        assert expected[code] in result.stderr and "Traceback" not in result.stderr
 
 
 def test_usage_mistakes_are_exit_two(cli: Cli, database: Postgres) -> None:
@@ -161,8 +161,8 @@ def test_a_signal_ends_a_run_at_once_and_leaves_no_reader(
     slow_run: "subprocess.Popen[str]", database: Postgres, number: signal.Signals, code: int
 ) -> None:
     slow_run.send_signal(number)
-    _, said = slow_run.communicate(timeout=20)
-    assert slow_run.returncode == code and "Traceback" not in said
+    _, output = slow_run.communicate(timeout=20)
+    assert slow_run.returncode == code and "Traceback" not in output
     ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'lakehouse %' AND wait_event = 'PgSleep'"
     assert query(database, ours) == [(0,)]
 

@@ -144,10 +144,10 @@ def child(lakehouse: Lake, point: str, kind: str, disk: Path | None) -> "subproc
     environment |= {GATEWAY: str(gateway.port), "PYSPARK_GATEWAY_SECRET": gateway.auth_token, "RUN": "silver/1"}
     environment |= {DISK: str(disk), "LAKEHOUSE_QUALITY__MAX_QUARANTINED": "1", "LAKEHOUSE_HISTORY_DAYS": "1"}
     command = [sys.executable, "-m", "tests.crash", point, kind, POINTS[point].target]
-    done = subprocess.run(command, cwd=lakehouse.folder, env=environment, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command, cwd=lakehouse.folder, env=environment, capture_output=True, text=True, timeout=120)
     if disk:
         (disk / "filler").unlink(missing_ok=True)
-    return done
+    return result
 
 
 def again(lakehouse: Lake, target: str) -> None:
@@ -173,8 +173,8 @@ def leftovers(lakehouse: Lake) -> list[Path]:
         for name in (run_log.RUNS, run_log.QUALITY):
             if (head := delta.version(path / name)) is not None:
                 named |= {file for file, _ in delta.actions(path / name, head)}
-    found = [*(lakehouse.folder / "lake").rglob("*.parquet"), *(lakehouse.folder / "lake").rglob(".*.*.*")]
-    return [*(path for path in found if path not in named), *(lakehouse.folder / "export").glob(".*")]
+    files = [*(lakehouse.folder / "lake").rglob("*.parquet"), *(lakehouse.folder / "lake").rglob(".*.*.*")]
+    return [*(path for path in files if path not in named), *(lakehouse.folder / "export").glob(".*")]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_whatever_happens_there_readers_see_a_complete_state_and_the_next_run_me
         for number in range(3):
             (folder / f"lake/silver/cartoes/conta/part-{number:05d}-left.parquet").write_bytes(b"left")
     expected = lived.at(stage if point.target in ("restore", "maintain") else point.target)
-    csvs = {lived.at(one).joinpath(CSV).read_bytes() for one in (stage, expected.name)}
+    csvs = {lived.at(name_of_stage).joinpath(CSV).read_bytes() for name_of_stage in (stage, expected.name)}
     before = state(lakehouse)
     try:
         if point.first:
@@ -202,12 +202,12 @@ def test_whatever_happens_there_readers_see_a_complete_state_and_the_next_run_me
             if kind == "full" and disk is None:
                 continue
             csv = lakehouse.csv
-            done = child(lakehouse, name, kind, disk)
+            result = child(lakehouse, name, kind, disk)
             # Nothing more to write, or room was made.
-            late = kind == "full" and (point.complete or (point.target == "maintain" and not done.returncode))
-            assert done.returncode == (0 if late else code), done.stderr
-            last = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else ""
-            assert "Traceback" not in done.stderr and (kind != "full" or late or last.startswith("storage: ")), last
+            late = kind == "full" and (point.complete or (point.target == "maintain" and not result.returncode))
+            assert result.returncode == (0 if late else code), result.stderr
+            last = result.stderr.strip().splitlines()[-1] if result.stderr.strip() else ""
+            assert "Traceback" not in result.stderr and (kind != "full" or late or last.startswith("storage: ")), last
             seen = state(lakehouse)
             if not point.complete:
                 assert seen == before or (point.target == "maintain" and content(seen) == content(before))

@@ -64,7 +64,7 @@ def demo(copy: Copy) -> "subprocess.CompletedProcess[str]":
 def processes(folder: Path) -> str:
     listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
     wanted = (str(folder), str(embedded.home(folder)))
-    return "\n".join(line for line in listed.splitlines() if any(one in line for one in wanted))
+    return "\n".join(line for line in listed.splitlines() if any(path in line for path in wanted))
 
 
 def test_make_demo_shows_progress_ends_with_the_result_and_leaves_no_process(
@@ -98,13 +98,13 @@ def test_the_readmes_commands_work_as_written(copy: Copy, demo: "subprocess.Comp
         "make answers DOMAIN=varejo",
         "make export DOMAIN=condominio FORMAT=parquet",
     ]
-    before, said = copy.csv.read_bytes(), []
+    before, outputs = copy.csv.read_bytes(), []
     for line in lines:
-        done = copy.run(*line.split())
-        assert done.returncode == 0, done.stderr
-        said.append(done.stdout)
-    assert all(re.search(r"bronze .*silver .*gold ", said[number], re.S) for number in (1, 3))
-    assert "gold.mais_vendidos_por_dias_de_fabricacao: The three best-selling products" in said[4]
+        result = copy.run(*line.split())
+        assert result.returncode == 0, result.stderr
+        outputs.append(result.stdout)
+    assert all(re.search(r"bronze .*silver .*gold ", outputs[number], re.S) for number in (1, 3))
+    assert "gold.mais_vendidos_por_dias_de_fabricacao: The three best-selling products" in outputs[4]
     assert copy.csv.read_bytes() == before
     files = [path for path in copy.csv.parent.iterdir() if path.suffix == ".parquet"]
     assert len(files) == 3
@@ -120,9 +120,9 @@ def test_layers_run_once_in_one_process_and_goals_are_not_reordered(
     assert [line for line in dry.splitlines() if "pipelines" in line] == [
         ".venv/bin/python -m pipelines gold silver bronze"
     ]
-    done = copy.make("-j4", "seed", "bronze")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.index("are there already") < done.stderr.index("bronze: nothing changed")
+    result = copy.make("-j4", "seed", "bronze")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.index("are there already") < result.stderr.index("bronze: nothing changed")
 
 
 def test_the_shell_has_every_table_pinned_and_export_needs_no_run(
@@ -161,8 +161,8 @@ def test_a_stopped_or_killed_run_leaves_no_server_behind(
     process.communicate(timeout=20)
     assert process.returncode in (128 + number, -number)
     if number == signal.SIGKILL:
-        done = copy.make("bronze")
-        assert done.returncode == 0, done.stderr
+        result = copy.make("bronze")
+        assert result.returncode == 0, result.stderr
     assert processes(copy.folder) == ""
 
 
@@ -173,9 +173,9 @@ def test_a_table_is_added_as_contributing_says(copy: Copy, demo: "subprocess.Com
     try:
         for name, code in files:
             (copy.folder / name).write_text(re.sub(r"^   ", "", code, flags=re.M), "utf-8")
-        done = copy.make("demo")
-        assert done.returncode == 0, done.stderr
-        assert re.search(r"silver +agencia +10 +10 +0 ", done.stdout)
+        result = copy.make("demo")
+        assert result.returncode == 0, result.stderr
+        assert re.search(r"silver +agencia +10 +10 +0 ", result.stdout)
     finally:
         for name, _ in files:
             (copy.folder / name).unlink()
@@ -189,8 +189,8 @@ def test_reset_asks_first_and_deletes_only_what_is_ours(copy: Copy, demo: "subpr
     saved = [(path, copy.folder.parent / path.name) for path in (copy.folder / "lake", copy.folder / "export")]
     for path, aside in saved:
         shutil.copytree(path, aside)
-    done = copy.make("reset", stdin="yes\n")
-    assert done.returncode == 0, done.stderr
+    result = copy.make("reset", stdin="yes\n")
+    assert result.returncode == 0, result.stderr
     assert not (copy.folder / "lake").exists() and not copy.csv.exists() and mine.exists()
     assert not embedded.home(copy.folder).exists()
     for path, aside in saved:

@@ -63,10 +63,10 @@ def test_a_fourth_domain_is_three_files_and_no_other_edit(tmp_path: Path) -> Non
     env = clean_environment(tmp_path) | {"PYTHONPATH": str(project), "DOMAIN": "agua"}
     words = ["seed", "bronze", "silver", "gold", "answers", "quality", "reconcile", "export", "status"]
     command = [sys.executable, "-m", "pipelines", *words]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "gold.divida: What each quarter owes." in done.stdout and "everything agrees" in done.stdout
-    assert "line:unreadable" in done.stdout and "agua" in done.stdout
+    result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert "gold.divida: What each quarter owes." in result.stdout and "everything agrees" in result.stdout
+    assert "line:unreadable" in result.stdout and "agua" in result.stdout
     lines = (tmp_path / "landing/agua/leituras.csv").read_bytes().decode("latin-1").split("\r\n")
     owed = sum(int(line.split(";")[1].replace(",", "")) for line in lines[1:-1])
     rows = (tmp_path / "export/divida.csv").read_text("utf-8").splitlines()
@@ -75,17 +75,18 @@ def test_a_fourth_domain_is_three_files_and_no_other_edit(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("file", "said"), [("agua/x.py", "agua has no __init__.py"), ("condominio/x.py", "x cannot be imported: NameError")]
+    ("file", "message"),
+    [("agua/x.py", "agua has no __init__.py"), ("condominio/x.py", "x cannot be imported: NameError")],
 )
-def test_a_table_that_cannot_be_found_or_imported_is_named(tmp_path: Path, file: str, said: str) -> None:
+def test_a_table_that_cannot_be_found_or_imported_is_named(tmp_path: Path, file: str, message: str) -> None:
     for package in ("conf", "bronze", "silver", "gold", "pipelines"):
         shutil.copytree(PROJECT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "silver" / file).parent.mkdir(exist_ok=True)
     (tmp_path / "silver" / file).write_text("TABLE = Table()\n")
     env = clean_environment(tmp_path) | {"PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-m", "pipelines", "bronze"]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2 and said in done.stderr, done.stderr
+    result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2 and message in result.stderr, result.stderr
 
 
 SILVER = '''"""Water readings with trimmed texts. One row per reading."""

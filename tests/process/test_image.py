@@ -40,12 +40,12 @@ exec podman "${words[@]}"
 
 def podman(*words: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
     """To a file: what outlives the call would keep a pipe open."""
-    with Path(os.environ["PODMAN_SAYS"]).open("w+") as said:
-        done = subprocess.run(["podman", *words], stdout=said, stderr=subprocess.STDOUT, timeout=900)
-        said.seek(0)
-        text = said.read()
-    assert not check or done.returncode == 0, text[-3000:]
-    return subprocess.CompletedProcess(words, done.returncode, text)
+    with Path(os.environ["PODMAN_SAYS"]).open("w+") as log:
+        result = subprocess.run(["podman", *words], stdout=log, stderr=subprocess.STDOUT, timeout=900)
+        log.seek(0)
+        text = log.read()
+    assert not check or result.returncode == 0, text[-3000:]
+    return subprocess.CompletedProcess(words, result.returncode, text)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -85,9 +85,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def settings(address: Postgres) -> dict[str, str]:
@@ -108,10 +108,10 @@ def test_a_closed_container_makes_the_same_csv_from_the_archive(tmp_path: Path, 
     assert outside.returncode == 0, outside.stderr
     log = json.dumps({"spark.driver.extraJavaOptions": "-Xlog:class+load:file=/data/classes"})
     data = tmp_path / "data"
-    done = podman(
+    result = podman(
         "run", "--rm", *strict(data, source, LAKEHOUSE_SPARK__CONF=log), "lakehouse", "bronze", "silver", "gold"
     )
-    assert re.search(r"gold +movimento_flat +10,000 +10,000 +0 ", done.stdout)
+    assert re.search(r"gold +movimento_flat +10,000 +10,000 +0 ", result.stdout)
     made, wanted = data / "export/movimento_flat.csv", tmp_path / "export/movimento_flat.csv"
     assert made.read_bytes() == wanted.read_bytes() and made.stat().st_uid == USER
     loaded = (data / "classes").read_text().splitlines()
@@ -158,16 +158,16 @@ def test_a_stream_in_a_container_takes_what_comes_and_is_healthy_while_it_watche
 
 
 def test_the_image_has_what_a_run_needs_and_no_more() -> None:
-    (told,) = json.loads(podman("image", "inspect", "lakehouse").stdout)
-    config = told["Config"]
+    (image_facts,) = json.loads(podman("image", "inspect", "lakehouse").stdout)
+    config = image_facts["Config"]
     assert (config["User"], config["Entrypoint"]) == ("lakehouse", ["python", "-m", "pipelines"])
     labels = {name.removeprefix("org.opencontainers.image."): value for name, value in config["Labels"].items()}
     assert (labels["version"], labels["revision"], labels["licenses"]) == (conf.__version__, "0123abc", "Apache-2.0")
     assert not re.search("PASSWORD|SECRET|TOKEN", json.dumps(config["Env"]))
     look = "command -v gcc cc make; ls -A /app /app/.venv/bin /var/lib/apt/lists ~; echo others own $(find /app ! -user root | wc -l); id"
-    found = podman("run", "--rm", "--entrypoint=sh", "lakehouse", "-c", look, check=False).stdout
-    assert f"uid={USER}(lakehouse)" in found and "bronze\n" in found
-    assert "others own 0\n" in found
+    listing = podman("run", "--rm", "--entrypoint=sh", "lakehouse", "-c", look, check=False).stdout
+    assert f"uid={USER}(lakehouse)" in listing and "bronze\n" in listing
+    assert "others own 0\n" in listing
     for unwanted in (
         "/gcc",
         "/cc\n",
@@ -181,8 +181,8 @@ def test_the_image_has_what_a_run_needs_and_no_more() -> None:
         "_Packages",
         ".cache",
     ):
-        assert unwanted not in found, unwanted
-    assert told["Size"] < 1.6e9
+        assert unwanted not in listing, unwanted
+    assert image_facts["Size"] < 1.6e9
 
 
 @pytest.mark.skipif(shutil.which("podman-compose") is None, reason="podman-compose runs the compose file")
@@ -199,7 +199,7 @@ def test_the_demo_of_compose_ends_well_and_a_second_start_changes_nothing(tmp_pa
     given = os.environ | {"DATA": str(data), "DEMO_PORT": str(free_port()), "COMPOSE_PROJECT_NAME": project}
 
     def compose(*words: str) -> None:
-        with (tmp_path / "said").open("w") as said:
+        with (tmp_path / "said").open("w") as log:
             command = [
                 "podman-compose",
                 "--podman-path",
@@ -210,8 +210,8 @@ def test_the_demo_of_compose_ends_well_and_a_second_start_changes_nothing(tmp_pa
                 "demo",
                 *words,
             ]
-            done = subprocess.run(command, cwd=tmp_path, env=given, stdout=said, stderr=said, timeout=600)
-        assert done.returncode == 0, (tmp_path / "said").read_text()
+            result = subprocess.run(command, cwd=tmp_path, env=given, stdout=log, stderr=log, timeout=600)
+        assert result.returncode == 0, (tmp_path / "said").read_text()
 
     def ended(name: str) -> str:
         return podman("wait", f"{project}_{name}_1").stdout.split()[-1]
@@ -229,9 +229,9 @@ def test_the_demo_of_compose_ends_well_and_a_second_start_changes_nothing(tmp_pa
             files.append((data / "export/movimento_flat.csv").stat())
         assert files[0] == files[1] and files[0].st_size > 1_000_000
         assert "are there already" in podman("logs", f"{project}_seed_1").stdout
-        told = podman("inspect", *(f"{project}_{name}_1" for name in ("postgres", "seed", "bronze", "gold"))).stdout
+        states = podman("inspect", *(f"{project}_{name}_1" for name in ("postgres", "seed", "bronze", "gold"))).stdout
         passwords = [path.read_text() for path in (tmp_path / ".secrets").iterdir() if path.name.endswith("password")]
-        assert len(passwords) == 3 and not any(password in told for password in passwords)
+        assert len(passwords) == 3 and not any(password in states for password in passwords)
         ask = ["psql", "--host=/var/run/postgresql", "--user=postgres", "--tuples-only", "--no-align", "cooperativa"]
         rights = "SELECT has_table_privilege('leitor', 'movimento', 'SELECT'), has_table_privilege('leitor', 'movimento', 'INSERT, UPDATE, DELETE'), has_schema_privilege('leitor', 'public', 'CREATE')"
         assert podman("exec", f"{project}_postgres_1", *ask, f"--command={rights}").stdout.strip() == "t|f|f"

@@ -31,10 +31,10 @@ def teller(address: Postgres, chance: random.Random) -> Callable[[], None]:
     """One transaction: money moves, or a new member comes with account, card and an empty movement."""
 
     def work() -> None:
-        one, other = chance.sample(range(1, ACCOUNTS + 1), 2)
+        payer, other = chance.sample(range(1, ACCOUNTS + 1), 2)
         amount = chance.randint(1, 5000) / 100
         move = "INSERT INTO movimento (vlr_transacao, des_transacao, data_movimento, id_cartao) VALUES"
-        execute(address, f"{move} ({-amount}, 'de', now(), {one}), ({amount}, 'para', now(), {other})")
+        execute(address, f"{move} ({-amount}, 'de', now(), {payer}), ({amount}, 'para', now(), {other})")
         if chance.random() < 0.2:
             number = chance.randint(1000, 10**8)
             execute(
@@ -58,11 +58,11 @@ def look(lakehouse: Lake) -> None:
     run = run_log.last_run(settings.gold_path, "cartoes")
     if run is None:
         return
-    done = run.table("movimento_flat")
-    files = delta.file_paths(settings.gold_path / "cartoes/movimento_flat", done.version)
+    table_run = run.table("movimento_flat")
+    files = delta.file_paths(settings.gold_path / "cartoes/movimento_flat", table_run.version)
     with engine("gold") as connection:
         sql = "SELECT count(*), sum(vlr_transacao_movimento) FROM read_parquet($files)"
-        assert connection.execute(sql, {"files": files}).fetchone() == (done.rows_out, TOTAL)
+        assert connection.execute(sql, {"files": files}).fetchone() == (table_run.rows_out, TOTAL)
     silver = run_log.last_run(settings.silver_path, "cartoes")
     assert silver is not None and not any(table.set_aside for table in silver.tables)
 
@@ -119,13 +119,13 @@ def test_many_runs_killed_at_random_moments_lose_nothing(bank: Lake, seed: int) 
 
 def test_of_two_processes_that_race_one_works_and_the_other_says_who(bank: Lake) -> None:
     both = [start(bank, "bronze"), start(bank, "bronze")]
-    said = [process.communicate(timeout=60)[1] for process in both]
+    outputs = [process.communicate(timeout=60)[1] for process in both]
     codes = sorted(process.returncode for process in both)
-    assert codes in ([0, 0], [0, 6]), said
+    assert codes in ([0, 0], [0, 6]), outputs
     run = run_log.last_run(bank.settings().bronze_path, "cartoes")
     assert run is not None and run.run == codes.count(0)
     if codes == [0, 6]:
-        (loser,) = (text for process, text in zip(both, said, strict=True) if process.returncode == 6)
+        (loser,) = (text for process, text in zip(both, outputs, strict=True) if process.returncode == 6)
         (winner,) = (process for process in both if process.returncode == 0)
         assert f"process {winner.pid} on " in loser or "another process" in loser
     bank.run()
@@ -155,9 +155,9 @@ def test_a_signal_ends_spark_too_cleanly_and_within_ten_seconds(
     children = family(process)
     os.killpg(process.pid, number) if group else process.send_signal(number)
     began = time.monotonic()
-    _, said = process.communicate(timeout=30)
+    _, output = process.communicate(timeout=30)
     assert time.monotonic() - began < 10
-    assert process.returncode == code and "Traceback" not in said and "Error" not in said
+    assert process.returncode == code and "Traceback" not in output and "Error" not in output
     assert gone(children, 3)
     ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'lakehouse %' AND pid <> pg_backend_pid()"
     assert query(bank.address, ours) == [(0,)]

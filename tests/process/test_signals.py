@@ -24,9 +24,9 @@ def test_a_signal_while_bronze_reads_and_the_jvm_starts_leaves_nothing(
         time.sleep(0.01)
     os.killpg(process.pid, number) if group else process.send_signal(number)
     began = time.monotonic()
-    _, said = process.communicate(timeout=30)
+    _, output = process.communicate(timeout=30)
     assert time.monotonic() - began < 10
-    assert process.returncode == code and "Traceback" not in said and "Error" not in said
+    assert process.returncode == code and "Traceback" not in output and "Error" not in output
     assert gone(children, 3)
     assert not [line for line in os.popen("ps -eo args") if str(bank.folder) in line]
     assert query(

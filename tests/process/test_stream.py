@@ -36,9 +36,9 @@ def lakehouse(tmp_path: Path, spark: SparkSession) -> Lake:
 def streaming(folder: Path, *command: str) -> Iterator["subprocess.Popen[str]"]:
     """A stream in a process of its own, its words in a file."""
     words = [sys.executable, "-u", "-m", *(command or ("pipelines",)), "stream"]
-    with (folder / "said").open("a") as said:
+    with (folder / "said").open("a") as log:
         process = subprocess.Popen(
-            words, cwd=folder, env=clean_environment(folder) | ENV, stdout=said, stderr=said, text=True
+            words, cwd=folder, env=clean_environment(folder) | ENV, stdout=log, stderr=log, text=True
         )
         try:
             yield process
@@ -50,10 +50,10 @@ def streaming(folder: Path, *command: str) -> Iterator["subprocess.Popen[str]"]:
 def heard(folder: Path, text: str, process: "subprocess.Popen[str]", seconds: float = 120) -> str:
     """What the stream has said, once it has said a text."""
     until = time.monotonic() + seconds
-    while text not in (said := (folder / "said").read_text()):
-        assert time.monotonic() < until and process.poll() is None, said
+    while text not in (output := (folder / "said").read_text()):
+        assert time.monotonic() < until and process.poll() is None, output
         time.sleep(0.1)
-    return said
+    return output
 
 
 def test_what_is_there_is_taken_and_the_stream_ends(cli: Cli, lakehouse: Lake, tmp_path: Path) -> None:
@@ -64,13 +64,13 @@ def test_what_is_there_is_taken_and_the_stream_ends(cli: Cli, lakehouse: Lake, t
     for folder in ("a=1", "done"):
         (cli.folder / "landing/condominio" / folder).mkdir()
         (cli.folder / "landing/condominio" / folder / "moradores_y.csv").write_text(PARENTS["moradores.csv"])
-    done = cli("stream", env=ENV | {"ONCE": "1"})
-    assert done.returncode == 0, done.stderr
-    progress = [line for line in done.stderr.splitlines() if ", batch " in line]
+    result = cli("stream", env=ENV | {"ONCE": "1"})
+    assert result.returncode == 0, result.stderr
+    progress = [line for line in result.stderr.splitlines() if ", batch " in line]
     assert [line.split(": ")[1].split(",")[0] for line in progress] == ["3 files"] * 3
-    assert "condominio: 9 files taken" in done.stderr
-    assert "rows are set aside, more than LAKEHOUSE_QUALITY__MAX_QUARANTINED=0.05" in done.stderr
-    assert "warning: bronze.transacoes: no line of transacoes_x.csv is a row: " in done.stderr
+    assert "condominio: 9 files taken" in result.stderr
+    assert "rows are set aside, more than LAKEHOUSE_QUALITY__MAX_QUARANTINED=0.05" in result.stderr
+    assert "warning: bronze.transacoes: no line of transacoes_x.csv is a row: " in result.stderr
     assert everything(lakehouse) == everything(batch(lakehouse, tmp_path / "batch"))
     again = cli("stream", env=ENV | {"ONCE": "1"})
     assert again.returncode == 0 and "condominio: 0 files taken" in again.stderr
@@ -98,7 +98,7 @@ def test_files_that_come_while_it_runs_are_taken_beside_other_runs_until_a_signa
         runs = cli("bronze", "silver", "gold", env={"DOMAIN": "condominio"})
         assert runs.returncode in (0, 4), runs.stderr
         lakehouse.drop("transacoes_2.csv", "imovel;morador\n", 10)
-        said = heard(cli.folder, "no line of transacoes_2.csv is a row", process)
+        output = heard(cli.folder, "no line of transacoes_2.csv is a row", process)
         lakehouse.drop("transacoes_3.csv", SALES + "1,1,2024-03-03,30.00\n", 11)
         while len(run_log.read_files(lakehouse.settings().bronze_path, "condominio")) < 6:
             assert process.poll() is None
@@ -108,16 +108,16 @@ def test_files_that_come_while_it_runs_are_taken_beside_other_runs_until_a_signa
             assert process.poll() is None
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0, said
-        said = (cli.folder / "said").read_text()
-    assert "Traceback" not in said and "condominio: stopped; what was taken is complete" in said
+        assert process.wait(60) == 0, output
+        output = (cli.folder / "said").read_text()
+    assert "Traceback" not in output and "condominio: stopped; what was taken is complete" in output
     lakehouse.run()
     assert everything(lakehouse) == everything(batch(lakehouse, tmp_path / "batch"))
     assert taken_once(lakehouse)
 
 
 @pytest.mark.parametrize(
-    "point", [pytest.param(name, marks=[pytest.mark.long] * one.long) for name, one in STREAM_POINTS.items()]
+    "point", [pytest.param(name, marks=[pytest.mark.long] * stop.long) for name, stop in STREAM_POINTS.items()]
 )
 def test_killed_between_any_two_steps_a_stream_goes_on_as_if_nothing_was(
     cli: Cli, lakehouse: Lake, tmp_path: Path, point: str
@@ -130,8 +130,8 @@ def test_killed_between_any_two_steps_a_stream_goes_on_as_if_nothing_was(
     killed = subprocess.run(command, cwd=cli.folder, env=env, capture_output=True, text=True, timeout=200)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     lakehouse.drop("moradores_zz.csv", PARENTS["moradores.csv"], 50)
-    done = cli("stream", env=ENV | {"ONCE": "1"})
-    assert done.returncode == 0, done.stderr
+    result = cli("stream", env=ENV | {"ONCE": "1"})
+    assert result.returncode == 0, result.stderr
     assert everything(lakehouse) == everything(batch(lakehouse, tmp_path / "batch"))
     assert taken_once(lakehouse)
 
@@ -174,13 +174,13 @@ def test_two_thousand_small_files_are_taken_without_loss_in_steady_memory(lakeho
         }[kind]
         lakehouse.drop(f"{kind}_{at:05d}.csv", f"{header}\n{row}\n{row}\n{row}\n", at)
     env = clean_environment(tmp_path) | {"DOMAIN": "condominio", "ONCE": "1", "LAKEHOUSE_SPARK__DRIVER_MEMORY": "600m"}
-    with (tmp_path / "said").open("w") as said:
-        process = subprocess.Popen([sys.executable, "-m", "pipelines", "stream"], cwd=tmp_path, env=env, stderr=said)
+    with (tmp_path / "said").open("w") as log:
+        process = subprocess.Popen([sys.executable, "-m", "pipelines", "stream"], cwd=tmp_path, env=env, stderr=log)
         memory = []
         while process.poll() is None:
             with contextlib.suppress(psutil.Error):
                 family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-                memory.append(sum(one.memory_info().rss for one in family))
+                memory.append(sum(member.memory_info().rss for member in family))
             time.sleep(0.5)
     assert process.returncode == 0 and "condominio: 2,000 files taken" in (tmp_path / "said").read_text()
     third = len(memory) // 3
@@ -191,7 +191,7 @@ def test_two_thousand_small_files_are_taken_without_loss_in_steady_memory(lakeho
 
 def test_without_a_domain_of_files_it_says_what_to_type(cli: Cli) -> None:
     for domain in ("", "cartoes", "condominio,varejo"):
-        done = cli("stream", env={"DOMAIN": domain})
-        assert done.returncode == 2 and "make stream DOMAIN=condominio" in done.stderr
+        result = cli("stream", env={"DOMAIN": domain})
+        assert result.returncode == 2 and "make stream DOMAIN=condominio" in result.stderr
     assert cli("stream", env=ENV | {"ONCE": "yes"}).returncode == 2
     assert not (cli.folder / "lake").exists() and os.environ.get("DOMAIN") is None

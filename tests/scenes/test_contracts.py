@@ -22,7 +22,7 @@ def empty(spark: SparkSession, table: Table) -> DataFrame:
 def test_the_last_select_is_the_contract(spark: SparkSession, entry: catalogue.Entry) -> None:
     assert entry.transform is not None
     table = entry.table
-    made = entry.transform(*(empty(spark, one) for one in table.inputs))
+    made = entry.transform(*(empty(spark, source) for source in table.inputs))
     expected = [(column.name, column.type) for column in table.columns]
     if table.layer == "silver":
         expected.append(("_rescued", "string"))
@@ -33,7 +33,9 @@ def spark_name(simple: str) -> str:
     return {"int": "integer"}.get(simple, simple)
 
 
-@pytest.mark.parametrize("entry", [one for one in BUILT if one.table.layer == "silver"], ids=lambda one: one.table.name)
+@pytest.mark.parametrize(
+    "entry", [entry for entry in BUILT if entry.table.layer == "silver"], ids=lambda entry: entry.table.name
+)
 def test_every_rule_can_be_asked_and_no_two_have_one_name(spark: SparkSession, entry: catalogue.Entry) -> None:
     table = entry.table
     frame = empty(spark, table).selectExpr("*", "CAST(NULL AS string) AS _rescued")

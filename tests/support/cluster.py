@@ -39,13 +39,13 @@ class Cluster:
     def finished_tasks(self) -> list[int]:
         """The tasks that each worker's executors have done."""
         logs = [(self.folder / f"worker{number}").rglob("stderr") for number in range(len(self.workers))]
-        return [sum(log.read_text(errors="replace").count("Finished task") for log in some) for some in logs]
+        return [sum(log.read_text(errors="replace").count("Finished task") for log in of_worker) for of_worker in logs]
 
     def start_master(self) -> "subprocess.Popen[bytes]":
-        master, said = self._daemon(
+        master, started = self._daemon(
             "master", "Master", r"Starting Spark master at (spark://\S+)", "--port", "0", "--webui-port", "0"
         )
-        self.master = said[1]
+        self.master = started[1]
         return master
 
     def _daemon(
@@ -68,8 +68,8 @@ class Cluster:
             )
         until = time.monotonic() + SECONDS
         while time.monotonic() < until and made.poll() is None:
-            if found := re.search(sign, log.read_text(errors="replace")):
-                return made, found
+            if match := re.search(sign, log.read_text(errors="replace")):
+                return made, match
             time.sleep(0.1)
         raise RuntimeError(f"{kind} did not start: {log.read_text(errors='replace')[-2000:]}")
 
@@ -80,10 +80,10 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
         family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     except psutil.NoSuchProcess:
         return
-    for one in family:
-        one.suspend()
-    for one in family:
-        one.kill()
+    for member in family:
+        member.suspend()
+    for member in family:
+        member.kill()
     process.wait()
 
 

@@ -31,13 +31,13 @@ def everything(lakehouse: Lake, *layers: str) -> dict[str, list[dict[str, Any]]]
     kept, settings = {}, lakehouse.settings()
     for layer in layers or ("silver", "gold"):
         run = lakehouse.last(layer)
-        for done in run.tables:
-            table = catalogue.table_of(layer, done.name)
+        for table_run in run.tables:
+            table = catalogue.table_of(layer, table_run.name)
             assert table is not None
-            rows = duckdb.sql(f"FROM {table_version(settings.layer_path(layer), run, table, done.name).sql}")
+            rows = duckdb.sql(f"FROM {table_version(settings.layer_path(layer), run, table, table_run.name).sql}")
             names = rows.columns
-            found = (dict(zip(names, values, strict=True)) for values in rows.fetchall())
-            kept[done.name] = sorted(({k: v for k, v in row.items() if k != "_batch"} for row in found), key=str)
+            dicts = (dict(zip(names, values, strict=True)) for values in rows.fetchall())
+            kept[table_run.name] = sorted(({k: v for k, v in row.items() if k != "_batch"} for row in dicts), key=str)
     return kept
 
 
@@ -47,14 +47,14 @@ def some_files(dice: random.Random, number: int) -> Iterator[tuple[str, str]]:
         kind = dice.choice(NAMES)
         lines = []
         for _ in range(dice.randint(0, 4)):
-            one, other = dice.randint(1, number), dice.randint(1, number)
+            small, other = dice.randint(1, number), dice.randint(1, number)
             day = date(2024, 1, dice.randint(1, 9))
             lines.append(
                 {
-                    "condominios": f"C{one},Rua {other}, {one}",
-                    "moradores": f"{dice.choice(['Ana', 'Bia'])},{one // 3},{day}",
-                    "imoveis": f"{dice.choice(['Casa', '', 'Iglu'])},{one // 3},{other}.50",
-                    "transacoes": f"{one // 2},{other // 2},{day},{dice.randint(1, 3)}.{one:02d}",
+                    "condominios": f"C{small},Rua {other}, {small}",
+                    "moradores": f"{dice.choice(['Ana', 'Bia'])},{small // 3},{day}",
+                    "imoveis": f"{dice.choice(['Casa', '', 'Iglu'])},{small // 3},{other}.50",
+                    "transacoes": f"{small // 2},{other // 2},{day},{dice.randint(1, 3)}.{small:02d}",
                 }[kind]
                 if dice.random() < 0.9
                 else dice.choice(['"', "x", "1,2,3,4,5", ""])

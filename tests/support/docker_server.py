@@ -27,17 +27,17 @@ def docker_server() -> Iterator[tuple[str, list[dict[str, Any]]]]:
             assert code
             return "application/json", json.dumps({"StatusCode": int(code[0] or 0)}).encode()
         known = {"/_ping": b"OK", "/version": b'{"ApiVersion": "1.44"}', "/images/json": b'[{"Id": "i"}]'}
-        found = next((text for end, text in known.items() if path.endswith(end)), b'{"Config": {"Tty": false}}')
-        return "application/json", found
+        text = next((text for end, text in known.items() if path.endswith(end)), b'{"Config": {"Tty": false}}')
+        return "application/json", text
 
     class Server(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"] or 0))
-            kind, said = answer(self.command, self.path.split("?")[0], body)
+            kind, answered = answer(self.command, self.path.split("?")[0], body)
             self.send_response(200)
             self.send_header("Content-Type", kind)
             self.end_headers()
-            self.wfile.write(said)
+            self.wfile.write(answered)
 
         do_POST = do_DELETE = do_HEAD = do_GET
 

@@ -75,9 +75,9 @@ Rows = Callable[..., DataFrame]
 
 
 def last(lakehouse: Lake, layer: str) -> runs.Run:
-    found = run_log.last_run(lakehouse.settings().layer_path(layer), "cartoes")
-    assert found is not None
-    return found
+    run = run_log.last_run(lakehouse.settings().layer_path(layer), "cartoes")
+    assert run is not None
+    return run
 
 
 def changed(lakehouse: Lake, layer: str) -> dict[str, str]:

@@ -19,10 +19,15 @@ def samples(path: Path) -> dict[str, dict[tuple[str, ...], float]]:
     """The file's samples, by metric and values of labels; each metric once, with help and type."""
     text = path.read_text("utf-8")
     families = list(text_string_to_metric_families(text))
-    assert all(one.type == "gauge" and one.documentation for one in families)
-    assert len({one.name for one in families}) == len(families) and {one.name for one in families} <= {*CALL, *LAKE}
+    assert all(metric.type == "gauge" and metric.documentation for metric in families)
+    assert len({metric.name for metric in families}) == len(families) and {metric.name for metric in families} <= {
+        *CALL,
+        *LAKE,
+    }
     assert path.stat().st_mode & 0o777 == 0o644 and [*path.parent.iterdir()] == [path]
-    return {one.name: {tuple(sample.labels.values()): sample.value for sample in one.samples} for one in families}
+    return {
+        metric.name: {tuple(sample.labels.values()): sample.value for sample in metric.samples} for metric in families
+    }
 
 
 def measured(lakehouse: Lake, name: str = "um.prom") -> tuple[Settings, Path]:

@@ -26,8 +26,8 @@ def cells(text: bytes) -> list[list[str]]:
 
 def agree(lakehouse: Lake, plain: bool = False) -> int:
     """Asserts that the CSV says what the oracle says; the number of movements."""
-    found, wanted = cells(lakehouse.csv), expected(lakehouse, plain)
-    assert found[0] == HEADER
-    for one, other in zip(found[1:], wanted, strict=True):
-        assert one == other
+    actual, wanted = cells(lakehouse.csv), expected(lakehouse, plain)
+    assert actual[0] == HEADER
+    for row, other in zip(actual[1:], wanted, strict=True):
+        assert row == other
     return len(wanted)

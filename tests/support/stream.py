@@ -18,5 +18,5 @@ def batch(lakehouse: Lake, folder: Path) -> Lake:
 
 
 def taken_once(lakehouse: Lake) -> bool:
-    names = [one.name for one in run_log.read_files(lakehouse.settings().bronze_path, "condominio")]
+    names = [file.name for file in run_log.read_files(lakehouse.settings().bronze_path, "condominio")]
     return len(names) == len(set(names))

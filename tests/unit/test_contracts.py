@@ -63,27 +63,30 @@ def test_fake_values_are_made_by_makers_that_exist(table: Table) -> None:
 @every_built_table
 def test_a_column_that_is_made_from_another_names_it(entry: catalogue.Entry) -> None:
     if entry.table.layer == "silver":
-        inputs = {column.name for one in entry.table.inputs for column in one.columns}
+        inputs = {column.name for source in entry.table.inputs for column in source.columns}
         assert {column.made_from for column in entry.table.columns} <= inputs
 
 
 @every_built_table
 def test_a_transform_takes_its_inputs_by_their_names(entry: catalogue.Entry) -> None:
     assert entry.transform is not None
-    assert list(inspect.signature(entry.transform).parameters) == [one.name for one in entry.table.inputs]
+    assert list(inspect.signature(entry.transform).parameters) == [source.name for source in entry.table.inputs]
 
 
 @every_built_table
 def test_personal_data_stays_marked_from_layer_to_layer(entry: catalogue.Entry) -> None:
     marked = {
-        column.name: column.pii for one in entry.table.inputs for column in one.columns if column.pii is not Pii.NONE
+        column.name: column.pii
+        for source in entry.table.inputs
+        for column in source.columns
+        if column.pii is not Pii.NONE
     }
     for column in entry.table.columns:
         if column.made_from in marked:
             assert column.pii is marked[column.made_from]
 
 
-@pytest.mark.parametrize("table", [one for one in TABLES if one.one_row_per], ids=lambda table: table.module)
+@pytest.mark.parametrize("table", [table for table in TABLES if table.one_row_per], ids=lambda table: table.module)
 def test_a_table_of_one_row_per_row_keeps_every_amount_of_its_origin(table: Table) -> None:
     assert table.one_row_per is not None
     kept = {column.made_from for column in table.summed}

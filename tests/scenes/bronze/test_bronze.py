@@ -29,21 +29,21 @@ def test_values_arrive_exactly_and_what_does_not_fit_is_rescued_as_text(lakehous
         (6, '-Infinity', 'x', '9999-12-31 23:59:59.999999', 1)""",
     )
     lakehouse.run("bronze")
-    found = {row["id"]: row for row in lakehouse.table("bronze", "movimento")}
-    assert found[1]["vlr_transacao"] == Decimal("12345678.90") and found[1]["des_transacao"] == ' a\n"b" '
-    assert found[1]["data_movimento"] == datetime(2018, 11, 4, 0, 30, 0, 123456) and found[1]["_rescued"] is None
-    assert found[5]["vlr_transacao"] == Decimal("1.50") and found[5]["data_movimento"] == datetime(1, 1, 1)
-    assert found[6]["data_movimento"] == datetime(9999, 12, 31, 23, 59, 59, 999999)
-    rescued = {key: json.loads(row["_rescued"]) for key, row in found.items() if row["_rescued"]}
+    rows = {row["id"]: row for row in lakehouse.table("bronze", "movimento")}
+    assert rows[1]["vlr_transacao"] == Decimal("12345678.90") and rows[1]["des_transacao"] == ' a\n"b" '
+    assert rows[1]["data_movimento"] == datetime(2018, 11, 4, 0, 30, 0, 123456) and rows[1]["_rescued"] is None
+    assert rows[5]["vlr_transacao"] == Decimal("1.50") and rows[5]["data_movimento"] == datetime(1, 1, 1)
+    assert rows[6]["data_movimento"] == datetime(9999, 12, 31, 23, 59, 59, 999999)
+    rescued = {key: json.loads(row["_rescued"]) for key, row in rows.items() if row["_rescued"]}
     assert rescued == {
         2: {"vlr_transacao": "123456789.00", "data_movimento": "infinity"},
         3: {"vlr_transacao": "1.005", "data_movimento": "0044-03-15 00:00:00 BC"},
         4: {"vlr_transacao": "NaN", "data_movimento": "10000-01-01 00:00:00"},
         6: {"vlr_transacao": "-Infinity"},
     }
-    assert found[2]["vlr_transacao"] is None and found[2]["data_movimento"] is None
-    assert (found[2]["des_transacao"], found[3]["des_transacao"], found[4]["des_transacao"]) == ("", None, "emoji 😀")
-    assert {row["_batch"] for row in found.values()} == {1}
+    assert rows[2]["vlr_transacao"] is None and rows[2]["data_movimento"] is None
+    assert (rows[2]["des_transacao"], rows[3]["des_transacao"], rows[4]["des_transacao"]) == ("", None, "emoji 😀")
+    assert {row["_batch"] for row in rows.values()} == {1}
 
 
 def test_columns_that_no_contract_names_come_along(lakehouse: Lake) -> None:

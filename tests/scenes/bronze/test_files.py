@@ -60,8 +60,8 @@ def test_a_line_that_is_no_row_is_set_aside_with_its_text_and_its_neighbours_sta
     ]
     why = {2: "it has 3 fields, not 4", 3: "it has 5 fields, not 4", 4: "a quoted field does not end"}
     expected = {
-        key: (["line:unreadable"], {"_line": lines[key - 1], "_why": said, "_at": f"transacoes_1.csv, {key + 1}"})
-        for key, said in why.items()
+        key: (["line:unreadable"], {"_line": lines[key - 1], "_why": reason, "_at": f"transacoes_1.csv, {key + 1}"})
+        for key, reason in why.items()
     }
     expected[6] = (
         ["line:unreadable"],
@@ -153,8 +153,8 @@ def test_the_rows_of_a_file_that_left_the_landing_folder_stay(
         "bronze.transacoes: not read again: 1 of its files, as transacoes.csv, are not there" in capsys.readouterr().err
     )
     assert condominio.last("bronze").table("imoveis").how == "whole: asked for"
-    said = agreed(condominio, capsys)
-    assert "source.transacoes: not compared, for the file is gone or another one now: transacoes.csv" in said
+    output = agreed(condominio, capsys)
+    assert "source.transacoes: not compared, for the file is gone or another one now: transacoes.csv" in output
 
 
 def test_ids_are_given_by_time_then_name_and_stay_what_they_are(condominio: Lake) -> None:
@@ -164,8 +164,8 @@ def test_ids_are_given_by_time_then_name_and_stay_what_they_are(condominio: Lake
     condominio.run("bronze")
     condominio.drop("moradores_0.csv", "nome,condominio_id,data_registro\nlate,1,\n", 5)
     condominio.run("bronze")
-    found = {row["morador_id"]: row["nome"] for row in condominio.table("bronze", "moradores")}
-    assert found == {1: "Ana", 2: "Ana", 3: "b", 4: "a", 5: "c", 6: "late"}
+    names = {row["morador_id"]: row["nome"] for row in condominio.table("bronze", "moradores")}
+    assert names == {1: "Ana", 2: "Ana", 3: "b", 4: "a", 5: "c", 6: "late"}
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 6))])
@@ -283,7 +283,9 @@ def test_reconcile_finds_a_row_of_bronze_that_is_not_what_its_file_has(
     drop_all(condominio)
     monkeypatch.setattr(bronze_files, "take", wrong)
     settings = condominio.run("bronze")
-    taken = {one.name: one.sha256 for one in run_log.read_files(settings.bronze_path, "condominio")}
+    taken = {
+        taken_file.name: taken_file.sha256 for taken_file in run_log.read_files(settings.bronze_path, "condominio")
+    }
     true_hash = folders.sha256(condominio.folder / "landing/condominio/imoveis.csv")
     monkeypatch.setattr("pipelines.commands.reconcile.with_files.hashed", lambda file: taken[file.name])
     assert taken["imoveis.csv"] != true_hash
@@ -338,9 +340,9 @@ def test_a_file_that_changes_just_before_it_is_read_again_leaves_bronze_as_it_wa
     before, true = condominio.table("bronze", "imoveis"), bronze_files.landing_state
 
     def waiting(*arguments: Any, **named: Any) -> Any:
-        found = true(*arguments, **named)
+        files = true(*arguments, **named)
         condominio.drop("imoveis.csv", PARENTS["imoveis.csv"].replace("Casa", "Xasa"))
-        return found
+        return files
 
     monkeypatch.setattr(bronze_files, "waiting", waiting)
     with pytest.raises(SourceFault, match=r"imoveis\.csv changed while it was read"):
@@ -357,9 +359,9 @@ def test_a_copy_under_another_name_is_another_file_with_a_warning(
     condominio.drop("imovel.csv", PARENTS["imoveis.csv"], 20)
     condominio.run("bronze")
     assert len(condominio.table("bronze", "imoveis")) == 4
-    said = capsys.readouterr().err
-    assert "bronze.imoveis: imoveis_copy.csv has the content of imoveis.csv; its rows came twice" in said
-    assert "no table takes imovel.csv in condominio's landing folder" in said
+    output = capsys.readouterr().err
+    assert "bronze.imoveis: imoveis_copy.csv has the content of imoveis.csv; its rows came twice" in output
+    assert "no table takes imovel.csv in condominio's landing folder" in output
 
 
 def test_the_seed_writes_files_once_and_never_over_others(cli: Cli) -> None:

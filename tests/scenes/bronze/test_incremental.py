@@ -78,10 +78,10 @@ def as_a_full_load(lakehouse: Lake) -> None:
     mine, theirs = last(lakehouse), last(other)
     with engine("bronze") as db:
         for table in catalogue.tables_of("bronze", "cartoes"):
-            one = table_version(lakehouse.settings().bronze_path, mine, table)
+            snapshot = table_version(lakehouse.settings().bronze_path, mine, table)
             full = table_version(other.settings().bronze_path, theirs, table)
             names = listed(name for name in full.types if name not in TECHNICAL)
-            for a, b in ((one, full), (full, one)):
+            for a, b in ((snapshot, full), (full, snapshot)):
                 left = count(db, f"(SELECT {names} FROM {a.sql} EXCEPT ALL SELECT {names} FROM {b.sql})")
                 assert left == 0, (table.name, how(lakehouse))
             of = {column for column in mine.table(table.name).columns if column.name not in TECHNICAL}
@@ -203,8 +203,8 @@ def test_after_it_bronze_has_what_a_full_load_has(source: Lake, event: str) -> N
     for statement in statements.split(";") if "BEGIN" not in statements else [statements]:
         execute(source.address, statement)
     source.run("bronze")
-    found = {name: said for name, said in how(source).items() if said != "unchanged"}
-    assert found == expected
+    changed = {name: mode for name, mode in how(source).items() if mode != "unchanged"}
+    assert changed == expected
     assert {table.name for table in last(source).tables if table.version != versions[table.name]} == expected.keys()
     as_a_full_load(source)
     execute(source.address, "UPDATE cartao SET nom_impresso = 'again' WHERE id = 2")
@@ -264,12 +264,12 @@ def test_full_and_tables_build_whole_what_they_name_under_the_same_snapshot(sour
 
 
 def test_each_table_is_loaded_whole_once_in_a_while_and_never_a_night_late(source: Lake) -> None:
-    settings, done = source.settings(FULL_DAYS="3"), last(source).table("conta")
-    assert done.full_at is not None
+    settings, table_run = source.settings(FULL_DAYS="3"), last(source).table("conta")
+    assert table_run.full_at is not None
 
     def why(hours: float) -> str:
-        assert done.full_at is not None
-        return full_build.reason_for_full(settings, done, False, done.full_at + timedelta(hours=hours))
+        assert table_run.full_at is not None
+        return full_build.reason_for_full(settings, table_run, False, table_run.full_at + timedelta(hours=hours))
 
     assert [bool(why(hours)) for hours in (0, 59, 61, 999, -1)] == [False, False, True, True, True]
     assert why(72) == "LAKEHOUSE_FULL_DAYS=3 have passed"
@@ -281,7 +281,7 @@ def test_what_the_source_counts_otherwise_is_loaded_whole_and_said(
     """As if a change could hide from `xmin`: the rows found are not all."""
     monkeypatch.setattr(bronze_job, "newer", lambda _: "id = -1")
     monkeypatch.setattr(fingerprint, "newer", lambda _: "id = -1")
-    for statement, said in (
+    for statement, reason in (
         (
             "UPDATE movimento SET vlr_transacao = 2 WHERE id = 1",
             "its rows or sums are not those that what changed makes",
@@ -294,8 +294,8 @@ def test_what_the_source_counts_otherwise_is_loaded_whole_and_said(
     ):
         execute(source.address, statement)
         source.run("bronze")
-        assert how(source)["movimento"].startswith(f"whole: {said}")
-        assert f"bronze.movimento: {said}" in capsys.readouterr().err
+        assert how(source)["movimento"].startswith(f"whole: {reason}")
+        assert f"bronze.movimento: {reason}" in capsys.readouterr().err
         as_a_full_load(source)
 
 
@@ -393,21 +393,21 @@ def test_a_standby_that_lags_or_takes_over_hides_no_change(servers: Path, tmp_pa
     with embedded.server(servers / "a") as primary:
         execute(primary, *SOURCE)
         with standby(primary, servers / "b") as other:
-            one = Lake(tmp_path, primary, spark)
-            one.run("bronze")
+            lake = Lake(tmp_path, primary, spark)
+            lake.run("bronze")
             execute(other, "SELECT pg_wal_replay_pause()")
             execute(primary, "UPDATE associado SET nome = 'only on the primary' WHERE id < 4")
-            one.run("bronze")
-            lagging = replace(one, address=other)
+            lake.run("bronze")
+            lagging = replace(lake, address=other)
             lagging.run("bronze")
             assert "nome" in query(other, "SELECT 'nome' FROM associado WHERE nome = 'Ana'")[0]
-            assert set(how(one).values()) == {"whole: the source is older than when it was read last"}
+            assert set(how(lake).values()) == {"whole: the source is older than when it was read last"}
             as_a_full_load(lagging)
             execute(other, "SELECT pg_wal_replay_resume()", "SELECT pg_promote()")
             for at in range(9):
                 execute(other, f"INSERT INTO associado VALUES ({100 + at}, 'on the new primary')")
             lagging.run("bronze")
-            assert set(how(one).values()) == {"whole: the server was restored, or another one took over"}
+            assert set(how(lake).values()) == {"whole: the server was restored, or another one took over"}
             as_a_full_load(lagging)
 
 
@@ -417,9 +417,9 @@ def test_a_data_folder_that_was_copied_back_hides_no_change(servers: Path, tmp_p
         execute(server, *SOURCE)
     shutil.copytree(folder / "data", servers / "copy")
     with embedded.server(folder) as server:
-        one = Lake(tmp_path, server, spark)
+        lake = Lake(tmp_path, server, spark)
         execute(server, "UPDATE associado SET nome = 'lost' WHERE id = 1")
-        one.run("bronze")
+        lake.run("bronze")
     shutil.rmtree(folder / "data")
     shutil.copytree(servers / "copy", folder / "data")
     embedded._hand_over(folder / "data")
@@ -427,6 +427,6 @@ def test_a_data_folder_that_was_copied_back_hides_no_change(servers: Path, tmp_p
         # As many transactions as before, and more.
         for at in range(9):
             execute(server, f"UPDATE conta SET data_criacao = '2022-01-0{at + 1}' WHERE id = {at}")
-        one.run("bronze")
-        assert set(how(one).values()) == {"whole: the server was started anew, and may be a copy of before"}
-        as_a_full_load(one)
+        lake.run("bronze")
+        assert set(how(lake).values()) == {"whole: the server was started anew, and may be a copy of before"}
+        as_a_full_load(lake)

@@ -78,7 +78,7 @@ def test_a_source_that_comes_back_within_the_time_is_read(
     lakehouse.address = proxy.address.model_copy(update={"port": port})
     lakehouse.run("bronze", RETRY_SECONDS="20")
     opened[0].__exit__()
-    assert "onnection refused" in (said := capsys.readouterr().err) and "; trying again in" in said
+    assert "onnection refused" in (output := capsys.readouterr().err) and "; trying again in" in output
     has_the_source_of_one_moment(lakehouse, database)
 
 
@@ -91,12 +91,12 @@ def test_a_source_that_stays_away_is_exit_three_after_the_time_with_what_was_tri
         "LAKEHOUSE_POSTGRES__HOST": "127.0.0.1",
         "LAKEHOUSE_POSTGRES__PORT": str(port),
     }
-    done = cli("bronze", env=gone | {"LAKEHOUSE_RETRY_SECONDS": "2"})
-    last = done.stderr.splitlines()[-1]
-    assert done.returncode == 3 and last.startswith("source: PostgreSQL 127.0.0.1") and "Connection refused" in last
+    result = cli("bronze", env=gone | {"LAKEHOUSE_RETRY_SECONDS": "2"})
+    last = result.stderr.splitlines()[-1]
+    assert result.returncode == 3 and last.startswith("source: PostgreSQL 127.0.0.1") and "Connection refused" in last
     assert "; tried 2 times in" in last and last.endswith("run it again when the source is back")
-    done = cli("bronze", env=gone | {"LAKEHOUSE_RETRY_SECONDS": "0"})
-    assert done.returncode == 3 and done.stderr.count("\n") == 1
+    result = cli("bronze", env=gone | {"LAKEHOUSE_RETRY_SECONDS": "0"})
+    assert result.returncode == 3 and result.stderr.count("\n") == 1
 
 
 def test_a_server_that_accepts_and_never_answers_is_left(lakehouse: Lake, proxy: Proxy) -> None:
@@ -238,7 +238,7 @@ def certificate(folder: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("named", "trusted", "said"),
+    ("named", "trusted", "message"),
     [
         ("", "", "server does not support SSL, but SSL was required"),
         ("localhost", "other", "certificate verify failed"),
@@ -254,7 +254,7 @@ def certificate(folder: Path, name: str) -> Path:
 def test_tls_that_the_server_lacks_or_a_wrong_certificate_ends_at_once(
     named: str,
     trusted: str,
-    said: str,
+    message: str,
     lakehouse: Lake,
     proxy: Proxy,
     tmp_path: Path,
@@ -266,7 +266,7 @@ def test_tls_that_the_server_lacks_or_a_wrong_certificate_ends_at_once(
         root = tmp_path / f"{trusted}.pem" if trusted in (named, "missing") else certificate(tmp_path, trusted)
         more["sslrootcert"] = str(root)
     lakehouse.address = proxy.address.model_copy(update=more)
-    with pytest.raises(SourceFault, match=said):
+    with pytest.raises(SourceFault, match=message):
         lakehouse.run("bronze")
     assert "trying again" not in capsys.readouterr().err
 

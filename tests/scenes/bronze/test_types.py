@@ -48,8 +48,8 @@ ZONES = ("UTC", "America/Sao_Paulo", "Asia/Kathmandu")
 
 def quoted(cell: str) -> str:
     """The text between the backticks of a cell."""
-    found = re.search("`(.*)`", cell)
-    return found[1] if found else ""
+    match = re.search("`(.*)`", cell)
+    return match[1] if match else ""
 
 
 def sql_type(name: str) -> str:
@@ -104,8 +104,8 @@ def test_every_line_of_the_table_is_what_arrives_whatever_the_zone(
     for zone in ZONES:
         execute(database, f"ALTER DATABASE {database.database} SET TimeZone = '{zone}'")
         env = connection_settings(database) | {"TZ": zone, "LAKEHOUSE_ROOT": zone.replace("/", "_")}
-        done = cli("bronze", env=env)
-        assert done.returncode == 0, done.stderr
+        result = cli("bronze", env=env)
+        assert result.returncode == 0, result.stderr
         path = cli.folder / env["LAKEHOUSE_ROOT"] / "bronze/cartoes/associado"
         files += delta.file_paths(path, 0)
     schema = json.loads(DeltaTable(path).schema().to_json())
@@ -113,13 +113,13 @@ def test_every_line_of_the_table_is_what_arrives_whatever_the_zone(
     row, nulls = pq.ParquetFile(files[0]).read().to_pylist()
     rescued = json.loads(row["_rescued"])
     spark_names = {"short": "smallint", "long": "bigint"}
-    found = {}
+    read_lines = {}
     for index, line in enumerate(zoo):
         name = f"c{index}"
         value = f"rescued `{rescued[name]}`" if name in rescued else f"`{shown(row[name])}`"
         assert (row[name] is None) == (name in rescued)
-        found[line] = (line[0], f"`{spark_names.get(types[name], types[name])}`", line[2], value)
-    assert list(found) == list(found.values())
+        read_lines[line] = (line[0], f"`{spark_names.get(types[name], types[name])}`", line[2], value)
+    assert list(read_lines) == list(read_lines.values())
     assert all(value is None for name, value in nulls.items() if name not in ("id", "_batch", "_deleted"))
     assert len({hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files}) == 1
 
@@ -132,14 +132,14 @@ def test_a_declared_amount_may_be_money(lakehouse: Lake) -> None:
         "INSERT INTO movimento VALUES (1, '1234.56'), (2, '99999999.99'), (3, '100000000.00'), (4, '-0.01')",
     )
     lakehouse.run("bronze")
-    found = {row["id"]: (row["vlr_transacao"], row["_rescued"]) for row in lakehouse.table("bronze", "movimento")}
-    assert {key: str(value) for key, (value, _) in found.items()} == {
+    rows = {row["id"]: (row["vlr_transacao"], row["_rescued"]) for row in lakehouse.table("bronze", "movimento")}
+    assert {key: str(value) for key, (value, _) in rows.items()} == {
         1: "1234.56",
         2: "99999999.99",
         3: "None",
         4: "-0.01",
     }
-    assert json.loads(found[3][1]) == {"vlr_transacao": "$100,000,000.00"}
+    assert json.loads(rows[3][1]) == {"vlr_transacao": "$100,000,000.00"}
 
 
 def test_bytes_that_are_no_text_are_an_error_that_names_the_table(server: Postgres, lakehouse: Lake) -> None:

@@ -60,7 +60,7 @@ def copy(whole: Lake, tmp_path: Path) -> Lake:
     return Lake(tmp_path / "copy", whole.address, whole.spark)
 
 
-def found(lakehouse: Lake, capsys: pytest.CaptureFixture[str]) -> str:
+def reconciled(lakehouse: Lake, capsys: pytest.CaptureFixture[str]) -> str:
     """What reconcile prints; whether it ends with a fault is the caller's to know."""
     capsys.readouterr()
     with Report() as report:
@@ -70,7 +70,7 @@ def found(lakehouse: Lake, capsys: pytest.CaptureFixture[str]) -> str:
 
 def faults(lakehouse: Lake, capsys: pytest.CaptureFixture[str]) -> list[str]:
     with pytest.raises(QualityFault, match="listed above; `make bronze silver gold` builds the lake anew"):
-        found(lakehouse, capsys)
+        reconciled(lakehouse, capsys)
     out = capsys.readouterr().out
     return [line.removeprefix("difference: ") for line in out.splitlines() if line.startswith("difference: ")]
 
@@ -78,7 +78,7 @@ def faults(lakehouse: Lake, capsys: pytest.CaptureFixture[str]) -> list[str]:
 def test_a_lake_that_nobody_touched_agrees_with_its_runs_and_its_source(
     whole: Lake, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = found(whole, capsys)
+    out = reconciled(whole, capsys)
     assert "difference" not in out and out.count("agrees") == 4 * 2 + 8 * 2 + 2 + 2 + 1 + len(["everything agrees"])
     assert not list(whole.folder.rglob(".reconcile.*"))
 
@@ -89,14 +89,14 @@ def test_every_table_reads_the_same_with_spark_duckdb_and_delta_rs(whole: Lake) 
     for layer in names.LAYERS:
         run = run_log.last_run(settings.layer_path(layer), "cartoes")
         assert run is not None
-        for done in run.tables:
-            path = settings.layer_path(layer) / "cartoes" / done.name
-            delta = DeltaTable(path, version=done.version)
+        for table_run in run.tables:
+            path = settings.layer_path(layer) / "cartoes" / table_run.name
+            delta = DeltaTable(path, version=table_run.version)
             sides = [
-                whole.spark.read.format("delta").option("versionAsOf", done.version).load(str(path)).toArrow(),
+                whole.spark.read.format("delta").option("versionAsOf", table_run.version).load(str(path)).toArrow(),
                 pa.table(delta.to_pyarrow_dataset().scanner(use_threads=False).to_table()),
             ]
-            if files := lake_delta.file_paths(path, done.version):
+            if files := lake_delta.file_paths(path, table_run.version):
                 sides.append(duckdb.sql(f"SELECT * FROM read_parquet({files})").to_arrow_table())
             texts = [sorted(repr(row).replace("Etc/UTC", "UTC") for row in side.to_pylist()) for side in sides]
             for text in texts[1:]:
@@ -177,8 +177,8 @@ def test_every_changed_table_of_a_lake_is_found_and_named(
         file = file_of(copy, table)
         pq.write_table(change(pq.ParquetFile(file).read()), file, compression="zstd")
     texts = faults(copy, capsys)
-    for table, (_, said) in changes.items():
-        assert any(text.startswith(f"{table} ") and said in text for text in texts), (table, texts)
+    for table, (_, message) in changes.items():
+        assert any(text.startswith(f"{table} ") and message in text for text in texts), (table, texts)
         assert any(text.startswith(f"{table} ") and "run 1 left" in text for text in texts), (table, texts)
     unlike_their_run = {text.split()[0] for text in texts if "run 1 left" in text}
     assert unlike_their_run == set(changes)
@@ -210,7 +210,7 @@ def test_a_table_that_somebody_committed_to_is_found(copy: Lake, capsys: pytest.
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (
             lambda lines: lines[:5] + [lines[5].replace(".25", ".26")] + lines[6:],
@@ -224,18 +224,18 @@ def test_a_table_that_somebody_committed_to_is_found(copy: Lake, capsys: pytest.
     ],
     ids=["a cell", "a record gone", "a record twice", "a quote", "another order", "nothing left"],
 )
-def test_a_changed_csv_is_found_and_named(copy: Lake, change: Callable[[list[str]], list[str]], said: str) -> None:
+def test_a_changed_csv_is_found_and_named(copy: Lake, change: Callable[[list[str]], list[str]], message: str) -> None:
     settings = copy.settings()
     run = run_log.last_run(settings.gold_path, "cartoes")
     assert run is not None and against_gold(settings, movimento_flat.TABLE, run) == []
     path = copy.folder / "export/movimento_flat.csv"
     path.write_text("".join(change(path.read_text("utf-8").splitlines(keepends=True))), "utf-8")
-    if said == "cannot be read":
+    if message == "cannot be read":
         with pytest.raises(StorageFault, match="export .*movimento_flat.csv: InvalidInputException"):
             against_gold(settings, movimento_flat.TABLE, run)
     else:
         (text,) = against_gold(settings, movimento_flat.TABLE, run)
-        assert said in text, text
+        assert message in text, text
 
 
 def test_a_csv_or_a_file_that_is_gone_or_damaged_is_found(copy: Lake, capsys: pytest.CaptureFixture[str]) -> None:
@@ -265,7 +265,7 @@ def test_a_source_that_changed_after_the_run_is_told_from_a_corrupt_lake(
         "INSERT INTO movimento VALUES (900, 1, 'new', '2024-01-01', 1)",
         "ALTER TABLE conta ADD agencia int",
     )
-    out = found(lakehouse, capsys)
+    out = reconciled(lakehouse, capsys)
     assert "source.movimento: 3 rows written since run 1, 1 gone; `make bronze` reads it" in out
     assert "column public.conta.agencia is new: integer, since run 1" in out and "difference" not in out
     # The run itself read a row wrongly: the lake is as the run left it, but an old row of the source is not in it.
@@ -333,8 +333,8 @@ def test_rows_that_share_a_key_or_have_none_are_told_apart(copy: Lake, capsys: p
         pq.write_table(rows, path.with_name(name))
     types = {"id": "bigint", "v": "bigint"}
     one_side, other_side = (relation([str(path.with_name(name))], types) for name in ("a", "b"))
-    (one,) = differences("x", one_side, other_side, types, ("id",), copy.folder)
-    assert (one.kind, one.rows, one.columns) == ("changed", 300, ("v",))
+    (difference,) = differences("x", one_side, other_side, types, ("id",), copy.folder)
+    assert (difference.kind, difference.rows, difference.columns) == ("changed", 300, ("v",))
 
 
 def test_views_and_partitioned_tables_are_compared_too(lakehouse: Lake, capsys: pytest.CaptureFixture[str]) -> None:
@@ -351,11 +351,11 @@ def test_views_and_partitioned_tables_are_compared_too(lakehouse: Lake, capsys: 
         "CREATE VIEW conta AS SELECT * FROM contas",
     )
     lakehouse.run()
-    assert "difference" not in found(lakehouse, capsys)
+    assert "difference" not in reconciled(lakehouse, capsys)
     execute(
         lakehouse.address, "UPDATE contas SET tipo = 'x' WHERE id = 1", "UPDATE m2 SET vlr_transacao = 0 WHERE id = 150"
     )
-    out = found(lakehouse, capsys)
+    out = reconciled(lakehouse, capsys)
     assert "source.movimento: 1 row written since run 1, 0 gone" in out and "difference" not in out
     assert "source.conta: changed since run 1; `make bronze` reads it" in out
 
@@ -365,7 +365,7 @@ def test_a_source_that_cannot_be_read_is_said_after_the_lake_was_compared(
 ) -> None:
     copy.address = copy.address.model_copy(update={"database": "other"})
     with pytest.raises(SourceFault, match="the settings name .*/other: bronze was not compared"):
-        found(copy, capsys)
+        reconciled(copy, capsys)
     assert capsys.readouterr().out.count("agrees") == 4 + 8 * 2 + 2 + 2 + 1
     (copy.folder / "export/movimento_flat.csv").unlink()
     assert faults(copy, capsys) == ["export.movimento_flat.csv is gone"]

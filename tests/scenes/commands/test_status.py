@@ -40,19 +40,19 @@ def lines(text: str) -> list[str]:
 
 
 def test_status_shows_the_last_run_of_each_layer_its_age_and_its_warnings(ask, morning: Lake) -> None:  # type: ignore[no-untyped-def]
-    done = ask("status")
-    assert (done.returncode, done.stderr) == (0, "")
-    said = lines(done.stdout)
+    result = ask("status")
+    assert (result.returncode, result.stderr) == (0, "")
+    printed = lines(result.stdout)
     address = morning.address.address
     for layer, number, rows in (("bronze", 3, "264 0"), ("silver", 2, "260 4"), ("gold", 2, "200 0")):
         assert any(
-            re.fullmatch(rf"{layer} cartoes {address} \S+ \S+ {number} \d+ min {rows}", line) for line in said
-        ), said
-    assert "silver was built from bronze's run 2, the last one is 3: `make silver`" in said
+            re.fullmatch(rf"{layer} cartoes {address} \S+ \S+ {number} \d+ min {rows}", line) for line in printed
+        ), printed
+    assert "silver was built from bronze's run 2, the last one is 3: `make silver`" in printed
     aside = "4 rows set aside in silver.movimento__quarantine: cartao:missing 4"
-    assert f"warning: silver.movimento: {aside}" in said
-    assert "warning: silver.associado: 1 of 20 rows do not meet: idade BETWEEN 0 AND 130" in said
-    assert not any("agencia" in line for line in said)  # that was bronze's run before
+    assert f"warning: silver.movimento: {aside}" in printed
+    assert "warning: silver.associado: 1 of 20 rows do not meet: idade BETWEEN 0 AND 130" in printed
+    assert not any("agencia" in line for line in printed)  # that was bronze's run before
     csv = morning.folder / "export/movimento_flat.csv"
     before = csv.read_bytes()
     csv.write_bytes(before + b"x")
@@ -63,15 +63,15 @@ def test_status_shows_the_last_run_of_each_layer_its_age_and_its_warnings(ask, m
 
 
 def test_quality_shows_every_rule_against_the_run_before_and_how_to_see_the_rows(ask, morning: Lake) -> None:  # type: ignore[no-untyped-def]
-    done = ask("quality")
-    assert (done.returncode, done.stderr) == (0, "")
-    said = lines(done.stdout)
-    assert re.fullmatch(r"silver.cartoes, run 2 of \S+ \S+ UTC, change against run 1", said[0])
-    assert "movimento cartao:missing quarantine 204 4 1.96% +4 301; 302; 303" in said
-    assert "associado idade BETWEEN 0 AND 130 warn 20 1 5.00% 3" in said
-    assert "movimento key:conflict quarantine 204 0" in said
-    assert "segredo" not in done.stdout
-    query = re.search(r'spark.sql\("(.*)"\).show', said[-1])
+    result = ask("quality")
+    assert (result.returncode, result.stderr) == (0, "")
+    printed = lines(result.stdout)
+    assert re.fullmatch(r"silver.cartoes, run 2 of \S+ \S+ UTC, change against run 1", printed[0])
+    assert "movimento cartao:missing quarantine 204 4 1.96% +4 301; 302; 303" in printed
+    assert "associado idade BETWEEN 0 AND 130 warn 20 1 5.00% 3" in printed
+    assert "movimento key:conflict quarantine 204 0" in printed
+    assert "segredo" not in result.stdout
+    query = re.search(r'spark.sql\("(.*)"\).show', printed[-1])
     assert query is not None
     path = morning.settings().silver_path / "cartoes/movimento__quarantine"
     run = run_log.last_run(morning.settings().silver_path, "cartoes")
@@ -87,23 +87,23 @@ def test_reconcile_ends_with_code_four_where_the_lake_is_damaged(ask, morning: L
     whole = ask("reconcile")
     assert (whole.returncode, whole.stderr, lines(whole.stdout)[-1]) == (0, "", "everything agrees")
     csv.write_bytes(before.replace(b"1.25", b"1.26", 1))
-    done = ask("reconcile")
+    result = ask("reconcile")
     csv.write_bytes(before)
-    assert done.returncode == 4
+    assert result.returncode == 4
     assert (
-        lines(done.stdout)[-1]
+        lines(result.stdout)[-1]
         == "difference: export.movimento_flat.csv 1 row changed in vlr_transacao_movimento, key 1"
     )
-    assert done.stderr.startswith("quality: 1 difference, listed above; ") and done.stderr.count("\n") == 1
+    assert result.stderr.startswith("quality: 1 difference, listed above; ") and result.stderr.count("\n") == 1
 
 
 def test_without_a_run_each_says_what_to_do(cli: Cli) -> None:
-    done = cli("status")
+    result = cli("status")
     assert (
-        done.returncode == 0
-        and "bronze has no complete run of cartoes in" in done.stdout
-        and "`make gold`" in done.stdout
+        result.returncode == 0
+        and "bronze has no complete run of cartoes in" in result.stdout
+        and "`make gold`" in result.stdout
     )
     for word in ("quality", "reconcile"):
-        done = cli(word)
-        assert done.returncode == 4 and "has no complete run" in done.stderr and done.stderr.count("\n") == 1
+        result = cli(word)
+        assert result.returncode == 4 and "has no complete run" in result.stderr and result.stderr.count("\n") == 1

@@ -54,7 +54,9 @@ def oracle(folder: Path) -> tuple[dict[str, list[tuple[Any, ...]]], tuple[int, i
         "transacoes_por_morador": [
             (key, name, len(of_person[key]), sum(of_person[key])) for key, (name, *_) in people.items()
         ],
-        "transacoes_diarias_por_tipo_imovel": [(*key, len(some), sum(some)) for key, some in sorted(of_day.items())],
+        "transacoes_diarias_por_tipo_imovel": [
+            (*key, len(amounts), sum(amounts)) for key, amounts in sorted(of_day.items())
+        ],
     }
     return reports, (elsewhere, early)
 
@@ -66,8 +68,8 @@ def reported(lakehouse: Lake) -> tuple[dict[str, list[tuple[Any, ...]]], tuple[i
     rules = run_log.read_rules(lakehouse.settings().silver_path, lakehouse.last("silver"))
     failed = {rule.rule: rule.failed for rule in rules if rule.table == "transacoes"}
     return {
-        name: [tuple(row.values()) for row in sorted(some, key=lambda row: tuple(row[key] for key in table.keys))]
-        for name, (table, some) in rows.items()
+        name: [tuple(row.values()) for row in sorted(made, key=lambda row: tuple(row[key] for key in table.keys))]
+        for name, (table, made) in rows.items()
     }, (
         failed["property and resident have the same condominium"],
         failed["the resident was registered before the transaction"],
@@ -88,8 +90,8 @@ def made_up(lakehouse: Lake, dice: random.Random) -> None:
             for _ in range(60)
         ],
     }
-    for at, (name, some) in enumerate(lines.items()):
-        lakehouse.drop(f"{name}.csv", "\n".join(some), at)
+    for at, (name, texts) in enumerate(lines.items()):
+        lakehouse.drop(f"{name}.csv", "\n".join(texts), at)
 
 
 def test_made_up_sales_are_reported_as_the_questions_say(condominio: Lake) -> None:
@@ -108,7 +110,7 @@ def test_a_join_that_loses_or_multiplies_rows_ends_the_run_and_the_old_gold_stay
     made_up(condominio, random.Random(4))
     condominio.run()
     before, true = condominio.last("gold"), proof.transformed
-    for wrong, said in (
+    for wrong, message in (
         (lambda rows: rows.where("morador_id <> 1"), "transacoes does not add up to the rows of silver.transacoes"),
         (
             lambda rows: rows.withColumn("valor", rows["valor"] * 2),
@@ -122,7 +124,7 @@ def test_a_join_that_loses_or_multiplies_rows_ends_the_run_and_the_old_gold_stay
             return wrong(made).select(made.columns) if entry.table.name == "transacoes_por_morador" else made
 
         monkeypatch.setattr(proof, "transformed", transformed)
-        with pytest.raises(QualityFault, match=said):
+        with pytest.raises(QualityFault, match=message):
             condominio.run("gold", full="transacoes_por_morador")
         assert condominio.last("gold") == before
 

@@ -54,8 +54,8 @@ def oracle(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
         "pedidos_com_tres_itens": sorted(((key, n) for key, n in rows.items() if n >= 3), key=lambda r: (-r[1], r[0])),
         "mais_vendidos_por_dias_de_fabricacao": [
             (days, place, name, -quantity)
-            for days, some in sorted(by_days.items())
-            for place, (quantity, name) in enumerate(sorted(some)[:3], 1)
+            for days, units in sorted(by_days.items())
+            for place, (quantity, name) in enumerate(sorted(units)[:3], 1)
         ],
         "pedidos_por_cliente": sorted(
             (
@@ -70,23 +70,23 @@ def oracle(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
         ),
         "quantidade_por_produto_e_data": sorted((*key, quantity) for key, quantity in on_day.items()),
         "pedidos_setembro_2011": sorted(
-            (one for one in due if (one[1].year, one[1].month) == (2011, 9) and one[2] > 1000),
-            key=lambda one: (-one[2], one[0]),
+            (order for order in due if (order[1].year, order[1].month) == (2011, 9) and order[2] > 1000),
+            key=lambda order: (-order[2], order[0]),
         ),
     }
 
 
 def answered(lakehouse: Lake) -> dict[str, list[tuple[Any, ...]]]:
     """Gold's tables, each in the order that its contract says, or of its key."""
-    found = {}
+    answers = {}
     for table in catalogue.tables_of("gold", "varejo"):
         rows = lakehouse.table("gold", table.name)
         for name in reversed(table.order if table.name != "pedidos_por_cliente" else table.keys):
             rows.sort(key=lambda row, name=name: row[name.lstrip("-")], reverse=name.startswith("-"))  # type: ignore[misc]
         if not table.order:
             rows.sort(key=lambda row: tuple(row[key] for key in table.keys))
-        found[table.name] = [tuple(row.values()) for row in rows]
-    return found
+        answers[table.name] = [tuple(row.values()) for row in rows]
+    return answers
 
 
 def write(
@@ -192,7 +192,7 @@ def test_made_up_orders_are_answered_as_the_questions_say(varejo: Lake) -> None:
     varejo.run(QUALITY__MAX_QUARANTINED="0")
     expected = oracle(varejo.folder / "landing/varejo")
     best = expected["mais_vendidos_por_dias_de_fabricacao"]
-    assert any(one[0] == other[0] and one[3] == other[3] for one, other in pairwise(best)), "a tie"
+    assert any(row[0] == other[0] and row[3] == other[3] for row, other in pairwise(best)), "a tie"
     people = [row[1:4] for row in expected["pedidos_por_cliente"]]
     assert len(set(people)) < len(people), "homonyms"
     assert 0 < len(expected["pedidos_setembro_2011"]) < 40 and all(expected.values())
@@ -220,7 +220,9 @@ def test_newer_exports_give_what_a_run_of_them_alone_gives(varejo: Lake, tmp_pat
 def test_the_real_files_are_taken_whole_and_answered(varejo: Lake) -> None:
     shutil.copytree(REAL, varejo.folder / "landing/varejo")
     varejo.run(QUALITY__MAX_QUARANTINED="0")
-    assert {done.name: done.rows_out for done in varejo.last("silver").tables if not done.is_beside} == {
+    assert {
+        table_run.name: table_run.rows_out for table_run in varejo.last("silver").tables if not table_run.is_beside
+    } == {
         "person": 19119,
         "product": 504,
         "customer": 19820,

@@ -58,8 +58,8 @@ def plain_parquet(table: Path) -> None:
 
 
 def newer(table: Path) -> None:
-    said = {"protocol": {"minReaderVersion": 9, "minWriterVersion": 9}}
-    log(table, 3).write_text(json.dumps(said) + "\n")
+    action = {"protocol": {"minReaderVersion": 9, "minWriterVersion": 9}}
+    log(table, 3).write_text(json.dumps(action) + "\n")
 
 
 def swapped(table: Path) -> None:
@@ -105,13 +105,13 @@ def tree(folder: Path) -> dict[str, tuple[int, int]]:
 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_a_damaged_table_is_named_with_its_file_and_nothing_is_written(name: str, nights_lake: Lake) -> None:
-    damage, said = DAMAGES[name]
+    damage, message = DAMAGES[name]
     settings = nights_lake.settings()
     damage(settings.silver_path / "cartoes/conta")
     before = tree(nights_lake.folder)
     for layers in (("bronze", "silver", "gold"), ("silver",), ("gold",)):
         with pytest.raises(
-            StorageFault, match=f"{said}.*; restore it from a backup, or delete .*silver and run `make silver`"
+            StorageFault, match=f"{message}.*; restore it from a backup, or delete .*silver and run `make silver`"
         ):
             nights_lake.run(*layers)
     assert tree(nights_lake.folder) == before
@@ -132,7 +132,7 @@ def test_other_layers_and_the_export_look_before_they_trust_too(layer: str, nigh
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (lambda t: log(t, 2).write_text(""), r"silver/_runs: _delta_log/0{19}2.json is empty"),
         (lambda t: log(t, 1).unlink(), r"silver/_runs: _delta_log/0{19}1.json is missing"),
@@ -142,7 +142,9 @@ def test_other_layers_and_the_export_look_before_they_trust_too(layer: str, nigh
     ],
     ids=["empty", "missing", "cut off", "the last run missing", "another table"],
 )
-def test_a_damaged_record_of_the_runs_is_named(damage: Callable[[Path], object], said: str, nights_lake: Lake) -> None:
+def test_a_damaged_record_of_the_runs_is_named(
+    damage: Callable[[Path], object], message: str, nights_lake: Lake
+) -> None:
     runs = nights_lake.settings().silver_path / run_log.RUNS
     if damage is other_table:
         shutil.rmtree(runs)
@@ -150,7 +152,7 @@ def test_a_damaged_record_of_the_runs_is_named(damage: Callable[[Path], object],
     else:
         damage(runs)
     before = tree(nights_lake.folder)
-    with pytest.raises(StorageFault, match=said):
+    with pytest.raises(StorageFault, match=message):
         nights_lake.run("silver", "gold")
     assert tree(nights_lake.folder) == before
 
@@ -187,9 +189,9 @@ def test_a_read_only_lake_is_exit_five_and_names_the_folder(nights_lake: Lake, t
     try:
         shutil.copytree(nights_lake.folder, disk, dirs_exist_ok=True)
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-        done = Cli(disk)("bronze", env=connection_settings(nights_lake.address))
-        assert (done.returncode, done.stderr.count("\n")) == (5, 1)
-        assert f"bronze folder {disk}/lake/bronze: Read-only file system" in done.stderr
+        result = Cli(disk)("bronze", env=connection_settings(nights_lake.address))
+        assert (result.returncode, result.stderr.count("\n")) == (5, 1)
+        assert f"bronze folder {disk}/lake/bronze: Read-only file system" in result.stderr
         assert Cli(disk)("status", env=connection_settings(nights_lake.address)).returncode == 0
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
@@ -199,6 +201,6 @@ def test_a_damaged_lake_is_exit_five_with_one_line(nights_lake: Lake) -> None:
     data(nights_lake.settings().bronze_path / "cartoes/conta").unlink()
     execute(nights_lake.address, "SELECT 1")
     for words in (("bronze",), ("maintain",), ("shell",)):
-        done = Cli(nights_lake.folder)(*words, env=connection_settings(nights_lake.address))
-        assert (done.returncode, done.stderr.count("\n")) == (5, 1), done.stderr
-        assert "conta/part-" in done.stderr and "is gone; restore it from a backup, or delete" in done.stderr
+        result = Cli(nights_lake.folder)(*words, env=connection_settings(nights_lake.address))
+        assert (result.returncode, result.stderr.count("\n")) == (5, 1), result.stderr
+        assert "conta/part-" in result.stderr and "is gone; restore it from a backup, or delete" in result.stderr

@@ -24,8 +24,8 @@ def test_a_rule_that_more_rows_fail_than_may_is_told_once(condominio: Lake) -> N
         assert notify(high, outcome(started=datetime.now(UTC))) == [], "no run of this call"
         assert notify(high, outcome(started=second, targets=("status",))) == []
     first, of_stream = hook.bodies
-    said = "silver.transacoes: 2 of 11 rows do not meet: the resident was registered before the transaction"
-    assert first["warnings"] == of_stream["warnings"] == [said]
+    warning = "silver.transacoes: 2 of 11 rows do not meet: the resident was registered before the transaction"
+    assert first["warnings"] == of_stream["warnings"] == [warning]
     assert (first["status"], first["code"], first["kind"]) == ("warning", 0, "quality")
     assert first["message"] == "more rows than LAKEHOUSE_ALERT__MAX_WARNED=0.1 fail a rule"
     assert datetime.fromisoformat(first["last_success"]["condominio"]) > second.replace(microsecond=0)

@@ -22,22 +22,22 @@ def test_a_success_is_counted_and_stays_when_later_calls_fail(condominio: Lake, 
     drop_all(condominio, "1,1,2023-01-01,1.00", "1,1,2024-03-01,2.00", "x,1,2024-03-01,2.00")
     condominio.run()
     assert notify(settings, outcome(targets=("bronze", "silver", "gold"), seconds=12.5)) == []
-    found = samples(path)
-    assert found[CODE] == {("um", "run", "all"): 0}
-    assert found["lakehouse_last_call_duration_seconds"] == {("um", "run", "all"): 12.5}
+    metrics = samples(path)
+    assert metrics[CODE] == {("um", "run", "all"): 0}
+    assert metrics["lakehouse_last_call_duration_seconds"] == {("um", "run", "all"): 12.5}
     began = outcome().started.timestamp()
-    assert found["lakehouse_last_call_timestamp_seconds"] == {("um", "run", "all"): began}
+    assert metrics["lakehouse_last_call_timestamp_seconds"] == {("um", "run", "all"): began}
     runs = {layer: condominio.last(layer) for layer in LAYERS}
-    assert found[SUCCESS] == {
+    assert metrics[SUCCESS] == {
         ("um", layer, "condominio"): round(run.finished.timestamp(), 3) for layer, run in runs.items()
     }
     sales = ("um", "silver", "condominio", "transacoes")
-    assert found["lakehouse_table_input_rows"][sales] == 3 and found["lakehouse_table_rows"][sales] == 2
-    assert found["lakehouse_table_set_aside_rows"][sales] == 1
-    assert found["lakehouse_table_duration_seconds"][sales] > 0 < found["lakehouse_run_duration_seconds"][sales[:3]]
-    failed = {key[4:]: rows for key, rows in found["lakehouse_rule_failed_rows"].items()}
+    assert metrics["lakehouse_table_input_rows"][sales] == 3 and metrics["lakehouse_table_rows"][sales] == 2
+    assert metrics["lakehouse_table_set_aside_rows"][sales] == 1
+    assert metrics["lakehouse_table_duration_seconds"][sales] > 0 < metrics["lakehouse_run_duration_seconds"][sales[:3]]
+    failed = {key[4:]: rows for key, rows in metrics["lakehouse_rule_failed_rows"].items()}
     odd = ("the resident was registered before the transaction", "warn")
-    assert failed[odd] == 1 and found["lakehouse_rule_tested_rows"][sales + odd] == 2
+    assert failed[odd] == 1 and metrics["lakehouse_rule_tested_rows"][sales + odd] == 2
     assert sum(rows for (_, severity), rows in failed.items() if severity == "quarantine") == 1
 
     failing = outcome(3, datetime.now(UTC), targets=("bronze", "silver", "gold"))
@@ -45,14 +45,14 @@ def test_a_success_is_counted_and_stays_when_later_calls_fail(condominio: Lake, 
     later = samples(path)
     assert later[CODE] == {("um", "run", "all"): 3, ("um", "maintain", "varejo"): 6}
     assert later["lakehouse_last_call_timestamp_seconds"]["um", "run", "all"] == round(failing.started.timestamp(), 3)
-    assert {name: later[name] for name in LAKE} == {name: found[name] for name in LAKE}
+    assert {name: later[name] for name in LAKE} == {name: metrics[name] for name in LAKE}
 
     elsewhere = condominio.settings(ROOT="elsewhere", METRICS__TEXTFILE=str(path))
     assert notify(elsewhere, outcome(2, kind="settings", targets=("stream",))) == []
-    assert samples(path)[SUCCESS] == found[SUCCESS], "wrong settings do not say where the lake is"
+    assert samples(path)[SUCCESS] == metrics[SUCCESS], "wrong settings do not say where the lake is"
     (settings.silver_path / "_runs/_delta_log/00000000000000000000.json").write_text("damaged")
     assert notify(settings, outcome(5)) == []
-    assert samples(path)[SUCCESS] == found[SUCCESS], "of a lake that cannot be read, what was known stays"
+    assert samples(path)[SUCCESS] == metrics[SUCCESS], "of a lake that cannot be read, what was known stays"
 
 
 def test_each_domain_and_each_micro_batch_is_counted(
@@ -63,14 +63,14 @@ def test_each_domain_and_each_micro_batch_is_counted(
     batches = Batches(settings, "condominio", condominio.spark, True, Report(as_json=True))
     batches.run_all()
     first = samples(path)
-    said = json.loads(capsys.readouterr().err.splitlines()[0])
-    assert (said["domain"], said["run"], said["set_aside"]) == ("condominio", "gold/1", 0) and said["seconds"] > 0
+    line = json.loads(capsys.readouterr().err.splitlines()[0])
+    assert (line["domain"], line["run"], line["set_aside"]) == ("condominio", "gold/1", 0) and line["seconds"] > 0
     assert first[CODE] == {("um", "stream", "condominio"): 0}
     condominio.drop("transacoes_2.csv", SALES + "2,2,2024-03-02,3.00\n", 11)
     batches.run_all()
     second = samples(path)
     sales, gold = ("um", "silver", "condominio", "transacoes"), ("um", "gold", "condominio")
-    assert [one["lakehouse_table_rows"][sales] for one in (first, second)] == [1, 2]
+    assert [metrics["lakehouse_table_rows"][sales] for metrics in (first, second)] == [1, 2]
     assert second[SUCCESS][gold] > first[SUCCESS][gold]
     customers = "CustomerID;PersonID;StoreID;TerritoryID;AccountNumber;rowguid;ModifiedDate\n"
     varejo.drop("Sales.Customer.csv", customers, 1)

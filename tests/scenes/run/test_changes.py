@@ -38,9 +38,9 @@ def test_a_run_writes_only_what_changed_and_nothing_where_nothing_did(
         capsys.readouterr()
         keyed_lake.run()
     keyed_lake.spark = spark
-    said = capsys.readouterr().err.splitlines()
-    assert [line for line in said if "nothing changed" in line] == [f"{layer}: nothing changed" for layer in LAYERS]
-    assert said[-1] == f"{file}: stays, it is the CSV of these rows"
+    printed = capsys.readouterr().err.splitlines()
+    assert [line for line in printed if "nothing changed" in line] == [f"{layer}: nothing changed" for layer in LAYERS]
+    assert printed[-1] == f"{file}: stays, it is the CSV of these rows"
     assert versions(keyed_lake) == before and (file.stat().st_mtime_ns, file.stat().st_ino) == (
         stat.st_mtime_ns,
         stat.st_ino,
@@ -106,9 +106,9 @@ def test_a_join_that_loses_or_multiplies_a_changed_movement_leaves_the_old_gold(
         )
 
     names = [column.name for column in movimento_flat.TABLE.columns]
-    for broken, said in ((losing, "a join lost"), (doubling, "a join lost"), (cheating, "the sum of")):
+    for broken, message in ((losing, "a join lost"), (doubling, "a join lost"), (cheating, "the sum of")):
         entry = catalogue.Entry(movimento_flat.TABLE, broken)
-        with monkeypatch.context() as patch, pytest.raises(QualityFault, match=said):
+        with monkeypatch.context() as patch, pytest.raises(QualityFault, match=message):
             patch.setattr(catalogue, "entries", lambda layer, entry=entry: (entry,))
             keyed_lake.run("gold")
         assert keyed_lake.csv == csv and versions(keyed_lake)["gold.movimento_flat"] == before["gold.movimento_flat"]
@@ -146,8 +146,8 @@ def test_the_history_has_every_version_from_when_to_when(keyed_lake: Lake, monke
     rename("Duda")
     keyed_lake.run()
     assert shown() == ["Ana", "Bia", "Cris", "Duda now"] and shown(99) == ["New"]
-    began = [one.started for one in run_log.read_runs(keyed_lake.settings().bronze_path) if one.kind == "run"]
-    assert [since for _, since, *_ in names_of(keyed_lake, 3)] == [one.replace(tzinfo=None) for one in began]
+    began = [run.started for run in run_log.read_runs(keyed_lake.settings().bronze_path) if run.kind == "run"]
+    assert [since for _, since, *_ in names_of(keyed_lake, 3)] == [moment.replace(tzinfo=None) for moment in began]
 
     keyed_lake.run(full="associado conta cartao movimento")  # a full build keeps it
     assert shown() == ["Ana", "Bia", "Cris", "Duda now"]
@@ -182,7 +182,7 @@ def test_a_history_takes_over_columns_that_change_places_come_go_or_get_another_
     def transform(frame: DataFrame) -> DataFrame:
         return associado.transform(frame).selectExpr("*", "left(nome, 1) AS inicial", "id_associado * 2 AS dobro")
 
-    patched = tuple(replace(one, transform=transform) if one.table is table else one for one in entries)
+    patched = tuple(replace(entry, transform=transform) if entry.table is table else entry for entry in entries)
     true = catalogue.entries
     monkeypatch.setattr(catalogue, "entries", lambda layer: patched if layer == "silver" else true(layer))
     key, nome, sobrenome, idade, email = columns
@@ -223,10 +223,10 @@ def test_plan_says_what_the_next_run_will_do_and_writes_nothing(
     )
     before = tree(keyed_lake.folder)
     ask = Cli(keyed_lake.folder)
-    done = ask("plan", env=connection_settings(keyed_lake.address))
-    assert (done.returncode, done.stderr) == (0, "") and tree(keyed_lake.folder) == before
-    said = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert said == [
+    result = ask("plan", env=connection_settings(keyed_lake.address))
+    assert (result.returncode, result.stderr) == (0, "") and tree(keyed_lake.folder) == before
+    printed = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert printed == [
         "layer table rows to come deleted how",
         "bronze associado 2 0 what changed",
         "bronze conta 20 0 whole: its columns or their defaults changed",
@@ -239,10 +239,10 @@ def test_plan_says_what_the_next_run_will_do_and_writes_nothing(
         "gold movimento_flat what changed in silver",
         "column public.conta.agencia is new: integer",
     ]
-    done = ask(
+    result = ask(
         "plan", env=connection_settings(keyed_lake.address) | {"FULL": "1", "TABLES": "movimento,movimento_flat"}
     )
-    assert done.stdout.count("whole: asked for") == 3 and tree(keyed_lake.folder) == before
-    done = ask("plan", env=connection_settings(keyed_lake.address) | {"LAKEHOUSE_ROOT": "another"})
-    assert done.returncode == 0 and done.stdout.count("whole: the first time") == 9
+    assert result.stdout.count("whole: asked for") == 3 and tree(keyed_lake.folder) == before
+    result = ask("plan", env=connection_settings(keyed_lake.address) | {"LAKEHOUSE_ROOT": "another"})
+    assert result.returncode == 0 and result.stdout.count("whole: the first time") == 9
     assert not (keyed_lake.folder / "another").exists()

@@ -61,23 +61,23 @@ def slow(lakehouse: Lake) -> Lake:
 
 
 def on(
-    there: Cluster, one: Lake, *words: str, conf: dict[str, str] | None = None, **more: str
+    there: Cluster, lakehouse: Lake, *words: str, conf: dict[str, str] | None = None, **more: str
 ) -> "subprocess.Popen[str]":
     """The command line, which works on the cluster."""
     given = json.dumps(BRIEF | {"spark.executor.defaultJavaOptions": "-XX:TieredStopAtLevel=1"} | (conf or {}))
-    return start(one, *words, LAKEHOUSE_SPARK__MASTER=there.master, LAKEHOUSE_SPARK__CONF=given, **more)
+    return start(lakehouse, *words, LAKEHOUSE_SPARK__MASTER=there.master, LAKEHOUSE_SPARK__CONF=given, **more)
 
 
 def ended(process: "subprocess.Popen[str]", code: int = 0) -> str:
     """What a process said, which ended with a code."""
-    shown, said = process.communicate(timeout=200)
-    assert process.returncode == code, said
-    return shown + said
+    shown, output = process.communicate(timeout=200)
+    assert process.returncode == code, output
+    return shown + output
 
 
-def moved(one: Lake) -> Lake:
+def moved(lakehouse: Lake) -> Lake:
     """What the same source gives in this process, in a lake of its own."""
-    other = Lake(one.folder / "here", one.address, one.spark)
+    other = Lake(lakehouse.folder / "here", lakehouse.address, lakehouse.spark)
     other.folder.mkdir()
     other.run()
     return other
@@ -88,16 +88,16 @@ def rows(table: TableRun) -> tuple[object, ...]:
     return table.name, table.rows_out, [column for column in table.columns if column.name != "_valid_from"]
 
 
-def same(one: Lake, other: Lake) -> None:
+def same(mine: Lake, other: Lake) -> None:
     """Asserts that two lakes have the same rows in all tables, by their checksums, and the same bytes in the CSV, and
     the first no file that no table has."""
     for layer in LAYERS:
-        tables, others = one.last(layer).tables, other.last(layer).tables
+        tables, others = mine.last(layer).tables, other.last(layer).tables
         assert list(map(rows, tables)) == list(map(rows, others))
-        path = one.settings().layer_path(layer) / "cartoes"
+        path = mine.settings().layer_path(layer) / "cartoes"
         named = {Path(file) for table in tables for file in delta.file_paths(path / table.name, table.version)}
         assert set(path.rglob("part-*.parquet")) == named
-    assert one.csv == other.csv
+    assert mine.csv == other.csv
 
 
 def test_a_run_on_two_workers_gives_what_this_process_gives_and_reads_nothing_itself(
@@ -140,8 +140,8 @@ def test_five_million_rows_are_read_by_both_workers_in_as_many_tasks(
         seed(settings, lakehouse.address, catalogue.tables_of("bronze", "cartoes"), False, report)
     with cluster(tmp_path_factory.mktemp("cluster")) as there:
         ended(on(there, lakehouse, "bronze"))
-        some, others = there.finished_tasks()
-        assert min(some, others) > (some + others) / 4 > 5
+        first, others = there.finished_tasks()
+        assert min(first, others) > (first + others) / 4 > 5
         ended(on(there, lakehouse, "silver", "gold"))
     same(lakehouse, moved(lakehouse))
 
@@ -149,8 +149,8 @@ def test_five_million_rows_are_read_by_both_workers_in_as_many_tasks(
 def test_a_master_that_does_not_answer_is_said_at_once(lakehouse: Lake) -> None:
     execute(lakehouse.address, *BANK)
     began = time.monotonic()
-    said = ended(on(Cluster(lakehouse.folder, "spark://127.0.0.1:1"), lakehouse, "bronze"), 2)
-    assert said.splitlines()[-1] == (
+    output = ended(on(Cluster(lakehouse.folder, "spark://127.0.0.1:1"), lakehouse, "bronze"), 2)
+    assert output.splitlines()[-1] == (
         "cluster: spark://127.0.0.1:1 does not answer (Connection refused); start it, or mend LAKEHOUSE_SPARK__MASTER"
     )
     assert time.monotonic() - began < 30
@@ -161,8 +161,8 @@ def test_workers_without_our_packages_are_named_before_anything_is_read(workers:
     execute(lakehouse.address, *BANK)
     bare = lakehouse.folder / "bare"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", bare], check=True)
-    said = ended(on(workers, lakehouse, "bronze", conf={"spark.pyspark.python": f"{bare}/bin/python"}), 2)
-    (line,) = said.splitlines()
+    output = ended(on(workers, lakehouse, "bronze", conf={"spark.pyspark.python": f"{bare}/bin/python"}), 2)
+    (line,) = output.splitlines()
     assert re.fullmatch(
         rf"cluster: {workers.master}: worker \S+ its Python, {bare}/bin/python, lacks pyarrow: install "
         "requirements/run.txt there",
@@ -172,15 +172,17 @@ def test_workers_without_our_packages_are_named_before_anything_is_read(workers:
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("conf", "said"),
+    ("conf", "message"),
     [
         ({"spark.pyspark.python": "/nowhere/python"}, "a worker has no /nowhere/python: install the same Python"),
         ({"spark.executor.memory": "9g"}, "gave no executor in 60 s; one needs a free core and 9g of memory"),
     ],
 )
-def test_what_else_a_cluster_lacks_is_named(workers: Cluster, lakehouse: Lake, conf: dict[str, str], said: str) -> None:
+def test_what_else_a_cluster_lacks_is_named(
+    workers: Cluster, lakehouse: Lake, conf: dict[str, str], message: str
+) -> None:
     execute(lakehouse.address, *BANK)
-    assert said in ended(on(workers, lakehouse, "bronze", conf=conf), 2)
+    assert message in ended(on(workers, lakehouse, "bronze", conf=conf), 2)
 
 
 def test_the_embedded_server_is_no_source_for_a_cluster(lakehouse: Lake) -> None:
@@ -264,9 +266,9 @@ def test_a_worker_says_what_it_lacks(tmp_path: Path, server: Postgres) -> None:
         "cannot reach PostgreSQL at 127.0.0.1:1": asked(source=("127.0.0.1", 1)),
         "cannot reach PostgreSQL at /nowhere": asked(source=("/nowhere", 5432)),
     }
-    for text, one in wrong.items():
-        _, lacking = spark_worker.missing_on_worker(one)
-        assert len(lacking) == bool(text) and all(text in said for said in lacking)
+    for text, given in wrong.items():
+        _, lacking = spark_worker.missing_on_worker(given)
+        assert len(lacking) == bool(text) and all(text in line for line in lacking)
     assert spark_worker.missing_on_worker(asked(source=(server.host, server.port)))[1] == []
 
 
@@ -281,16 +283,18 @@ def test_workers_on_other_hosts_read_the_source_over_the_network(
     secret = "s3cret-of-the-cluster"
     defaults = f"spark.authenticate true\nspark.authenticate.secret {secret}\nspark.network.crypto.enabled true\n"
     (tmp_path / "spark-defaults.conf").write_text(defaults if hidden else "")
-    with hosts() as some, cluster(tmp_path, on=some) as there, Proxy(server, host=some[0][1]) as proxy:
+    with hosts() as places, cluster(tmp_path, on=places) as there, Proxy(server, host=places[0][1]) as proxy:
         address = proxy.address.model_copy(update={"database": lakehouse.address.database})
         given = connection_settings(address) | {"LAKEHOUSE_POSTGRES__PORT": str(address.port)}
         given |= {"LAKEHOUSE_POSTGRES__PASSWORD": "s3cret-of-the-source", "SPARK_CONF_DIR": str(tmp_path)}
-        process = on(there, lakehouse, *LAYERS, conf={"spark.driver.host": some[0][1]}, **given)
+        process = on(there, lakehouse, *LAYERS, conf={"spark.driver.host": places[0][1]}, **given)
         words = set[str]()
         while process.poll() is None:
-            words |= {word for one in psutil.process_iter(["cmdline"]) for word in one.info["cmdline"] or ()}
+            words |= {
+                word for process_seen in psutil.process_iter(["cmdline"]) for word in process_seen.info["cmdline"] or ()
+            }
             time.sleep(0.1)
-        said = ended(process)
+        output = ended(process)
         assert all(there.finished_tasks())
         same(lakehouse, moved(lakehouse))
         if hidden:
@@ -298,10 +302,10 @@ def test_workers_on_other_hosts_read_the_source_over_the_network(
             (tmp_path / "other").mkdir()
             (tmp_path / "other/spark-defaults.conf").write_text(defaults.replace(secret, "another"))
             given["SPARK_CONF_DIR"] = str(tmp_path / "other")
-            stranger = on(there, lakehouse, "bronze", conf={"spark.driver.host": some[0][1]}, **given)
+            stranger = on(there, lakehouse, "bronze", conf={"spark.driver.host": places[0][1]}, **given)
             assert f"{there.master} takes no run; it must be Spark" in ended(stranger, 2)
-    assert ("goes to its workers in clear" in said) != hidden
-    assert not [word for word in words if "s3cret" in word] and "s3cret" not in said
+    assert ("goes to its workers in clear" in output) != hidden
+    assert not [word for word in words if "s3cret" in word] and "s3cret" not in output
 
 
 @pytest.mark.long
@@ -336,8 +340,8 @@ def test_a_run_whose_workers_are_all_lost_ends_and_the_next_one_gives_all(
             time.sleep(0.05)
         for worker in there.workers:
             kill(worker)
-        said = ended(process, 2).splitlines()[-1]
-        assert said == f"cluster: {there.master} had no executor for 60 s; start its workers, then run it again"
+        output = ended(process, 2).splitlines()[-1]
+        assert output == f"cluster: {there.master} had no executor for 60 s; start its workers, then run it again"
         assert not list(slow.settings().bronze_path.rglob("*.parquet"))
         there.start()
         ended(on(there, slow, *LAYERS))
@@ -351,8 +355,8 @@ def test_a_run_that_is_stopped_while_workers_read_ends_soon_with_its_queries(wor
         time.sleep(0.05)
     process.terminate()
     began = time.monotonic()
-    said = ended(process, 143)
-    assert time.monotonic() - began < 15 and "Traceback" not in said
+    output = ended(process, 143)
+    assert time.monotonic() - began < 15 and "Traceback" not in output
     assert query(slow.address, READING.format(process.pid)) == [(0,)]
     assert not list(slow.settings().bronze_path.rglob("*.parquet"))
 
@@ -374,8 +378,8 @@ def test_a_driver_that_is_killed_leaves_no_executor_and_no_query_and_the_next_ru
         while "bronze.movimento" not in process.stderr.readline():
             assert process.poll() is None
     theirs = [child for worker in workers.workers for child in psutil.Process(worker.pid).children(recursive=True)]
-    for one in family(process):
-        one.kill()
+    for child in family(process):
+        child.kill()
     process.kill()
     assert gone(theirs, 30)
     while query(slow.address, READING.format(process.pid)) != [(0,)]:

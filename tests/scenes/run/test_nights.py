@@ -75,8 +75,8 @@ def change(draw: st.DrawFn) -> tuple[str, str, int, Any]:
     """(what, table, id, values or new id): what a statement does to one row."""
     name = draw(TABLE)
     what = draw(st.sampled_from(["write", "write", "write", "delete", "rekey"]))
-    some = draw(st.fixed_dictionaries(VALUES[name])) if what == "write" else draw(IDS)
-    return what, name, draw(IDS), some
+    given_values = draw(st.fixed_dictionaries(VALUES[name])) if what == "write" else draw(IDS)
+    return what, name, draw(IDS), given_values
 
 
 CHANGES = st.lists(change(), max_size=3)
@@ -111,33 +111,33 @@ class World:
 
     def apply(self, changes: list[tuple[str, str, int, Any]]) -> None:
         """What committed changes make of the model."""
-        for what, name, key, some in changes:
+        for what, name, key, given_values in changes:
             rows = self.model[name]
             if what == "write":
-                rows[key] = dict(some)
+                rows[key] = dict(given_values)
             elif what == "delete":
                 rows.pop(key, None)
-            elif key in rows and some not in rows:
-                rows[some] = rows.pop(key)
+            elif key in rows and given_values not in rows:
+                rows[given_values] = rows.pop(key)
 
 
-def sql(one: tuple[str, str, int, Any]) -> str:
-    what, name, key, some = one
+def sql(row_change: tuple[str, str, int, Any]) -> str:
+    what, name, key, given_values = row_change
     if what == "delete":
         return f"DELETE FROM {name} WHERE id = {key}"
     if what == "rekey":
-        free = f"NOT EXISTS (SELECT FROM {name} WHERE id = {some})"
-        return f"UPDATE {name} SET id = {some} WHERE id = {key} AND {free}"
-    sets = ", ".join(f"{column} = excluded.{column}" for column in some)
+        free = f"NOT EXISTS (SELECT FROM {name} WHERE id = {given_values})"
+        return f"UPDATE {name} SET id = {given_values} WHERE id = {key} AND {free}"
+    sets = ", ".join(f"{column} = excluded.{column}" for column in given_values)
     return (
-        f"INSERT INTO {name} (id, {', '.join(some)}) VALUES ({key}, {', '.join(some.values())}) "
+        f"INSERT INTO {name} (id, {', '.join(given_values)}) VALUES ({key}, {', '.join(given_values.values())}) "
         f"ON CONFLICT (id) DO UPDATE SET {sets}"
     )
 
 
-def happen(world: World, late: psycopg2.extensions.connection, one: tuple[Any, ...]) -> None:
+def happen(world: World, late: psycopg2.extensions.connection, happening: tuple[Any, ...]) -> None:
     """One happening, in source and model; one that would wait for the open transaction does not come about."""
-    what, *more = one
+    what, *more = happening
     address, model = world.lakehouse.address, world.model
     with connected(address) as connection, connection.cursor() as cursor, suppress(psycopg2.errors.LockNotAvailable):
         cursor.execute("SET lock_timeout = '20ms'")
@@ -227,7 +227,7 @@ def _note(world: World) -> None:
         return
     for name, keys in (("associado", "id_associado"), ("conta", "id_conta")):
         now = {row.pop(keys): row for row in world.lakehouse.table("silver", name)}
-        for key in {one for table, one in world.versions if table == name} | now.keys():
+        for key in {key for table, key in world.versions if table == name} | now.keys():
             seen = world.versions.setdefault((name, key), [])
             present = now.get(key)
             if not seen or seen[-1] != present:
@@ -246,8 +246,8 @@ def check(world: World) -> None:
         run = last(mine, "bronze")
         for name, rows in world.model.items():
             kept = table_version(mine.settings().bronze_path, run, _contract("bronze", name))
-            found = {key for (key,) in db.execute(f"SELECT id FROM {kept.sql}").fetchall()}
-            assert found == set(rows), name
+            keys = {key for (key,) in db.execute(f"SELECT id FROM {kept.sql}").fetchall()}
+            assert keys == set(rows), name
         for name in ("associado", "conta"):
             _same_history(db, world, name)
 
@@ -266,16 +266,18 @@ def last(lakehouse: Lake, layer: str) -> Run:
 
 def _same_layer(db: Engine, mine: Lake, fresh: Lake, layer: str) -> None:
     runs, path = (last(mine, layer), last(fresh, layer)), mine.settings().layer_path(layer)
-    assert {one.name for one in runs[0].tables} == {one.name for one in runs[1].tables}
-    for done in (one for one in runs[1].tables if not one.name.endswith(HISTORY)):
-        contract = _contract(layer, done.name)
-        one, other = (
-            table_version(lakehouse.settings().layer_path(layer), run, contract, done.name)
+    assert {table.name for table in runs[0].tables} == {table.name for table in runs[1].tables}
+    for table_run in (table for table in runs[1].tables if not table.name.endswith(HISTORY)):
+        contract = _contract(layer, table_run.name)
+        own_rows, other = (
+            table_version(lakehouse.settings().layer_path(layer), run, contract, table_run.name)
             for lakehouse, run in zip((mine, fresh), runs, strict=True)
         )
         names = listed(name for name in other.types if name not in TECHNICAL)
-        for a, b in ((one, other), (other, one)):
-            assert count(db, f"(SELECT {names} FROM {a.sql} EXCEPT ALL SELECT {names} FROM {b.sql})") == 0, done.name
+        for a, b in ((own_rows, other), (other, own_rows)):
+            assert count(db, f"(SELECT {names} FROM {a.sql} EXCEPT ALL SELECT {names} FROM {b.sql})") == 0, (
+                table_run.name
+            )
         numbers = [
             (
                 own.rows_in,
@@ -285,9 +287,9 @@ def _same_layer(db: Engine, mine: Lake, fresh: Lake, layer: str) -> None:
                 own.totals,
                 [c for c in own.columns if c.name != "_batch"],
             )
-            for own in (run.table(done.name) for run in runs)
+            for own in (run.table(table_run.name) for run in runs)
         ]
-        assert numbers[0] == numbers[1], done.name
+        assert numbers[0] == numbers[1], table_run.name
     rules = [
         {(rule.table, rule.rule): (rule.tested, rule.failed) for rule in run_log.read_rules(folder, run)}
         for folder, run in zip((path, fresh.settings().layer_path(layer)), runs, strict=True)
@@ -310,22 +312,22 @@ def _same_history(db: Engine, world: World, name: str) -> None:
     assert count(db, f"{history.sql} WHERE _current <> (_valid_to IS NULL) OR _valid_from >= _valid_to") == 0
     key = table.keys[0]
     columns = [column for column in now.types if column != key]
-    found: dict[int, list[Any]] = {}
+    histories: dict[int, list[Any]] = {}
     ends: dict[int, Any] = {}
     ordered = (
         f"SELECT epoch_us(_valid_from), epoch_us(_valid_to), {listed([key, *columns])} FROM {history.sql} ORDER BY 1"
     )
-    for since, until, one, *values in db.execute(ordered).fetchall():
-        if one in ends and ends[one] != since:
-            assert ends[one] < since
-            found[one].append(None)
-        found.setdefault(one, []).append(dict(zip(columns, values, strict=True)))
-        ends[one] = until
-    for one, until in ends.items():
+    for since, until, row_key, *values in db.execute(ordered).fetchall():
+        if row_key in ends and ends[row_key] != since:
+            assert ends[row_key] < since
+            histories[row_key].append(None)
+        histories.setdefault(row_key, []).append(dict(zip(columns, values, strict=True)))
+        ends[row_key] = until
+    for row_key, until in ends.items():
         if until is not None:
-            found[one].append(None)
+            histories[row_key].append(None)
     seen = {key: versions for (table_name, key), versions in world.versions.items() if table_name == name}
-    assert found == {key: versions for key, versions in seen.items() if versions != [None]}
+    assert histories == {key: versions for key, versions in seen.items() if versions != [None]}
 
 
 def live(lakehouse: Lake, nights: list[list[tuple[Any, ...]]]) -> None:
@@ -338,8 +340,8 @@ def live(lakehouse: Lake, nights: list[list[tuple[Any, ...]]]) -> None:
     with connected(lakehouse.address) as late:
         late.autocommit = False
         for night in nights:
-            for one in night:
-                happen(world, late, one)
+            for happening in night:
+                happen(world, late, happening)
             lakehouse.run()
             _note(world)
             check(world)

@@ -74,7 +74,7 @@ def test_the_delta_log_has_statistics_of_keys_dates_and_amounts_only(nasty_lake:
         log = settings.layer_path(table.layer) / table.domain / table.name / "_delta_log"
         lines = [json.loads(line) for path in log.glob("*.json") for line in path.read_text("utf-8").splitlines()]
         stats = [json.loads(line["add"]["stats"]) for line in lines if "add" in line]
-        indexed = {name for one in stats for name in (*one["minValues"], *one["nullCount"])}
+        indexed = {name for statistics in stats for name in (*statistics["minValues"], *statistics["nullCount"])}
         assert indexed == {c.name for c in table.columns if c.pii is Pii.NONE and c.type != "string"}
     texts = [path.read_text("utf-8") for layer in names.LAYERS for path in settings.layer_path(layer).rglob("*.json")]
     assert len(texts) > 8
@@ -128,9 +128,9 @@ def test_orphans_double_keys_and_unreadable_values_are_set_aside_with_their_reas
     run = run_log.last_run(lakehouse.settings().silver_path, "cartoes")
     assert run is not None
     for name, numbers in {"associado": (10, 6, 3, 1), "movimento": (27, 17, 8, 2)}.items():
-        one = run.table(name)
-        assert (one.rows_in, one.rows_out, one.set_aside, one.copies) == numbers
-        assert one.rows_in == one.rows_out + one.set_aside + one.copies
+        table_run = run.table(name)
+        assert (table_run.rows_in, table_run.rows_out, table_run.set_aside, table_run.copies) == numbers
+        assert table_run.rows_in == table_run.rows_out + table_run.set_aside + table_run.copies
 
 
 def test_a_row_that_is_broken_and_repaired_at_the_source_enters_and_leaves_quarantine(lakehouse: Lake) -> None:

@@ -50,16 +50,16 @@ class Judged:
         return silver_checks.quarantined(self.frame, self.table, self.checks, batch).collect()
 
     def counts(self) -> dict[str, Any]:
-        found = self.frame.agg(*silver_checks.counts(self.table, self.checks)).first()
-        assert found is not None
-        return found.asDict()
+        counts = self.frame.agg(*silver_checks.counts(self.table, self.checks)).first()
+        assert counts is not None
+        return counts.asDict()
 
     def failed(self) -> dict[str, tuple[int, tuple[str, ...]]]:
         """Of each rule that a row failed: how many did, and their keys."""
-        found = self.counts()
-        failed = [index for index in range(len(self.checks)) if found.get(f"failed_{index}")]
+        counts = self.counts()
+        failed = [index for index in range(len(self.checks)) if counts.get(f"failed_{index}")]
         keys = silver_checks.examples(self.frame, self.table, self.checks, failed)
-        return {self.checks[index].name: (found[f"failed_{index}"], keys.get(index, ())) for index in failed}
+        return {self.checks[index].name: (counts[f"failed_{index}"], keys.get(index, ())) for index in failed}
 
 
 @pytest.fixture
@@ -67,10 +67,10 @@ def judged(rows: Rows) -> Any:
     def judge(*values: tuple[Any, ...], table: Table = TABLE) -> Judged:
         accepted = rows("id_dono bigint, pais string", (1, "br"), (2, "azul"))
         quarantined = rows("id_dono bigint, pais string", (3, "br"), (3, "pt"), (None, "br"))
-        found = {"id_dono": Parent(silver_checks.parents(accepted, quarantined, Reference(PARENT, ("pais",))))}
+        parents = {"id_dono": Parent(silver_checks.parents(accepted, quarantined, Reference(PARENT, ("pais",))))}
         folded = silver_checks.fold_copies(rows(SCHEMA, *values), table.keys)
-        checks = silver_checks.checks(table, found)
-        return Judged(silver_checks.apply_checks(folded, table, found, checks), checks, table)
+        checks = silver_checks.checks(table, parents)
+        return Judged(silver_checks.apply_checks(folded, table, parents, checks), checks, table)
 
     return judge
 
@@ -104,8 +104,8 @@ def test_a_bad_row_among_good_ones_is_set_aside_for_its_own_reason(
     judged: Any, bad: tuple[Any, ...], reasons: list[str]
 ) -> None:
     frame = judged(row(id_coisa=50), bad if bad[0] is None else (99, *bad[1:]), row(id_coisa=51))
-    assert [(found["_reasons"], found["_batch"]) for found in frame.aside(4)] == [(reasons, 4)]
-    assert sorted(found["id_coisa"] for found in frame.accepted()) == [50, 51]
+    assert [(row["_reasons"], row["_batch"]) for row in frame.aside(4)] == [(reasons, 4)]
+    assert sorted(row["id_coisa"] for row in frame.accepted()) == [50, 51]
     assert list(frame.failed()) == reasons
 
 
@@ -142,20 +142,18 @@ def test_identical_copies_count_once_and_conflicting_ones_are_all_set_aside(judg
     rows = {"rows_in": 7, "rows_out": 3, "set_aside": 2, "copies": 2}
     sums = {"valor_out": Decimal(3), "valor_aside": Decimal(6), "valor_copies": Decimal(2)}
     assert {name: counts[name] for name in (*rows, *sums)} == rows | sums
-    assert {found["_reasons"][0] for found in frame.aside()} == {"key:conflict"}
-    assert sorted(found["id_coisa"] for found in frame.accepted()) == [1, 3, 4]
+    assert {row["_reasons"][0] for row in frame.aside()} == {"key:conflict"}
+    assert sorted(row["id_coisa"] for row in frame.accepted()) == [1, 3, 4]
 
 
 def test_rows_without_a_key_do_not_conflict_with_each_other(judged: Any) -> None:
     frame = judged(row(id_coisa=None), row(id_coisa=None, valor=2))
-    assert [found["_reasons"] for found in frame.aside()] == [["key:missing"]] * 2
+    assert [row["_reasons"] for row in frame.aside()] == [["key:missing"]] * 2
 
 
 def test_cards_that_differ_only_in_masked_digits_conflict_and_quarantine_masks_them(judged: Any) -> None:
     frame = judged(row(numero="4111111111111111"), row(numero="5555111111111111"))
-    assert [(found["numero"], found["_reasons"]) for found in frame.aside()] == [
-        ("************1111", ["key:conflict"])
-    ] * 2
+    assert [(row["numero"], row["_reasons"]) for row in frame.aside()] == [("************1111", ["key:conflict"])] * 2
 
 
 def test_a_reference_of_two_columns_needs_both_and_is_asked_only_where_both_are_there(rows: Rows) -> None:
@@ -166,15 +164,17 @@ def test_a_reference_of_two_columns_needs_both_and_is_asked_only_where_both_are_
     table = Table("silver.teste.item", "One row per item.", columns)
     accepted = rows("id_oferta bigint, id_produto bigint", (1, 10), (1, 11), (2, 10))
     refused = rows("id_oferta bigint, id_produto bigint", (3, 10), (3, 10), (3, None))
-    found = {"da": Parent(silver_checks.parents(accepted, refused, points.reference or Reference(offer)))}
-    checks = silver_checks.checks(table, found)
+    parents = {"da": Parent(silver_checks.parents(accepted, refused, points.reference or Reference(offer)))}
+    checks = silver_checks.checks(table, parents)
     frame = rows(
         "id bigint, produto bigint, da bigint, _rescued string",
         *((1, 10, 1, None), (2, 11, 2, None), (3, None, 1, None), (4, 10, None, None), (5, 10, 3, None)),
     )
-    one = Judged(silver_checks.apply_checks(silver_checks.without_copies(frame), table, found, checks), checks, table)
-    assert sorted(row.id for row in one.accepted()) == [1, 3, 4]
-    assert {row.id: row._reasons for row in one.aside()} == {2: ["oferta:missing"], 5: ["oferta:quarantined"]}
+    checked = Judged(
+        silver_checks.apply_checks(silver_checks.without_copies(frame), table, parents, checks), checks, table
+    )
+    assert sorted(row.id for row in checked.accepted()) == [1, 3, 4]
+    assert {row.id: row._reasons for row in checked.aside()} == {2: ["oferta:missing"], 5: ["oferta:quarantined"]}
 
 
 def test_a_line_that_is_no_row_is_set_aside_however_long_it_is(rows: Rows) -> None:
@@ -186,9 +186,9 @@ def test_a_line_that_is_no_row_is_set_aside_however_long_it_is(rows: Rows) -> No
     )
     frame = rows("id bigint, _rescued string", (1, None), (2, json.dumps({LINE: "x" * 21_000_000, "_why": "y"})))
     checks = silver_checks.checks(table, {})
-    one = Judged(silver_checks.apply_checks(silver_checks.without_copies(frame), table, {}, checks), checks, table)
-    assert [row.id for row in one.accepted()] == [1]
-    aside = silver_checks.quarantined(one.frame, table, checks, 1).select("id", "_reasons").collect()
+    checked = Judged(silver_checks.apply_checks(silver_checks.without_copies(frame), table, {}, checks), checks, table)
+    assert [row.id for row in checked.accepted()] == [1]
+    aside = silver_checks.quarantined(checked.frame, table, checks, 1).select("id", "_reasons").collect()
     assert [tuple(row) for row in aside] == [(2, ["line:unreadable"])]
 
 
@@ -205,21 +205,21 @@ def test_a_parent_with_many_copies_in_quarantine_does_not_multiply_its_children(
 def test_the_order_and_partitions_of_rows_change_nothing(judged: Any) -> None:
     values = [row(id_coisa=number % 7, valor=number % 3, id_dono=number % 5) for number in range(40)]
     results = []
-    for one in (judged(*values), judged(*reversed(values))):
+    for checked in (judged(*values), judged(*reversed(values))):
         results += [
-            sorted((found["id_coisa"], found["valor"], found["_copies"], found["_checks"]) for found in frame.collect())
-            for frame in (one.frame, one.frame.repartition(5))
+            sorted((row["id_coisa"], row["valor"], row["_copies"], row["_checks"]) for row in frame.collect())
+            for frame in (checked.frame, checked.frame.repartition(5))
         ]
-        results.append(one.failed())
+        results.append(checked.failed())
     assert results[:3] == results[3:] and results[0] == results[1]
 
 
 def test_the_three_least_keys_of_the_failed_rows_are_shown_unless_keys_are_personal(judged: Any) -> None:
     values = [row(id_coisa=number, id_dono=9) for number in (40, 7, 30, 12, 9)]
     assert judged(*values).failed() == {"dono:missing": (5, ("7", "9", "12"))}
-    columns = tuple(replace(one, pii=Pii.INDIRECT) if one.key else one for one in TABLE.columns)
+    columns = tuple(replace(column, pii=Pii.INDIRECT) if column.key else column for column in TABLE.columns)
     assert judged(*values, table=replace(TABLE, columns=columns)).failed() == {"dono:missing": (5, ())}
-    both = tuple(replace(one, key=one.name in ("id_coisa", "nota")) for one in TABLE.columns)
+    both = tuple(replace(column, key=column.name in ("id_coisa", "nota")) for column in TABLE.columns)
     (keys,) = [
         keys for _, keys in judged(row(nota="a", id_dono=9), table=replace(TABLE, columns=both)).failed().values()
     ]
@@ -243,9 +243,9 @@ def test_where_the_source_guarantees_a_reference_only_parents_set_aside_are_aske
     )
     few = silver_checks.parents(None, rows("id_dono bigint, pais string", (3, "br")), Reference(PARENT))
     for parent, aside in ((Parent(None, guaranteed=True), []), (Parent(few, guaranteed=True), [2])):
-        found = {"id_dono": parent}
-        checks = silver_checks.checks(plain, found)
-        judged = Judged(silver_checks.apply_checks(frame, plain, found, checks), checks, plain)
+        parents = {"id_dono": parent}
+        checks = silver_checks.checks(plain, parents)
+        judged = Judged(silver_checks.apply_checks(frame, plain, parents, checks), checks, plain)
         expected = [(key, ["dono:quarantined"]) for key in aside]
-        assert [(one["id_coisa"], one["_reasons"]) for one in judged.aside()] == expected
+        assert [(row["id_coisa"], row["_reasons"]) for row in judged.aside()] == expected
         assert len(judged.accepted()) == 2 - len(aside)

@@ -40,9 +40,9 @@ def test_a_text_is_cleaned_the_same_whether_a_look_finds_it_clean_or_not(spark: 
     texts = ["".join(parts) for size in range(5) for parts in product("a7-É字 \n\u2003", repeat=size)]
     texts += ["a b " * 100_000, "a  b" * 100_000, "é" * 1_000_000]
     frame = spark.createDataFrame([(text,) for text in texts], "text string")
-    found = frame.select("text", trimmed("text"), tidy("text"), card_digits("text")).collect()
-    assert len(found) == len(texts)
-    for text, *cleaned in found:
+    results = frame.select("text", trimmed("text"), tidy("text"), card_digits("text")).collect()
+    assert len(results) == len(texts)
+    for text, *cleaned in results:
         ends = text.strip(BLANKS)
         inside, digits = re.sub(f"[{BLANK}]+", " ", ends), re.sub(f"[{BLANK}-]", "", text)
         assert cleaned == [ends or None, inside or None, digits or None]

@@ -39,17 +39,17 @@ def lines(text: str) -> list[str]:
 
 
 def test_history_lists_each_run_with_what_changed(nights_lake: Lake) -> None:
-    done = Cli(nights_lake.folder)("history", env=connection_settings(nights_lake.address))
-    said = lines(done.stdout)
-    assert said[0] == "run domain what finished (UTC) changes rows set aside seconds"
+    result = Cli(nights_lake.folder)("history", env=connection_settings(nights_lake.address))
+    printed = lines(result.stdout)
+    assert printed[0] == "run domain what finished (UTC) changes rows set aside seconds"
     when = r"\d{4}-\d\d-\d\d \d\d:\d\d"
     for pattern in (
         rf"bronze/3 cartoes run {when} associado changed, conta changed, movimento -2 31 0 \d+\.\d",
         rf"silver/2 cartoes run of bronze/2 {when} conta changed, movimento \+1, movimento__quarantine \+1 32 1 \d+\.\d",
         rf"gold/1 cartoes run of silver/1 {when} first run 16 0 \d+\.\d",
     ):
-        assert any(re.fullmatch(pattern, line) for line in said), (pattern, said)
-    assert "keeps those of 30 days" in said[-1]
+        assert any(re.fullmatch(pattern, line) for line in printed), (pattern, printed)
+    assert "keeps those of 30 days" in printed[-1]
     empty = Cli(nights_lake.folder)(
         "history", env=connection_settings(nights_lake.address) | {"LAKEHOUSE_ROOT": "elsewhere"}
     )
@@ -58,9 +58,9 @@ def test_history_lists_each_run_with_what_changed(nights_lake: Lake) -> None:
 
 def test_a_layer_goes_back_to_a_run_as_a_new_run_with_its_csv_and_forward_again(nights_lake: Lake) -> None:
     settings, env = nights_lake.settings(), connection_settings(nights_lake.address)
-    done = Cli(nights_lake.folder)("restore", env=env | {"RUN": "gold/2"})
-    assert done.returncode == 0, done.stderr
-    assert "gold/4: gold is again what gold/2 left" in done.stderr
+    result = Cli(nights_lake.folder)("restore", env=env | {"RUN": "gold/2"})
+    assert result.returncode == 0, result.stderr
+    assert "gold/4: gold is again what gold/2 left" in result.stderr
     assert nights_lake.csv == (nights_lake.folder / "2.csv").read_bytes() != (nights_lake.folder / "3.csv").read_bytes()
     last = run_log.last_run(settings.gold_path, "cartoes")
     assert last is not None and (last.run, last.kind, last.content_of, last.upstream_run) == (4, "restore", 2, 2)
@@ -125,8 +125,10 @@ def test_maintain_keeps_what_the_days_and_the_last_runs_need_and_says_what_it_fr
     mine.touch()
     _age(settings.layer_path, "3", days=40)
     maintained(nights_lake, HISTORY_DAYS="30")
-    said = capsys.readouterr().out
-    assert "gold: 2 files, 1.5 MB freed" in said and "export: 1 file, 1.5 MB freed" in said  # a version and the spill
+    output = capsys.readouterr().out
+    assert (
+        "gold: 2 files, 1.5 MB freed" in output and "export: 1 file, 1.5 MB freed" in output
+    )  # a version and the spill
     assert not left.exists() and not half.exists() and not scratch.exists() and mine.exists()
     assert at("silver/1") == [] and at("silver/3") != []
     assert "`make maintain` keeps the young ones" in capsys.readouterr().out
@@ -146,8 +148,8 @@ def _age(layer_path, but: str, days: int) -> None:  # type: ignore[no-untyped-de
         path = layer_path(layer)
         runs = run_log.read_runs(path)
         shutil.rmtree(path / run_log.RUNS)
-        for one in runs:
-            old = one if str(one.run) == but else replace(one, finished=one.finished - timedelta(days=days))
+        for run in runs:
+            old = run if str(run.run) == but else replace(run, finished=run.finished - timedelta(days=days))
             run_log.record(path, old)
 
 
@@ -196,11 +198,11 @@ def test_a_month_later_a_crash_is_brought_back_and_readers_still_read(nights_lak
     month = 40 * 86_400
     for file in (path for layer in LAYERS for path in settings.layer_path(layer).rglob("*") if path.is_file()):
         if file.suffix == ".json":
-            said = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
-            for line in said:
+            actions = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+            for line in actions:
                 if "commitInfo" in line:
                     line["commitInfo"]["timestamp"] -= month * 1000
-            file.write_text("".join(json.dumps(line) + "\n" for line in said), "utf-8")
+            file.write_text("".join(json.dumps(line) + "\n" for line in actions), "utf-8")
         os.utime(file, (time.time() - month,) * 2)
     path = settings.gold_path / "cartoes/movimento_flat"
     run_log.restore_version(path, 0)  # a commit that no run recorded

@@ -86,7 +86,7 @@ def test_only_the_bad_row_is_set_aside_with_its_reason(lakehouse: Lake, names: l
     execute(lakehouse.address, *TABLES, *GOOD)
     execute(lakehouse.address, *(POISONS[name][0] for name in names))
     lakehouse.run("bronze", "silver")
-    expected = [one for name in names for one in POISONS[name][1]]
+    expected = [reason for name in names for reason in POISONS[name][1]]
     assert set_aside(lakehouse) == sorted(expected, key=repr)
     bad = {(table, key) for table, key, _ in expected}
     for table, count in {"associado": 30, "conta": 30, "cartao": 30, "movimento": 200}.items():

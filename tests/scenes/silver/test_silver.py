@@ -35,9 +35,9 @@ def test_more_set_aside_than_the_limit_ends_the_run_before_anything_is_replaced(
     keyed_lake.run("bronze")
     with pytest.raises(QualityFault) as caught:
         keyed_lake.run("silver", QUALITY__MAX_QUARANTINED="0.05")
-    said = str(caught.value)
-    assert said.startswith("silver.movimento: 11 of 200 rows (5.5%) would be set aside, more than LAKEHOUSE_QUALITY")
-    assert "cartao:missing 11 (key 1; 2; 3)" in said and "stay as they were" in said
+    message = str(caught.value)
+    assert message.startswith("silver.movimento: 11 of 200 rows (5.5%) would be set aside, more than LAKEHOUSE_QUALITY")
+    assert "cartao:missing 11 (key 1; 2; 3)" in message and "stay as they were" in message
     assert heads(keyed_lake) == versions and keyed_lake.csv == before
     assert len(list(settings.silver_path.rglob("movimento/*.parquet"))) == 1
     keyed_lake.run("silver", QUALITY__MAX_QUARANTINED="0.055")
@@ -46,7 +46,7 @@ def test_more_set_aside_than_the_limit_ends_the_run_before_anything_is_replaced(
 
 def heads(lakehouse: Lake) -> dict[str, int]:
     paths = [lakehouse.settings().layer_path(layer) / "cartoes" for layer in ("silver", "gold")]
-    return {str(one): DeltaTable(one).version() for path in paths for one in path.iterdir()}
+    return {str(table): DeltaTable(table).version() for path in paths for table in path.iterdir()}
 
 
 def test_the_limit_is_five_per_cent_unless_said(keyed: Lake) -> None:
@@ -138,7 +138,7 @@ def plan_of(lakehouse: Lake, settings, looked: bool) -> str:  # type: ignore[no-
     try:
         rows = {table.name: table.rows_out for table in run.tables}
         seen = silver_job.bronze_facts(settings, upstream, entry.table) if looked else None
-        bronze = [read(spark, table_version(settings.bronze_path, upstream, one)) for one in entry.table.inputs]
+        bronze = [read(spark, table_version(settings.bronze_path, upstream, source)) for source in entry.table.inputs]
         judged: CheckedRows = judging.check_rows(upstream, entry, bronze, written, rows, seen)
         return str(judged.rows._jdf.queryExecution().executedPlan().toString())
     finally:
@@ -180,8 +180,8 @@ def test_a_primary_key_whose_index_is_not_valid_guarantees_nothing(keyed: Lake) 
     assert {row["_reasons"][0] for row in keyed.table("silver", "movimento__quarantine")} == {"key:conflict"}
     run = run_log.last_run(settings.silver_path, "cartoes")
     assert run is not None
-    done = run.table("movimento")
-    assert (done.rows_in, done.rows_out, done.set_aside, done.copies) == (202, 199, 2, 1)
+    table_run = run.table("movimento")
+    assert (table_run.rows_in, table_run.rows_out, table_run.set_aside, table_run.copies) == (202, 199, 2, 1)
 
 
 def test_a_run_that_fails_leaves_no_file_of_its_work(keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,12 +246,12 @@ def test_a_run_that_fails_while_it_follows_what_changed_leaves_no_file_either(
 
 
 def test_guarantees_are_what_constraints_promise_of_every_row(keyed: Lake) -> None:
-    def found() -> dict[str, tuple[str, ...]]:
+    def guarantees() -> dict[str, tuple[str, ...]]:
         run = run_log.last_run(keyed.run("bronze").bronze_path, "cartoes")
         assert run is not None
         return {table.name: table.guaranteed for table in run.tables}
 
-    assert found() == {
+    assert guarantees() == {
         "associado": ("key",),
         "conta": ("key", "id_associado"),
         "cartao": ("key", "id_conta", "id_associado"),
@@ -266,4 +266,4 @@ def test_guarantees_are_what_constraints_promise_of_every_row(keyed: Lake) -> No
         "ALTER TABLE cartao DROP CONSTRAINT cartao_id_associado_fkey",
         "ALTER TABLE cartao ADD FOREIGN KEY (id_associado) REFERENCES conta",
     )
-    assert found() == {"associado": ("key",), "conta": (), "cartao": ("key", "id_conta"), "movimento": ()}
+    assert guarantees() == {"associado": ("key",), "conta": (), "cartao": ("key", "id_conta"), "movimento": ()}

@@ -31,10 +31,10 @@ def test_full_and_tables_are_understood_or_refused(monkeypatch: pytest.MonkeyPat
     assert asked("", "") == asked("0", "") == frozenset()
     assert asked("1", "") > {"associado", "conta", "cartao", "movimento", "movimento_flat"}
     assert asked("1", "conta, movimento") == {"conta", "movimento"}
-    for full, tables, said in (
+    for full, tables, message in (
         ("yes", "", "FULL is yes; say FULL=1"),
         ("", "conta", "say FULL=1, too"),
         ("1", "contas", "TABLES names contas; there are"),
     ):
-        with pytest.raises(UsageFault, match=said):
+        with pytest.raises(UsageFault, match=message):
             asked(full, tables)

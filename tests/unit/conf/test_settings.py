@@ -25,11 +25,11 @@ def problems(tmp_path: Path, *sources: dict[str, str]) -> list[str]:
 
 
 def test_without_settings_the_source_is_embedded_and_the_paths_are_below_lake(tmp_path: Path) -> None:
-    found = settings(tmp_path)
-    assert found.postgres is None
-    assert found.layer_path("silver") == tmp_path / "lake/silver"
-    assert found.export_path == tmp_path / "export"
-    assert (found.seed.movimentos, found.seed.seed, found.card_numbers) == (10_000, 42, "masked")
+    given = settings(tmp_path)
+    assert given.postgres is None
+    assert given.layer_path("silver") == tmp_path / "lake/silver"
+    assert given.export_path == tmp_path / "export"
+    assert (given.seed.movimentos, given.seed.seed, given.card_numbers) == (10_000, 42, "masked")
 
 
 def test_each_source_goes_before_the_next(tmp_path: Path) -> None:
@@ -61,26 +61,26 @@ def test_an_empty_value_counts_as_not_set(tmp_path: Path) -> None:
     ids=["LAKEHOUSE", "URL", "POSTGRES", "PG"],
 )
 def test_every_family_of_names_gives_the_same_connection(tmp_path: Path, family: dict[str, str]) -> None:
-    found = settings(tmp_path, family).postgres
-    assert found is not None and found.password is not None
-    assert (found.host, found.port, found.database, found.user) == ("db1", 6000, "coop", "leitor")
-    assert found.password.get_secret_value() == NASTY
+    connection = settings(tmp_path, family).postgres
+    assert connection is not None and connection.password is not None
+    assert (connection.host, connection.port, connection.database, connection.user) == ("db1", 6000, "coop", "leitor")
+    assert connection.password.get_secret_value() == NASTY
 
 
 def test_the_first_family_found_anywhere_wins_over_a_nearer_source(tmp_path: Path) -> None:
-    found = settings(tmp_path, {"PGHOST": "pg", "PGDATABASE": "x", "PGUSER": "y"}, SERVER).postgres
-    assert found is not None and found.host == "db1"
+    connection = settings(tmp_path, {"PGHOST": "pg", "PGDATABASE": "x", "PGUSER": "y"}, SERVER).postgres
+    assert connection is not None and connection.host == "db1"
 
 
 def test_schema_and_tls_settings_go_with_any_family(tmp_path: Path) -> None:
     named = {"LAKEHOUSE_POSTGRES__SCHEMA": "Minha Base", "LAKEHOUSE_POSTGRES__SSLMODE": "verify-full"}
-    found = settings(tmp_path, {"DATABASE_URL": "postgresql://u@h/d", **named})
-    assert found.schema_name == "Minha Base"
-    assert found.postgres is not None and found.postgres.sslmode == "verify-full"
+    given = settings(tmp_path, {"DATABASE_URL": "postgresql://u@h/d", **named})
+    assert given.schema_name == "Minha Base"
+    assert given.postgres is not None and given.postgres.sslmode == "verify-full"
 
 
 def test_every_missing_or_malformed_value_is_named_at_once(tmp_path: Path) -> None:
-    found = problems(
+    texts = problems(
         tmp_path,
         {
             "LAKEHOUSE_POSTGRES__HOST": "db1",
@@ -90,7 +90,7 @@ def test_every_missing_or_malformed_value_is_named_at_once(tmp_path: Path) -> No
             "LAKEHOUSE_SPARK__CONF": "[]",
         },
     )
-    text = " | ".join(found)
+    text = " | ".join(texts)
     names = (
         "POSTGRES__PORT",
         "POSTGRES__DATABASE is missing",
@@ -101,7 +101,7 @@ def test_every_missing_or_malformed_value_is_named_at_once(tmp_path: Path) -> No
     )
     for name in names:
         assert f"LAKEHOUSE_{name}" in text
-    assert len(found) == len(names)
+    assert len(texts) == len(names)
     assert "many" not in text
 
 
@@ -115,18 +115,18 @@ def test_a_missing_part_is_named_in_the_words_of_its_family(tmp_path: Path) -> N
 
 
 def test_a_broken_url_is_refused_without_showing_its_password(tmp_path: Path) -> None:
-    (found,) = problems(tmp_path, {"DATABASE_URL": "postgresql://u:s3cr%zzet@h/d"})
-    assert "DATABASE_URL is not a PostgreSQL URL" in found and "s3cr" not in found
+    (problem,) = problems(tmp_path, {"DATABASE_URL": "postgresql://u:s3cr%zzet@h/d"})
+    assert "DATABASE_URL is not a PostgreSQL URL" in problem and "s3cr" not in problem
 
 
 def test_an_at_sign_that_is_not_encoded_does_not_show_a_part_of_the_password(tmp_path: Path) -> None:
-    found = problems(tmp_path, {"DATABASE_URL": "postgresql://u:p@s3cret@127.0.0.1/d"})
-    assert "the host in DATABASE_URL" in found[0] and "s3cret" not in found[0]
+    texts = problems(tmp_path, {"DATABASE_URL": "postgresql://u:p@s3cret@127.0.0.1/d"})
+    assert "the host in DATABASE_URL" in texts[0] and "s3cret" not in texts[0]
 
 
 def test_a_password_never_shows(tmp_path: Path) -> None:
-    found = settings(tmp_path, {**SERVER, "LAKEHOUSE_POSTGRES__PASSWORD": "s3cret"})
-    assert "s3cret" not in repr(found) + str(found) + found.model_dump_json()
+    given = settings(tmp_path, {**SERVER, "LAKEHOUSE_POSTGRES__PASSWORD": "s3cret"})
+    assert "s3cret" not in repr(given) + str(given) + given.model_dump_json()
 
 
 def test_settings_cannot_be_changed(tmp_path: Path) -> None:
@@ -153,8 +153,8 @@ def test_settings_cannot_be_changed(tmp_path: Path) -> None:
     ],
 )
 def test_a_path_that_could_hurt_something_else_is_refused(tmp_path: Path, given: dict[str, str], trouble: str) -> None:
-    found = " | ".join(problems(tmp_path, given))
-    assert trouble in found and next(iter(given)).removesuffix("ROOT") in found
+    text = " | ".join(problems(tmp_path, given))
+    assert trouble in text and next(iter(given)).removesuffix("ROOT") in text
 
 
 def test_a_symbolic_link_does_not_hide_that_two_paths_are_one(tmp_path: Path) -> None:

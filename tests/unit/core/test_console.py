@@ -20,11 +20,11 @@ def test_a_report_as_json_has_a_line_for_each_row_of_a_table_and_none_of_a_sampl
         report.say("a\nb")
         report.warning("w")
         report.again("c")
-    said, warned = capsys.readouterr()
-    lines = [json.loads(line) for line in said.splitlines()]
-    assert [one["message"] for one in lines] == ["rows_in 1, note [b]x[/b]", "note y", "a b"]
+    output, warned = capsys.readouterr()
+    lines = [json.loads(line) for line in output.splitlines()]
+    assert [entry["message"] for entry in lines] == ["rows_in 1, note [b]x[/b]", "note y", "a b"]
     assert lines[0]["row"] == {"rows_in": "1", "note": "[b]x[/b]\n"}
-    assert [(one["level"], one["message"]) for one in map(json.loads, warned.splitlines())] == [
+    assert [(entry["level"], entry["message"]) for entry in map(json.loads, warned.splitlines())] == [
         ("warning", "c"),
         ("warning", "w"),
     ]

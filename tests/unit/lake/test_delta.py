@@ -107,9 +107,9 @@ def test_files_of_runs_that_did_not_complete_are_swept_and_the_others_stay_in_or
     run_log.compact(tmp_path / run_log.FILES, 2)
     assert len(run_log.read_files(tmp_path, "teste")) == 20_007, "a run that is not recorded has taken nothing"
     record(9)
-    found = run_log.read_files(tmp_path, "teste")
-    assert [one.first for one in found] == [*range(1, 20_001), *range(20_002, 20_009)]
-    assert found[0] == taken(1, 1) and run_log.read_files(tmp_path, "outro") == []
+    files = run_log.read_files(tmp_path, "teste")
+    assert [file.first for file in files] == [*range(1, 20_001), *range(20_002, 20_009)]
+    assert files[0] == taken(1, 1) and run_log.read_files(tmp_path, "outro") == []
 
 
 @pytest.mark.parametrize("brief", [True, False])

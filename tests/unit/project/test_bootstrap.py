@@ -20,9 +20,9 @@ def setup(path: Path, java_home: str = "") -> "subprocess.CompletedProcess[str]"
 
 
 def test_a_machine_without_java_is_told_what_to_install(tmp_path: Path) -> None:
-    done = setup(tmp_path)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert "Java 17 or 21 is needed, none was found; install one" in done.stderr
+    result = setup(tmp_path)
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert "Java 17 or 21 is needed, none was found; install one" in result.stderr
 
 
 def test_a_wrong_java_is_named_with_its_version(tmp_path: Path) -> None:
@@ -30,8 +30,8 @@ def test_a_wrong_java_is_named_with_its_version(tmp_path: Path) -> None:
     java.parent.mkdir()
     java.write_text("#!/bin/sh\necho 'openjdk version \"25.0.1\" 2025-10-21' >&2\n")
     java.chmod(0o755)
-    for done in (setup(java.parent), setup(Path(os.devnull).parent, java_home=str(tmp_path))):
-        assert done.returncode == 2 and f"Java 17 or 21 is needed, {java} is 25; install one" in done.stderr
+    for result in (setup(java.parent), setup(Path(os.devnull).parent, java_home=str(tmp_path))):
+        assert result.returncode == 2 and f"Java 17 or 21 is needed, {java} is 25; install one" in result.stderr
 
 
 def test_an_old_python_and_one_without_venv_are_told_what_to_install(
@@ -59,14 +59,14 @@ def test_a_download_that_fails_is_one_line(
 
 
 def test_airflow_gets_an_environment_of_its_own_and_needs_no_java(monkeypatch: pytest.MonkeyPatch) -> None:
-    done: list[tuple[str, ...]] = []
+    commands: list[tuple[str, ...]] = []
     monkeypatch.setenv("PATH", os.devnull)
     monkeypatch.delenv("JAVA_HOME", raising=False)
-    monkeypatch.setattr(bootstrap, "make_venv", lambda venv: done.append((venv,)))
-    monkeypatch.setattr(bootstrap, "install", lambda name, venv: done.append((name, venv)))
+    monkeypatch.setattr(bootstrap, "make_venv", lambda venv: commands.append((venv,)))
+    monkeypatch.setattr(bootstrap, "install", lambda name, venv: commands.append((name, venv)))
     bootstrap.main("airflow")
     own = str(PROJECT / ".venv-airflow")
-    assert done == [(own,), ("airflow", own)]
+    assert commands == [(own,), ("airflow", own)]
 
 
 def test_a_jar_with_another_checksum_is_not_right(tmp_path: Path) -> None:
@@ -94,8 +94,8 @@ def test_make_sets_up_again_when_a_jar_or_the_archive_is_gone(tmp_path: Path) ->
         (tmp_path / name).touch()
 
     def sets_up() -> bool:
-        done = subprocess.run(["make", "-n", "setup"], cwd=tmp_path, capture_output=True, text=True, check=True)
-        return "bootstrap.py run" in done.stdout
+        result = subprocess.run(["make", "-n", "setup"], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return "bootstrap.py run" in result.stdout
 
     assert not sets_up()
     for name in there[3:]:

@@ -31,8 +31,8 @@ def test_env_is_written_once_and_never_over_what_is_there(tmp_path: Path, capsys
     second = secrets(tmp_path)
     assert (tmp_path / ".env").read_text() == "LAKEHOUSE_POSTGRES__HOST=mine\n"
     assert {name for name in first if first[name] != second[name]} == {"seeder_password"}
-    said = capsys.readouterr().out.splitlines()
-    assert said[0] == ".env is there already" and said.count(".secrets/seeder_password written") == 2
+    output = capsys.readouterr().out.splitlines()
+    assert output[0] == ".env is there already" and output.count(".secrets/seeder_password written") == 2
 
 
 def test_each_password_is_long_its_own_and_in_a_folder_closed_to_others(tmp_path: Path) -> None:
@@ -49,17 +49,19 @@ def test_each_password_is_long_its_own_and_in_a_folder_closed_to_others(tmp_path
     words += [
         re.findall(r"(?<=authenticate.secret )[\w-]{24,}", made["spark-defaults.conf"]) for made in files.values()
     ]
-    assert all(len(found) == 1 for found in words)
-    assert len({found[0] for found in words}) == len(words) == 8
+    assert all(len(password) == 1 for password in words)
+    assert len({password[0] for password in words}) == len(words) == 8
     text = (tmp_path / "one/.env").read_text()
-    assert not any(found[0] in text for found in words) and "PASSWORD" not in text
+    assert not any(password[0] in text for password in words) and "PASSWORD" not in text
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "one").rglob("*")}
     assert (modes.pop(".env"), modes.pop(".secrets"), set(modes.values())) == (0o600, 0o700, {0o444})
 
 
 def test_what_env_writes_is_what_compose_mounts_and_the_demos_server_needs(tmp_path: Path) -> None:
     env.main(tmp_path)
-    assert {one["file"] for one in COMPOSE["secrets"].values()} == {f".secrets/{name}" for name in secrets(tmp_path)}
+    assert {secret["file"] for secret in COMPOSE["secrets"].values()} == {
+        f".secrets/{name}" for name in secrets(tmp_path)
+    }
     given = read_env(tmp_path / ".env")
     assert given == {
         f"{PREFIX}POSTGRES__HOST": "postgres",
@@ -87,7 +89,7 @@ def test_every_container_is_closed_and_nothing_listens_beyond_this_machine() -> 
 
 def test_no_environment_has_a_secret_and_each_reader_has_its_own() -> None:
     for name, service in SERVICES.items():
-        assert not [one for one in service["environment"] if re.search("PASSWORD$|SECRET|_URL$", one)], name
+        assert not [name_of for name_of in service["environment"] if re.search("PASSWORD$|SECRET|_URL$", name_of)], name
         assert "env_file" not in service, name
     job = ["lakehouse_postgres__password", "lakehouse_alert__webhook_url", "spark-defaults.conf"]
     assert SERVICES["bronze"]["secrets"] == SERVICES["airflow"]["secrets"] == job
@@ -99,7 +101,7 @@ def test_jobs_take_every_setting_of_env_but_secrets_and_folders() -> None:
     wanted = {name for name in NAMES if not name.endswith(("_PATH", "_ROOT", "__PASSWORD", "_URL"))}
     for name in JOBS:
         given = SERVICES[name]["environment"]
-        assert {one for one in given if one.startswith(PREFIX)} == wanted, name
+        assert {setting for setting in given if setting.startswith(PREFIX)} == wanted, name
     for name, value in SERVICES["bronze"]["environment"].items():
         assert not name.startswith(PREFIX) or value.startswith(f"${{{name}:"), name
     assert "make env" in SERVICES["bronze"]["environment"][f"{PREFIX}POSTGRES__HOST"]
@@ -114,8 +116,8 @@ def test_layers_wait_for_the_one_before_to_end_well() -> None:
 
 def test_airflow_keeps_its_files_and_the_lake_in_volumes_and_has_one_port_inside_and_out() -> None:
     airflow = SERVICES["airflow"]
-    data, home = (one.rsplit(":", 1) for one in airflow["volumes"])
-    assert [data] == [one.rsplit(":", 1) for one in SERVICES["bronze"]["volumes"]]
+    data, home = (volume.rsplit(":", 1) for volume in airflow["volumes"])
+    assert [data] == [volume.rsplit(":", 1) for volume in SERVICES["bronze"]["volumes"]]
     assert home[0] in COMPOSE["volumes"] and f"ENV AIRFLOW_HOME={home[1]}\n" in DOCKERFILE
     port = airflow["environment"]["AIRFLOW__API__PORT"]
     assert airflow["ports"] == [f"127.0.0.1:{port}:{port}"] and "depends_on" not in airflow
@@ -132,4 +134,4 @@ def test_the_jobs_image_is_what_is_built_without_a_target_and_has_no_airflow() -
 
 def test_make_stops_and_shows_the_services_of_every_profile() -> None:
     (known,) = re.findall(r"^PROFILES := (.*)$", (PROJECT / "Makefile").read_text(), re.MULTILINE)
-    assert set(known.split()) == {one for service in SERVICES.values() for one in service.get("profiles", ())}
+    assert set(known.split()) == {profile for service in SERVICES.values() for profile in service.get("profiles", ())}

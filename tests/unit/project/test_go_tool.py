@@ -12,8 +12,8 @@ from tools.go_tool import PINS
 def actionlint(path: Path) -> tuple[int, str, str]:
     """Exit code, output and errors of actionlint where PATH has nothing but what is in a folder."""
     command = [sys.executable, str(PROJECT / "tools/go_tool.py"), "actionlint", "-color"]
-    done = subprocess.run(command, env={"PATH": str(path)}, capture_output=True, text=True)
-    return done.returncode, done.stdout, done.stderr
+    result = subprocess.run(command, env={"PATH": str(path)}, capture_output=True, text=True)
+    return result.returncode, result.stdout, result.stderr
 
 
 def program(path: Path, line: str) -> None:

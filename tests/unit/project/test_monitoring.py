@@ -25,10 +25,10 @@ def expressions() -> Iterator[str]:
 
 
 def test_rules_and_dashboard_name_the_metrics_and_labels_that_there_are() -> None:
-    some = list(expressions())
-    named = {name for text in some for name in re.findall(r"\blakehouse_\w+", text)}
+    rules = list(expressions())
+    named = {name for text in rules for name in re.findall(r"\blakehouse_\w+", text)}
     assert named == {*CALL, *LAKE}
-    labels = {label for text in some for label in re.findall(r"(\w+)=~?\"", text)}
+    labels = {label for text in rules for label in re.findall(r"(\w+)=~?\"", text)}
     assert labels == {"lake", "layer", "call", "severity"}
 
 
@@ -36,8 +36,8 @@ def test_each_rule_has_a_test_that_promtool_runs() -> None:
     rules = YAML(typ="safe", pure=True).load(MONITORING / "alerts.yml")
     names = [rule["alert"] for group in rules["groups"] for rule in group["rules"]]
     tests = YAML(typ="safe", pure=True).load(MONITORING / "alerts_test.yml")
-    tried = [one for test in tests["tests"] for one in test["alert_rule_test"]]
-    assert {one["alertname"] for one in tried if one.get("exp_alerts")} == {*names}
+    tried = [case for test in tests["tests"] for case in test["alert_rule_test"]]
+    assert {case["alertname"] for case in tried if case.get("exp_alerts")} == {*names}
     if not PROMTOOL:
         pytest.skip("promtool is not installed")
     for words in (("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")):

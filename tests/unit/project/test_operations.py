@@ -26,14 +26,14 @@ def test_systemd_finds_nothing_wrong_with_the_units_and_little_that_a_service_co
         (tmp_path / unit.name.replace("@", "@condominio")).write_text(text)
     units = sorted(path.name for path in tmp_path.iterdir())
     assert len(units) == 5
-    done = subprocess.run(
+    result = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *(f"./{name}" for name in units)],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    assert (result.returncode, result.stdout + result.stderr) == (0, "")
     for name in (name for name in units if name.endswith(".service")):
         exposed = ["systemd-analyze", "security", "--offline=true", "--threshold=25", f"./{name}"]
         assert subprocess.run(exposed, cwd=tmp_path, capture_output=True, timeout=60).returncode == 0
@@ -47,16 +47,16 @@ def test_units_and_cron_call_targets_that_exist_each_with_its_own_user() -> None
     lines = [line for line in (DEPLOY / "cron/lakehouse").read_text().splitlines() if not line.startswith("#")]
     field = r"(?:\*|\d+)"
     form = rf"{field} {field} {field} {field} {field}  lakehouse  cd {HOME} && \.venv/bin/python -m pipelines ([a-z ]+) >> (\S+) 2>&1"
-    found = [re.fullmatch(form, line) for line in lines]
-    assert len(lines) == 2 and all(found)
-    calls += [[match[1]] for match in found if match]
+    matches = [re.fullmatch(form, line) for line in lines]
+    assert len(lines) == 2 and all(matches)
+    calls += [[match[1]] for match in matches if match]
     assert sorted(" ".join(parse(words.split()).targets) for (words,) in calls) == [
         *["bronze silver gold"] * 2,
         *["maintain"] * 2,
         "stream",
     ]
     assert all("\nUser=lakehouse\n" in text and "\nNoNewPrivileges=yes\n" in text for text in services.values())
-    assert all(Path(match[2]).match("/var/log/lakehouse/*.log") for match in found if match)
+    assert all(Path(match[2]).match("/var/log/lakehouse/*.log") for match in matches if match)
 
 
 def test_what_systemd_gives_a_unit_are_settings_and_secrets_come_as_credentials() -> None:
@@ -93,7 +93,7 @@ def test_logrotate_would_rotate_the_log(tmp_path: Path) -> None:
 def test_the_page_names_files_units_and_settings_that_there_are() -> None:
     links = re.findall(r"\]\(\.\./([\w./-]+)\)", PAGE)
     copied = re.findall(rf"{HOME}/(deploy/[\w./*-]+)|(?<![\w/])(deploy/[\w./*-]+)", PAGE)
-    paths = [*links, *(one or other for one, other in copied)]
+    paths = [*links, *(left or other for left, other in copied)]
     assert len(paths) > 8 and all([*PROJECT.glob(path)] for path in paths)
     units = set(re.findall(r"\b(lakehouse[\w@-]*\.(?:service|timer))\b", PAGE))
     assert {name.replace("@condominio", "@") for name in units} <= {unit.name for unit in UNITS}

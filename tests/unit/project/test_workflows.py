@@ -42,7 +42,7 @@ def test_every_action_is_pinned_by_its_commit_and_names_its_version() -> None:
 
 def test_one_version_of_an_action_is_used_everywhere() -> None:
     used = {step["uses"] for step in steps() if "uses" in step}
-    assert len({one.partition("@")[0] for one in used}) == len(used) > 5
+    assert len({action.partition("@")[0] for action in used}) == len(used) > 5
 
 
 def test_every_job_ends_in_time() -> None:

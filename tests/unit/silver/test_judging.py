@@ -20,7 +20,7 @@ def judged(**given: int | Decimal) -> dict[str, int | Decimal]:
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
+    ("judgement", "message"),
     [
         (judged(rows_in=9, rows_out=7), "10 rows in bronze, 9 read, 9 accounted for"),
         (judged(copies=0), "10 rows in bronze, 10 read, 9 accounted for"),
@@ -29,10 +29,10 @@ def judged(**given: int | Decimal) -> dict[str, int | Decimal]:
     ],
     ids=["a row not read", "a row not accounted for", "a cent too many", "an amount not set aside"],
 )
-def test_a_row_or_cent_that_silver_cannot_account_for_ends_the_run(found: dict[str, int], said: str) -> None:
+def test_a_row_or_cent_that_silver_cannot_account_for_ends_the_run(judgement: dict[str, int], message: str) -> None:
     table, now = movimento.TABLE, datetime.now(UTC)
     bronze = TableRun("movimento", 0, 10, 10, columns=(ColumnRun("vlr_transacao", "decimal(10,2)", "0", "10.00"),))
     upstream = Run(1, "", "cartoes", None, "", "", now, now, (bronze,))
-    with pytest.raises(QualityFault, match=said):
-        judging.conserve(table, upstream, found)
+    with pytest.raises(QualityFault, match=message):
+        judging.conserve(table, upstream, judgement)
     judging.conserve(table, upstream, judged())

@@ -38,8 +38,8 @@ def read(folder: Path, data: bytes, dialect: Csv = PLAIN) -> list[Row | Bad]:
 def test_a_bad_line_keeps_its_text_and_leaves_its_neighbours_alone(
     tmp_path: Path, line: bytes, bad: Bad, multiline: bool
 ) -> None:
-    found = read(tmp_path, b"a,b\n" + line + b"\nc,d\n", replace(PLAIN, multiline=multiline))
-    assert found == [Row(1, ["a", "b"]), bad, Row(3, ["c", "d"])]
+    parsed = read(tmp_path, b"a,b\n" + line + b"\nc,d\n", replace(PLAIN, multiline=multiline))
+    assert parsed == [Row(1, ["a", "b"]), bad, Row(3, ["c", "d"])]
 
 
 @pytest.mark.parametrize(
@@ -55,8 +55,8 @@ def test_a_bad_line_keeps_its_text_and_leaves_its_neighbours_alone(
 )
 def test_fields_arrive_as_they_stand(tmp_path: Path, line: bytes, texts: list[str | None]) -> None:
     for encoding in ("utf-8", "UTF8"):
-        found = read(tmp_path, b"\xef\xbb\xbfx;y\r\n" + line + b"\r\n", replace(RETAIL, encoding=encoding))
-        assert found == [Row(1, ["x", "y"]), Row(2, texts)]
+        parsed = read(tmp_path, b"\xef\xbb\xbfx;y\r\n" + line + b"\r\n", replace(RETAIL, encoding=encoding))
+        assert parsed == [Row(1, ["x", "y"]), Row(2, texts)]
 
 
 def test_the_last_line_needs_no_end_and_empty_lines_behind_it_are_no_rows(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_quoted_field_goes_on_in_the_next_line_only_where_the_dialect_says_so(
         Bad(4, "a quoted field does not end", '2,"z'),
         Row(5, ["3", "w"]),
     ]
-    assert [type(one) for one in read(tmp_path, data)] == [Row, Bad, Bad, Bad, Row]
+    assert [type(record) for record in read(tmp_path, data)] == [Row, Bad, Bad, Bad, Row]
 
 
 def test_a_field_of_many_lines_may_have_quotes_and_one_that_never_ends_takes_no_line_with_it(tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ def test_a_field_of_many_lines_may_have_quotes_and_one_that_never_ends_takes_no_
     data = b'a,b\n"x ""1""\n""2"" y","z\n"\n3,w\n'
     assert read(tmp_path, data, dialect)[1:] == [Row(2, ['x "1"\n"2" y', "z\n"]), Row(5, ["3", "w"])]
     many = b"a,b\n" + b'1,"x\n' + b"2,y\n" * 5000
-    found = read(tmp_path, many, dialect)
-    assert found[1] == Bad(2, "a quoted field does not end", '1,"x') and found[2:] == [
+    parsed = read(tmp_path, many, dialect)
+    assert parsed[1] == Bad(2, "a quoted field does not end", '1,"x') and parsed[2:] == [
         Row(number, ["2", "y"]) for number in range(3, 5003)
     ]
 
@@ -111,19 +111,19 @@ def test_what_a_writer_quotes_is_read_back(tmp_path_factory: pytest.TempPathFact
     def written(text: str | None) -> str:
         if text is None:
             return "NULL"
-        quote = always or text == "NULL" or any(one in text for one in ';"\r\n')
+        quote = always or text == "NULL" or any(mark in text for mark in ';"\r\n')
         return '"' + text.replace('"', '""') + '"' if quote else text
 
-    data = "".join(f"{written(one)};{written(other)}\r\n" for one, other in [("x", "y"), *values])
-    found = read(tmp_path_factory.mktemp("f"), data.encode(), replace(RETAIL, multiline=True))
-    assert [one.texts for one in found if isinstance(one, Row)] == [["x", "y"], *map(list, values)]
+    data = "".join(f"{written(left)};{written(other)}\r\n" for left, other in [("x", "y"), *values])
+    parsed = read(tmp_path_factory.mktemp("f"), data.encode(), replace(RETAIL, multiline=True))
+    assert [record.texts for record in parsed if isinstance(record, Row)] == [["x", "y"], *map(list, values)]
 
 
 def test_a_field_of_more_lines_than_a_row_may_have_is_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delimited, "LONGEST", 2)
     dialect = replace(PLAIN, multiline=True)
     assert read(tmp_path, b'a,b\n1,"x\ny\nz"\n', dialect)[1:] == [Row(2, ["1", "x\ny\nz"])]
-    assert [type(one) for one in read(tmp_path, b'a,b\n1,"w\nx\ny\nz"\n', dialect)[1:]] == [Bad, Bad, Bad, Bad]
+    assert [type(record) for record in read(tmp_path, b'a,b\n1,"w\nx\ny\nz"\n', dialect)[1:]] == [Bad, Bad, Bad, Bad]
 
 
 @pytest.mark.parametrize("file", sorted(REAL.rglob("*.csv")) or [REAL], ids=lambda file: file.name)
@@ -135,7 +135,7 @@ def test_real_files_are_read_as_pythons_own_reader_does(file: Path) -> None:
         expected = list(csv.reader(text, delimiter=dialect.delimiter, strict=True))
     width = len(expected[0])
     if dialect.rest:
-        expected = [[*one[: width - 1], ",".join(one[width - 1 :])] for one in expected]
-    found = list(rows(file, dialect))
-    nulls = [[None if text == dialect.null else text for text in one] for one in expected]
-    assert [one.texts for one in found if isinstance(one, Row)] == nulls and len(found) == len(nulls)
+        expected = [[*fields[: width - 1], ",".join(fields[width - 1 :])] for fields in expected]
+    parsed = list(rows(file, dialect))
+    nulls = [[None if text == dialect.null else text for text in fields] for fields in expected]
+    assert [record.texts for record in parsed if isinstance(record, Row)] == nulls and len(parsed) == len(nulls)

@@ -78,7 +78,7 @@ def test_every_line_of_a_file_arrives_with_its_place_bad_ones_as_their_text(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("\n\n", "it has no header"),
         ("valor;nota\n1;x;y\n", "its header has no dia"),
@@ -87,13 +87,13 @@ def test_every_line_of_a_file_arrives_with_its_place_bad_ones_as_their_text(
         ("\ufeffdia,valor\n", "its header has no dia, has no valor"),
     ],
 )
-def test_of_a_file_with_another_header_each_line_is_kept_as_its_text(tmp_path: Path, text: str, said: str) -> None:
+def test_of_a_file_with_another_header_each_line_is_kept_as_its_text(tmp_path: Path, text: str, message: str) -> None:
     drop(tmp_path, "venda.csv", text)
     record, rows, totals = taken(tmp_path, first=3)
     lines = [line for line in text.removeprefix("\ufeff").splitlines() if line]
-    assert (record.lines, record.bad, record.why, totals) == (len(lines), len(lines), said, {"valor": 0})
+    assert (record.lines, record.bad, record.why, totals) == (len(lines), len(lines), message, {"valor": 0})
     assert [json.loads(row["_rescued"]) for row in rows] == [
-        {"_line": line, "_why": said, "_at": f"venda.csv, {row['_source_row']}"}
+        {"_line": line, "_why": message, "_at": f"venda.csv, {row['_source_row']}"}
         for line, row in zip(lines, rows, strict=True)
     ]
     assert [(row["id"], row["_source_row"]) for row in rows] == [(3 + at, 1 + at) for at in range(len(lines))]
@@ -115,7 +115,7 @@ def test_the_rows_of_many_files_go_to_one_data_file_in_order(tmp_path: Path) -> 
     assert [(row["id"], row["_source_file"], row["dia"].day) for row in rows] == [
         (number, f"venda{5 - number}.csv", 6 - number) for number in range(1, 6)
     ]
-    assert [one.name for one in records] == [row["_source_file"] for row in rows] and totals == {
+    assert [record.name for record in records] == [row["_source_file"] for row in rows] and totals == {
         "valor": Decimal("12.5")
     }
     assert pq.read_metadata(tmp_path / "lake" / name).num_row_groups == 1

@@ -105,8 +105,8 @@ connection to server at "127.0.0.1", port 5432 failed: FATAL:  password authenti
 def test_a_snapshot_that_may_not_see_what_the_last_one_saw_is_known(was: str, now: str, back: str) -> None:
     now_, run = datetime.now(UTC), None
     run = Run(1, "x", "d", None, "s", was, now_, now_, position="0/10")
-    said = fingerprint.went_back(run, moment(now))
-    assert back in said and bool(said) == bool(back)
+    reason = fingerprint.went_back(run, moment(now))
+    assert back in reason and bool(reason) == bool(back)
     assert "older" in fingerprint.went_back(run, moment(now, "0/F"))
     assert fingerprint.went_back(replace(run, position="1/0"), moment(was, "0/FFFFFFFF"))
     assert fingerprint.newer_than(was).endswith(f"'{int(was.split(':')[0]) % 2**32}'::xid))")

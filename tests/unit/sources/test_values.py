@@ -34,8 +34,8 @@ from pipelines.sources.files.values import column_of, value_of
     ],
 )
 def test_a_text_becomes_its_value(kind: str, text: str, value: object) -> None:
-    found = value_of(kind)(text)
-    assert (found, type(found), str(found)) == (value, type(value), str(value))
+    value_found = value_of(kind)(text)
+    assert (value_found, type(value_found), str(value_found)) == (value, type(value), str(value))
 
 
 @pytest.mark.parametrize(
@@ -131,6 +131,6 @@ def test_each_line_of_the_document_is_so() -> None:
     line = r"^\| `([^`]+)`(, comma)? \| `([^`]*)` \| (rescued|`[^`]*`) \|$"
     lines = re.findall(line, (PROJECT / "docs/files.md").read_text("utf-8"), re.M)
     assert len(lines) == 24
-    for kind, comma, text, said in lines:
+    for kind, comma, text, outcome in lines:
         (value,), left = column_of(kind, bool(comma), [text])
-        assert said == ("rescued" if left else f"`{value.as_py()}`"), (kind, text)
+        assert outcome == ("rescued" if left else f"`{value.as_py()}`"), (kind, text)
