@@ -21,7 +21,7 @@ from bench import rivals, tables
 from bench.nights import nights
 from bench.rivals import Way
 from bench.rounds import rounds
-from bench.source import home, one, running, source
+from bench.source import first_row, home, running, source
 from conf.settings import PROJECT, Postgres
 from pipelines.core.errors import Fault
 
@@ -31,7 +31,7 @@ RESULTS, DOCUMENT = Path(__file__).with_name("results"), PROJECT / "docs" / "per
 def main(
     words: list[str], folder: Path | None = None, results: Path = RESULTS, ways: Sequence[Way] | None = None
 ) -> int:
-    """The exit code is 1 where a way was wrong. `folder` is where server and lakes lie; the ways are all by default."""
+    """Returns the exit code: 1 if a way was wrong. `folder` holds server and lakes; the default is all ways."""
     arguments = _parse(words)
     if arguments.what == "report":
         from bench.report import write
@@ -49,16 +49,16 @@ def main(
         if {"E", "T"} & set(arguments.ways):
             rivals.fetch(folder)
         for size in arguments.sizes:
-            done = rounds(source(server, size), chosen, arguments.rounds, folder)
-            right &= _keep(results / f"{size}.json", tables.Result(size, machine(server), done))
+            numbers = rounds(source(server, size), chosen, arguments.rounds, folder)
+            right &= _keep(results / f"{size}.json", tables.Result(size, machine(server), numbers))
         for size in arguments.nights:
-            done = nights(source(server, size), named["ours"], arguments.rounds, folder)
-            right &= _keep(results / f"nights-{size}.json", tables.Result(size, machine(server), done))
+            numbers = nights(source(server, size), named["ours"], arguments.rounds, folder)
+            right &= _keep(results / f"nights-{size}.json", tables.Result(size, machine(server), numbers))
     return 0 if right else 1
 
 
 def _keep(file: Path, result: tables.Result) -> bool:
-    """Writes and shows a result; whether all of it was right."""
+    """Writes and shows a result. Returns whether all of it was right."""
     file.parent.mkdir(exist_ok=True)
     shown = {"size": result.size, "machine": result.machine, "rounds": result.rounds}
     file.write_text(re.sub(r"\n {8,}|\n {6}(?=[}\]])", " ", json.dumps(shown, indent=2)) + "\n", "utf-8")
@@ -90,7 +90,7 @@ def machine(server: Postgres) -> dict[str, str]:
         "system": f"{platform.freedesktop_os_release()['PRETTY_NAME']}, Linux {platform.release().split('-')[0]}",
         "Python": platform.python_version(),
         "Java": java.split('"')[1] if '"' in java else "?",
-        "PostgreSQL": one(server, "SHOW server_version")[0],
+        "PostgreSQL": first_row(server, "SHOW server_version")[0],
         "Spark": version("pyspark"),
         "DuckDB": version("duckdb"),
         "delta-rs": version("deltalake"),

@@ -1,7 +1,7 @@
 """Whether a way's result is right. A time counts only if it is.
 
-What is expected is made of the source alone, once for a size. Of each column it is an order-free checksum over
-(key, value): a value that changed, or changed places, changes it. The CSV has no key: there it is the record's number.
+The expectation is computed from the source alone, once for a size: an order-free checksum of each column over
+(key, value). A value that changed, or changed places, changes it. The CSV has no key: the number of a record serves.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,12 +13,12 @@ import duckdb
 from deltalake.exceptions import DeltaError
 
 from bench.rivals import LAYERS, Way
-from bench.source import Source, one
+from bench.source import Source, first_row
 from bench.ways import duckdb_delta
 from bench.ways.duckdb_delta import CLEAN, FLAT, Connection, stored
 
 KEY = "_id_movimento"  # of gold; the others' key is their first column
-# One thread: several look for the ends of records, and may take a line inside a text for one.
+# One thread: several would look for the ends of records, and may take a line inside a text for a record.
 DIALECT = "auto_detect = false, header = true, delim = ',', quote = '\"', escape = '\"', parallel = false"
 DIALECT += ", allow_quoted_nulls = false, max_line_size = 16777216"
 SAYS = """
@@ -31,7 +31,7 @@ ALSO_SAYS = SAYS.replace('"{0}"', "bronze")
 
 @dataclass(frozen=True)
 class Content:
-    """What a relation holds: the type of each column; the checksum of each, and the number of `rows`."""
+    """What a relation holds: type and checksum of each column, and as `rows` their number."""
 
     types: dict[str, str]
     checksums: dict[str, str]
@@ -42,7 +42,7 @@ class Untrue(Exception):
 
 
 def expected(source: Source, folder: Path, layers: tuple[str, ...] = LAYERS) -> dict[str, Content]:
-    """What `layer.table` of the source holds after any way. `folder` has room for a copy. Raises Untrue."""
+    """What each `layer.table` must hold after any way. `folder` has room for a copy. Raises Untrue."""
     file = folder / "expected.duckdb"
     file.unlink(missing_ok=True)
     try:
@@ -55,7 +55,7 @@ def expected(source: Source, folder: Path, layers: tuple[str, ...] = LAYERS) -> 
                 db.execute(f"CREATE VIEW silver.{table} AS {CLEAN[table].format(f'bronze.{table}')}")
             flat = FLAT.format(**{table: f"silver.{table}" for table in CLEAN})
             db.execute(f"CREATE VIEW gold.movimento_flat AS {flat}")
-            says = one(source.server, SAYS.format(source.schema))
+            says = first_row(source.server, SAYS.format(source.schema))
             # Movements have all numbers from 1 on: a record's number in the CSV is its key.
             if says != db.execute(ALSO_SAYS).fetchone() or (says[2], says[3]) != (1, says[0]):
                 raise Untrue(f"schema {source.schema}: rows, amounts or ids are not what PostgreSQL says")
@@ -67,16 +67,16 @@ def expected(source: Source, folder: Path, layers: tuple[str, ...] = LAYERS) -> 
 
 
 def wrong(way: Way, lake: Path, contents: Mapping[str, Content]) -> list[str]:
-    """In which tables and columns a lake and its CSV are not as expected; of those, `rows` is their number."""
-    found: list[str] = []
+    """The tables and columns in which a lake and its CSV are not as expected; the column `rows` is their number."""
+    columns: list[str] = []
     with duckdb.connect(config={"memory_limit": "2GB"}) as db:
         for name, content in contents.items():
             layer, table = name.split(".")
             if layer in way.layers:
-                found += _differs(db, name, partial(stored, way.table(lake, layer, table)), content)
+                columns += _differs(db, name, partial(stored, way.table(lake, layer, table)), content)
             if layer == "gold":
-                found += _differs(db, "csv", partial(_csv, lake / "csv", content.types), content)
-    return found
+                columns += _differs(db, "csv", partial(_csv, lake / "csv", content.types), content)
+    return columns
 
 
 def _described(db: Connection, name: str) -> Content:
@@ -88,13 +88,13 @@ def _checksums(db: Connection, relation: str, types: Mapping[str, str]) -> dict[
     """The checksum of each column of a relation (SQL) as values of its type, and the number of rows."""
     key = KEY if KEY in types else next(iter(types))
     items = [f"sum(hash({key}::bigint, {name}::{kind})::hugeint)::varchar AS {name}" for name, kind in types.items()]
-    found = db.execute(f"SELECT count(*)::varchar AS rows, {', '.join(items)} FROM {relation}").fetchone()
-    assert found is not None
-    return dict(zip(("rows", *types), found, strict=True))
+    checksums = db.execute(f"SELECT count(*)::varchar AS rows, {', '.join(items)} FROM {relation}").fetchone()
+    assert checksums is not None
+    return dict(zip(("rows", *types), checksums, strict=True))
 
 
 def _differs(db: Connection, name: str, relation: Callable[[], str], content: Content) -> list[str]:
-    """The columns in which a relation (what gives its SQL) is not as expected."""
+    """The columns in which a relation (its SQL, from a function) is not as expected."""
     try:
         checksums = _checksums(db, relation(), content.types)
     except (duckdb.Error, DeltaError, OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What a command costs: seconds, CPU seconds and peak memory of its process tree, and what it says of its steps."""
+"""What a command costs: seconds, CPU seconds and peak memory of its process tree, and what it reports of its steps."""
 
 import json
 import resource
@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 EVERY = 0.1  # seconds between two looks at the processes
-SAID = "said.txt"  # what a command said lies in its folder
+OUTPUT = "output.txt"  # of a command, in its folder
 
 
 @dataclass(frozen=True)
@@ -26,18 +26,18 @@ class Cost:
 
 
 class Failed(Exception):
-    """A command that did not end well; the text is the end of what it said."""
+    """A command that did not end well; the text is the end of its output."""
 
 
 def cost(command: list[str], environment: Mapping[str, str], folder: Path) -> Cost:
     """Runs a command to its end. Lines of its output that are JSON objects name steps and their seconds.
 
-    Memory that processes share counts once for each. CPU is what the processes had used at their last look, or what the
-    system says of those that were waited for, whichever is more. Raises Failed.
+    Memory that processes share counts once for each. CPU is what the processes had used at the last look, or what the
+    system reports for those that were waited for, whichever is more. Raises Failed.
     """
-    said = folder / SAID
+    log = folder / OUTPUT
     before, began = _waited_for(), time.monotonic()
-    with said.open("wb") as output:
+    with log.open("wb") as output:
         process = psutil.Popen(command, env=dict(environment), stdout=output, stderr=subprocess.STDOUT, cwd=folder)
         used: dict[tuple[int, float], float] = {}
         peak = 0
@@ -47,11 +47,11 @@ def cost(command: list[str], environment: Mapping[str, str], folder: Path) -> Co
                 with suppress(psutil.TimeoutExpired):
                     process.wait(EVERY)
         except BaseException:
-            for one in (*process.children(recursive=True), process):
-                one.kill()
+            for running in (*process.children(recursive=True), process):
+                running.kill()
             raise
     seconds = time.monotonic() - began
-    text = said.read_text(errors="replace")
+    text = log.read_text(errors="replace")
     if process.returncode:
         raise Failed(f"{' '.join(command[:4])} …: code {process.returncode}\n{text[-2000:]}")
     steps: dict[str, float] = {}
@@ -62,13 +62,13 @@ def cost(command: list[str], environment: Mapping[str, str], folder: Path) -> Co
 
 
 def costs(commands: Sequence[list[str]], environment: Mapping[str, str], folder: Path) -> Cost:
-    """The same of commands one after the other: their seconds together, their highest peak."""
+    """The cost of commands run one after the other: their seconds together, their highest peak."""
     each = [cost(command, environment, folder) for command in commands]
-    steps = {name: seconds for one in each for name, seconds in one.steps.items()}
+    steps = {name: seconds for part in each for name, seconds in part.steps.items()}
     return Cost(
-        sum(one.seconds for one in each),
-        sum(one.cpu for one in each),
-        max((one.peak for one in each), default=0),
+        sum(part.seconds for part in each),
+        sum(part.cpu for part in each),
+        max((part.peak for part in each), default=0),
         steps,
     )
 
@@ -79,8 +79,8 @@ def _waited_for() -> float:
 
 
 def _look(root: psutil.Process, used: dict[tuple[int, float], float]) -> int:
-    """Notes the CPU seconds of each process of the tree; the resident bytes of those that were there at the last look,
-    too: one that was forked just now still shows the memory of its parent as its own."""
+    """Notes the CPU seconds of each process of the tree. Returns the resident bytes of those that were there at the
+    last look, too: a process that was forked just now still shows the memory of its parent as its own."""
     resident = 0
     with suppress(psutil.Error):
         for process in (root, *root.children(recursive=True)):

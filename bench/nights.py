@@ -22,12 +22,12 @@ NIGHTS = {"whole": "", "nothing changed": "", "1 % newest": NEWEST, "1 % spread"
 
 
 def nights(source: Source, way: Way, count: int, folder: Path) -> list[dict[str, Numbers]]:
-    """Of each round the numbers of each night, one after the other on one lake and one copy of the source."""
+    """The numbers of each night, for each round; a round's nights share a lake and a copy of the source."""
     results = []
     for number in range(count):
         night = replace(source, schema=f"night_{source.rows}")
         _copy(source, night)
-        done: dict[str, Numbers] = {}
+        numbers: dict[str, Numbers] = {}
         try:
             with empty_lake(folder) as lake:
                 for name, event in NIGHTS.items():
@@ -35,18 +35,18 @@ def nights(source: Source, way: Way, count: int, folder: Path) -> list[dict[str,
                         execute(night.server, event.format(night.schema, COLUMNS))
                         settle(night.server)
                     contents = check.expected(night, folder, ("gold",))
-                    done[name] = filled(replace(way, layers=("gold",)), night, lake, folder, contents, beside=False)
-                    tell(f"night {source.rows:,}, round {number + 1}", name, done[name])
+                    numbers[name] = filled(replace(way, layers=("gold",)), night, lake, folder, contents, beside=False)
+                    tell(f"night {source.rows:,}, round {number + 1}", name, numbers[name])
         finally:
             execute(source.server, f"DROP SCHEMA {night.schema} CASCADE")
-        results.append(done)
+        results.append(numbers)
     return results
 
 
 def _copy(source: Source, night: Source) -> None:
-    """The tables once more, in a schema of their own."""
+    """Copies the tables into a schema of their own."""
     tables, schema = catalogue.tables_of("bronze", "cartoes"), night.schema
-    # Members before accounts before cards: as replica the server checks no reference, which takes long.
+    # As replica the server checks no reference, which would take long.
     statements = [f"DROP SCHEMA IF EXISTS {schema} CASCADE", f"CREATE SCHEMA {schema}", *ddl(tables, schema, "")]
     statements.append("SET session_replication_role = replica")
     for table in tables:
@@ -56,7 +56,7 @@ def _copy(source: Source, night: Source) -> None:
             for column in table.columns
         ]
         names = ", ".join(identifier(column.name) for column in table.columns)
-        target, origin = (f"{identifier(one)}.{identifier(table.source_name)}" for one in (schema, source.schema))
+        target, origin = (f"{identifier(name)}.{identifier(table.source_name)}" for name in (schema, source.schema))
         statements.append(f"INSERT INTO {target} ({names}) SELECT {', '.join(values)} FROM {origin} ORDER BY 1")
     execute(night.server, *statements)
     settle(night.server)

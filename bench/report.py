@@ -14,7 +14,7 @@ NIGHTS = "nights-5000000"
 
 @dataclass(frozen=True)
 class Bar:
-    """A promise: the first number is at most `most` times the second, or without one at most `most`."""
+    """A promise: the first number is at most `most` times the second; without a second, at most `most`."""
 
     what: str
     most: float
@@ -23,14 +23,14 @@ class Bar:
 
 
 def _to(size: str, number: str, rival: str, most: float) -> Bar:
-    """A bar of ours to a rival's same number."""
+    """A bar between our number and the same number of a rival."""
     at, shown = SIZES[size], {"seconds": "whole run", "bronze": "bronze alone, start-up aside", "csv": "CSV"}[number]
     own = {"bronze": "bronze_alone"}.get(number, number)
     return Bar(f"{shown}, {size}, to {rival}", most, (at, "ours", own), (at, rival, number))
 
 
 def _ours(what: str, most: float, number: str, size: str, to_number: str, to_size: str) -> Bar:
-    """A bar of ours to another number of ours."""
+    """A bar between two numbers of ours."""
     return Bar(what, most, (SIZES[size], "ours", number), (SIZES[to_size], "ours", to_number))
 
 
@@ -71,14 +71,14 @@ def write(results: Path, document: Path) -> None:
 def _bars(measured: dict[str, Result]) -> str:
     table = [["", "at most", "measured", ""]]
     for bar in BARS:
-        found = ratio(bar, measured)
-        verdict = "not measured" if found is None else "holds" if found <= bar.most else "does not hold"
-        table.append([bar.what, f"{bar.most:g}", "" if found is None else f"{found:.4g}", verdict])
+        value = ratio(bar, measured)
+        verdict = "not measured" if value is None else "holds" if value <= bar.most else "does not hold"
+        table.append([bar.what, f"{bar.most:g}", "" if value is None else f"{value:.4g}", verdict])
     return "## Bars\n\n" + _markdown(table)
 
 
 def ratio(bar: Bar, measured: dict[str, Result]) -> float | None:
-    """What was measured for a bar, of medians; None where something of it was not."""
+    """What was measured for a bar, from medians; None if a part of it was not measured."""
     values = [
         measured[at].median(name, number) if at in measured else None
         for at, name, number in filter(None, (bar.first, bar.second))
@@ -92,8 +92,8 @@ def ratio(bar: Bar, measured: dict[str, Result]) -> float | None:
 def _section(name: str, result: Result) -> str:
     title = "Nights at" if name.startswith("nights") else "From nothing:"
     machine = ", ".join(f"{what} {value}" for what, value in result.machine.items())
-    said = f"Rounds: {len(result.rounds)}; medians, with the least and the most. {machine}."
-    parts = [f"## {title} {result.size:,} movements", said, _markdown(lines(result))]
+    summary = f"Rounds: {len(result.rounds)}; medians, with the least and the most. {machine}."
+    parts = [f"## {title} {result.size:,} movements", summary, _markdown(lines(result))]
     parts += [_markdown(floors(result))] if floors(result)[1:] else []
     return "\n\n".join(parts + [f"Wrong: {what}." for what in wrong(result)])
 
@@ -105,7 +105,8 @@ def _markdown(table: list[list[str]]) -> str:
 
 
 def draw(results: list[Result], file: Path) -> None:
-    """Seconds of a whole run of each way over the movements, both logarithmic. The same file for the same numbers."""
+    """Draws the seconds of a whole run of each way over the movements, both logarithmic. The same numbers give the same
+    file."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -114,10 +115,9 @@ def draw(results: list[Result], file: Path) -> None:
         axes = figure.subplots()
         names = dict.fromkeys(name for result in results for name in result.names if name != "F")
         for name in names:
-            found = [
-                (one.size, values) for one in results if name in one.names and (values := one.median(name, "seconds"))
-            ]
-            axes.loglog(*zip(*found, strict=True), marker="o", label=name) if found else None
+            measured = [result for result in results if name in result.names]
+            points = [(result.size, value) for result in measured if (value := result.median(name, "seconds"))]
+            axes.loglog(*zip(*points, strict=True), marker="o", label=name) if points else None
         axes.set(xlabel="movements", ylabel="seconds of a whole run")
         axes.grid(True, which="both", alpha=0.3)
         axes.legend()

@@ -7,49 +7,49 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench import check, rivals
-from bench.measure import SAID, Cost, Failed, costs
+from bench.measure import OUTPUT, Cost, Failed, costs
 from bench.rivals import Way
 from bench.source import Source
 
-Numbers = dict[str, float | list[str]]  # of one run: seconds of whole and steps, CPU, memory, bytes; or what is wrong
+Numbers = dict[str, float | list[str]]  # of a run: seconds in all and of steps, CPU, memory, bytes; or what is wrong
 WORK = ("bronze", "silver", "gold_csv")
 
 
 def rounds(source: Source, ways: Sequence[Way], count: int, folder: Path) -> list[dict[str, Numbers]]:
-    """Of each round the numbers of each way. Each round begins with another way."""
+    """The numbers of each way, for each round. Each round begins with another way."""
     contents = check.expected(source, folder)
     results = []
     for number in range(count):
         turn = number % len(ways)
-        done = {}
+        numbers = {}
         for way in (*ways[turn:], *ways[:turn]):
             with empty_lake(folder) as lake:
-                done[way.letter] = filled(way, source, lake, folder, contents)
-            tell(f"{source.rows:,}, round {number + 1}", way.letter, done[way.letter])
-        results.append({way.letter: done[way.letter] for way in ways})
+                numbers[way.letter] = filled(way, source, lake, folder, contents)
+            tell(f"{source.rows:,}, round {number + 1}", way.letter, numbers[way.letter])
+        results.append({way.letter: numbers[way.letter] for way in ways})
     return results
 
 
 def filled(
     way: Way, source: Source, lake: Path, folder: Path, contents: Mapping[str, check.Content], beside: bool = True
 ) -> Numbers:
-    """Fills a lake, empty or not; its numbers if all is right."""
+    """Fills a lake, empty or not. Returns its numbers, or what is wrong."""
     environment = rivals.environment(source, lake, folder)
     try:
         cost = costs(way.commands, environment, lake)
-        files = [file for file in lake.rglob("*") if file.is_file() and file.name != SAID]
+        files = [file for file in lake.rglob("*") if file.is_file() and file.name != OUTPUT]
         sizes: dict[str, float] = {"bytes": sum(file.stat().st_size for file in files), "files": len(files)}
         more = costs(way.beside, environment, lake).steps if beside else {}
     except Failed as failed:
         print(failed, file=sys.stderr)
         return {"wrong": ["it failed"]}
-    if found := check.wrong(way, lake, contents):
-        return {"wrong": list(found)}
+    if columns := check.wrong(way, lake, contents):
+        return {"wrong": [*columns]}
     return _numbers(cost, sizes | more)
 
 
 def _numbers(cost: Cost, more: dict[str, float]) -> Numbers:
-    """`work` is what the steps take, start-up aside; gold and its CSV are one step, as ours does them."""
+    """`work` is what the steps take without start-up; gold and its CSV are a single step, as in our way."""
     steps = dict(cost.steps)
     if "gold" in steps:
         steps["gold_csv"] = steps["gold"] + steps["csv"]
@@ -60,7 +60,7 @@ def _numbers(cost: Cost, more: dict[str, float]) -> Numbers:
 
 @contextmanager
 def empty_lake(folder: Path) -> Iterator[Path]:
-    """A folder for one lake, removed afterwards."""
+    """A folder for a lake; it is removed afterwards."""
     lake = folder / "lakes" / "lake"
     shutil.rmtree(lake, ignore_errors=True)
     lake.mkdir(parents=True)
@@ -73,5 +73,5 @@ def empty_lake(folder: Path) -> Iterator[Path]:
 def tell(when: str, what: str, numbers: Numbers) -> None:
     """A line of progress."""
     wrong = numbers.get("wrong")
-    said = f"WRONG: {', '.join(wrong)}" if isinstance(wrong, list) else f"{numbers['seconds']:.1f} s"
-    print(f"{when}  {what:16}  {said}", file=sys.stderr, flush=True)
+    text = f"WRONG: {', '.join(wrong)}" if isinstance(wrong, list) else f"{numbers['seconds']:.1f} s"
+    print(f"{when}  {what:16}  {text}", file=sys.stderr, flush=True)

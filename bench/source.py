@@ -47,13 +47,13 @@ class Source:
 
 
 def home() -> Path:
-    """Where the benchmark's server and the lakes of its rounds lie: emptied by removing it."""
+    """The folder of the benchmark's server and of its rounds' lakes. Remove it to start over."""
     return embedded.home().with_name(f"{embedded.home().name}-bench")
 
 
 @contextmanager
 def running(folder: Path) -> Iterator[Postgres]:
-    """The server, on a free port of the loopback, with a password that is made up now."""
+    """The server, on a free port of the loopback, with a password made up for this call."""
     folder.mkdir(parents=True, exist_ok=True)
     access, password = folder / "access.conf", secrets.token_urlsafe(24)
     access.write_text(ACCESS, "utf-8")
@@ -70,7 +70,7 @@ def running(folder: Path) -> Iterator[Postgres]:
 
 
 def source(server: Postgres, movements: int) -> Source:
-    """The fake tables with so many movements, made when they are not there."""
+    """The fake tables with that many movements; makes them if they are not there."""
     made = Source(server, f"size_{movements}", movements)
     size = {"LAKEHOUSE_SEED__MOVIMENTOS": str(movements)}
     settings, _ = load(made.environment | size, base=Path.cwd())
@@ -81,7 +81,7 @@ def source(server: Postgres, movements: int) -> Source:
 
 
 def settle(server: Postgres) -> None:
-    """Lets the server write now what the first reader would have to write."""
+    """Makes the server write now what the first reader would otherwise have to write."""
     execute(server, "VACUUM ANALYZE", "CHECKPOINT")
 
 
@@ -94,9 +94,8 @@ def execute(server: Postgres, *statements: str, values: tuple[object, ...] | Non
                 cursor.execute(statement, values)
 
 
-def one(server: Postgres, query: str) -> tuple[Any, ...]:
-    """The first row of a query."""
+def first_row(server: Postgres, query: str) -> tuple[Any, ...]:
     with closing(psycopg2.connect(dsn(server))) as connection, connection.cursor() as cursor:
         cursor.execute(query)
-        found: tuple[Any, ...] = cursor.fetchone()
-        return found
+        row: tuple[Any, ...] = cursor.fetchone()
+        return row

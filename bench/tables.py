@@ -13,7 +13,7 @@ from bench.rounds import Numbers
 
 @dataclass(frozen=True)
 class Result:
-    """Of one size: the machine, and of each round the numbers of each way or night."""
+    """Of a size: the machine, and for each round the numbers of each way or night."""
 
     size: int
     machine: dict[str, str]
@@ -24,10 +24,11 @@ class Result:
         return list(self.rounds[0])
 
     def values(self, name: str, number: str) -> list[float]:
-        """One number of a way in each round; nothing where the way was wrong in any of them."""
-        found = [one[name].get(number) for one in self.rounds if name in one]
-        is_wrong = any("wrong" in one[name] for one in self.rounds if name in one)
-        return [] if is_wrong else [value for value in found if isinstance(value, int | float)]
+        """A number of a way in each round; nothing if the way was wrong in any of them."""
+        numbers = [ways[name] for ways in self.rounds if name in ways]
+        if any("wrong" in each for each in numbers):
+            return []
+        return [value for each in numbers if isinstance(value := each.get(number), int | float)]
 
     def median(self, name: str, number: str) -> float | None:
         values = self.values(name, number)
@@ -41,12 +42,14 @@ def read(results: Path) -> dict[str, Result]:
 
 
 def wrong(result: Result) -> list[str]:
-    """What was wrong, each once: way, then table and column."""
-    found = [(name, numbers.get("wrong")) for one in result.rounds for name, numbers in one.items()]
-    return list(dict.fromkeys(f"{name}: {what}" for name, some in found if isinstance(some, list) for what in some))
+    """What was wrong, without repetitions: way, then table and column."""
+    by_way = [(name, numbers.get("wrong")) for ways in result.rounds for name, numbers in ways.items()]
+    return list(
+        dict.fromkeys(f"{name}: {what}" for name, columns in by_way if isinstance(columns, list) for what in columns)
+    )
 
 
-# What a table shows of each way: a number and what it is divided by.
+# What a table shows of each way: the name of a number and its divisor.
 LINES = {
     "whole, s": ("seconds", 1),
     "all steps, start-up aside, s": ("work", 1),
@@ -69,7 +72,7 @@ FLOORS = {
 
 
 def lines(result: Result) -> list[list[str]]:
-    """A header with the ways, then a line a number. What was wrong has no numbers."""
+    """A header with the ways, then a line for each number. A way that was wrong has no numbers."""
     names = [name for name in result.names if name != "F"]
     body = []
     for what, (number, unit) in LINES.items():
@@ -86,9 +89,9 @@ def lines(result: Result) -> list[list[str]]:
 
 
 def floors(result: Result) -> list[list[str]]:
-    """A header, then a line a floor that was measured."""
-    found = {what: result.values(*where) for what, where in FLOORS.items()}
-    return [["floor", "s"], *([what, _cell(values)] for what, values in found.items() if values)]
+    """A header, then a line for each floor that was measured."""
+    measured = {what: result.values(*where) for what, where in FLOORS.items()}
+    return [["floor", "s"], *([what, _cell(values)] for what, values in measured.items() if values)]
 
 
 def shown(result: Result) -> Group:
@@ -105,7 +108,7 @@ def shown(result: Result) -> Group:
 
 
 def _cell(values: list[float]) -> str:
-    """The median, and from where to where."""
+    """The median, with the least and the most."""
     if not values:
         return ""
     middle = median(values)

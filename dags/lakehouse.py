@@ -1,4 +1,4 @@
-"""The night in Airflow: bronze, silver, gold, each a call of the command line. docs/airflow.md: how to install it."""
+"""The nightly run in Airflow: bronze, silver, gold, each a call of the command line. docs/airflow.md installs it."""
 
 import logging
 import os
@@ -18,19 +18,19 @@ from airflow.sdk.exceptions import (
 )
 
 DOC = """
-Copies what the sources have to **bronze**, cleans it to **silver**, builds **gold** and `movimento_flat.csv` from it.
-A task is one call of `python -m pipelines`. Whatever ends it, the last good tables and CSV stay; run it again when the
-reason is mended. Its log ends with a line that names the reason.
+Copies the sources to **bronze**, cleans that to **silver**, builds **gold** and `movimento_flat.csv` from it.
+A task is one call of `python -m pipelines`. If it fails, the last good tables and CSV stay; mend the reason and run it
+again. Its log ends with a line that names the reason.
 
 | the log says | code | what to do |
 |---|---|---|
-| `source` | 3 | tried again by itself; then look at the server or the landing folder |
-| `locked` | 6 | tried again by itself; another run works on the lake |
+| `source` | 3 | it is retried; after that, look at the server or the landing folder |
+| `locked` | 6 | it is retried; another run is working on the lake |
 | `settings`, `usage`, `cluster` | 2 | mend the setting, parameter or cluster that the line names |
-| `quality` | 4 | `make quality`: mend the rows at the source, or the rule |
-| `storage` | 5 | make room on the disk, or mend its rights |
+| `quality` | 4 | `make quality`; mend the rows at the source, or the rule |
+| `storage` | 5 | make room on the disk, or mend its permissions |
 | `unexpected` | 1 | `LAKEHOUSE_LOG=debug` shows where |
-| nothing | 143 | stopped: by a person, or after two hours |
+| nothing | 143 | a person stopped it, or it took two hours |
 """
 
 RUNNER = os.environ.get("AIRFLOW_LAKEHOUSE_RUNNER") or "bash"
@@ -42,11 +42,11 @@ ALERT = "lakehouse_alert"
 CAN_PASS = (3, 6)
 NAMES = "^[a-z0-9_]+(,[a-z0-9_]+)*$"
 PARAMS = {
-    "full": Param(False, type="boolean", description="build all tables whole, or those below"),
-    "tables": Param(None, type=["null", "string"], pattern=NAMES, description="as in conta,movimento; only with full"),
-    "domain": Param(None, type=["null", "string"], pattern=NAMES, description="as in cartoes,varejo; empty is all"),
+    "full": Param(False, type="boolean", description="build all tables in full, or those below"),
+    "tables": Param(None, type=["null", "string"], pattern=NAMES, description="e.g. conta,movimento, only with full"),
+    "domain": Param(None, type=["null", "string"], pattern=NAMES, description="e.g. cartoes,varejo; empty means all"),
 }
-# What a person types reaches the command line as environment, never as words of a command.
+# What a person types reaches the command line in the environment, never as words of a command.
 ENVIRONMENT = {
     "FULL": "{{ '1' if params.full else '' }}",
     "TABLES": "{{ params.tables or '' }}",
@@ -62,7 +62,7 @@ else:
 
 
 class Layer(Operator):
-    """One call of the command line, tried again only where its exit code says that the reason can pass."""
+    """One call of the command line. Airflow retries it only if its exit code says that the reason can pass."""
 
     def execute(self, context: Context) -> None:
         try:
@@ -76,7 +76,7 @@ class Layer(Operator):
             raise AirflowFailException(f"stopped after {self.execution_timeout}") from None
 
     def on_kill(self) -> None:
-        """By a signal, where a line in the log, as BashOperator writes, would wait for ever for one half written."""
+        """Stops the process by a signal. BashOperator also logs, which would wait for ever for a line half written."""
         if RUNNER == "docker":
             super().on_kill()
         elif process := self.subprocess_hook.sub_process:
@@ -85,7 +85,7 @@ class Layer(Operator):
 
 
 def call(layer: str) -> dict[str, Any]:
-    """What the operator runs, and with which environment. Nothing secret is in a field that Airflow shows."""
+    """What the operator runs, and its environment. No secret is in a field that Airflow shows."""
     if RUNNER == "docker":
         return {
             "image": IMAGE,
@@ -105,11 +105,11 @@ def call(layer: str) -> dict[str, Any]:
 
 
 def alert(context: Context) -> None:
-    """Tells the HTTP connection `lakehouse_alert` which task has failed, and why; without it only the log says so."""
+    """Reports the failed task and the reason to the HTTP connection `lakehouse_alert`; without it only the log does."""
     try:
         BaseHook.get_connection(ALERT)
     except AirflowNotFoundException:
-        logging.getLogger(__name__).info("nobody is told: there is no connection %s", ALERT)
+        logging.getLogger(__name__).info("no alert is sent: there is no connection %s", ALERT)
         return
     from airflow.providers.http.notifications import HttpNotifier
 

@@ -1,5 +1,5 @@
--- Run once by the image of PostgreSQL: who fills the demo's source, and who may only read it. psql reads the passwords, no
--- command line has them.
+-- PostgreSQL's image runs this once: the role that fills the demo's source, and the role that may only read it. psql reads
+-- the passwords from files, so that no command line has them.
 \set seeder `cat /run/secrets/seeder_password`
 \set reader `cat /run/secrets/lakehouse_postgres__password`
 CREATE ROLE semeador LOGIN PASSWORD :'seeder';

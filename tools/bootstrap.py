@@ -67,12 +67,12 @@ def check_java() -> None:
     java = os.path.join(home, "bin", "java") if home else shutil.which("java")
     mend = "install one (Debian, Ubuntu: apt install openjdk-17-jre-headless) or point JAVA_HOME at it"
     try:
-        said = subprocess.run([java or "java", "-version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout.decode("utf-8", "replace")
+        output = subprocess.run([java or "java", "-version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout.decode("utf-8", "replace")
     except OSError:
         fail("Java 17 or 21 is needed, none was found; %s" % mend)
-    found = re.search(r'version "(\d+)', said)
-    if not found or found.group(1) not in ("17", "21"):
-        fail("Java 17 or 21 is needed, %s is %s; %s" % (java, found.group(1) if found else "none", mend))
+    version = re.search(r'version "(\d+)', output)
+    if not version or version.group(1) not in ("17", "21"):
+        fail("Java 17 or 21 is needed, %s is %s; %s" % (java, version.group(1) if version else "none", mend))
 
 
 def make_venv(venv: str) -> None:
@@ -91,8 +91,8 @@ def make_venv(venv: str) -> None:
             return
     say("making %s with Python %s" % (os.path.basename(venv), wanted))
     shutil.rmtree(venv, ignore_errors=True)
-    done = subprocess.run([sys.executable, "-m", "venv", venv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    if done.returncode:
+    created = subprocess.run([sys.executable, "-m", "venv", venv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if created.returncode:
         shutil.rmtree(venv, ignore_errors=True)
         fail("Python cannot make a virtual environment; install venv (Debian, Ubuntu: apt install python%s-venv)" % wanted)
 
@@ -100,9 +100,9 @@ def make_venv(venv: str) -> None:
 def install(name: str, *options: str, venv: str = VENV) -> None:
     say("installing packages of requirements/%s.txt%s" % (name, " (some minutes the first time)" if name in ("run", "airflow") else ""))
     command = [os.path.join(venv, "bin", "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
-    done = subprocess.run(command + list(options) + ["-r", os.path.join(REQUIREMENTS, name + ".txt")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    if done.returncode:
-        lines = [line for line in done.stdout.decode("utf-8", "replace").splitlines() if line.startswith("ERROR")] or ["pip failed"]
+    pip = subprocess.run(command + list(options) + ["-r", os.path.join(REQUIREMENTS, name + ".txt")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if pip.returncode:
+        lines = [line for line in pip.stdout.decode("utf-8", "replace").splitlines() if line.startswith("ERROR")] or ["pip failed"]
         fail("%s; check the network and the package index, then run it again" % lines[0][:300])
 
 
@@ -120,7 +120,7 @@ def right(path: str, checksum: str) -> bool:
 
 
 def fetch_jars() -> None:
-    """Lets Spark's own resolver fetch the jars, then takes those whose checksum is right."""
+    """Has Spark's own resolver fetch the jars, then takes those whose checksum is right."""
     wanted = checksums()
     if all(right(os.path.join(JARS, name), checksum) for name, checksum in wanted.items()):
         return
@@ -132,25 +132,24 @@ def fetch_jars() -> None:
         command += ["--exclude-packages", ",".join(NOT_WANTED), "--conf", "spark.jars.ivy=%s" % scratch, empty]
         environment = dict(os.environ, PYSPARK_PYTHON=PYTHON, PYSPARK_DRIVER_PYTHON=PYTHON, SPARK_LOCAL_IP="127.0.0.1")
         environment.pop("SPARK_HOME", None)
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
-        got = os.path.join(scratch, "jars")
+        submit = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+        fetched = os.path.join(scratch, "jars")
         for name, checksum in wanted.items():
-            if not os.path.exists(os.path.join(got, name)):
+            if not os.path.exists(os.path.join(fetched, name)):
                 fail("the jar %s could not be fetched; check the network, then run it again" % name)
-            if not right(os.path.join(got, name), checksum):
-                fail("the jar %s has another SHA-256 than requirements/jars.sha256; nothing of it was kept" % name)
-        if done.returncode:
+            if not right(os.path.join(fetched, name), checksum):
+                fail("the jar %s does not have the SHA-256 that requirements/jars.sha256 names; it was not kept" % name)
+        if submit.returncode:
             fail("Spark's resolver failed; check Java and the network, then run it again")
         if not os.path.isdir(JARS):
             os.makedirs(JARS)
         for name in wanted:
-            shutil.copyfile(os.path.join(got, name), os.path.join(JARS, name))
+            shutil.copyfile(os.path.join(fetched, name), os.path.join(JARS, name))
 
 
 def prepare_spark() -> None:
-    """Lets pipelines/commands/prepare.py lay out the classes that Spark loads, unless that is done. Nothing depends on it."""
-    done = subprocess.run([PYTHON, "-m", "pipelines.commands.prepare"], cwd=PROJECT)
-    if done.returncode:
+    """Has pipelines/commands/prepare.py lay out the classes that Spark loads, if they are not yet. Nothing depends on it."""
+    if subprocess.run([PYTHON, "-m", "pipelines.commands.prepare"], cwd=PROJECT).returncode:
         say("Spark could not be prepared; it will start some seconds slower")
 
 

@@ -27,15 +27,15 @@ FUNCTIONS = {"F"}
 
 def places(path: Path) -> list[str]:
     """`file:line: name` for each forbidden attribute of a layer's module."""
-    found = []
+    uses = []
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if (
             isinstance(node, ast.Attribute)
             and node.attr in FORBIDDEN
             and not (isinstance(node.value, ast.Name) and node.value.id in FUNCTIONS)
         ):
-            found.append(f"{path}:{node.lineno}: a transform must not use .{node.attr}")
-    return found
+            uses.append(f"{path}:{node.lineno}: a transform must not use .{node.attr}")
+    return uses
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Writes what docker-compose.yml reads, once: `.env`, which has no secret, and files of secrets in `.secrets`.
 
-What is there stays as it is. Containers read a secret under another user's number: the file is open to all, its folder
-to nobody else.
+A file that is there stays as it is. Containers read a secret as another user: the file is open to all, its folder to
+its owner only.
 """
 
 import secrets
@@ -36,12 +36,12 @@ def main(project: Path) -> None:
     write(project / ".env", SETTINGS, 0o600)
     for name in ("postgres_password", "seeder_password", "lakehouse_postgres__password"):
         write(folder / name, secrets.token_urlsafe(24), 0o444)
-    write(folder / "lakehouse_alert__webhook_url", "", 0o444)  # empty: nobody is told
+    write(folder / "lakehouse_alert__webhook_url", "", 0o444)  # empty: no alert is sent
     write(folder / "spark-defaults.conf", SPARK.format(secrets.token_urlsafe(24)), 0o444)
 
 
 def write(path: Path, text: str, mode: int) -> None:
-    """Writes a file that is not there; says what it did."""
+    """Writes a file unless it is there, and says what it did."""
     shown = f".secrets/{path.name}" if path.parent.name == ".secrets" else path.name
     try:
         with path.open("x", encoding="utf-8") as file:

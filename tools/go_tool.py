@@ -1,7 +1,8 @@
 """Runs a checker that is written in Go, as in `python tools/go_tool.py actionlint -color`.
 
-It is the one on PATH, or else the pinned one: Go fetches its source, proves it by its checksum database and builds it.
-Exit code 69 where neither is to be had.
+It runs the program on PATH. If there is none, Go fetches the pinned source, checks it against its checksum database
+and builds it.
+Exit code 69 if there is neither.
 """
 
 import os
@@ -30,13 +31,13 @@ def main(name: str, *arguments: str) -> int:
 
 
 def build(name: str, folder: str) -> str:
-    """Builds the pinned program in a folder. Says why it could not; nothing if it could."""
+    """Builds the pinned program in a folder. Returns why it could not; nothing if it could."""
     go = shutil.which("go")
     if not go:
         return f"neither {name} nor go is on PATH"
     environment = os.environ | {"GOBIN": folder, "CGO_ENABLED": "0"}
-    done = subprocess.run([go, "install", PINS[name]], env=environment, capture_output=True, text=True)
-    return "go cannot build it: " + done.stderr.strip().rpartition("\n")[2] if done.returncode else ""
+    install = subprocess.run([go, "install", PINS[name]], env=environment, capture_output=True, text=True)
+    return "go cannot build it: " + install.stderr.strip().rpartition("\n")[2] if install.returncode else ""
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
 AIRFLOW = Path(sys.executable).with_name("airflow")
-# What the environment says goes before.
+# The environment overrides these.
 SETTINGS = {
     "AIRFLOW_HOME": str(PROJECT / ".airflow"),
     "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT / "dags"),
@@ -23,7 +23,7 @@ SETTINGS = {
     "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{os.environ.get('AIRFLOW__API__PORT', '8080')}",
     "AIRFLOW__API__WORKERS": "1",
 }
-# A task's log lies on this machine; nobody has to serve it. Nothing here is deferred, so there is no triggerer.
+# A task's log lies on this machine, so nothing has to serve it. No task is deferred, so there is no triggerer.
 PARTS = (("api-server",), ("scheduler", "--skip-serve-logs"), ("dag-processor",))
 
 
@@ -42,7 +42,7 @@ def main() -> int:
             time.sleep(1)
         return 1
     finally:
-        # The API server last: a task that runs is waited for, and tells it how it ended.
+        # The API server last: a running task is waited for, and reports to it how it ended.
         for part in reversed(running):
             part.terminate()
             part.wait()

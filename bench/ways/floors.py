@@ -24,7 +24,7 @@ PAGES = f"SELECT pg_export_snapshot(), pg_relation_size('{TABLE}') / current_set
 
 
 def connected() -> Connection:
-    """A connection whose transactions see one picture."""
+    """A connection whose transactions read a single snapshot."""
     connection = psycopg2.connect(**{word: os.environ[name] for word, name in ATTACHED.items()})
     connection.set_session("REPEATABLE READ", readonly=True)
     return connection

@@ -44,8 +44,6 @@ def main(words: list[str]) -> int:
 
 
 def csv() -> int:
-    # MOVER
-
     with Report() as report:
         settings, began = read_settings([]), time.monotonic()
         export(settings, (movimento_flat.TABLE,), report)
@@ -63,7 +61,7 @@ def bronze_alone() -> int:
 
 
 def watched() -> list[Span]:
-    """From when to when sessions start from now on."""
+    """Fills a list with the span of each start of a session from now on."""
     starts: list[Span] = []
     session = spark_session.session
 
@@ -78,9 +76,9 @@ def watched() -> list[Span]:
     return starts
 
 
-def common(one: Span, other: Span) -> float:
+def common(first: Span, second: Span) -> float:
     """Seconds that two spans share."""
-    return max(0.0, (min(one[1], other[1]) - max(one[0], other[0])).total_seconds())
+    return max(0.0, (min(first[1], second[1]) - max(first[0], second[0])).total_seconds())
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def bronze(spark: SparkSession) -> None:
         "user": "LAKEHOUSE_POSTGRES__USER",
         "password": "LAKEHOUSE_POSTGRES__PASSWORD",
     }
-    with psycopg2.connect(**{name: os.environ[one] for name, one in address.items()}) as connection:
+    with psycopg2.connect(**{word: os.environ[name] for word, name in address.items()}) as connection:
         cursor = connection.cursor()
         for table in plain.TABLES:
             cursor.execute(f"SELECT min(id), max(id) FROM {plain.SCHEMA}.{table}")

@@ -1,1 +1,1 @@
-"""How a call ended, for metrics and the webhook."""
+"""Reports how a call ended, to metrics and to a webhook."""

@@ -1,4 +1,4 @@
-"""A failure, or a rule that more rows fail than may, told to a webhook. No row, no key of a row, no secret."""
+"""Sends a webhook a failure, or a rule that too many rows fail. No row, no key of a row, no secret."""
 
 import json
 import socket
@@ -19,45 +19,41 @@ from pipelines.lake.runs import RuleRun
 from pipelines.notify.outcome import Outcome
 from pipelines.sources.domains import in_use, parse_domains
 
-PATIENCE, LIMIT = 4, 9  # seconds: of one try's waits, of all that telling may take
-
-
+WEBHOOK_SECONDS, ALERT_SECONDS = 4, 9  # of a wait within an attempt, of the whole alert
 BY_HAND = (129, 130)  # a person closed the terminal, or pressed Ctrl-C
-
-
 HINTS = {
     0: "`make quality` shows the rules and how to see the rows",
     1: "LAKEHOUSE_LOG=debug shows where; the lake is as the last complete run left it",
     2: "mend what is named, then run it again",
     3: "look at the source, then run it again; the lake is as the last complete run left it",
     4: "`make quality` shows the rules of the last complete run, which is untouched; mend the source",
-    5: "look at disk and rights; `make maintain` frees what it can",
+    5: "look at disk space and permissions; `make maintain` frees what it can",
     6: "wait for the other run, or stop it",
-    143: "somebody, or the machine going down, stopped it: run it again",
+    143: "a person stopped it, or the machine went down: run it again",
 }
 
 
 def alert(settings: Settings, outcome: Outcome) -> None:
-    """Raises Fault, without the address, where the webhook does not take it."""
+    """Sends what the webhook should know, if anything. Raises Fault, without the address, if the webhook refuses it."""
     if outcome.code in BY_HAND:
         return
     late: dict[str, str | None] = {}
     warnings: list[str] = []
-    with suppress(Exception):  # a lake that cannot be read is what is told
+    with suppress(Exception):  # if the lake cannot be read, the alert goes out without its facts
         domains = [] if outcome.is_of_settings else [*(parse_domains(outcome.domain) or in_use(settings))]
-        warnings = [line for domain in domains for line in _risen(settings, domain, outcome)]
+        warnings = [line for domain in domains for line in _new_warnings(settings, domain, outcome)]
         late = _late(settings, domains, outcome)
     if outcome.code or warnings:
         _send(settings, BODIES[settings.alert.format](_facts(settings, outcome, late, warnings)))
 
 
 def _late(settings: Settings, domains: list[str], outcome: Outcome) -> dict[str, str | None]:
-    """The domains of which a layer was not built that should have been, all where none was to be built; and when the
-    last of the layers was built last."""
-    asked = [layer for layer in LAYERS if layer in outcome.targets] or [LAYERS[-1]]
-    last = {domain: [_built(settings, layer, domain) for layer in asked] for domain in domains}
-    late = [one for one, built in last.items() if any(when is None or when < outcome.started for when in built)]
-    return {domain: _instant(last[domain][-1]) for domain in late or domains}
+    """The domains in which the call did not build a layer that it should have, or else all; and when the last of these
+    layers was last built."""
+    layers = [layer for layer in LAYERS if layer in outcome.targets] or [LAYERS[-1]]
+    built = {domain: [_built(settings, layer, domain) for layer in layers] for domain in domains}
+    late = [domain for domain, times in built.items() if any(not when or when < outcome.started for when in times)]
+    return {domain: _instant(built[domain][-1]) for domain in late or domains}
 
 
 def _built(settings: Settings, layer: str, domain: str) -> datetime | None:
@@ -65,20 +61,20 @@ def _built(settings: Settings, layer: str, domain: str) -> datetime | None:
     return run.finished if run else None
 
 
-def _risen(settings: Settings, domain: str, outcome: Outcome) -> list[str]:
-    """The rules of severity warn that more rows fail, in a run of this call, than LAKEHOUSE_ALERT__MAX_WARNED, and did
-    not in the run before."""
+def _new_warnings(settings: Settings, domain: str, outcome: Outcome) -> list[str]:
+    """The rules of severity warn that exceed LAKEHOUSE_ALERT__MAX_WARNED in a run of this call, and did not in the
+    previous run."""
     path = settings.silver_path
     numbers = sorted(head.run for head in run_log.heads(path) if head.domain == domain)[-2:]
     runs = [run for number in numbers for run in run_log.read_runs(path, run=number, domain=domain)]
     if not runs or runs[-1].finished < outcome.started:
         return []
     over = [[rule for rule in run_log.read_rules(path, run) if _is_over(settings, rule)] for run in runs]
-    before = {(rule.table, rule.rule) for rules in over[:-1] for rule in rules}
+    known = {(rule.table, rule.rule) for rules in over[:-1] for rule in rules}
     return [
         f"silver.{rule.table}: {rule.failed:,} of {rule.tested:,} rows do not meet: {rule.rule}"
         for rule in over[-1]
-        if (rule.table, rule.rule) not in before
+        if (rule.table, rule.rule) not in known
     ]
 
 
@@ -110,7 +106,7 @@ def _instant(when: datetime | None) -> str | None:
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
-    """What a person reads, the most important line first."""
+    """The lines that a person reads, the most important first."""
     ended = f"{facts['kind']}, exit code {facts['code']}" if facts["code"] else "done, with warnings"
     successes = (f"{domain}: last success {when or 'never'}" for domain, when in facts["last_success"].items())
     title = f"lakehouse on {facts['host']}: {facts['targets']}: {ended}"
@@ -122,17 +118,17 @@ def _as_json(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _as_slack(facts: dict[str, Any]) -> dict[str, Any]:
-    """Slack reads &, < and > as its own signs: a name with them must not call anybody."""
+    """Slack gives &, < and > a meaning of its own: a name that contains them must not notify anybody."""
     text = "\n".join(_lines(facts))
     return {"text": text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")}
 
 
 def _as_teams(facts: dict[str, Any]) -> dict[str, Any]:
-    """An Adaptive Card, as a workflow takes it; in runs of text, for a TextBlock would read Markdown."""
+    """An Adaptive Card, as a workflow expects it; made of text runs, because a TextBlock would read Markdown."""
     title, *lines = _lines(facts)
     runs = [
         {"type": "TextRun", "text": title, "weight": "Bolder"},
-        *({"type": "TextRun", "text": one} for one in lines),
+        *({"type": "TextRun", "text": line} for line in lines),
     ]
     body = [{"type": "RichTextBlock", "inlines": [run]} for run in runs]
     schema = "http://adaptivecards.io/schemas/adaptive-card.json"
@@ -145,14 +141,14 @@ BODIES = {"json": _as_json, "slack": _as_slack, "teams": _as_teams}
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
-    """What is told is for one address, no other."""
+    """An alert goes to its address and is not redirected."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
 
 
 def _send(settings: Settings, body: dict[str, Any]) -> None:
-    """Posts it, a second time where that may help. Raises Fault naming what kind of trouble it was."""
+    """Posts an alert, a second time if that may help. Raises Fault that names the kind of trouble."""
     troubles = ["it took too long"]
 
     def post() -> None:
@@ -161,21 +157,21 @@ def _send(settings: Settings, body: dict[str, Any]) -> None:
             if not passes:
                 return
 
-    # A name server, or a server that sends a byte now and then, keeps to no time-out.
+    # No time-out covers a name server, or a server that sends a byte now and then.
     sender = threading.Thread(target=post, name="alert", daemon=True)
     sender.start()
-    sender.join(LIMIT)
+    sender.join(ALERT_SECONDS)
     if troubles[0]:
         raise Fault(f"the alert was not sent to LAKEHOUSE_ALERT__WEBHOOK_URL: {troubles[0]}")
 
 
 def _post(settings: Settings, body: dict[str, Any]) -> tuple[str, bool]:
-    """The trouble, in words without the address, and whether it may pass; none where there was none."""
+    """The trouble, in words without the address, and whether it may pass; no words if it was sent."""
     assert settings.alert.webhook_url
     url, data = settings.alert.webhook_url.get_secret_value(), json.dumps(body).encode()
     try:
         request = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310, see Alert
-        with urllib.request.build_opener(_Stay).open(request, timeout=PATIENCE):
+        with urllib.request.build_opener(_Stay).open(request, timeout=WEBHOOK_SECONDS):
             return "", False
     except HTTPError as error:
         return f"it answered {error.code}", error.code == 429 or error.code >= 500

@@ -1,15 +1,17 @@
 """The lake's last runs and the last call, as a file that node_exporter's textfile collector reads. No values of rows.
 
-What a call is not about stays as an earlier one left it: the file is read before it is replaced.
+What a call is not about stays as an earlier call left it: the file is read before it is replaced.
 """
 
 import fcntl
 import os
-import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 from conf.settings import Settings
 from pipelines.core import catalogue
@@ -17,53 +19,65 @@ from pipelines.core.errors import Fault
 from pipelines.core.names import LAYERS
 from pipelines.lake import run_log
 from pipelines.lake.folders import storage
+from pipelines.lake.runs import RuleRun, Run
 from pipelines.notify.outcome import Outcome
 
-# Of a call: its kind and DOMAIN are labels.
-CALL = {
-    "lakehouse_last_call_timestamp_seconds": "When the last call began.",
-    "lakehouse_last_call_duration_seconds": "How long the last call took.",
-    "lakehouse_last_call_exit_code": "The exit code of the last call.",
-}
+CALL_LABELS = ("lake", "call", "domain")
+RUN_LABELS = ("lake", "layer", "domain")
+TABLE_LABELS = (*RUN_LABELS, "table")
+RULE_LABELS = (*TABLE_LABELS, "rule", "severity")
 
+# Of the last call of a kind.
+CALL = {
+    "lakehouse_last_call_timestamp_seconds": ("When the last call began.", CALL_LABELS),
+    "lakehouse_last_call_duration_seconds": ("How long the last call took.", CALL_LABELS),
+    "lakehouse_last_call_exit_code": ("The exit code of the last call.", CALL_LABELS),
+}
 
 # Of the last complete run of a layer and domain, whatever calls did since.
 LAKE = {
-    "lakehouse_last_success_timestamp_seconds": "When the last complete run ended.",
-    "lakehouse_run_duration_seconds": "How long the last complete run of a layer took.",
-    "lakehouse_table_duration_seconds": "How long a table took in the last complete run.",
-    "lakehouse_table_rows": "Rows that a table has.",
-    "lakehouse_table_input_rows": "Rows that a table was made from.",
-    "lakehouse_table_set_aside_rows": "Rows of a table that lie in quarantine.",
-    "lakehouse_rule_tested_rows": "Rows that a rule tested, where some failed it, in the last complete run.",
-    "lakehouse_rule_failed_rows": "Rows that failed a rule, where some did, in the last complete run.",
+    "lakehouse_last_success_timestamp_seconds": ("When the last complete run ended.", RUN_LABELS),
+    "lakehouse_run_duration_seconds": ("How long the last complete run of a layer took.", RUN_LABELS),
+    "lakehouse_table_duration_seconds": ("How long a table took in the last complete run.", TABLE_LABELS),
+    "lakehouse_table_rows": ("Rows that a table has.", TABLE_LABELS),
+    "lakehouse_table_input_rows": ("Rows that a table was made from.", TABLE_LABELS),
+    "lakehouse_table_set_aside_rows": ("Rows of a table that lie in quarantine.", TABLE_LABELS),
+    "lakehouse_rule_tested_rows": ("Rows that a rule tested in the last complete run, if any failed it.", RULE_LABELS),
+    "lakehouse_rule_failed_rows": ("Rows that failed a rule in the last complete run, if any did.", RULE_LABELS),
 }
 
+METRICS = CALL | LAKE
 
-SAMPLE = re.compile(r"(\w+)\{(.*)\} (\S+)")
-
-
-Samples = dict[tuple[str, str], str]  # (metric, labels) to value
+Sample = tuple[str, tuple[str, ...], float]  # metric, values of its labels, value
 
 
 def metrics(settings: Settings, outcome: Outcome) -> None:
-    """Replaces the file, in one step. Raises StorageFault where its folder is missing or closed."""
+    """Replaces the file in one step. Raises StorageFault if its folder is missing or closed."""
     path = settings.metrics.textfile
     assert path
+    registry = CollectorRegistry()
+    gauges = {name: Gauge(name, text, labels, registry=registry) for name, (text, labels) in METRICS.items()}
+
+    def set_all(samples: Iterable[Sample]) -> None:
+        for name, labels, value in samples:
+            gauges[name].labels(*labels).set(round(value, 3))
+
     with storage(f"metrics file {path}"), _alone(path.parent):
-        samples = _read(path) | _of_call(path.stem, outcome)
-        try:
+        with suppress(ValueError):  # a damaged file: what follows the damage is given up
+            set_all(_earlier(path))
+        set_all(_of_call(path.stem, outcome))
+        with suppress(Fault):  # a damaged lake: what was known of it stays
             if not outcome.is_of_settings:
-                of_lake = _of_lake(path.stem, settings)
-                samples = {key: value for key, value in samples.items() if key[0] in CALL} | of_lake
-        except Fault:
-            pass  # a damaged lake: what was known of it stays
-        _replace(path, _text(samples))
+                of_lake = list(_of_lake(path.stem, settings))
+                for name in LAKE:
+                    gauges[name].clear()
+                set_all(of_lake)
+        _replace(path, generate_latest(registry))
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Beside a stream's metrics a run's are written, too: one after the other."""
+    """A run may write metrics while a stream does: one waits for the other."""
     held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -72,69 +86,58 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(held)
 
 
-def _read(path: Path) -> Samples:
-    """The samples that the file has, those that are ours."""
-    lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
-    found = (match.groups() for line in lines if (match := SAMPLE.fullmatch(line)))
-    return {(name, labels): value for name, labels, value in found if name in CALL or name in LAKE}
+def _earlier(path: Path) -> Iterator[Sample]:
+    """The samples of the file that are ours. Raises ValueError if it is damaged."""
+    text = path.read_bytes().decode("utf-8", "replace") if path.exists() else ""
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            _, labels = METRICS.get(sample.name, ("", ()))
+            if labels and sample.labels.keys() == {*labels}:
+                yield sample.name, tuple(sample.labels[label] for label in labels), sample.value
 
 
-def _of_call(lake: str, outcome: Outcome) -> Samples:
-    layers = {*LAYERS} & {*outcome.targets}
-    kind = "run" if layers else outcome.targets[0]
-    labels = _labels(lake=lake, call=kind, domain=outcome.domain or "all")
-    values = (outcome.started.timestamp(), outcome.seconds, outcome.code)
-    return {(name, labels): _number(value) for name, value in zip(CALL, values, strict=True)}
+def _of_call(lake: str, outcome: Outcome) -> Iterator[Sample]:
+    kind = "run" if {*LAYERS} & {*outcome.targets} else outcome.targets[0]
+    labels = (lake, kind, outcome.domain or "all")
+    yield "lakehouse_last_call_timestamp_seconds", labels, outcome.started.timestamp()
+    yield "lakehouse_last_call_duration_seconds", labels, outcome.seconds
+    yield "lakehouse_last_call_exit_code", labels, outcome.code
 
 
-def _of_lake(lake: str, settings: Settings) -> Samples:
-    samples: Samples = {}
+def _of_lake(lake: str, settings: Settings) -> Iterator[Sample]:
     for layer in LAYERS:
+        path = settings.layer_path(layer)
         for domain in catalogue.domains():
-            if not (run := run_log.last_run(settings.layer_path(layer), domain)):
-                continue
-            labels = {"lake": lake, "layer": layer, "domain": domain}
-
-            def add(name: str, value: float, **more: str) -> None:
-                samples[name, _labels(**labels, **more)] = _number(value)  # noqa: B023, it is called here only
-
-            add("lakehouse_last_success_timestamp_seconds", run.finished.timestamp())
-            add("lakehouse_run_duration_seconds", (run.finished - run.started).total_seconds())
-            for table in (one for one in run.tables if not one.is_beside):
-                add("lakehouse_table_duration_seconds", table.seconds, table=table.name)
-                add("lakehouse_table_rows", table.rows_out, table=table.name)
-                add("lakehouse_table_input_rows", table.rows_in, table=table.name)
-                add("lakehouse_table_set_aside_rows", table.set_aside, table=table.name)
-            for rule in (one for one in run_log.read_rules(settings.layer_path(layer), run) if one.failed):
-                more = {"table": rule.table, "rule": rule.rule, "severity": rule.severity.value}
-                add("lakehouse_rule_tested_rows", rule.tested, **more)
-                add("lakehouse_rule_failed_rows", rule.failed, **more)
-    return samples
+            if run := run_log.last_run(path, domain):
+                yield from _of_run((lake, layer, domain), run)
+                yield from _of_rules((lake, layer, domain), run_log.read_rules(path, run))
 
 
-def _labels(**labels: str) -> str:
-    escapes = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
-    return ",".join(f'{name}="{value.translate(escapes)}"' for name, value in labels.items())
+def _of_run(labels: tuple[str, ...], run: Run) -> Iterator[Sample]:
+    yield "lakehouse_last_success_timestamp_seconds", labels, run.finished.timestamp()
+    yield "lakehouse_run_duration_seconds", labels, (run.finished - run.started).total_seconds()
+    for table in run.tables:
+        if not table.is_beside:
+            of_table = (*labels, table.name)
+            yield "lakehouse_table_duration_seconds", of_table, table.seconds
+            yield "lakehouse_table_rows", of_table, table.rows_out
+            yield "lakehouse_table_input_rows", of_table, table.rows_in
+            yield "lakehouse_table_set_aside_rows", of_table, table.set_aside
 
 
-def _number(value: float) -> str:
-    return f"{round(value, 3):.15g}"
+def _of_rules(labels: tuple[str, ...], rules: list[RuleRun]) -> Iterator[Sample]:
+    for rule in rules:
+        if rule.failed:
+            of_rule = (*labels, rule.table, rule.rule, rule.severity.value)
+            yield "lakehouse_rule_tested_rows", of_rule, rule.tested
+            yield "lakehouse_rule_failed_rows", of_rule, rule.failed
 
 
-def _text(samples: Samples) -> str:
-    """The exposition format, version 0.0.4: the samples of a metric in one block."""
-    lines = []
-    for name, meaning in (CALL | LAKE).items():
-        some = [f"{name}{{{labels}}} {value}" for (of, labels), value in samples.items() if of == name]
-        lines += [f"# HELP {name} {meaning}", f"# TYPE {name} gauge", *some] if some else []
-    return "\n".join(lines) + "\n"
-
-
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, text: bytes) -> None:
     """Nobody sees half a file, and node_exporter, another user, may read it."""
     handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with os.fdopen(handle, "wb") as file:
             file.write(text)
         Path(draft).chmod(0o644)
         Path(draft).replace(path)

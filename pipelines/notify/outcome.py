@@ -1,4 +1,4 @@
-"""What a call of the command line, or a stream's micro-batch, has come to: told once, to all who want to know."""
+"""How a call of the command line, or a stream's micro-batch, ended."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,8 +6,8 @@ from datetime import datetime
 
 @dataclass(frozen=True)
 class Outcome:
-    """`domain`: what DOMAIN said, empty where it said nothing. `line`: what the command line says of a failure, without
-    keys of rows."""
+    """`domain`: the value of DOMAIN, or nothing. `line`: the command line's message of a failure, without keys of
+    rows."""
 
     targets: tuple[str, ...]
     domain: str
@@ -19,5 +19,5 @@ class Outcome:
 
     @property
     def is_of_settings(self) -> bool:
-        """Whether it failed before it was known where the lake is."""
+        """Whether it failed before the lake's place was known."""
         return self.kind == "settings"

@@ -1,4 +1,4 @@
-"""Tells metrics and the webhook how an unattended call ended."""
+"""Reports how an unattended call ended, to metrics and to a webhook."""
 
 from collections.abc import Callable
 
@@ -10,8 +10,8 @@ UNATTENDED = {"bronze", "silver", "gold", "stream", "maintain", "reconcile"}
 
 
 def notify(settings: Settings, outcome: Outcome) -> list[str]:
-    """Writes the metrics and sends the alert, where the settings ask for them and nobody waits for the call to end.
-    Returns what could not be told; a run is what it is without it."""
+    """Writes the metrics and sends the alert, if the settings ask for them and nobody waits for the call to end.
+    Returns warnings about what could not be reported; they do not change how the call ended."""
     tasks: list[Callable[[Settings, Outcome], None]] = []
     if UNATTENDED & {*outcome.targets}:
         if settings.metrics.textfile:

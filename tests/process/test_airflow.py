@@ -276,7 +276,7 @@ def test_a_container_is_given_settings_and_parameters_and_its_exit_code_is_judge
 def test_without_a_connection_a_failure_is_only_logged(pretended: Airflow) -> None:
     (ended,), output = pretended.nights(({}, {"CODE": "5"}))
     assert ended["bronze"] == FAILED
-    assert "nobody is told: there is no connection lakehouse_alert" in output
+    assert "no alert is sent: there is no connection lakehouse_alert" in output
 
 
 @pytest.mark.long

@@ -12,7 +12,7 @@ from tests.support.webhook import SECRET, listening, outcome
 
 
 def test_a_webhook_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.notify.alert.PATIENCE", 0.2)
+    monkeypatch.setattr("pipelines.notify.alert.WEBHOOK_SECONDS", 0.2)
     never = threading.Event()
     lakehouse = Lake(tmp_path, None, None)  # type: ignore[arg-type]
     with listening(lambda _: never.wait(20) or 200) as hook:
@@ -21,8 +21,8 @@ def test_a_webhook_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkey
         assert notify(settings, outcome(3)) == [
             "the alert was not sent to LAKEHOUSE_ALERT__WEBHOOK_URL: it cannot be reached, TimeoutError"
         ]
-        monkeypatch.setattr("pipelines.notify.alert.PATIENCE", 20)
-        monkeypatch.setattr("pipelines.notify.alert.LIMIT", 0.2)
+        monkeypatch.setattr("pipelines.notify.alert.WEBHOOK_SECONDS", 20)
+        monkeypatch.setattr("pipelines.notify.alert.ALERT_SECONDS", 0.2)
         assert notify(settings, outcome(3)) == [
             "the alert was not sent to LAKEHOUSE_ALERT__WEBHOOK_URL: it took too long"
         ]

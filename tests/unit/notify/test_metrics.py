@@ -38,3 +38,12 @@ def test_nobody_sees_half_a_file_and_two_calls_at_a_time_lose_nothing(
     old = path.read_text()
     assert notify(settings, outcome(5)) == ["metrics: ZeroDivisionError"]
     assert path.read_text() == old and [*path.parent.iterdir()] == [path]
+
+
+def test_a_damaged_file_does_not_stop_the_next_one(tmp_path: Path) -> None:
+    settings, path = measured(Lake(tmp_path, None, None))  # type: ignore[arg-type]
+    for domain in ("a", "b"):
+        notify(settings, outcome(3, targets=("maintain",), domain=domain))
+    path.write_text(path.read_text().replace('domain="b"', 'domain="b'))
+    assert notify(settings, outcome(6, targets=("maintain",), domain="c")) == []
+    assert samples(path)[CODE]["um", "maintain", "c"] == 6
