@@ -14,7 +14,7 @@ from pipelines.bronze.job import drift, read_plans, source_totals
 from pipelines.core import catalogue
 from pipelines.core.console import Report, grid
 from pipelines.core.names import LAYERS
-from pipelines.lake import full_build, run_log, runs
+from pipelines.lake import full_build, run_log
 from pipelines.lake.engine import count, engine, relation, without
 from pipelines.lake.runs import Run, RunContext
 from pipelines.lake.versions import table_version
@@ -117,6 +117,6 @@ def _derived(settings: Settings, layer: str, domain: str, full: frozenset[str]) 
     for table in catalogue.tables_of(layer, domain):
         why = full_build.reason_for_full_derived(settings, call, origin, table.name)
         if layer == "silver" and not why and upstream:
-            why = silver_job.whole_because(settings, runs.Upstream(call, upstream, origin), table)
+            why = silver_job.no_changes_because(table, origin, upstream)
         said.append((table.name, f"whole: {why}" if why else f"what changed in {LAYERS[LAYERS.index(layer) - 1]}"))
     return said

@@ -2,50 +2,45 @@
 comes from changed, or one that this refers to, however far.
 """
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from conf.contract import Table
-from conf.settings import Settings
 from pipelines.core.catalogue import Entry
 from pipelines.core.sql import identifier
 from pipelines.gold import proof
 from pipelines.lake import folders
 from pipelines.lake.changes import SHARE, Target, changed_keys, differing_keys, rows_referring_to, splice
 from pipelines.lake.engine import Engine, count, engine, listed, relation, save, within
-from pipelines.lake.runs import Upstream
 from pipelines.lake.staging import StagedTable, unchanged_table
 from pipelines.lake.versions import TableVersion, table_version
 from pipelines.spark.frames import read_files, write_parquet
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+from pipelines.spark.job import Job
 
 
-def apply_changes(
-    settings: Settings, started: "Callable[[], SparkSession]", link: Upstream, entry: Entry, folder: Path
-) -> StagedTable | None:
+def apply_changes(job: Job, entry: Entry) -> StagedTable | None:
     """A table with what changed in its inputs since the run before; None where much did, or any other table than those
     that its rows refer to. Raises QualityFault where a join lost or multiplied a row, or a cent."""
-    table, previous = entry.table, link.call.previous
-    assert previous is not None and link.origin is not None
+    settings, table, previous = job.settings, entry.table, job.previous
+    assert previous is not None and job.origin is not None
     was, path = previous.table(table.name), folders.table_path(settings.gold_path, table)
-    old = {one.module: table_version(settings.silver_path, link.origin, one) for one in table.inputs}
-    new = {one.module: table_version(settings.silver_path, link.upstream, one) for one in table.inputs}
+    old = {one.module: table_version(settings.silver_path, job.origin, one) for one in table.inputs}
+    new = {one.module: table_version(settings.silver_path, job.upstream, one) for one in table.inputs}
     if all(old[module].files == new[module].files for module in new):
         return unchanged_table(was, table, path)
     origin = table.one_row_per
     if origin is None or not reaches_all(table, origin):
         return None
+    folder = job.scratch / table.name
+    with folders.storage(f"folder {folder}"):
+        folder.mkdir()
     with engine(f"gold.{table.name}", folder) as db:
         some = _affected(db, table, old, new)
         if some > SHARE * max(was.rows_out, 1):
             return None
         if not some:
-            return proof.like(settings, unchanged_table(was, table, path), link, origin)
+            return proof.like(job, unchanged_table(was, table, path), origin)
         files = _inputs(db, table, origin, new, folder)
-        spark = started()
+        spark = job.session()
         frames = {module: read_files(spark, [str(file)], new[module].types) for module, file in files.items()}
         made = write_parquet(proof.transformed(entry, frames), folder / "made")
         content = table_version(settings.gold_path, previous, table)
@@ -58,10 +53,10 @@ def apply_changes(
         sql = differing_keys(within(content.sql, table.keys, keys), rows, content, content)
         db.execute(f"CREATE TEMP TABLE {differ} AS SELECT * FROM {sql}")
         if not count(db, differ):
-            return proof.like(settings, unchanged_table(was, table, path), link, origin)
-        place = Target(table, path, link.call.run.run)
+            return proof.like(job, unchanged_table(was, table, path), origin)
+        place = Target(table, path, job.run.run)
         built = splice(db, content, was, place, differ, within(rows, table.keys, differ))
-        return proof.like(settings, built, link, origin)
+        return proof.like(job, built, origin)
 
 
 def reaches_all(table: Table, origin: Table) -> bool:

@@ -5,23 +5,22 @@ from dataclasses import replace
 from pyspark.sql import DataFrame
 
 from conf.contract import Table
-from conf.settings import Settings
 from pipelines.core.catalogue import Entry
 from pipelines.core.errors import QualityFault
 from pipelines.lake.checksums import evidence
 from pipelines.lake.engine import HASHING
-from pipelines.lake.runs import Upstream
 from pipelines.lake.staging import StagedTable
 from pipelines.lake.versions import table_version
+from pipelines.spark.job import Job
 
 
-def like(settings: Settings, built: StagedTable, link: Upstream, origin: Table) -> StagedTable:
+def like(job: Job, built: StagedTable, origin: Table) -> StagedTable:
     """`built`, if it has each row of `origin` once: as many, the same keys by their checksum, the same sums. Raises
     QualityFault otherwise."""
-    table, upstream = built.table, link.upstream.table(origin.name)
+    table, upstream = built.table, job.upstream.table(origin.name)
     try:
         found = {column.name: column.checksum for column in built.done.columns}
-        same = [found[own] for own in table.keys] == _checksums_of_keys(settings, link, origin)
+        same = [found[own] for own in table.keys] == _checksums_of_keys(job, origin)
         sums = {
             column.name: upstream.totals[column.made_from]
             for column in table.summed
@@ -43,11 +42,11 @@ def like(settings: Settings, built: StagedTable, link: Upstream, origin: Table) 
         raise
 
 
-def _checksums_of_keys(settings: Settings, link: Upstream, origin: Table) -> list[str]:
+def _checksums_of_keys(job: Job, origin: Table) -> list[str]:
     """The checksums of an input's keys, as its run recorded them; made anew where another engine made those."""
-    columns = link.upstream.table(origin.name).columns
-    if link.upstream.hashing != HASHING:
-        content = table_version(settings.silver_path, link.upstream, origin)
+    columns = job.upstream.table(origin.name).columns
+    if job.upstream.hashing != HASHING:
+        content = table_version(job.settings.silver_path, job.upstream, origin)
         some = {name: content.types[name] for name in origin.keys}
         _, columns = evidence(f"silver.{origin.name}", content.sql, some, origin.keys)
     known = {column.name: column.checksum for column in columns}

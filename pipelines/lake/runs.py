@@ -94,16 +94,6 @@ class RunContext:
 
 
 @dataclass(frozen=True)
-class Upstream:
-    """What a run of silver or gold stands on: the run of the layer before that it reads, and the one that the run
-    before it has read, None where that is gone."""
-
-    call: RunContext
-    upstream: Run
-    origin: Run | None
-
-
-@dataclass(frozen=True)
 class RuleRun:
     """How one rule fared in a run: rows tested, rows failed, up to three keys of failed ones."""
 

@@ -15,7 +15,7 @@ from pipelines.export.publish import drafted
 from pipelines.lake import delta, folders, full_build, run_log
 from pipelines.lake.changes import MANY
 from pipelines.lake.run_log import complete_run, no_complete_run
-from pipelines.lake.runs import Run, RunContext, Upstream
+from pipelines.lake.runs import Run, RunContext
 from pipelines.lake.staging import StagedTable
 from pipelines.run.begin import check_layers, next_run, origin_of, refuse_other_source
 from pipelines.run.commit import collect, commit_staged, discard, rolled_back_on_failure
@@ -203,12 +203,25 @@ def _run_layer(
     from pipelines.gold import job as gold_job
     from pipelines.silver import job as silver_job
     from pipelines.spark.frames import storage_faults
+    from pipelines.spark.job import Job
 
-    job = {"silver": silver_job, "gold": gold_job}[layer]
-    link = Upstream(RunContext(run, previous, full), upstream, origin_of(settings, layer, previous))
+    build = {"silver": silver_job.build, "gold": gold_job.build}[layer]
+    origin = origin_of(settings, layer, previous)
     run_log.roll_back(path, previous)
     with rolled_back_on_failure(path, domain), storage_faults():
-        built = collect(layer, job.build(settings, sessions.get, link, entries, report), report)
+        with folders.scratch(path, "run") as scratch:
+            job = Job(
+                run,
+                previous,
+                full,
+                settings=settings,
+                upstream=upstream,
+                origin=origin,
+                session=sessions.get,
+                report=report,
+                scratch=scratch,
+            )
+            built = collect(layer, build(job, entries), report)
         with ExitStack() as stack:
             try:
                 if last:

@@ -4,12 +4,10 @@ The rows that are `_current` are the table's, always. Runs of bronze that silver
 these are judged by what stands in the row, for their parents' past is not kept.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from conf.contract import Severity, Table
 from conf.settings import Settings
@@ -20,41 +18,30 @@ from pipelines.core.sql import identifier
 from pipelines.lake import folders, run_log, schema
 from pipelines.lake.changes import Target, changed_keys, differing_keys, splice, write
 from pipelines.lake.engine import Engine, count, duckdb_type, engine, listed, relation, save, within
-from pipelines.lake.runs import Run, TableRun, Upstream
+from pipelines.lake.runs import Run, TableRun
 from pipelines.lake.staging import StagedTable, unchanged_table, verify
 from pipelines.lake.versions import TableVersion, table_version
 from pipelines.silver.judging import accepted, check_rows, guaranteed
 from pipelines.spark.frames import read, read_files, write_parquet
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
+from pipelines.spark.job import Job
 
 COLUMNS = {"_valid_from": "timestamp", "_valid_to": "timestamp", "_current": "boolean"}
 
 
-def build_history(
-    settings: Settings,
-    started: "Callable[[], SparkSession]",
-    link: Upstream,
-    entry: Entry,
-    done: dict[str, StagedTable],
-    folder: Path,
-) -> StagedTable:
-    """The history of a table whose new version is in `done`."""
-    table, previous, new = entry.table, link.call.previous, done[entry.table.name].content
-    place = Target(table, folders.table_path(settings.silver_path, table, HISTORY), link.call.run.run)
+def build_history(job: Job, entry: Entry, staged: dict[str, StagedTable]) -> StagedTable:
+    """The history of a table whose new version is in `staged`."""
+    settings, table, previous, new = job.settings, entry.table, job.previous, staged[entry.table.name].content
+    place = Target(table, folders.table_path(settings.silver_path, table, HISTORY), job.run.run)
     known = [one for one in previous.tables if one.name == table.name + HISTORY] if previous else []
-    with engine(f"silver.{table.name}{HISTORY}", folder) as db:
+    with engine(f"silver.{table.name}{HISTORY}", job.scratch) as db:
         if previous is None or not known:
-            return _begun(db, link, new, place)
+            return _begun(db, job, new, place)
         was, now = (
             table_version(settings.silver_path, previous, table),
             table_version(settings.silver_path, previous, table, known[0].name),
         )
-        skipped = _skipped(settings, link, table)
-        steps = [(run, *_step(db, settings, started, before, run, entry, done, folder)) for before, run in skipped]
-        steps.append((link.upstream, changed_keys(was, new), new.sql))
+        steps = [(pair[1], *_step(db, job, entry, staged, pair)) for pair in _skipped(job, table)]
+        steps.append((job.upstream, changed_keys(was, new), new.sql))
         columns = {**new.types, **COLUMNS}
         whole = list(columns.items()) != list(now.types.items())
         parts = [f"SELECT {listed(new.keys)} FROM {keys}" for _, keys, _ in steps]
@@ -79,11 +66,11 @@ def build_history(
         return splice(db, now, known[0], place, "t", within("h", now.keys, "t"))
 
 
-def _begun(db: Engine, link: Upstream, new: TableVersion, place: Target) -> StagedTable:
+def _begun(db: Engine, job: Job, new: TableVersion, place: Target) -> StagedTable:
     """The first version of a history: all rows, since this run."""
-    since = f"'{link.upstream.started.isoformat()}'::timestamptz"
+    since = f"'{job.upstream.started.isoformat()}'::timestamptz"
     rows = f"(SELECT *, {since} AS _valid_from, NULL::timestamptz AS _valid_to, true AS _current FROM {new.sql})"
-    done = TableRun(place.path.name, 0, 0, 0, full_at=link.call.run.started, how="begun")
+    done = TableRun(place.path.name, 0, 0, 0, full_at=job.run.started, how="begun")
     return _anew(db, rows, new, place, done)
 
 
@@ -106,14 +93,15 @@ def _cast(name: str, kind: str, known: Mapping[str, str]) -> str:
     return value if known.get(name) == kind else f"TRY_CAST({value} AS {duckdb_type(kind)})"
 
 
-def _skipped(settings: Settings, link: Upstream, table: Table) -> list[tuple[Run, Run]]:
+def _skipped(job: Job, table: Table) -> list[tuple[Run, Run]]:
     """The runs of bronze after the one that silver has read, but for the last, each with the one before it."""
-    if link.origin is None:
+    settings = job.settings
+    if job.origin is None:
         return []
     runs = [
         run
-        for run in run_log.read_runs(settings.bronze_path, domain=link.origin.domain)
-        if run.lake == link.origin.lake and link.origin.run <= run.run < link.upstream.run
+        for run in run_log.read_runs(settings.bronze_path, domain=job.origin.domain)
+        if run.lake == job.origin.lake and job.origin.run <= run.run < job.upstream.run
     ]
     needed = {(column.name, column.type) for one in table.inputs for column in one.columns}
     there = [run for run in runs if "key" in guaranteed(run, table) and _is_there(settings, run, table, needed)]
@@ -129,32 +117,23 @@ def _is_there(settings: Settings, run: Run, table: Table, needed: set[tuple[str,
     return needed <= {(column.name, column.type) for column in run.table(table.inputs[0].name).columns}
 
 
-def _step(
-    db: Engine,
-    settings: Settings,
-    started: "Callable[[], SparkSession]",
-    before: Run,
-    run: Run,
-    entry: Entry,
-    done: dict[str, StagedTable],
-    folder: Path,
-) -> tuple[str, str]:
+def _step(db: Engine, job: Job, entry: Entry, staged: dict[str, StagedTable], runs: tuple[Run, Run]) -> tuple[str, str]:
     """What a run of bronze that was skipped has changed: SQL of the keys, and of the rows that silver would have."""
-    table, (source,) = entry.table, entry.table.inputs
+    settings, folder, table, (source,), (before, run) = job.settings, job.scratch, entry.table, entry.table.inputs, runs
     old, new = table_version(settings.bronze_path, before, source), table_version(settings.bronze_path, run, source)
     name = identifier(f"changed {run.run}")
     db.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM {changed_keys(old, new)}")
     named = ", ".join(f"{identifier(table[key].made_from)} AS {identifier(key)}" for key in table.keys)
     keys = f"(SELECT {named} FROM {name})"
-    types = done[table.name].content.types
+    types = staged[table.name].content.types
     if not count(db, name):
         return keys, relation([], types)
     file = folder / f"{table.name}.{run.run}.parquet"
     save(db, within(new.sql, new.keys, name), file)
-    spark, made = started(), folder / f"{table.name}.{run.run}"
-    rows = {one: built.done.rows_out for one, built in done.items()}
+    spark, made = job.session(), folder / f"{table.name}.{run.run}"
+    rows = {one: built.done.rows_out for one, built in staged.items()}
     frames = [read_files(spark, [str(file)], new.types)]
-    judged = check_rows(run, entry, frames, lambda one: read(spark, done[one].content), rows)
+    judged = check_rows(run, entry, frames, lambda one: read(spark, staged[one].content), rows)
     of_parents = {
         f"{reference.table.name}:{why}" for _, reference in table.references for why in ("missing", "quarantined")
     }

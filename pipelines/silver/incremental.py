@@ -16,14 +16,13 @@ from pyspark.sql import Observation
 from conf.contract import Reference, Table
 from conf.settings import Settings
 from pipelines.core.catalogue import Entry, table_of
-from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault
 from pipelines.core.names import QUARANTINE
 from pipelines.core.sql import identifier
 from pipelines.lake import folders, run_log
 from pipelines.lake.changes import SHARE, Target, changed_keys, differing_keys, rows_referring_to, splice
 from pipelines.lake.engine import Engine, count, engine, listed, relation, save, within
-from pipelines.lake.runs import RuleRun, Run, TableRun, Upstream
+from pipelines.lake.runs import RuleRun, Run, TableRun
 from pipelines.lake.staging import StagedTable, unchanged_table
 from pipelines.lake.versions import TableVersion, table_version
 from pipelines.silver import checks as silver_checks
@@ -39,45 +38,38 @@ from pipelines.silver.judging import (
     verdicts,
 )
 from pipelines.spark.frames import read, read_files, write_parquet
+from pipelines.spark.job import Job
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame
 
 
 AFFECTED = "affected"
 
 
-def apply_changes(
-    settings: Settings,
-    started: "Callable[[], SparkSession]",
-    link: Upstream,
-    entry: Entry,
-    done: dict[str, StagedTable],
-    folder: Path,
-    report: Report,
-) -> list[StagedTable]:
+def apply_changes(job: Job, entry: Entry, staged: dict[str, StagedTable]) -> list[StagedTable]:
     """A table and its quarantine with what changed since the run before; nothing where much did. Raises as a run over
     all rows would."""
-    table, previous, origin = entry.table, link.call.previous, link.origin
+    settings, table, previous, origin = job.settings, entry.table, job.previous, job.origin
     assert previous is not None and origin is not None
     was, aside = previous.table(table.name), previous.table(table.name + QUARANTINE)
     rules = {rule.rule: rule for rule in run_log.read_rules(settings.silver_path, previous) if rule.table == table.name}
-    with engine(f"silver.{table.name}", folder) as db:
-        some = _affected(db, settings, link, previous, origin, table, done)
+    with engine(f"silver.{table.name}", job.scratch) as db:
+        some = _affected(db, job, table, staged)
         if not some:
-            again = tuple(replace(rule, run=link.call.run.run) for rule in rules.values())
+            again = tuple(replace(rule, run=job.run.run) for rule in rules.values())
             path, found = settings.silver_path / table.domain, numbers(was, aside, rules, [])
             gate(table, found, again, settings.quality.max_quarantined)
-            report_quality(table, found, again, report)
+            report_quality(table, found, again, job.report)
             return [
                 unchanged_table(was, table, path / was.name, again),
                 unchanged_table(aside, table, path / aside.name),
             ]
         if some > SHARE * max(was.rows_in, 1):
             return []
-        spark, place = started(), folder / table.name
-        old = _judged(db, settings, spark, origin, entry, place, lambda name: stored_as(settings, previous, name))
-        new = _judged(db, settings, spark, link.upstream, entry, place, lambda name: done[name].content)
+        place = job.scratch / table.name
+        old = _judged(db, job, entry, origin, lambda name: stored_as(settings, previous, name))
+        new = _judged(db, job, entry, job.upstream, lambda name: staged[name].content)
         judged = new or old
         assert judged is not None
         if {check.name for check in judged.checks} != rules.keys():
@@ -88,23 +80,23 @@ def apply_changes(
             name: value - less.get(name, 0) + more.get(name, 0)
             for name, value in numbers(was, aside, rules, judged.checks).items()
         }
-        verdict = tuple(verdicts(judged, found, table, link.call.run.run, more, _known(db, rules, table)))
+        verdict = tuple(verdicts(judged, found, table, job.run.run, more, _known(db, rules, table)))
         gate(table, found, verdict, settings.quality.max_quarantined)
-        conserve(table, link.upstream, found)
+        conserve(table, job.upstream, found)
         bad = (
-            _written(silver_checks.quarantined(new.rows, table, new.checks, link.upstream.run), place / "aside")
+            _written(silver_checks.quarantined(new.rows, table, new.checks, job.upstream.run), place / "aside")
             if (new and more["set_aside"])
             else []
         )
-        built = [replace(_replaced(db, settings, link, was, good, table), rules=verdict)]
+        built = [replace(_replaced(db, job, table, was, good), rules=verdict)]
         try:
-            built.append(_replaced(db, settings, link, aside, bad, table))
+            built.append(_replaced(db, job, table, aside, bad))
             _prove(table, built, found)
         except BaseException:
             for one in built:
                 one.discard()
             raise
-    report_quality(table, found, verdict, report)
+    report_quality(table, found, verdict, job.report)
     counted = {name: found[name] for name in ("rows_in", "set_aside", "copies")}
     good_done, bad_done = replace(built[0].done, **counted), replace(built[1].done, rows_in=found["set_aside"])
     return [replace(built[0], done=good_done), replace(built[1], done=bad_done)]
@@ -117,24 +109,17 @@ def stored_as(settings: Settings, run: Run, name: str) -> TableVersion:
     return table_version(settings.silver_path, run, table, name)
 
 
-def _affected(
-    db: Engine,
-    settings: Settings,
-    link: Upstream,
-    previous: Run,
-    origin: Run,
-    table: Table,
-    done: dict[str, StagedTable],
-) -> int:
+def _affected(db: Engine, job: Job, table: Table, staged: dict[str, StagedTable]) -> int:
     """Makes the table `affected`: keys whose row bronze has changed, or whose parent is another one. How many."""
-    (source,) = table.inputs
+    settings, previous, origin, (source,) = job.settings, job.previous, job.origin, table.inputs
+    assert previous is not None and origin is not None
     rows = changed_keys(
-        table_version(settings.bronze_path, origin, source), table_version(settings.bronze_path, link.upstream, source)
+        table_version(settings.bronze_path, origin, source), table_version(settings.bronze_path, job.upstream, source)
     )
     named = ", ".join(f"{identifier(table[key].made_from)} AS {identifier(key)}" for key in table.keys)
     parts = [f"SELECT {named} FROM {rows}"]
     for column, reference in table.references:
-        other = _other_parents(settings, previous, reference, done)
+        other = _other_parents(settings, previous, reference, staged)
         for name in (table.name, table.name + QUARANTINE):
             children = table_version(settings.silver_path, previous, table, name).sql
             parts += [f"SELECT {listed(table.keys)} FROM {rows_referring_to(children, column, keys)}" for keys in other]
@@ -142,11 +127,13 @@ def _affected(
     return count(db, AFFECTED)
 
 
-def _other_parents(settings: Settings, previous: Run, reference: Reference, done: dict[str, StagedTable]) -> list[str]:
+def _other_parents(
+    settings: Settings, previous: Run, reference: Reference, staged: dict[str, StagedTable]
+) -> list[str]:
     """SQL of the keys of parents that came, went, entered or left quarantine, or of which rules see other values."""
     parent, some = reference.table, []
     for name, more in ((parent.name, reference.columns), (parent.name + QUARANTINE, ())):
-        old, new = stored_as(settings, previous, name), done[name].content
+        old, new = stored_as(settings, previous, name), staged[name].content
         seen = listed((*parent.keys, *more))
         sides = [
             f"(SELECT {seen} FROM {one.only(set(one.files) - set(other.files)).sql})"
@@ -160,18 +147,10 @@ def _other_parents(settings: Settings, previous: Run, reference: Reference, done
     return some
 
 
-def _judged(
-    db: Engine,
-    settings: Settings,
-    spark: "SparkSession",
-    run: Run,
-    entry: Entry,
-    folder: Path,
-    silver: Callable[[str], TableVersion],
-) -> CheckedRows | None:
+def _judged(db: Engine, job: Job, entry: Entry, run: Run, silver: Callable[[str], TableVersion]) -> CheckedRows | None:
     """The affected rows as a bronze run has them, judged with the silver of that time; None where it has none."""
-    (source,) = entry.table.inputs
-    content = table_version(settings.bronze_path, run, source)
+    (source,), folder, spark = entry.table.inputs, job.scratch / entry.table.name, job.session()
+    content = table_version(job.settings.bronze_path, run, source)
     named = ", ".join(f"{identifier(key)} AS {identifier(entry.table[key].made_from)}" for key in entry.table.keys)
     with folders.storage(f"folder {folder}"):
         folder.mkdir(exist_ok=True)
@@ -224,13 +203,11 @@ def _known(db: Engine, rules: dict[str, RuleRun], table: Table) -> dict[str, tup
     return {name: tuple(key for key in rule.keys if key not in again) for name, rule in rules.items()}
 
 
-def _replaced(
-    db: Engine, settings: Settings, link: Upstream, was: TableRun, files: list[str], table: Table
-) -> StagedTable:
+def _replaced(db: Engine, job: Job, table: Table, was: TableRun, files: list[str]) -> StagedTable:
     """A table in which the affected rows are those of `files`; unchanged where they are so already."""
-    previous = link.call.previous
+    settings, previous = job.settings, job.previous
     assert previous is not None
-    place = Target(table, settings.silver_path / table.domain / was.name, link.call.run.run)
+    place = Target(table, settings.silver_path / table.domain / was.name, job.run.run)
     old = table_version(settings.silver_path, previous, table, was.name)
     new = relation(files, old.types)
     keys = f'"{was.name} differs"'

@@ -1,21 +1,19 @@
 """Silver's job: each bronze table through its transform and its checks, into the accepted rows and the quarantine."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from pyspark.sql import Observation
 
 from conf.contract import Table
 from conf.settings import Settings
 from pipelines.core.catalogue import Entry
-from pipelines.core.console import Report
 from pipelines.core.names import QUARANTINE
 from pipelines.core.sql import identifier
 from pipelines.lake import folders, full_build, schema
 from pipelines.lake.engine import engine
-from pipelines.lake.runs import Run, TableRun, Upstream
+from pipelines.lake.runs import Run, TableRun
 from pipelines.lake.staging import StagedTable, verify
 from pipelines.lake.versions import table_version
 from pipelines.silver import checks
@@ -34,65 +32,48 @@ from pipelines.silver.judging import (
     verdicts,
 )
 from pipelines.spark.frames import read, write_files
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+from pipelines.spark.job import Job
 
 
-def build(
-    settings: Settings,
-    started: "Callable[[], SparkSession]",
-    link: Upstream,
-    entries: tuple[Entry, ...],
-    report: Report,
-) -> Iterator[StagedTable]:
+def build(job: Job, entries: tuple[Entry, ...]) -> Iterator[StagedTable]:
     """Builds the tables, parents first; of each, what became of it and of its quarantine. Raises QualityFault where
     a rule or the share set aside ends the run, and where a row or a cent is not accounted for."""
     from pipelines.silver.history import build_history
     from pipelines.silver.incremental import apply_changes
 
-    done: dict[str, StagedTable] = {}
-    with folders.scratch(settings.silver_path, "run") as folder:
-        for entry in entries:
-            began, name = time.monotonic(), entry.table.name
-            report.progress("silver", name, 0)
-            why = whole_because(settings, link, entry.table)
-            some = [] if why else apply_changes(settings, started, link, entry, done, folder, report)
-            for built in some or _whole(settings, started(), link, entry, done, why or full_build.MUCH, report):
-                done[built.done.name] = built
-                yield replace(built, done=replace(built.done, seconds=time.monotonic() - began))
-            if entry.table.history:
-                yield build_history(settings, started, link, entry, done, folder)
+    staged: dict[str, StagedTable] = {}
+    for entry in entries:
+        started, table = time.monotonic(), entry.table
+        job.report.progress("silver", table.name, 0)
+        why = full_build.reason_for_full_derived(job.settings, job, job.origin, table.name)
+        why = why or no_changes_because(table, job.origin, job.upstream)
+        changed = [] if why else apply_changes(job, entry, staged)
+        for built in changed or _whole(job, entry, staged, why or full_build.MUCH):
+            staged[built.done.name] = built
+            yield replace(built, done=replace(built.done, seconds=time.monotonic() - started))
+        if table.history:
+            yield build_history(job, entry, staged)
 
 
-def whole_because(settings: Settings, link: Upstream, table: Table) -> str:
-    """Why a table cannot take over what changed in bronze; empty where it can."""
-    if why := full_build.reason_for_full_derived(settings, link.call, link.origin, table.name):
-        return why
-    assert link.origin is not None
+def no_changes_because(table: Table, origin: Run | None, upstream: Run) -> str:
+    """Why a table cannot take over what changed in bronze from the run `origin` to the run `upstream`; empty if it
+    can."""
     if len(table.inputs) != 1 or not table.keys:
         return "it is made of several tables"
-    if not all("key" in guaranteed(run, table) for run in (link.origin, link.upstream)):
+    if not all("key" in guaranteed(run, table) for run in (origin, upstream) if run):
         return "its key may come twice"
     return ""
 
 
-def _whole(
-    settings: Settings,
-    spark: "SparkSession",
-    link: Upstream,
-    entry: Entry,
-    done: dict[str, StagedTable],
-    why: str,
-    report: Report,
-) -> Iterator[StagedTable]:
+def _whole(job: Job, entry: Entry, staged: dict[str, StagedTable], why: str) -> Iterator[StagedTable]:
     """All rows of a table, whatever its last version has."""
-    rows = {name: one.done.rows_out for name, one in done.items()}
-    bronze = [read(spark, table_version(settings.bronze_path, link.upstream, one)) for one in entry.table.inputs]
-    seen = bronze_facts(settings, link.upstream, entry.table)
-    judged = check_rows(link.upstream, entry, bronze, lambda name: read(spark, done[name].content), rows, seen)
-    for built in _write(settings, judged, entry.table, link.upstream, link.call.run.run, report):
-        yield replace(built, done=replace(built.done, full_at=link.call.run.started, how=f"whole: {why}"))
+    spark, upstream = job.session(), job.upstream
+    rows = {name: built.done.rows_out for name, built in staged.items()}
+    bronze = [read(spark, table_version(job.settings.bronze_path, upstream, table)) for table in entry.table.inputs]
+    seen = bronze_facts(job.settings, upstream, entry.table)
+    judged = check_rows(upstream, entry, bronze, lambda name: read(spark, staged[name].content), rows, seen)
+    for built in _write(job, judged, entry.table):
+        yield replace(built, done=replace(built.done, full_at=job.run.started, how=f"whole: {why}"))
 
 
 def bronze_facts(settings: Settings, upstream: Run, table: Table) -> BronzeFacts:
@@ -126,11 +107,9 @@ def bronze_facts(settings: Settings, upstream: Run, table: Table) -> BronzeFacts
     return BronzeFacts(frozenset(kept), rescued)
 
 
-def _write(
-    settings: Settings, judged: CheckedRows, table: Table, upstream: Run, run: int, report: Report
-) -> Iterator[StagedTable]:
+def _write(job: Job, judged: CheckedRows, table: Table) -> Iterator[StagedTable]:
     """Writes the rows accepted, then, in a second pass, those set aside, if any; both proved, neither committed."""
-    observed = Observation(table.name)
+    settings, run, observed = job.settings, job.run.run, Observation(table.name)
     rows = judged.rows.observe(observed, *checks.counts(table, judged.checks))
     path = folders.table_path(settings.silver_path, table)
     files = write_files(accepted(settings, replace(judged, rows=rows), table), path, run)
@@ -141,23 +120,25 @@ def _write(
         good = replace(good, done=TableRun(table.name, 0, **counted))
         rules = tuple(verdicts(judged, found, table, run, found, {}))
         gate(table, found, rules, settings.quality.max_quarantined)
-        conserve(table, upstream, found)
+        conserve(table, job.upstream, found)
         good = verify(good, schema.types_of(table, {}), table.keys, found["rows_out"], totals(table, found, "out"))
         yield replace(good, rules=rules)
-        yield _set_aside(settings, judged, table, upstream, run, found)
+        yield _set_aside(job, judged, table, found)
     except BaseException:
         good.discard()
         raise
-    report_quality(table, found, rules, report)
+    report_quality(table, found, rules, job.report)
 
 
-def _set_aside(
-    settings: Settings, judged: CheckedRows, table: Table, upstream: Run, run: int, found: Found
-) -> StagedTable:
+def _set_aside(job: Job, judged: CheckedRows, table: Table, found: Found) -> StagedTable:
     """The quarantine: a second pass over the rows, only where it is not empty."""
-    path, count, files = folders.table_path(settings.silver_path, table, QUARANTINE), found["set_aside"], list[str]()
+    path, count, files = (
+        folders.table_path(job.settings.silver_path, table, QUARANTINE),
+        found["set_aside"],
+        list[str](),
+    )
     if count:
-        files = write_files(checks.quarantined(judged.rows, table, judged.checks, upstream.run), path, run)
+        files = write_files(checks.quarantined(judged.rows, table, judged.checks, job.upstream.run), path, job.run.run)
     done = TableRun(table.name + QUARANTINE, 0, count, count)
     built = StagedTable(done, table, path, schema.schema_of(table, QUARANTINE_COLUMNS), files)
     return verify(built, schema.types_of(table, QUARANTINE_COLUMNS), table.keys, count, totals(table, found, "aside"))

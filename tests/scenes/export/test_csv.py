@@ -8,6 +8,7 @@ import pytest
 
 from gold.cartoes.movimento_flat import TABLE
 from pipelines.export import csv as export_csv
+from pipelines.gold import job as gold_job
 from pipelines.gold import proof
 from pipelines.lake import delta, folders
 from tests.support.lake import ALL, Lake, last
@@ -91,7 +92,7 @@ def test_small_tables_that_do_not_fit_into_memory_are_joined_without_a_broadcast
         plans.append(frame._jdf.queryExecution().optimizedPlan().toString())
         return frame
 
-    monkeypatch.setattr(proof, "transformed", noted)
+    monkeypatch.setattr(gold_job, "transformed", noted)
     keyed_lake.spark.conf.set("spark.sql.autoBroadcastJoinThreshold", "-1")
     try:
         keyed_lake.run("gold", full=ALL, SPARK__DRIVER_MEMORY="513m")

@@ -14,6 +14,7 @@ import pytest
 from conf.settings import PROJECT
 from pipelines.core import catalogue
 from pipelines.core.errors import QualityFault
+from pipelines.gold import job as gold_job
 from pipelines.gold import proof
 from pipelines.lake import run_log
 from tests.support.lake import Lake
@@ -123,7 +124,7 @@ def test_a_join_that_loses_or_multiplies_rows_ends_the_run_and_the_old_gold_stay
             made = true(entry, inputs)
             return wrong(made).select(made.columns) if entry.table.name == "transacoes_por_morador" else made
 
-        monkeypatch.setattr(proof, "transformed", transformed)
+        monkeypatch.setattr(gold_job, "transformed", transformed)
         with pytest.raises(QualityFault, match=message):
             condominio.run("gold", full="transacoes_por_morador")
         assert condominio.last("gold") == before

@@ -225,13 +225,13 @@ def test_a_run_that_fails_while_it_follows_what_changed_leaves_no_file_either(
         raise StorageFault("broken")
 
     for layer, places in {
-        "bronze": ("bronze.incremental.measured", "bronze.incremental._keys", "lake.queries.save"),
+        "bronze": ("bronze.incremental.measured", "bronze.incremental._keys", "lake.changes.save"),
         "silver": (
             "lake.changes._proved",
             "silver.incremental._prove",
-            "silver.incremental.spliced",
+            "silver.incremental.splice",
             "silver.history._turn",
-            "silver.history.spliced",
+            "silver.history.splice",
         ),
         "gold": ("lake.changes._proved", "gold.proof._checksums_of_keys", "export.csv.read_back"),
     }.items():
