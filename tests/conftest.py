@@ -1,6 +1,7 @@
 """What the tests share: one embedded PostgreSQL, one Spark session, fresh databases and lakes."""
 
 import json
+import os
 import shutil
 import signal
 import tempfile
@@ -27,6 +28,12 @@ hypothesis.settings.register_profile("short", max_examples=1, derandomize=True, 
 hypothesis.settings.register_profile("long", max_examples=200, print_blob=True)
 hypothesis.settings.load_profile("short")
 
+
+# For a few rows in one partition.
+SMALL = {"spark.sql.shuffle.partitions": "1", "spark.databricks.delta.snapshotPartitions": "1"}
+# A plan that runs once over a few rows is interpreted sooner than it is compiled. With LAKEHOUSE_TEST_CODEGEN=1, as in one
+# job of ci, Spark compiles, as it does in a user's run.
+INTERPRETED = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
 
 # What a shell runs in the background ignores these, and so would the runs that the tests start and stop.
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -58,7 +65,7 @@ def database(server: Postgres) -> Iterator[Postgres]:
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     """The one session of all tests that run in this process."""
-    small = BRIEF | {"spark.sql.shuffle.partitions": "1", "spark.databricks.delta.snapshotPartitions": "1"}
+    small = BRIEF | SMALL | ({} if os.environ.get("LAKEHOUSE_TEST_CODEGEN") else INTERPRETED)
     settings, _ = load(
         {"LAKEHOUSE_SPARK__DRIVER_MEMORY": "1g", "LAKEHOUSE_SPARK__CONF": json.dumps(small)}, base=PROJECT
     )
@@ -112,21 +119,24 @@ def prepared(
 
 
 @pytest.fixture
-def keyed_lake(prepared: Callable[[str], Prepared], tmp_path: Path) -> Lake:
+def keyed_lake(prepared: Callable[[str], Prepared], tmp_path: Path) -> Iterator[Lake]:
     """20 members with an account and a card each, 200 movements; all layers ran once."""
-    return prepared("keyed").copy(tmp_path)
+    with prepared("keyed").copied(tmp_path) as lake:
+        yield lake
 
 
 @pytest.fixture
-def nasty_lake(prepared: Callable[[str], Prepared], tmp_path: Path) -> Lake:
+def nasty_lake(prepared: Callable[[str], Prepared], tmp_path: Path) -> Iterator[Lake]:
     """Nasty rows in tables without keys; all layers ran once."""
-    return prepared("nasty").copy(tmp_path)
+    with prepared("nasty").copied(tmp_path) as lake:
+        yield lake
 
 
 @pytest.fixture
-def nights_lake(prepared: Callable[[str], Prepared], tmp_path: Path) -> Lake:
+def nights_lake(prepared: Callable[[str], Prepared], tmp_path: Path) -> Iterator[Lake]:
     """Three nights of the nasty rows; the CSV of each, `1.csv` and so on, lies beside the lake."""
-    return prepared("nights").copy(tmp_path)
+    with prepared("nights").copied(tmp_path) as lake:
+        yield lake
 
 
 @pytest.fixture

@@ -1,41 +1,53 @@
 """Lakes that ran once and are given out as copies, each with its source as it was after that run."""
 
+import json
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from conf.settings import Postgres
+from pipelines.lake import run_log
 from tests.support.lake import Lake
-from tests.support.source import KEYED, connected, execute, fill, query
+from tests.support.source import KEYED, execute, fill, fresh_database, query
 
 
 @dataclass
 class Prepared:
-    """A lake, and its source as a template; `oid` is the database's, by which bronze knows it again."""
+    """A lake, and its source, which nobody changes any more."""
 
     lake: Lake
     server: Postgres
-    oid: int
 
-    def copy(self, folder: Path) -> Lake:
-        """The lake in a folder of its own, on its source as it then was. One copy is used at a time."""
-        name = self.lake.address.database
-        with connected(self.server) as admin, admin.cursor() as cursor:
-            cursor.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-            cursor.execute(f"CREATE DATABASE {name} TEMPLATE {name}_template OID = {self.oid}")
-        shutil.copytree(self.lake.folder, folder, dirs_exist_ok=True)
-        return Lake(folder, self.lake.address, self.lake.spark)
+    @contextmanager
+    def copied(self, folder: Path) -> Iterator[Lake]:
+        """The lake in a folder of its own, with a source of its own."""
+        with fresh_database(self.server, self.lake.address.database) as address:
+            shutil.copytree(self.lake.folder, folder, dirs_exist_ok=True)
+            lake = Lake(folder, address, self.lake.spark)
+            _moved(lake)
+            yield lake
+
+
+def _moved(lake: Lake) -> None:
+    """Lets bronze know its source by the number that the copied database has."""
+    ((oid,),) = query(lake.address, "SELECT oid::text FROM pg_database WHERE datname = current_database()")
+    path = lake.settings().bronze_path
+    runs = run_log.read_runs(path)
+    shutil.rmtree(path / run_log.RUNS)
+    for run in runs:
+        tables = (
+            replace(table, basis=json.dumps(json.loads(table.basis) | {"database": oid})) if table.basis else table
+            for table in run.tables
+        )
+        run_log.record(path, replace(run, source=lake.address.address, tables=tuple(tables)))
 
 
 def prepare(lake: Lake, server: Postgres, scene: Callable[[Lake], None]) -> Prepared:
-    """Lets a scene happen to a lake and its database, and keeps what it left."""
+    """Lets a scene happen to a lake and its database."""
     scene(lake)
-    name = lake.address.database
-    ((oid,),) = query(lake.address, "SELECT oid FROM pg_database WHERE datname = current_database()")
-    with connected(server) as admin, admin.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name}_template TEMPLATE {name}")
-    return Prepared(lake, server, oid)
+    return Prepared(lake, server)
 
 
 def keyed(lake: Lake) -> None:

@@ -15,10 +15,11 @@ from tests.support.lake import Lake
 
 
 @contextmanager
-def fresh_database(server: Postgres) -> Iterator[Postgres]:
+def fresh_database(server: Postgres, template: str = "template1") -> Iterator[Postgres]:
+    """A database of its own, empty or the copy of another one."""
     name = f"teste_{uuid.uuid4().hex[:8]}"
     with connected(server) as admin:
-        admin.cursor().execute(f"CREATE DATABASE {name}")
+        admin.cursor().execute(f"CREATE DATABASE {name} TEMPLATE {template}")
     yield server.model_copy(update={"database": name})
     with connected(server) as admin:
         admin.cursor().execute(f"DROP DATABASE {name} WITH (FORCE)")
