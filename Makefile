@@ -50,7 +50,7 @@ reconcile: .venv/run.stamp ## prove again that source, bronze, silver, gold and 
 history: .venv/run.stamp ## the runs of each layer, and what changed in each
 	$(CLI) history
 
-restore: .venv/run.stamp ## make an old run the present one: make restore RUN=gold/12
+restore: .venv/run.stamp ## bring an earlier run back: make restore RUN=gold/12
 	$(CLI) restore
 
 maintain: .venv/run.stamp ## remove what no kept run needs, make small files one

@@ -1,1 +1,1 @@
-"""One file for each thing a person asks of a lake that is there: look, prove, restore, tidy up, stream."""
+"""One file for each thing that a person asks of a lake: look, prove, restore, tidy up, stream."""

@@ -11,7 +11,7 @@ from pipelines.sources.domains import in_postgres
 
 
 def demo(settings: Settings, report: Report) -> None:
-    """Fake data through all layers, on the embedded server."""
+    """Seeds the embedded server and runs all layers. Raises UsageFault if the settings name another server."""
     if settings.postgres:
         raise UsageFault(
             f"demo works on fake data, but the settings name {settings.postgres.address}; "
@@ -20,6 +20,6 @@ def demo(settings: Settings, report: Report) -> None:
     seed(settings, in_postgres(), report)
     runs, _ = run_layers(settings, set(LAYERS), report, only=in_postgres())
     show(settings, runs, report, lines=3)
-    report.say("\nnext: make shell   ask silver and gold in PySpark")
+    report.say("\nnext: make shell   query silver and gold in PySpark")
     report.say("      make help    all commands")
-    report.say("      make reset   delete the fake data, before your own PostgreSQL: see README.md")
+    report.say("      make reset   delete the fake data before you connect your own PostgreSQL: see README.md")

@@ -1,7 +1,7 @@
-"""`make maintain`: removes what killed runs left and versions that no kept run names, and makes many small files one.
+"""`make maintain`: removes leftovers of killed runs and versions that no kept run needs, and combines small files.
 
-Nothing is touched that the last run of a layer has, or one that it replaced less than LAKEHOUSE_HISTORY_DAYS before, or
-that the layer below was built from. Files are removed first, so that it helps on a full disk.
+It keeps what the last run of a layer has, what runs had that were replaced less than LAKEHOUSE_HISTORY_DAYS before it,
+and what the downstream layer was built from. It removes files first, so that it helps on a full disk.
 """
 
 import re
@@ -15,12 +15,12 @@ from conf.settings import Settings
 from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault
-from pipelines.core.names import LAYERS
+from pipelines.core.names import LAYERS, downstream_layer
 from pipelines.lake import delta, folders, run_log
 from pipelines.lake.changes import MANY, SMALL, Target, write
 from pipelines.lake.engine import HASHING, engine
 from pipelines.lake.run_log import RECORDS
-from pipelines.lake.runs import Run
+from pipelines.lake.runs import Run, TableRun
 from pipelines.lake.staging import StagedTable, verify
 from pipelines.lake.versions import table_version
 from pipelines.run.begin import check_layers, next_run
@@ -29,13 +29,13 @@ from pipelines.run.commit import commit_run, rolled_back_on_failure
 PART = "part-[0-9][0-9][0-9][0-9][0-9]-*.parquet"
 
 
-# What a process makes for a while is named by its number; see folders.scratch and export.draft.
+# Temporary files are named by the number of their process; see folders.scratch and export.draft.
 TEMPORARY = re.compile(r"\.(?:run|export|reconcile|[\w-]+\.(?:csv|parquet))\.(\d+)\..*")
 
 
 def maintain(settings: Settings, report: Report) -> None:
-    """Frees what can be freed and says how much. Raises LockedFault while a run works, StorageFault where the lake is
-    damaged; then nothing is removed."""
+    """Frees what no kept run needs and reports how much. Raises LockedFault while a run works, StorageFault if the lake
+    is damaged; then nothing is removed."""
     with folders.locked(settings):
         for domain in catalogue.domains():
             check_layers(settings, domain)
@@ -54,13 +54,13 @@ def maintain(settings: Settings, report: Report) -> None:
 
 
 def _free(place: str, files: Iterable[Path], report: Report) -> None:
-    """Removes the files and folders, and says what that freed."""
+    """Removes files and folders, and reports how much that freed."""
     removed, size = 0, 0
     for path in files:
-        every = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
+        within = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
         with folders.storage(f"file {path}"):
-            size += sum(one.stat().st_size for one in every)
-            removed += len(every)
+            size += sum(file.stat().st_size for file in within)
+            removed += len(within)
             remove(path)
     report.say(f"{place}: {removed:,} file{'' if removed == 1 else 's'}, {size / 1e6:,.1f} MB freed")
 
@@ -70,7 +70,7 @@ def remove(path: Path) -> None:
 
 
 def temporary(folder: Path) -> Iterator[Path]:
-    """What processes that are gone made for a while."""
+    """The temporary files and folders of processes that are gone."""
     for path in folder.iterdir():
         if (match := TEMPORARY.fullmatch(path.name)) and folders.is_left(path, int(match[1])):
             yield path
@@ -83,43 +83,42 @@ def _leftovers(layer_path: Path) -> Iterator[Path]:
 
 
 def _superseded(settings: Settings, layer: str) -> Iterator[Path]:
-    """The data files that no kept run names, of the tables that the last runs have. Of others, which
-    are not ours, or of which nothing is known, none."""
+    """The data files that no kept run needs, of the tables that the last runs have. Other folders may not be ours, or
+    nothing is known of them: their files stay."""
     path = settings.layer_path(layer)
     for domain in catalogue.domains():
         runs = run_log.read_runs(path, domain=domain)
         kept = _kept(settings, layer, runs)
-        for name in (one.name for one in (runs[-1].tables if runs else ())):
+        for name in (table_run.name for table_run in (runs[-1].tables if runs else ())):
             table = path / domain / name
-            versions = {one.version for run in kept for one in run.tables if one.name == name}
-            named = {file for version in versions for file, _ in delta.actions(table, version)}
-            yield from (file for file in table.glob(PART) if file not in named)
+            versions = {table_run.version for run in kept for table_run in run.tables if table_run.name == name}
+            needed = {file for version in versions for file, _ in delta.actions(table, version)}
+            yield from (file for file in table.glob(PART) if file not in needed)
     for table in (path / name for name in RECORDS):
         if (head := delta.version(table)) is not None:
             yield from set(table.glob(PART)) - {file for file, _ in delta.actions(table, head)}
 
 
 def _kept(settings: Settings, layer: str, runs: list[Run]) -> list[Run]:
-    """The runs of a domain whose versions stay: the last one, those that were the last one within the days before it,
-    what the layer below has read and all since. What the clock says now does not matter."""
+    """The runs of a domain whose versions stay: the last run, those that were the last within LAKEHOUSE_HISTORY_DAYS
+    before it, and the run that the downstream layer has read with all since. The current time does not matter."""
     if not runs:
         return []
     since = runs[-1].finished - timedelta(days=settings.history_days)
-    after = LAYERS[LAYERS.index(layer) + 1 :][:1]
-    below = [run_log.last_run(settings.layer_path(name), runs[-1].domain) for name in after]
-    read = min((run.upstream_run for run in below if run and run.upstream_run), default=runs[-1].run)
+    downstream = downstream_layer(layer)
+    reader = run_log.last_run(settings.layer_path(downstream), runs[-1].domain) if downstream else None
+    read = reader.upstream_run if reader and reader.upstream_run else runs[-1].run
     replaced = [*(run.finished for run in runs[1:]), None]
     return [run for run, when in zip(runs, replaced, strict=True) if when is None or when >= since or run.run >= read]
 
 
 def compact(settings: Settings, layer: str, last: Run, report: Report) -> None:
-    """Tables of many small files get one instead, as a new run of the same content."""
+    """Replaces the files of tables that have many small ones by a single file, as a new run with the same content."""
     path = settings.layer_path(layer)
     many = [
-        one.name
-        for one in last.tables
-        if catalogue.table_of(layer, one.name)
-        and sum(size < SMALL for _, size in delta.actions(path / last.domain / one.name, one.version)) >= MANY
+        table_run.name
+        for table_run in last.tables
+        if catalogue.table_of(layer, table_run.name) and _small_files(path / last.domain, table_run) >= MANY
     ]
     if not many or last.hashing != HASHING:
         return
@@ -133,30 +132,34 @@ def compact(settings: Settings, layer: str, last: Run, report: Report) -> None:
             except QualityFault as fault:
                 report.say(str(fault))
             except BaseException:
-                for one in built.values():
-                    one.discard()
+                for staged in built.values():
+                    staged.discard()
                 raise
         if not built:
             return
-        commits = (built[one.name].commit() if one.name in built else one for one in last.tables)
+        commits = (built[old.name].commit() if old.name in built else old for old in last.tables)
         rules = tuple(replace(rule, run=run.run) for rule in run_log.read_rules(path, last))
         commit_run(path, run, commits, rules)
-    report.say(f"{layer}: {', '.join(built)} compacted, {layer}/{run.run} has them")
+    report.say(f"{layer}: {', '.join(built)} compacted, as {layer}/{run.run}")
+
+
+def _small_files(folder: Path, table_run: TableRun) -> int:
+    return sum(size < SMALL for _, size in delta.actions(folder / table_run.name, table_run.version))
 
 
 def _rewritten(settings: Settings, layer: str, last: Run, run: int, name: str) -> StagedTable:
-    """The rows of a table that count in one file, proved to be the same."""
+    """Stages the current rows of a table in a single file, proved to be the same rows. Raises QualityFault."""
     path = settings.layer_path(layer)
-    done, table = last.table(name), catalogue.table_of(layer, name)
+    table_run, table = last.table(name), catalogue.table_of(layer, name)
     assert table is not None
-    old, place = table_version(path, last, table, name), Target(table, path / last.domain / name, run)
-    with folders.scratch(path, "run") as spill, engine(f"table {place.path}", spill) as db:
-        files = write(db, old.sql, place)
-    one = StagedTable(replace(done, base=run, batches=0), table, place.path, None, files, (), ())
-    built = verify(one, old.types, table.keys, done.rows_out, {})
-    if built.done.columns != done.columns:
-        built.discard()
+    old, target = table_version(path, last, table, name), Target(table, path / last.domain / name, run)
+    with folders.scratch(path, "run") as spill, engine(f"table {target.path}", spill) as db:
+        files = write(db, old.sql, target)
+    staged = StagedTable(replace(table_run, base=run, batches=0), table, target.path, None, files, (), ())
+    staged = verify(staged, old.types, table.keys, table_run.rows_out, {})
+    if staged.done.columns != table_run.columns:
+        staged.discard()
         raise QualityFault(
-            f"table {place.path}: one file of it would have other values than its {len(old.files)}; left as it was"
+            f"table {target.path}: a single file would have other values than its {len(old.files)}; nothing changed"
         )
-    return built
+    return staged

@@ -1,4 +1,4 @@
-"""Set-up's last step: trains the class-data archive of Spark's JVM on the real jobs."""
+"""The last step of set-up: trains the class-data archive of Spark's JVM on the real jobs."""
 
 import json
 import shutil
@@ -16,8 +16,8 @@ MOVIMENTOS = 200
 
 
 def train(file: Path) -> None:
-    """Runs the real jobs on a small made-up source, whole and by what changed, and looks at the tables as the shell
-    does, in a JVM that writes the archive when it ends."""
+    """Runs the real jobs on a small fake source, in full and incrementally, and looks at the tables as the shell does.
+    The JVM writes the archive when it ends."""
     import psycopg2
 
     from pipelines.commands.shell import create_views

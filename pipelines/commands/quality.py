@@ -1,4 +1,4 @@
-"""`make quality`: every rule of the last silver run, against the run before it. No JVM."""
+"""`make quality`: every rule of the last silver run, compared with the previous run. No JVM."""
 
 from rich.table import Table as Grid
 
@@ -12,7 +12,8 @@ from pipelines.lake.runs import RuleRun
 
 
 def quality(settings: Settings, domains: tuple[str, ...], report: Report) -> None:
-    """Every rule of the last silver run of some domains, against the run before; of each, the query that shows rows."""
+    """Shows every rule of the last silver run of each domain, compared with the previous run, and a query that shows
+    rows that failed."""
     path = settings.silver_path
     built = {domain: run_log.read_runs(path, domain=domain) for domain in domains}
     if not any(built.values()):
@@ -21,19 +22,19 @@ def quality(settings: Settings, domains: tuple[str, ...], report: Report) -> Non
         if index:
             report.say("")
         rules = run_log.read_rules(path, runs[-1])
-        before = {(rule.table, rule.rule): rule for rule in run_log.read_rules(path, runs[-2])} if runs[1:] else {}
-        against = f"change against run {runs[-2].run}" if before else "no run before it"
+        previous = {(rule.table, rule.rule): rule for rule in run_log.read_rules(path, runs[-2])} if runs[1:] else {}
+        against = f"changes since run {runs[-2].run}" if previous else "no previous run"
         report.say(f"silver.{domain}, run {runs[-1].run} of {runs[-1].finished:%Y-%m-%d %H:%M} UTC, {against}\n")
-        report.show(_rules(rules, before))
+        report.show(_rules(rules, previous))
         report.say(f"\n{query(rules)}")
 
 
-def _rules(rules: list[RuleRun], before: dict[tuple[str, str], RuleRun]) -> Grid:
+def _rules(rules: list[RuleRun], previous: dict[tuple[str, str], RuleRun]) -> Grid:
     table = grid("table", "rule", "severity", "tested", "failed", "share", "change", "keys", left=3)
     table.columns[-1].justify = "left"
     for rule in rules:
-        was = before.get((rule.table, rule.rule))
-        change = f"{rule.failed - was.failed:+,}" if was and rule.failed != was.failed else ""
+        earlier = previous.get((rule.table, rule.rule))
+        change = f"{rule.failed - earlier.failed:+,}" if earlier and rule.failed != earlier.failed else ""
         share = f"{rule.share:.2%}" if rule.failed else ""
         numbers = (f"{rule.tested:,}", f"{rule.failed:,}", share, change)
         style = "bold" if rule.failed else None
@@ -42,7 +43,8 @@ def _rules(rules: list[RuleRun], before: dict[tuple[str, str], RuleRun]) -> Grid
 
 
 def query(rules: list[RuleRun]) -> str:
-    """The SQL, for `make shell`, that shows the rows of the rule that most rows failed."""
+    """SQL for `make shell` that shows the rows that failed the worst rule: the one that most rows failed, quarantine
+    before warnings."""
     failed = sorted(
         (rule for rule in rules if rule.failed), key=lambda rule: (rule.severity is Severity.WARN, -rule.failed)
     )

@@ -15,7 +15,7 @@ from pipelines.sources.postgres import embedded
 
 
 def reset(settings: Settings, report: Report) -> None:
-    """Deletes what the pipeline made, after asking: each layer, the CSVs, the embedded server's data."""
+    """Deletes each layer, the CSVs and the embedded server's data, after asking."""
     layers = [settings.layer_path(layer) for layer in LAYERS if settings.layer_path(layer).exists()]
     tables = [path / domain for path in map(settings.layer_path, LAYERS) for domain in catalogue.domains()]
     ours = [
@@ -48,7 +48,7 @@ def reset(settings: Settings, report: Report) -> None:
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    """Folders in which only our locks are left go, too; never the home or the working directory."""
+    """Removes folders in which only our locks are left, except the home and the working directory."""
     for folder in folders:
         if (
             folder.exists()

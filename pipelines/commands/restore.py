@@ -16,15 +16,16 @@ from pipelines.run.commit import commit_run, rolled_back_on_failure
 
 
 def restore(settings: Settings, word: str, report: Report) -> tuple[str, Run]:
-    """Makes the content of an old run a layer's present one, as a new run, its CSV too. Raises StorageFault where files
-    of it are gone."""
+    """Brings back what the run named by `word` left, with its CSV, as a new run. Raises StorageFault if files of it are
+    gone."""
     find_run(settings, word)  # before a lock is taken or a folder made
     with folders.locked(settings), ExitStack() as stack:
         layer, target = find_run(settings, word)
         path = settings.layer_path(layer)
         if target.card_numbers == "plain" != settings.card_numbers:
-            raise UsageFault(f"{word} has plain card numbers; if that is meant, say LAKEHOUSE_CARD_NUMBERS=plain")
-        mend = f"{word} cannot come back: `make maintain` keeps runs for LAKEHOUSE_HISTORY_DAYS={settings.history_days}"
+            raise UsageFault(f"{word} has plain card numbers; to bring them back, set LAKEHOUSE_CARD_NUMBERS=plain")
+        days = f"LAKEHOUSE_HISTORY_DAYS={settings.history_days}"
+        mend = f"{word} cannot be brought back: `make maintain` keeps runs for {days}"
         run_log.check_tables(layer, path, target, mend)
         begun = next_run(settings, layer, target.domain, target.lake, target.upstream_run, target.source)
         run = replace(
@@ -32,16 +33,18 @@ def restore(settings: Settings, word: str, report: Report) -> tuple[str, Run]:
         )
         stack.enter_context(rolled_back_on_failure(path, target.domain))
         drafts = []
-        for table in (one for one in catalogue.tables(layer) if one.csv and one.domain == target.domain):
-            done = target.table(table.name)
-            files = delta.file_paths(folders.table_path(path, table), done.version)
-            drafts.append(stack.enter_context(drafted(settings, table, done, files, report)))
+        for table in (table for table in catalogue.tables_of(layer, target.domain) if table.csv):
+            table_run = target.table(table.name)
+            files = delta.file_paths(folders.table_path(path, table), table_run.version)
+            drafts.append(stack.enter_context(drafted(settings, table, table_run, files, report)))
         if drafts:
             stack.enter_context(folders.publishing(settings))
         rules = tuple(replace(rule, run=run.run) for rule in run_log.read_rules(path, target))
         commits = (
-            replace(one, version=run_log.restore_version(path / target.domain / one.name, one.version))
-            for one in target.tables
+            replace(
+                table_run, version=run_log.restore_version(path / target.domain / table_run.name, table_run.version)
+            )
+            for table_run in target.tables
         )
         run = commit_run(path, run, commits, rules, drafts)
     report.step(f"{layer}/{run.run}: {layer} is again what {word} left")

@@ -12,7 +12,7 @@ from pipelines.sources.postgres.embedded import source_server
 
 
 def seed(settings: Settings, domains: tuple[str, ...], report: Report) -> None:
-    """Fills the sources of some domains with fake data."""
+    """Fills the sources of the domains with fake data."""
     for domain in domains:
         tables, landing = catalogue.tables_of("bronze", domain), landing_of(settings, domain)
         if landing:
@@ -24,13 +24,13 @@ def seed(settings: Settings, domains: tuple[str, ...], report: Report) -> None:
 
 
 def _seed_postgres(settings: Settings, tables: tuple[Table, ...], report: Report) -> None:
-    """Another server than the embedded one only when CONFIRM names its database."""
+    """Fills the embedded server; raises UsageFault for another unless CONFIRM names its database."""
     from pipelines.seed.postgres import seed as fill
 
     if settings.postgres and os.environ.get("CONFIRM") != settings.postgres.database:
         raise UsageFault(
             f"seed would create fake tables in {settings.postgres.address}; "
-            f"if that is meant, say `make seed CONFIRM={settings.postgres.database}`"
+            f"to do so, say `make seed CONFIRM={settings.postgres.database}`"
         )
     with source_server(settings) as server:
         fill(settings, server, tables, settings.postgres is None, report)

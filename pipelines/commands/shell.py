@@ -28,7 +28,7 @@ HINTS = (
 
 
 def create_views(settings: Settings, spark: "SparkSession") -> list[str]:
-    """One view for each table of the last complete runs, pinned to its version; a line for each layer that has one."""
+    """Creates a view of each table of the last complete runs, pinned to its version. Returns a line for each run."""
     lines = []
     for layer in LAYERS:
         spark.sql(f"CREATE DATABASE IF NOT EXISTS {layer}")
@@ -59,17 +59,16 @@ def _pinned(spark: "SparkSession", layer: str, database: str, path: Path, run: R
 
 
 def travel(settings: Settings, spark: "SparkSession") -> Callable[[str], list[str]]:
-    """The shell's `at`: the tables as a run like `gold/12` left them, in a database gold_12."""
+    """The shell's `at`: shows the tables as a run such as `gold/12` left them, in a database gold_12."""
 
     def at(run: str) -> list[str]:
         try:
-            layer, found = find_run(settings, run)
-            path = settings.layer_path(layer)
-            run_log.check_tables(
-                layer, path, found, "`make history` lists the runs, `make maintain` keeps the young ones"
-            )
-            spark.sql(f"CREATE DATABASE IF NOT EXISTS {layer}_{found.run}")
-            return _pinned(spark, layer, f"{layer}_{found.run}", path, found)
+            layer, earlier = find_run(settings, run)
+            path, database = settings.layer_path(layer), f"{layer}_{earlier.run}"
+            mend = "`make history` lists the runs, `make maintain` keeps the recent ones"
+            run_log.check_tables(layer, path, earlier, mend)
+            spark.sql(f"CREATE DATABASE IF NOT EXISTS {database}")
+            return _pinned(spark, layer, database, path, earlier)
         except Fault as fault:
             print(fault)
             return []

@@ -6,14 +6,14 @@ from conf.contract import Table
 from conf.settings import Settings
 from pipelines.core import catalogue
 from pipelines.core.console import Report, grid
-from pipelines.core.names import LAYERS
+from pipelines.core.names import LAYERS, upstream_layer
 from pipelines.lake import folders, run_log
 from pipelines.lake.runs import Run
 from pipelines.sources.domains import in_use
 
 
 def status(settings: Settings, report: Report) -> None:
-    """The last run of each layer: its number, its age, its rows, its warnings; and whether the CSV is gold's."""
+    """Shows the last run of each layer: its number, age, rows and warnings, and whether the CSV is what gold wrote."""
     now = datetime.now(UTC)
     table = grid("layer", "domain", "source", "finished (UTC)", "run", "age", "rows", "set aside", left=4)
     notes = []
@@ -24,16 +24,15 @@ def status(settings: Settings, report: Report) -> None:
             if run is None:
                 notes.append(f"{layer} has no complete run of {domain} in {path}: `make {layer}`")
                 continue
-            rows = sum(one.rows_out for one in run.tables if not one.is_beside)
-            aside = sum(one.set_aside for one in run.tables)
+            rows = sum(table_run.rows_out for table_run in run.tables if not table_run.is_beside)
+            aside = sum(table_run.set_aside for table_run in run.tables)
             finished = f"{run.finished:%Y-%m-%d %H:%M}"
             numbers = (str(run.run), age(now - run.finished), f"{rows:,}", f"{aside:,}")
             table.add_row(layer, domain, run.source, finished, *numbers)
             notes += [f"warning: {text}" for text in run.warnings]
             notes += _behind(settings, layer, domain, run)
-            notes += [
-                note for one in catalogue.tables_of(layer, domain) if one.csv for note in _csv(settings, one, run)
-            ]
+            for exported in (contract for contract in catalogue.tables_of(layer, domain) if contract.csv):
+                notes += _csv(settings, exported, run)
     if table.row_count:
         report.show(table)
     for note in notes:
@@ -41,28 +40,27 @@ def status(settings: Settings, report: Report) -> None:
 
 
 def age(since: timedelta) -> str:
-    """As a person says it: `3 d 4 h`, `5 h 12 min`, `0 min`."""
+    """An age as a person writes it: `3 d 4 h`, `5 h 12 min`, `0 min`."""
     minutes = int(since.total_seconds()) // 60
     days, hours, minutes = minutes // 1440, minutes // 60 % 24, minutes % 60
     return f"{days} d {hours} h" if days else f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def _behind(settings: Settings, layer: str, domain: str, run: Run) -> list[str]:
+    """A note if the layer was built from other content than its upstream layer has."""
     if layer == LAYERS[0]:
         return []
-    before = LAYERS[LAYERS.index(layer) - 1]
-    content = {one.run: one.content for one in run_log.read_runs(settings.layer_path(before), domain=domain)}
+    upstream = upstream_layer(layer)
+    content = {each.run: each.content for each in run_log.read_runs(settings.layer_path(upstream), domain=domain)}
     if not content or content.get(run.upstream_run or 0) == content[last := max(content)]:
         return []
-    return [f"{layer} was built from {before}'s run {run.upstream_run}, the last one is {last}: `make {layer}`"]
+    return [f"{layer} was built from {upstream}/{run.upstream_run}, but {upstream}/{last} is the last: `make {layer}`"]
 
 
 def _csv(settings: Settings, table: Table, run: Run) -> list[str]:
     path = folders.csv_path(settings, table)
     if not path.exists():
         return [f"{path} is gone: `make export`"]
-    return (
-        []
-        if folders.sha256(path) == run.csv_sha256
-        else [f"{path} is not what gold's run {run.run} wrote: `make export`"]
-    )
+    if folders.sha256(path) == run.csv_sha256:
+        return []
+    return [f"{path} is not what gold/{run.run} wrote: `make export`"]

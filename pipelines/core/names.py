@@ -3,6 +3,16 @@
 LAYERS = ("bronze", "silver", "gold")
 
 
+def upstream_layer(layer: str) -> str:
+    """The layer that silver or gold reads."""
+    return LAYERS[LAYERS.index(layer) - 1]
+
+
+def downstream_layer(layer: str) -> str | None:
+    """The layer that reads bronze or silver; None of gold."""
+    return {"bronze": "silver", "silver": "gold"}.get(layer)
+
+
 EMBEDDED = "embedded"
 
 

@@ -48,7 +48,7 @@ def test_status_shows_the_last_run_of_each_layer_its_age_and_its_warnings(ask, m
         assert any(
             re.fullmatch(rf"{layer} cartoes {address} \S+ \S+ {number} \d+ min {rows}", line) for line in printed
         ), printed
-    assert "silver was built from bronze's run 2, the last one is 3: `make silver`" in printed
+    assert "silver was built from bronze/2, but bronze/3 is the last: `make silver`" in printed
     aside = "4 rows set aside in silver.movimento__quarantine: cartao:missing 4"
     assert f"warning: silver.movimento: {aside}" in printed
     assert "warning: silver.associado: 1 of 20 rows do not meet: idade BETWEEN 0 AND 130" in printed
@@ -56,7 +56,7 @@ def test_status_shows_the_last_run_of_each_layer_its_age_and_its_warnings(ask, m
     csv = morning.folder / "export/movimento_flat.csv"
     before = csv.read_bytes()
     csv.write_bytes(before + b"x")
-    assert f"{csv} is not what gold's run 2 wrote: `make export`" in lines(ask("status").stdout)
+    assert f"{csv} is not what gold/2 wrote: `make export`" in lines(ask("status").stdout)
     csv.unlink()
     assert f"{csv} is gone: `make export`" in lines(ask("status").stdout)
     csv.write_bytes(before)
@@ -66,7 +66,7 @@ def test_quality_shows_every_rule_against_the_run_before_and_how_to_see_the_rows
     result = ask("quality")
     assert (result.returncode, result.stderr) == (0, "")
     printed = lines(result.stdout)
-    assert re.fullmatch(r"silver.cartoes, run 2 of \S+ \S+ UTC, change against run 1", printed[0])
+    assert re.fullmatch(r"silver.cartoes, run 2 of \S+ \S+ UTC, changes since run 1", printed[0])
     assert "movimento cartao:missing quarantine 204 4 1.96% +4 301; 302; 303" in printed
     assert "associado idade BETWEEN 0 AND 130 warn 20 1 5.00% 3" in printed
     assert "movimento key:conflict quarantine 204 0" in printed

@@ -65,7 +65,7 @@ def test_a_layer_goes_back_to_a_run_as_a_new_run_with_its_csv_and_forward_again(
     last = run_log.last_run(settings.gold_path, "cartoes")
     assert last is not None and (last.run, last.kind, last.content_of, last.upstream_run) == (4, "restore", 2, 2)
     assert (
-        "gold was built from silver's run 2, the last one is 3: `make gold`"
+        "gold was built from silver/2, but silver/3 is the last: `make gold`"
         in Cli(nights_lake.folder)("status", env=env).stdout
     )
     before = len(nights_lake.table("gold", "movimento_flat"))
@@ -131,8 +131,8 @@ def test_maintain_keeps_what_the_days_and_the_last_runs_need_and_says_what_it_fr
     )  # a version and the spill
     assert not left.exists() and not half.exists() and not scratch.exists() and mine.exists()
     assert at("silver/1") == [] and at("silver/3") != []
-    assert "`make maintain` keeps the young ones" in capsys.readouterr().out
-    with pytest.raises(StorageFault, match="gold/1 cannot come back: `make maintain` keeps"), Report() as report:
+    assert "`make maintain` keeps the recent ones" in capsys.readouterr().out
+    with pytest.raises(StorageFault, match="gold/1 cannot be brought back: `make maintain` keeps"), Report() as report:
         commands_restore.restore(settings, "gold/1", report)
     with Report() as report:
         export(settings, (movimento_flat.TABLE,), report)
@@ -166,7 +166,7 @@ def test_small_files_become_one_and_the_content_stays(
 
     with meanwhile(read):
         maintained(nights_lake)
-    assert "gold: movimento_flat compacted, gold/4 has them" in capsys.readouterr().out
+    assert "gold: movimento_flat compacted, as gold/4" in capsys.readouterr().out
     for layer in LAYERS:
         was, now = before[layer], run_log.last_run(settings.layer_path(layer), "cartoes")
         assert was is not None and now is not None and (now.run, now.kind, now.content_of) == (4, "compaction", 3)
