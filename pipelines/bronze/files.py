@@ -19,12 +19,10 @@ from pipelines.lake.changes import MANY, SMALL, Target, write
 from pipelines.lake.checksums import Columns, adjusted, measured
 from pipelines.lake.engine import Engine, engine, listed, named_files, relation, text
 from pipelines.lake.run_log import read_files
-from pipelines.lake.runs import IngestedFile, RunContext, TableRun
+from pipelines.lake.runs import IngestedFile, Mode, RunContext, TableRun
 from pipelines.lake.staging import StagedTable, unchanged_table, verify
 from pipelines.lake.versions import table_version
 from pipelines.sources.files.landing import AUDIT, LandedFile, arrived, ingest, not_ingested, unmatched
-
-ASKED = "asked for"
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def read(
         path = folders.table_path(settings.bronze_path, table)
         delta.make_folder(path)
         why = whole_because(table, done, table.name in call.full)
-        if why == ASKED and (gone := some.gone):
+        if done and table.name in call.full and (gone := some.gone):
             report.warning(
                 f"bronze.{table.name}: not read again: {len(gone):,} of its files, as {gone[0]}, are not there"
             )
@@ -115,7 +113,7 @@ def whole_because(table: Table, done: TableRun | None, asked: bool) -> str:
     if done is None:
         return "the first time"
     if asked:
-        return ASKED
+        return "asked for"
     was = {column.name: column.type for column in done.columns}
     return "" if was == schema.types_of(table, AUDIT) else "its columns changed"
 
@@ -189,7 +187,8 @@ def _added(
                     raise QualityFault(f"bronze.{place.table.name}: a row was lost or doubled on the way; run it again")
         total = done.rows_out - gone + rows
         how = f"{len(taken):,} file{'s' if taken[1:] else ''}: {rows:,} written, {gone:,} replaced"
-        done = replace(done, rows_in=total, rows_out=total, columns=adjusted(done.columns, less, more), how=how)
+        after = adjusted(done.columns, less, more)
+        done = replace(done, rows_in=total, rows_out=total, columns=after, mode=Mode.CHANGED, how=how)
         kept = tuple(sorted(Path(file).name for file in set(old.files) - touched))
         return StagedTable(done, place.table, place.path, None, files, (), kept, tuple(taken))
     except BaseException:

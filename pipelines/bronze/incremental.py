@@ -19,7 +19,7 @@ from pipelines.lake import folders, full_build
 from pipelines.lake.changes import Target, differing_keys, splice, write
 from pipelines.lake.checksums import adjusted, measured
 from pipelines.lake.engine import Engine, count, duckdb_type, listed, named_files, relation, within, without
-from pipelines.lake.runs import Run, TableRun
+from pipelines.lake.runs import Mode, Run, TableRun
 from pipelines.lake.staging import StagedTable, unchanged_table
 from pipelines.lake.versions import TableVersion, table_version
 from pipelines.sources.postgres import fingerprint
@@ -141,6 +141,7 @@ def _followed(
         rows_out=before.rows_out - lost + won,
         columns=columns,
         basis=one.basis,
+        mode=Mode.CHANGED,
         how=f"{differ:,} written, {deleted:,} deleted",
     )
     if done.rows_out != totals.rows or done.totals != totals.sums:

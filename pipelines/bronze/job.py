@@ -25,6 +25,7 @@ from pipelines.bronze import executors as bronze_executors
 from pipelines.bronze.incremental import LoadPlan, ReadRows, SourceTotals, apply_changes, plan_loads
 from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault, SourceFault
+from pipelines.core.points import Point, crash_point
 from pipelines.lake import delta, folders
 from pipelines.lake.engine import engine
 from pipelines.lake.runs import Run, RunContext, TableRun
@@ -166,6 +167,7 @@ def read(
     """Reads what changed, or all, of each table, and proves it. Nothing is written before all of them are checked.
     Where Spark's master is a cluster, its executors read, in the session that `started` gives."""
     todo = read_plans(snapshot, settings.schema_name, tables)
+    crash_point(Point.SNAPSHOT_TAKEN)
     _report_drift(settings, todo, call.previous, report)
     loads = plan_loads(settings, snapshot, todo, call.previous, call.full, call.run.started)
     for one in todo:

@@ -16,6 +16,7 @@ from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault
 from pipelines.core.names import LAYERS, downstream_layer
+from pipelines.core.points import Point, crash_point
 from pipelines.lake import delta, folders, run_log
 from pipelines.lake.changes import MANY, SMALL, Target, write
 from pipelines.lake.engine import HASHING, engine
@@ -62,6 +63,7 @@ def _free(place: str, files: Iterable[Path], report: Report) -> None:
             size += sum(file.stat().st_size for file in within)
             removed += len(within)
             remove(path)
+            crash_point(Point.FILE_REMOVED)
     report.say(f"{place}: {removed:,} file{'' if removed == 1 else 's'}, {size / 1e6:,.1f} MB freed")
 
 

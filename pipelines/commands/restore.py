@@ -32,11 +32,11 @@ def restore(settings: Settings, word: str, report: Report) -> tuple[str, Run]:
             target, run=begun.run, started=begun.started, kind="restore", content_of=target.content, warnings=()
         )
         stack.enter_context(rolled_back_on_failure(path, target.domain))
-        drafts = []
+        drafts = {}
         for table in (table for table in catalogue.tables_of(layer, target.domain) if table.csv):
             table_run = target.table(table.name)
             files = delta.file_paths(folders.table_path(path, table), table_run.version)
-            drafts.append(stack.enter_context(drafted(settings, table, table_run, files, report)))
+            drafts[table.name] = stack.enter_context(drafted(settings, table, table_run, files, report))
         if drafts:
             stack.enter_context(folders.publishing(settings))
         rules = tuple(replace(rule, run=run.run) for rule in run_log.read_rules(path, target))

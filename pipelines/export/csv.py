@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from conf.contract import Table
 from conf.settings import Settings
+from pipelines.core.points import Point, crash_point
 from pipelines.core.sql import identifier
 from pipelines.lake import folders, schema
 from pipelines.lake.engine import Engine, engine, relation, save, text
@@ -186,6 +187,7 @@ def _write(table: Table, files: list[str], whole: GrowingCsv, final: Path, scrat
             with engine(what, scratch, share=at_once) as connection:
                 engines.append(connection)
                 _copy(table, files, part, connection)
+            crash_point(Point.CSV_WRITTEN)
             return read_back(table, part)
 
         try:

@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 
 from conf.contract import Column, Table
 from pipelines.core.errors import QualityFault
+from pipelines.core.points import Point, crash_point
 from pipelines.core.sql import identifier
 from pipelines.lake import delta
 from pipelines.lake.checksums import Columns, adjusted, measured
 from pipelines.lake.engine import Engine, exact, listed, named_files, relation, save, within, without
-from pipelines.lake.runs import TableRun
+from pipelines.lake.runs import Mode, TableRun
 from pipelines.lake.staging import StagedTable
 from pipelines.lake.versions import TableVersion
 
@@ -112,6 +113,7 @@ def splice(db: Engine, old: TableVersion, done: TableRun, place: Target, keys: s
         fresh = f"(SELECT {columns} FROM {rest} UNION ALL SELECT {columns} FROM {rows})"
         written += write(db, fresh, place)
         kept = tuple(Path(file).name for file in sorted(files - touched))
+        crash_point(Point.FILES_SPLICED)
         return _proved(db, old, done, place, keys, rows, touched, written, kept)
     except BaseException:
         for name in written:
@@ -142,5 +144,6 @@ def _proved(
         raise QualityFault(f"{place.table.layer}.{done.name}: a row was lost or doubled on the way; run it again")
     total = done.rows_out - gone[0] + came[0]
     how = f"{came[0]:,} written, {gone[0]:,} replaced"
-    done = replace(done, rows_in=total, rows_out=total, columns=adjusted(done.columns, gone[1], came[1]), how=how)
+    columns = adjusted(done.columns, gone[1], came[1])
+    done = replace(done, rows_in=total, rows_out=total, columns=columns, mode=Mode.CHANGED, how=how)
     return StagedTable(done, place.table, place.path, None, written, (), kept)

@@ -21,6 +21,7 @@ from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from conf.contract import Pii, Table
 from pipelines.core.errors import StorageFault
+from pipelines.core.points import Point, crash_point
 from pipelines.lake.folders import scratch, storage
 
 LOG = "_delta_log"
@@ -164,6 +165,7 @@ def commit_changes(path: Path, table: Table, added: Sequence[str], removed: Sequ
                 file.write("".join(f"{json.dumps(line)}\n" for line in lines))
                 file.flush()
                 os.fsync(file.fileno())
+            crash_point(Point.COMMIT_WRITTEN)
             half.rename(log / f"{target:020d}.json")  # whole or not at all; the lock keeps others out
         if target % CHECKPOINT_EVERY == 0:
             with suppress(OSError, DeltaError):  # without one the log is only longer

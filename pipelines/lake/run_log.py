@@ -5,23 +5,25 @@ A run is complete when its row is in `_runs`; readers take the versions that the
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable, Schema, write_deltalake
 
 from conf.contract import Severity
 from conf.settings import Settings
+from pipelines.core import catalogue
 from pipelines.core.errors import QualityFault, StorageFault, UsageFault
 from pipelines.core.names import LAYERS
+from pipelines.core.points import Point, crash_point
 from pipelines.lake.checksums import ColumnRun
 from pipelines.lake.delta import PROPERTIES, actions, file_paths, full_name, make_folder, version
 from pipelines.lake.folders import storage
 from pipelines.lake.integrity import checked
-from pipelines.lake.runs import IngestedFile, RuleRun, Run, TableRun
+from pipelines.lake.runs import IngestedFile, Mode, RuleRun, Run, TableRun
 
 RECORDS = RUNS, QUALITY, FILES = "_runs", "_quality", "_files"
 
@@ -49,6 +51,8 @@ TABLE_RUN = pa.struct(
         "base": pa.int64(),
         "batches": pa.int64(),
         "basis": pa.string(),
+        "mode": pa.string(),
+        "csv_sha256": pa.string(),
     }.items()
 )
 
@@ -64,7 +68,6 @@ RUN = pa.schema(
         "started": INSTANT,
         "finished": INSTANT,
         "tables": pa.list_(TABLE_RUN),
-        "csv_sha256": pa.string(),
         "hashing": pa.string(),
         "warnings": pa.list_(pa.string()),
         "card_numbers": pa.string(),
@@ -134,11 +137,30 @@ def _read(path: Path, columns: tuple[str, ...], where: Mapping[str, int | str]) 
     return rows
 
 
+def _run(row: dict[str, Any]) -> Run:
+    # Older software recorded one CSV for a run: it is that of the domain's table that has one. Lakes of its time keep
+    # the column, which stays null from now on; others do not get it.
+    csv_sha256 = row.pop("csv_sha256", None)
+    tables = tuple(map(_table_run, row["tables"]))
+    if csv_sha256:
+        with_csv = {table.name for table in catalogue.tables_of("gold", row["domain"]) if table.csv}
+        tables = tuple(replace(table, csv_sha256=csv_sha256) if table.name in with_csv else table for table in tables)
+    return Run(**{"upstream_run": None, **row, "tables": tables, "warnings": tuple(row.get("warnings", ()))})
+
+
 def _table_run(row: dict[str, Any]) -> TableRun:
     columns = tuple(ColumnRun(**column) for column in row.pop("columns", None) or ())
     guaranteed = tuple(row.pop("guaranteed", None) or ())
+    mode = Mode(row.pop("mode", None) or _mode_of(row.get("how") or ""))
     known = {name: value for name, value in row.items() if value is not None}
-    return TableRun(**{**known, "guaranteed": guaranteed, "columns": columns})
+    return TableRun(**{**known, "guaranteed": guaranteed, "columns": columns, "mode": mode})
+
+
+def _mode_of(how: str) -> Mode:
+    """What a record without a mode, of older software, says in words; the oldest built all tables and say nothing."""
+    if not how or how.startswith("whole"):
+        return Mode.FULL
+    return Mode.UNCHANGED if how == "unchanged" else Mode.CHANGED
 
 
 class Head(NamedTuple):
@@ -158,18 +180,7 @@ def heads(layer_path: Path) -> list[Head]:
 
 def read_runs(layer_path: Path, **where: int | str) -> list[Run]:
     """The complete runs of a layer, oldest first: all, or of one `domain`, or the one of a number `run`."""
-    runs = (
-        Run(
-            **{
-                "upstream_run": None,
-                **row,
-                "tables": tuple(_table_run(table) for table in row["tables"]),
-                "warnings": tuple(row.get("warnings", ())),
-            }
-        )
-        for row in _rows(layer_path / RUNS, where)
-    )
-    return sorted(runs, key=lambda run: run.run)
+    return sorted(map(_run, _rows(layer_path / RUNS, where)), key=lambda run: run.run)
 
 
 def last_run(layer_path: Path, domain: str) -> Run | None:
@@ -225,16 +236,19 @@ def read_files(layer_path: Path, domain: str) -> list[IngestedFile]:
 
 def record(layer_path: Path, run: Run, rules: tuple[RuleRun, ...] = (), files: Sequence[IngestedFile] = ()) -> None:
     """The commit point: from here on readers see what `run` names. Its rules and files are written before it."""
+    crash_point(Point.ALL_COMMITTED)
     rows = [asdict(rule) | {"severity": rule.severity.value} for rule in rules]
     _append_of(layer_path / QUALITY, run, rows, RULE_RUN, "Rules of the runs. One row per run, table and rule.")
+    crash_point(Point.RULES_RECORDED)
     taken = [asdict(file) for file in files]
     _append_of(layer_path / FILES, run, taken, INGESTED_FILE, "Files that runs took. One row per run and file.")
-    row = pa.Table.from_pylist([asdict(run)], schema=RUN)
+    crash_point(Point.FILES_RECORDED)
     try:
-        _append(layer_path / RUNS, row, "Complete runs. One row per run and domain.")
+        _append(layer_path / RUNS, [asdict(run)], RUN, "Complete runs. One row per run and domain.")
     except StorageFault:
         if last_run(layer_path, run.domain) != run:  # else what failed came after the commit
             raise
+    crash_point(Point.RECORDED)
 
 
 def _append_of(path: Path, run: Run, rows: list[dict[str, Any]], schema: pa.Schema, description: str) -> None:
@@ -243,21 +257,24 @@ def _append_of(path: Path, run: Run, rows: list[dict[str, Any]], schema: pa.Sche
         with storage(f"table {path}"):
             DeltaTable(path).delete(f"run >= {run.run} AND domain = '{run.domain}'")
     if rows:
-        _append(path, pa.Table.from_pylist(rows, schema=schema), description)
+        _append(path, rows, schema, description)
 
 
-def _append(path: Path, rows: pa.Table, description: str) -> None:
+def _append(path: Path, rows: list[dict[str, Any]], schema: pa.Schema, description: str) -> None:
+    """Adds rows to a table of the run log, which gets the columns that it lacks; of those that only it has, null."""
     make_folder(path)
     with storage(f"table {path}"):
-        write_deltalake(
-            path,
-            rows,
-            mode="append",
-            schema_mode="merge",
-            configuration=PROPERTIES,
-            name=path.name,
-            description=description,
-        )
+        if version(path) is None:
+            first = pa.Table.from_pylist(rows, schema=schema)
+            write_deltalake(path, first, name=path.name, description=description, configuration=PROPERTIES)
+            return
+        table = DeltaTable(path)
+        stored = pa.schema(table.schema().to_arrow())
+        unified = pa.unify_schemas([stored, schema], promote_options="permissive")
+        if unified != stored:
+            # Not by write_deltalake's schema_mode="merge", which takes the table's name away.
+            table.alter.add_columns(Schema.from_arrow(unified).fields)
+        write_deltalake(table, pa.Table.from_pylist(rows, schema=unified), mode="append")
 
 
 def compact(path: Path, many: int) -> None:
@@ -298,6 +315,7 @@ def restore_version(path: Path, target: int) -> int:
         last = DeltaTable(path).history(1)[0]
         if (last["operation"], last.get("operationParameters", {}).get("version")) != ("RESTORE", str(target)):
             DeltaTable(path).restore(target)
+        crash_point(Point.TABLE_ROLLED_BACK)
         return version(path) or 0
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from enum import StrEnum
 
 from conf.contract import Severity
 from pipelines.core.errors import QualityFault
@@ -10,13 +11,22 @@ from pipelines.core.names import HISTORY, QUARANTINE
 from pipelines.lake.checksums import ColumnRun
 
 
+class Mode(StrEnum):
+    """What a run did to a table: built it in full, applied what changed, or left its version as it was."""
+
+    FULL = "full"
+    CHANGED = "changed"
+    UNCHANGED = "unchanged"
+
+
 @dataclass(frozen=True)
 class TableRun:
     """What a run did to one table: the Delta version it left, and its rows. rows_in = rows_out + set_aside + copies.
 
     `guaranteed`: what the source's constraints promise, "key" or the name of a column with a reference.
-    `files`: fingerprint of the version's files. `full_at`: when it was last built whole; `how`: what this run did, in
-    words. Of bronze, `batches` were appended since all was as of run `base`; `basis` is what they rest on.
+    `files`: fingerprint of the version's files. `full_at`: when it was last built in full; `how`: what this run did, in
+    words for people. Of bronze, `batches` were appended since all was as of run `base`; `basis` is what they rest on.
+    `csv_sha256`: of the CSV that has these rows, when the table has one.
     """
 
     name: str
@@ -34,6 +44,8 @@ class TableRun:
     base: int | None = None
     batches: int = 0
     basis: str = ""
+    mode: Mode = Mode.FULL
+    csv_sha256: str | None = None
 
     @property
     def is_beside(self) -> bool:
@@ -62,7 +74,6 @@ class Run:
     started: datetime
     finished: datetime
     tables: tuple[TableRun, ...] = field(default=())
-    csv_sha256: str | None = None
     hashing: str = ""
     warnings: tuple[str, ...] = ()
     card_numbers: str = "masked"

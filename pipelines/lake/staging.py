@@ -9,14 +9,13 @@ import pyarrow as pa
 
 from conf.contract import Table
 from pipelines.core.errors import QualityFault
+from pipelines.core.points import Point, crash_point
 from pipelines.lake import delta
 from pipelines.lake.checksums import evidence
 from pipelines.lake.engine import relation
 from pipelines.lake.integrity import fingerprint
-from pipelines.lake.runs import IngestedFile, RuleRun, TableRun
+from pipelines.lake.runs import IngestedFile, Mode, RuleRun, TableRun
 from pipelines.lake.versions import TableVersion, superseded_from
-
-UNCHANGED = "unchanged"
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class StagedTable:
     @property
     def is_unchanged(self) -> bool:
         """Whether it is the version before."""
-        return self.done.how == UNCHANGED
+        return self.done.mode is Mode.UNCHANGED
 
     @property
     def content(self) -> TableVersion:
@@ -52,13 +51,16 @@ class StagedTable:
         """Makes the files the table's content; no commit where that is so already."""
         if self.kept is None:
             assert self.schema is not None
+            crash_point(Point.TABLE_PROVED)
             version = delta.commit_files(self.path, self.table, self.schema, self.files)
         else:
             before = {file.name for file, _ in delta.actions(self.path, self.done.version)}
             removed = sorted(before - set(self.kept))
             if not (removed or self.files):
                 return self.done
+            crash_point(Point.TABLE_PROVED)
             version = delta.commit_changes(self.path, self.table, self.files, removed)
+        crash_point(Point.TABLE_COMMITTED)
         return replace(self.done, version=version, files=fingerprint(delta.actions(self.path, version)))
 
     def discard(self) -> None:
@@ -70,7 +72,7 @@ class StagedTable:
 def unchanged_table(done: TableRun, table: Table, path: Path, rules: tuple[RuleRun, ...] = ()) -> StagedTable:
     """The content of a table's last version, once more."""
     kept = tuple(file.name for file, _ in delta.actions(path, done.version))
-    done = replace(done, seconds=0.0, how=UNCHANGED)
+    done = replace(done, seconds=0.0, mode=Mode.UNCHANGED, how="unchanged")
     return StagedTable(done, table, path, None, [], rules, kept)
 
 
@@ -95,6 +97,7 @@ def _verified(
     rows: int,
     totals: Mapping[str, Decimal | None],
 ) -> StagedTable:
+    crash_point(Point.FILES_WRITTEN)
     found, columns = evidence(name, relation(built.paths, types), types, keys)
     done = replace(built.done, columns=columns)
     wrong = [column for column, total in totals.items() if done.totals[column] != (total or 0)]

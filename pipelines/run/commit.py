@@ -1,6 +1,6 @@
 """The end of a run: the commits of its tables, its CSVs, its row in the run log; or nothing of it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -46,23 +46,23 @@ def commit_run(
     run: Run,
     commits: Iterable[TableRun],
     rules: tuple[RuleRun, ...] = (),
-    drafts: "Sequence[Draft]" = (),
+    drafts: "Mapping[str, Draft] | None" = None,
     files: Sequence[IngestedFile] = (),
 ) -> Run:
-    """Lets `commits` make each table's commit, gives the CSVs their names, and records the run: the commit point. If
-    that fails, the old CSVs are back."""
+    """Lets `commits` make the commits of tables, names the CSVs (`drafts`, by table), and records the run: the
+    commit point. If that fails, the old CSVs are back."""
     with deferred_signals(), ExitStack() as published:
-        run = replace(run, tables=tuple(commits))
-        for csv in drafts:
+        tables = {table_run.name: table_run for table_run in commits}
+        for name, csv in (drafts or {}).items():
             published.enter_context(csv.published())
-            run = replace(run, csv_sha256=csv.sha256)
-        run = replace(run, finished=datetime.now(UTC))
+            tables[name] = replace(tables[name], csv_sha256=csv.sha256)
+        run = replace(run, tables=tuple(tables.values()), finished=datetime.now(UTC))
         run_log.record(path, run, rules, files)
     return run
 
 
 def commit_staged(
-    path: Path, run: Run, built: list[StagedTable], report: Report, drafts: "Sequence[Draft]" = ()
+    path: Path, run: Run, built: list[StagedTable], report: Report, drafts: "Mapping[str, Draft] | None" = None
 ) -> Run:
     """The commits of what was built; where one fails, what was not committed leaves no file."""
     left = list(built)

@@ -11,6 +11,7 @@ from pipelines.core import catalogue, identity
 from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault, Fault, UsageFault
 from pipelines.core.names import LAYERS
+from pipelines.core.points import Point, crash_point
 from pipelines.export.publish import drafted
 from pipelines.lake import delta, folders, full_build, run_log
 from pipelines.lake.changes import MANY
@@ -132,6 +133,7 @@ def _take(
     from pipelines.bronze import files as bronze_files
 
     files = bronze_files.landing_state(settings, call.run.domain, tables, report, at_most)
+    crash_point(Point.LANDING_LISTED)
     if files.new or call.full:
         sessions.ahead(sum(file.bytes for file in files.new) // ROW_BYTES)
     return collect("bronze", bronze_files.read(settings, files, tables, call, report), report)
@@ -224,39 +226,43 @@ def _run_layer(
             built = collect(layer, build(job, entries), report)
         with ExitStack() as stack:
             try:
+                if layer == "gold":
+                    crash_point(Point.TABLES_BUILT)
                 if last:
                     sessions.end()
-                drafts = [
-                    stack.enter_context(
+                with_csv = [staged for staged in built if staged.table.csv]
+                current = [staged for staged in with_csv if _has_csv(settings, staged)]
+                drafts = {
+                    one.table.name: stack.enter_context(
                         drafted(settings, one.table, one.done, one.paths, report, _csv_before(settings, previous, one))
                     )
-                    for one in built
-                    if one.table.csv and not _has_csv(settings, previous, one)
-                ]
+                    for one in with_csv
+                    if one not in current
+                }
                 if drafts:
                     stack.enter_context(folders.publishing(settings))
             except BaseException:
                 discard(built)
                 raise
-            if previous and not drafts:
-                run = replace(run, csv_sha256=previous.csv_sha256)
-                for one in (one for one in built if one.table.csv):
-                    report.step(f"{folders.csv_path(settings, one.table)}: stays, it is the CSV of these rows")
+            for staged in current:
+                report.step(f"{folders.csv_path(settings, staged.table)}: stays, it is the CSV of these rows")
             return commit_staged(path, run, built, report, drafts)
 
 
-def _has_csv(settings: Settings, previous: Run | None, built: StagedTable) -> bool:
+def _has_csv(settings: Settings, built: StagedTable) -> bool:
     """Whether a table did not change and its CSV is still the one that was written of it."""
     csv = folders.csv_path(settings, built.table)
-    return built.is_unchanged and previous is not None and csv.exists() and folders.sha256(csv) == previous.csv_sha256
+    return built.is_unchanged and csv.exists() and folders.sha256(csv) == built.done.csv_sha256
 
 
 def _csv_before(settings: Settings, previous: Run | None, built: StagedTable) -> "PreviousCsv | None":
     """The CSV that the last run left of a table, where it left one."""
     from pipelines.export.csv import PreviousCsv
 
-    if previous is None or not previous.csv_sha256 or built.kept is None:
+    if previous is None or built.kept is None:
         return None
     was = previous.table(built.table.name)
+    if not was.csv_sha256:
+        return None
     files = delta.file_paths(folders.table_path(settings.gold_path, built.table), was.version)
-    return PreviousCsv(frozenset(files), was.rows_out, was.totals, previous.csv_sha256)
+    return PreviousCsv(frozenset(files), was.rows_out, was.totals, was.csv_sha256)

@@ -18,7 +18,7 @@ from pipelines.core.sql import identifier
 from pipelines.lake import folders, run_log, schema
 from pipelines.lake.changes import Target, changed_keys, differing_keys, splice, write
 from pipelines.lake.engine import Engine, count, duckdb_type, engine, listed, relation, save, within
-from pipelines.lake.runs import Run, TableRun
+from pipelines.lake.runs import Mode, Run, TableRun
 from pipelines.lake.staging import StagedTable, unchanged_table, verify
 from pipelines.lake.versions import TableVersion, table_version
 from pipelines.silver.judging import accepted, check_rows, guaranteed
@@ -59,7 +59,7 @@ def build_history(job: Job, entry: Entry, staged: dict[str, StagedTable]) -> Sta
         if count(db, wrong):
             raise QualityFault(f"silver.{place.path.name}: its current rows are not those of silver.{table.name}")
         if whole:
-            return _anew(db, "h", new, place, replace(known[0], how="its columns changed"))
+            return _anew(db, "h", new, place, replace(known[0], mode=Mode.FULL, how="its columns changed"))
         if not count(db, "touched"):
             return unchanged_table(known[0], table, place.path)
         db.execute("CREATE TEMP TABLE t AS SELECT DISTINCT * FROM touched")

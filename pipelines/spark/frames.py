@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow.parquet as pq
 
 from pipelines.core.errors import StorageFault
+from pipelines.core.points import Point, crash_point
 from pipelines.core.sql import spark_identifier
 from pipelines.lake import delta, folders
 from pipelines.lake.versions import TableVersion, latest_rows
@@ -50,7 +51,9 @@ def write_files(frame: "DataFrame", path: Path, run: int) -> list[str]:
     """Writes `frame` as Parquet files into the table's folder; a commit makes them its content. Their names."""
     delta.make_folder(path)
     with folders.scratch(path, "run") as half:
-        return [file.rename(path / f"part-{run:05d}-{file.name}").name for file in write_parquet(frame, half)]
+        written = write_parquet(frame, half)
+        crash_point(Point.SPARK_WROTE)
+        return [file.rename(path / f"part-{run:05d}-{file.name}").name for file in written]
 
 
 def write_parquet(frame: "DataFrame", folder: Path) -> list[Path]:

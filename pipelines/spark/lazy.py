@@ -11,6 +11,7 @@ from pipelines.core.console import Report
 from pipelines.core.names import LAYERS
 from pipelines.core.signals import deferred_signals
 from pipelines.lake import run_log
+from pipelines.lake.runs import Mode
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -72,6 +73,6 @@ def _rows_to_come(settings: Settings) -> int:
     for domain in catalogue.domains():
         bronze, silver = (run_log.last_run(settings.layer_path(layer), domain) for layer in LAYERS[:2])
         tables = bronze.tables if bronze else ()
-        if not silver or any(done.how.startswith("whole") for done in tables):
+        if not silver or any(done.mode is Mode.FULL for done in tables):
             rows += sum(done.rows_out for done in tables)
     return rows

@@ -1,4 +1,4 @@
-"""Something goes wrong at each named point of each stage: readers see the last complete state, the next run mends."""
+"""Something goes wrong at each point of the commit protocol: readers see the last complete state, the next run mends."""
 
 import os
 import re
@@ -20,8 +20,8 @@ from pipelines.commands.restore import restore
 from pipelines.core.console import Report
 from pipelines.core.names import LAYERS
 from pipelines.lake import delta, run_log
-from pipelines.lake.runs import Run
-from tests.crash import DISK, GATEWAY, POINTS
+from pipelines.lake.runs import Mode, Run
+from tests.crash import DISK, GATEWAY, SCENARIOS
 from tests.support.lake import Lake
 from tests.support.oracle import agree
 from tests.support.process import clean_environment, connection_settings
@@ -96,7 +96,7 @@ def nights(
                 shutil.copytree(work.folder, folder / layer)
             assert agree(work) == 14 + keyed * MANY
             for layer in LAYERS:
-                whole = {table.how.startswith("whole") for table in state(work)[layer].tables if not table.is_beside}
+                whole = {table.mode is Mode.FULL for table in state(work)[layer].tables if not table.is_beside}
                 assert whole == {not keyed}
             return Nights(folder, address, spark)
 
@@ -138,12 +138,12 @@ def heads(lakehouse: Lake) -> bool:
     )
 
 
-def child(lakehouse: Lake, point: str, kind: str, disk: Path | None) -> "subprocess.CompletedProcess[str]":
+def child(lakehouse: Lake, scenario: str, kind: str, disk: Path | None) -> "subprocess.CompletedProcess[str]":
     gateway = lakehouse.spark.sparkContext._gateway.gateway_parameters  # type: ignore[union-attr]
     environment = clean_environment(lakehouse.folder) | connection_settings(lakehouse.address)
     environment |= {GATEWAY: str(gateway.port), "PYSPARK_GATEWAY_SECRET": gateway.auth_token, "RUN": "silver/1"}
     environment |= {DISK: str(disk), "LAKEHOUSE_QUALITY__MAX_QUARANTINED": "1", "LAKEHOUSE_HISTORY_DAYS": "1"}
-    command = [sys.executable, "-m", "tests.crash", point, kind, POINTS[point].target]
+    command = [sys.executable, "-m", "tests.crash", scenario, kind, SCENARIOS[scenario].target]
     result = subprocess.run(command, cwd=lakehouse.folder, env=environment, capture_output=True, text=True, timeout=120)
     if disk:
         (disk / "filler").unlink(missing_ok=True)
@@ -178,48 +178,49 @@ def leftovers(lakehouse: Lake) -> list[Path]:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.long) if point.long else name for name, point in POINTS.items()]
+    "name",
+    [pytest.param(name, marks=[pytest.mark.long] * scenario.long) for name, scenario in SCENARIOS.items()],
 )
 def test_whatever_happens_there_readers_see_a_complete_state_and_the_next_run_mends(
     name: str, nights: Callable[[bool], Nights], disk: Path | None, tmp_path: Path
 ) -> None:
-    point = POINTS[name]
-    lived = nights(point.keyed)
+    scenario = SCENARIOS[name]
+    lived = nights(scenario.keyed)
     folder = (disk or tmp_path) / re.sub(r"\W+", "-", name)
-    stage = lived.stage(point.target)
+    stage = lived.stage(scenario.target)
     shutil.copytree(lived.at(stage), folder)
     lakehouse = Lake(folder, lived.address, lived.spark)
-    if point.target == "maintain":
+    if scenario.target == "maintain":
         for number in range(3):
             (folder / f"lake/silver/cartoes/conta/part-{number:05d}-left.parquet").write_bytes(b"left")
-    expected = lived.at(stage if point.target in ("restore", "maintain") else point.target)
+    expected = lived.at(stage if scenario.target in ("restore", "maintain") else scenario.target)
     csvs = {lived.at(name_of_stage).joinpath(CSV).read_bytes() for name_of_stage in (stage, expected.name)}
     before = state(lakehouse)
     try:
-        if point.first:
-            assert child(lakehouse, point.first, "kill", disk).returncode == -9
+        if scenario.first:
+            assert child(lakehouse, scenario.first, "kill", disk).returncode == -9
         for kind, code in KINDS.items():
             if kind == "full" and disk is None:
                 continue
             csv = lakehouse.csv
             result = child(lakehouse, name, kind, disk)
             # Nothing more to write, or room was made.
-            late = kind == "full" and (point.complete or (point.target == "maintain" and not result.returncode))
+            late = kind == "full" and (scenario.complete or (scenario.target == "maintain" and not result.returncode))
             assert result.returncode == (0 if late else code), result.stderr
             last = result.stderr.strip().splitlines()[-1] if result.stderr.strip() else ""
             assert "Traceback" not in result.stderr and (kind != "full" or late or last.startswith("storage: ")), last
             seen = state(lakehouse)
-            if not point.complete:
-                assert seen == before or (point.target == "maintain" and content(seen) == content(before))
+            if not scenario.complete:
+                assert seen == before or (scenario.target == "maintain" and content(seen) == content(before))
             else:
                 assert content(seen) == content(state(Lake(expected, lived.address, lived.spark))) and heads(lakehouse)
-            if point.complete:
+            if scenario.complete:
                 assert lakehouse.csv == expected.joinpath(CSV).read_bytes()
             else:
                 assert lakehouse.csv in (csvs if kind == "kill" else [csv])
-        again(lakehouse, point.target)
+        again(lakehouse, scenario.target)
         seen = state(lakehouse)
-        if point.target == "restore":
+        if scenario.target == "restore":
             wanted = state(Lake(lived.at("before"), lived.address, lived.spark))["silver"]
             assert content({"silver": seen["silver"]}) == content({"silver": wanted})
         else:

@@ -17,7 +17,7 @@ def against_gold(settings: Settings, table: Table, run: Run) -> list[str]:
     path = folders.csv_path(settings, table)
     if not path.exists():
         return ["is gone"]
-    if folders.sha256(path) == run.csv_sha256:
+    if folders.sha256(path) == run.table(table.name).csv_sha256:
         return []
     gold = folders.table_path(settings.gold_path, table)
     files = delta.file_paths(gold, run.table(table.name).version)

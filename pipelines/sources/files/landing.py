@@ -23,6 +23,7 @@ from conf.contract import Table
 from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault, SourceFault
 from pipelines.core.names import AT, DELETED, LINE, REST, WHY
+from pipelines.core.points import Point, crash_point
 from pipelines.lake import folders
 from pipelines.lake import schema as lake_schema
 from pipelines.lake.changes import Target
@@ -138,6 +139,7 @@ def ingest(
     except BaseException:
         target.unlink(missing_ok=True)
         raise
+    crash_point(Point.FILE_INGESTED)
     return taken, name, totals
 
 

@@ -17,6 +17,7 @@ from conf.settings import Postgres
 from pipelines.core.console import Report
 from pipelines.core.errors import TransientFault
 from pipelines.core.names import DELETED
+from pipelines.core.points import Point, crash_point
 from pipelines.core.sql import pg_text
 from pipelines.lake import delta, folders
 from pipelines.lake import schema as lake_schema
@@ -82,6 +83,7 @@ class Reader:
                         batch = next(batches, None)
                     if batch is None:
                         break
+                    crash_point(Point.BATCH_SHAPED)
                     writer.write_batch(shaped(batch, writer.schema, self._run))
                     rows += batch.num_rows
                     self._report.progress("bronze", one.table.name, batch.num_rows)

@@ -2,8 +2,10 @@
 
 import csv
 import random
+import re
 import shutil
 from collections import defaultdict
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -12,11 +14,13 @@ from typing import Any
 import pytest
 
 from conf.settings import PROJECT
+from pipelines.commands.status import status
 from pipelines.core import catalogue
+from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault
 from pipelines.gold import job as gold_job
 from pipelines.gold import proof
-from pipelines.lake import run_log
+from pipelines.lake import folders, run_log
 from tests.support.lake import Lake
 
 REAL = PROJECT.parent / "shared/data/condominio"
@@ -128,6 +132,41 @@ def test_a_join_that_loses_or_multiplies_rows_ends_the_run_and_the_old_gold_stay
         with pytest.raises(QualityFault, match=message):
             condominio.run("gold", full="transacoes_por_morador")
         assert condominio.last("gold") == before
+
+
+@pytest.fixture
+def two_csvs(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """Two of the reports are CSV files, too; their names."""
+    names, true = ("transacoes_por_condominio", "transacoes_por_morador"), catalogue.entries
+
+    def entries(layer: str) -> tuple[catalogue.Entry, ...]:
+        return tuple(
+            replace(entry, table=replace(entry.table, csv=True)) if entry.table.name in names else entry
+            for entry in true(layer)
+        )
+
+    monkeypatch.setattr(catalogue, "entries", entries)
+    return names
+
+
+def test_of_two_csvs_each_has_its_hash_and_is_written_only_when_its_table_changed(
+    condominio: Lake, two_csvs: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made_up(condominio, random.Random(4))
+    condominio.run()
+    files = [condominio.folder / f"export/{name}.csv" for name in two_csvs]
+    written = [(file.stat().st_ino, folders.sha256(file)) for file in files]
+    assert [condominio.last("gold").table(name).csv_sha256 for name in two_csvs] == [sha256 for _, sha256 in written]
+    condominio.run()
+    assert [(file.stat().st_ino, folders.sha256(file)) for file in files] == written
+    assert [condominio.last("gold").table(name).csv_sha256 for name in two_csvs] == [sha256 for _, sha256 in written]
+    files[0].write_text("of somebody else")
+    capsys.readouterr()
+    with Report() as report:
+        status(condominio.settings(), report)
+    assert re.findall(r"(\w+)\.csv is not what gold/", capsys.readouterr().out) == [two_csvs[0]]
+    condominio.run()
+    assert folders.sha256(files[0]) == written[0][1] and files[1].stat().st_ino == written[1][0]
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real files are not here")

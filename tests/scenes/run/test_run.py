@@ -45,7 +45,7 @@ def test_seeded_data_agree_with_the_oracle_and_a_second_run_gives_the_same_bytes
     assert lakehouse.csv == first
     run = run_log.last_run(settings.gold_path, "cartoes")
     assert run is not None and (run.run, run.upstream_run, run.snapshot != "") == (2, 2, True)
-    assert run.csv_sha256 == hashlib.sha256(first).hexdigest()
+    assert run.table("movimento_flat").csv_sha256 == hashlib.sha256(first).hexdigest()
     assert [path.name for path in settings.export_path.iterdir()] == ["movimento_flat.csv"]
 
 

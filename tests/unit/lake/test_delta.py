@@ -14,7 +14,7 @@ from conf.settings import Settings, load
 from pipelines.core import names
 from pipelines.core.errors import LockedFault, QualityFault, StorageFault
 from pipelines.lake import delta, folders, run_log, schema
-from pipelines.lake.runs import IngestedFile, Run, TableRun
+from pipelines.lake.runs import IngestedFile, Mode, Run, TableRun
 
 NOW = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
 RUN = Run(1, "lake", "teste", None, "embedded", "1:2:", NOW, NOW, (TableRun("coisa", 0, 3, 2, 1),))
@@ -29,10 +29,10 @@ def settings(tmp_path: Path) -> Settings:
 def test_a_recorded_run_reads_back_as_it_was_and_the_last_one_counts(tmp_path: Path) -> None:
     assert run_log.read_runs(tmp_path) == [] and run_log.last_run(tmp_path, "teste") is None
     other = replace(RUN, run=3, domain="outro")
-    for run in (RUN, replace(RUN, run=2, csv_sha256="x"), other):
+    for run in (RUN, replace(RUN, run=2, position="x"), other):
         run_log.record(tmp_path, run)
-    assert run_log.read_runs(tmp_path) == [RUN, replace(RUN, run=2, csv_sha256="x"), other]
-    assert run_log.last_run(tmp_path, "teste") == replace(RUN, run=2, csv_sha256="x")
+    assert run_log.read_runs(tmp_path) == [RUN, replace(RUN, run=2, position="x"), other]
+    assert run_log.last_run(tmp_path, "teste") == replace(RUN, run=2, position="x")
 
 
 def test_a_table_younger_than_the_run_is_named() -> None:
@@ -138,3 +138,56 @@ def test_one_who_is_soon_done_is_waited_for_and_waits_himself(tmp_path: Path, br
     assert waited.wait(30)
     holder.join()
     other.join()
+
+
+def older_schema(record: pa.Schema) -> pa.Schema:
+    """The run log's schema as older software wrote it: a CSV of the whole run, no mode of a table."""
+    table = record.field("tables").type.value_type
+    older = pa.struct([field for field in table if field.name not in ("mode", "csv_sha256")])
+    fields = [pa.field("tables", pa.list_(older)) if field.name == "tables" else field for field in record]
+    return pa.schema([*fields, pa.field("csv_sha256", pa.string())])
+
+
+def record_as_older_software(path: Path, *rows: dict[str, object]) -> None:
+    table = pa.Table.from_pylist(list(rows), schema=older_schema(run_log.RUN))
+    write_deltalake(path / "_runs", table, name="_runs", description="Runs.", configuration=delta.PROPERTIES)
+
+
+def older_record(**more: object) -> dict[str, object]:
+    tables = (("movimento_flat", "whole: asked for"), ("outra", "unchanged"), ("mais", "1 written, 0 replaced"))
+    named = [{"name": name, "version": 0, "rows_in": 1, "rows_out": 1, "how": how} for name, how in tables]
+    return asdict(RUN) | {"tables": named, "domain": "cartoes", "csv_sha256": "abc"} | more
+
+
+def test_records_of_older_software_say_in_words_what_a_mode_says_now(tmp_path: Path) -> None:
+    record_as_older_software(tmp_path, older_record())
+    (run,) = run_log.read_runs(tmp_path)
+    assert [table.mode for table in run.tables] == [Mode.FULL, Mode.UNCHANGED, Mode.CHANGED]
+
+
+def test_the_csv_that_an_older_run_recorded_is_that_of_the_table_that_has_one(tmp_path: Path) -> None:
+    record_as_older_software(tmp_path, older_record())
+    (run,) = run_log.read_runs(tmp_path)
+    assert [table.csv_sha256 for table in run.tables] == ["abc", None, None]
+
+
+def test_a_run_log_of_older_software_gets_what_it_lacks_and_stays_the_table_that_it_is(tmp_path: Path) -> None:
+    record_as_older_software(tmp_path, older_record())
+    was = DeltaTable(tmp_path / "_runs").metadata()
+    runs = [replace(RUN, run=number, tables=(replace(RUN.tables[0], csv_sha256="x"),)) for number in (2, 3)]
+    for run in runs:
+        run_log.record(tmp_path, run)
+    table = DeltaTable(tmp_path / "_runs")
+    now = table.metadata()
+    assert (now.id, now.name, now.description, now.created_time) == (was.id, "_runs", "Runs.", was.created_time)
+    assert now.configuration == was.configuration == delta.PROPERTIES
+    assert table.version() == 3, "one commit for the columns, one for each run"
+    assert run_log.read_runs(tmp_path)[1:] == runs and run_log.last_run(tmp_path, "teste") == runs[-1]
+
+
+def test_a_run_log_of_newer_software_keeps_what_only_that_knows(tmp_path: Path) -> None:
+    newer = pa.schema([*run_log.RUN, pa.field("more", pa.string())])
+    write_deltalake(tmp_path / "_runs", pa.Table.from_pylist([asdict(RUN) | {"more": "x"}], schema=newer), name="_runs")
+    run_log.record(tmp_path, replace(RUN, run=2))
+    table = pa.table(DeltaTable(tmp_path / "_runs").to_pyarrow_table())
+    assert sorted(table["more"].to_pylist(), key=str) == [None, "x"]
