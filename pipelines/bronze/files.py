@@ -101,11 +101,11 @@ def read(
             continue
         try:
             _tell(settings, table, some.taken, built.taken, report)
-            known = replace(built.done, guaranteed=_guaranteed(table, built), seconds=time.monotonic() - began)
+            known = replace(built.table_run, guaranteed=_guaranteed(table, built), seconds=time.monotonic() - began)
         except BaseException:
             built.discard()
             raise
-        yield replace(built, done=known)
+        yield replace(built, table_run=known)
 
 
 def whole_because(table: Table, done: TableRun | None, asked: bool) -> str:
@@ -148,7 +148,7 @@ def _whole(
         built.discard()
         said = wrong[0].why or "it has other lines now"
         raise ContractFault(f"bronze.{table.name}: {why}; of {wrong[0].name}: {said}; its rows would get other numbers")
-    return replace(built, done=replace(built.done, rows_in=rows, rows_out=rows))
+    return replace(built, table_run=replace(built.table_run, rows_in=rows, rows_out=rows))
 
 
 def _added(

@@ -97,7 +97,7 @@ def apply_changes(
         return built
     if not built.files and set(built.kept or ()) == {Path(file).name for file in old.files}:
         return unchanged_table(one.before, table, path)
-    return replace(built, done=replace(built.done, seconds=time.monotonic() - started))
+    return replace(built, table_run=replace(built.table_run, seconds=time.monotonic() - started))
 
 
 def _followed(
@@ -181,17 +181,17 @@ def _folded(db: Engine, built: StagedTable, old: TableVersion, place: Target) ->
     batches = f'"batches {place.table.name}"'
     later = f"SELECT DISTINCT {listed(old.keys)} FROM {old.raw} WHERE _batch > {old.base}"
     db.execute(f"CREATE OR REPLACE TEMP TABLE {batches} AS {later}")
-    if built.done.batches <= BATCHES and count(db, batches) <= SHARE * built.done.rows_out:
+    if built.table_run.batches <= BATCHES and count(db, batches) <= SHARE * built.table_run.rows_out:
         return built
     rows_of, file = named_files(old.files, old.types)
     young = f"SELECT {file} FROM {rows_of} GROUP BY {file} HAVING max(_batch) > {old.base}"
     late = {str(name) for (name,) in db.execute(young).fetchall()}
     resting = TableVersion(tuple(sorted(set(old.files) - late)), old.types, old.keys)
     rows, columns = measured(db, resting.sql, old.types, old.keys)
-    was = replace(built.done, rows_out=rows, columns=columns)
+    was = replace(built.table_run, rows_out=rows, columns=columns)
     whole = splice(db, resting, was, place, batches, within(old.sql, old.keys, batches))
-    done = replace(built.done, base=place.run - 1, batches=1)
-    return replace(built, done=done, files=[*whole.files, *built.files], kept=whole.kept)
+    done = replace(built.table_run, base=place.run - 1, batches=1)
+    return replace(built, table_run=done, files=[*whole.files, *built.files], kept=whole.kept)
 
 
 def _remove(path: Path, files: list[str]) -> None:

@@ -213,7 +213,7 @@ def read(
                     whole.append(made)
                 else:
                     yield made
-                    built.add(made.done.name)
+                    built.add(made.table_run.name)
             futures: dict[Future[WrittenFile], LoadPlan] = {}
             for load in whole:
                 path = folders.table_path(settings.bronze_path, load.plan.table)
@@ -259,7 +259,7 @@ def _followed(
                 report.warning(f"bronze.{name}: {made}; it was loaded whole")
                 yield replace(one, why=made)
             else:
-                yield replace(made, done=replace(made.done, guaranteed=guaranteed(one.plan)))
+                yield replace(made, table_run=replace(made.table_run, guaranteed=guaranteed(one.plan)))
 
 
 def _as_built(

@@ -75,7 +75,7 @@ def main(words: list[str]) -> int:
     if settings is None:
         return code
     targets = tuple(target for target in TARGETS if target in arguments.targets)
-    line = failure.told if isinstance(failure, Fault) else text
+    line = failure.public_text if isinstance(failure, Fault) else text
     outcome = Outcome(targets, os.environ.get("DOMAIN", ""), code, kind, line, began, seconds)
     with suppress(KeyboardInterrupt, SystemExit):  # who stops it again does not wait for that
         if code or "stream" not in targets:  # its micro-batches have told

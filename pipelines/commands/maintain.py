@@ -159,7 +159,7 @@ def _rewritten(settings: Settings, layer: str, last: Run, run: int, name: str) -
         files = write(db, old.sql, target)
     staged = StagedTable(replace(table_run, base=run, batches=0), table, target.path, None, files, (), ())
     staged = verify(staged, old.types, table.keys, table_run.rows_out, {})
-    if staged.done.columns != table_run.columns:
+    if staged.table_run.columns != table_run.columns:
         staged.discard()
         raise QualityFault(
             f"table {target.path}: a single file would have other values than its {len(old.files)}; nothing changed"

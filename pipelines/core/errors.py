@@ -4,15 +4,15 @@
 class Fault(Exception):
     """One clear sentence that names the thing and the mend. No secret, no row value.
 
-    `told`: the sentence without keys of rows, where it names some; it may leave the machine.
+    `public_text`: the sentence without keys of rows, for when it names some; it may leave the machine.
     """
 
     code = 1
     kind = "unexpected"
 
-    def __init__(self, text: str, told: str = "") -> None:
+    def __init__(self, text: str, public_text: str = "") -> None:
         super().__init__(text)
-        self.told = told or text
+        self.public_text = public_text or text
 
 
 class UsageFault(Fault):

@@ -43,7 +43,7 @@ def build(job: Job, entries: tuple[Entry, ...]) -> Iterator[StagedTable]:
         why = full_build.reason_for_full_derived(job.settings, job, job.origin, table.name)
         built = None if why else apply_changes(job, entry)
         built = built or _whole(job, entry, why or full_build.MUCH)
-        yield replace(built, done=replace(built.done, seconds=time.monotonic() - began))
+        yield replace(built, table_run=replace(built.table_run, seconds=time.monotonic() - began))
 
 
 def _whole(job: Job, entry: Entry, why: str) -> StagedTable:

@@ -19,24 +19,25 @@ def like(job: Job, built: StagedTable, origin: Table) -> StagedTable:
     QualityFault otherwise."""
     table, upstream = built.table, job.upstream.table(origin.name)
     try:
-        found = {column.name: column.checksum for column in built.done.columns}
+        found = {column.name: column.checksum for column in built.table_run.columns}
         same = [found[own] for own in table.keys] == _checksums_of_keys(job, origin)
         sums = {
             column.name: upstream.totals[column.made_from]
             for column in table.summed
             if column.made_from in upstream.totals
         }
-        if built.done.rows_out != upstream.rows_out or not same:
+        if built.table_run.rows_out != upstream.rows_out or not same:
             raise QualityFault(
-                f"gold.{table.name}: {upstream.rows_out} rows of silver.{origin.name} became {built.done.rows_out}, or "
-                "other ones; a join lost or multiplied rows, gold and the CSV stay as they were"
+                f"gold.{table.name}: {upstream.rows_out} rows of silver.{origin.name} became "
+                f"{built.table_run.rows_out}, or other ones; "
+                "a join lost or multiplied rows, gold and the CSV stay as they were"
             )
-        if wrong := [name for name, total in sums.items() if built.done.totals[name] != total]:
+        if wrong := [name for name, total in sums.items() if built.table_run.totals[name] != total]:
             raise QualityFault(
                 f"gold.{table.name}: the sum of {wrong[0]} is not that of silver.{origin.name}; "
                 "gold and the CSV stay as they were"
             )
-        return replace(built, done=replace(built.done, rows_in=upstream.rows_out))
+        return replace(built, table_run=replace(built.table_run, rows_in=upstream.rows_out))
     except BaseException:
         built.discard()
         raise

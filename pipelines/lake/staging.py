@@ -20,11 +20,11 @@ from pipelines.lake.versions import TableVersion, superseded_from
 
 @dataclass(frozen=True)
 class StagedTable:
-    """New content of a table, which nobody sees until it is committed: files of its own and those that it keeps of the
-    version before, None where it keeps nothing. `done` has the version before, or none yet. `taken`: the files that its
-    new rows come from, where the source is files."""
+    """New content of a table, which nobody sees until it is committed: new files, and those that it keeps of the
+    version before, None when it keeps nothing. `table_run` has the version before, or none yet. `taken`: the files that
+    its new rows come from, if the source is files."""
 
-    done: TableRun
+    table_run: TableRun
     table: Table
     path: Path
     schema: pa.Schema | None
@@ -40,12 +40,12 @@ class StagedTable:
     @property
     def is_unchanged(self) -> bool:
         """Whether it is the version before."""
-        return self.done.mode is Mode.UNCHANGED
+        return self.table_run.mode is Mode.UNCHANGED
 
     @property
     def content(self) -> TableVersion:
-        types = {column.name: column.type for column in self.done.columns}
-        return TableVersion(tuple(sorted(self.paths)), types, self.table.keys, superseded_from(self.done))
+        types = {column.name: column.type for column in self.table_run.columns}
+        return TableVersion(tuple(sorted(self.paths)), types, self.table.keys, superseded_from(self.table_run))
 
     def commit(self) -> TableRun:
         """Makes the files the table's content; no commit where that is so already."""
@@ -54,14 +54,14 @@ class StagedTable:
             crash_point(Point.TABLE_PROVED)
             version = delta.commit_files(self.path, self.table, self.schema, self.files)
         else:
-            before = {file.name for file, _ in delta.actions(self.path, self.done.version)}
+            before = {file.name for file, _ in delta.actions(self.path, self.table_run.version)}
             removed = sorted(before - set(self.kept))
             if not (removed or self.files):
-                return self.done
+                return self.table_run
             crash_point(Point.TABLE_PROVED)
             version = delta.commit_changes(self.path, self.table, self.files, removed)
         crash_point(Point.TABLE_COMMITTED)
-        return replace(self.done, version=version, files=fingerprint(delta.actions(self.path, version)))
+        return replace(self.table_run, version=version, files=fingerprint(delta.actions(self.path, version)))
 
     def discard(self) -> None:
         """Removes the files: a run that failed leaves no rows behind."""
@@ -81,7 +81,7 @@ def verify(
 ) -> StagedTable:
     """`built` with what DuckDB finds in its files. Raises QualityFault unless that is `rows`, and each of `totals`
     (null stands for none), to the cent."""
-    name = f"{built.table.layer}.{built.done.name}"
+    name = f"{built.table.layer}.{built.table_run.name}"
     try:
         return _verified(built, name, types, keys, rows, totals)
     except BaseException:
@@ -99,9 +99,9 @@ def _verified(
 ) -> StagedTable:
     crash_point(Point.FILES_WRITTEN)
     found, columns = evidence(name, relation(built.paths, types), types, keys)
-    done = replace(built.done, columns=columns)
+    done = replace(built.table_run, columns=columns)
     wrong = [column for column, total in totals.items() if done.totals[column] != (total or 0)]
     if found != rows or wrong:
         said = f"{rows:,} rows were to arrive, {found:,} did" if found != rows else f"the sum of {wrong[0]} is another"
         raise QualityFault(f"{name}: {said}; nothing was replaced, run it again")
-    return replace(built, done=done)
+    return replace(built, table_run=done)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from conf.settings import Settings
 from pipelines.core.errors import StorageFault, UsageFault
-from pipelines.core.names import EMBEDDED, LAYERS
+from pipelines.core.names import EMBEDDED, LAYERS, downstream_layer, upstream_layer
 from pipelines.lake import run_log
 from pipelines.lake.runs import Run
 
@@ -16,10 +16,10 @@ def check_layers(settings: Settings, domain: str, layers: Sequence[str] = LAYERS
     for layer in layers:
         path = settings.layer_path(layer)
         run = run_log.last_run(path, domain)
-        after = LAYERS[LAYERS.index(layer) + 1 :][:1]
-        below = run_log.last_run(settings.layer_path(after[0]), domain) if after else None
+        downstream = downstream_layer(layer)
+        below = run_log.last_run(settings.layer_path(downstream), domain) if downstream else None
         if run and below and run.lake == below.lake and run.run < (below.upstream_run or 0):
-            said = f"run {below.upstream_run}, from which {after[0]} was built, is missing"
+            said = f"run {below.upstream_run}, from which {downstream} was built, is missing"
             raise StorageFault(f"table {path / run_log.RUNS}: {said}; restore it from a backup, or delete {path}")
         if run:
             run_log.check_tables(layer, path, run)
@@ -27,7 +27,7 @@ def check_layers(settings: Settings, domain: str, layers: Sequence[str] = LAYERS
 
 def origin_of(settings: Settings, layer: str, previous: Run | None) -> Run | None:
     """The run that a layer's last run was built from, where all it left is still there."""
-    before = LAYERS[LAYERS.index(layer) - 1]
+    before = upstream_layer(layer)
     run = run_log.upstream_of(settings.layer_path(before), previous)
     try:
         if run:
@@ -40,9 +40,10 @@ def origin_of(settings: Settings, layer: str, previous: Run | None) -> Run | Non
 def next_run(settings: Settings, layer: str, domain: str, lake_id: str, upstream: int | None, source: str) -> Run:
     """A run that begins. Its number is above those of the layer and those that the layer below was built from, whatever
     the clock says."""
-    after = LAYERS[LAYERS.index(layer) + 1 :][:1]
+    downstream = downstream_layer(layer)
     numbers = [run.run for run in run_log.heads(settings.layer_path(layer))]
-    numbers += [run.upstream_run or 0 for name in after for run in run_log.heads(settings.layer_path(name))]
+    if downstream:
+        numbers += [run.upstream_run or 0 for run in run_log.heads(settings.layer_path(downstream))]
     now = datetime.now(UTC)
     return Run(max(numbers, default=0) + 1, lake_id, domain, upstream, source, "", now, now)
 

@@ -27,7 +27,7 @@ def collect(layer: str, building: Iterator[StagedTable], report: Report) -> list
         for one in building:
             built.append(one)
             if not one.is_unchanged:
-                show_table(report, layer, one.table.domain, one.done)
+                show_table(report, layer, one.table.domain, one.table_run)
     except BaseException:
         discard(built)
         raise

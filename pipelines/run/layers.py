@@ -10,7 +10,7 @@ from conf.settings import Postgres, Settings
 from pipelines.core import catalogue, identity
 from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault, Fault, UsageFault
-from pipelines.core.names import LAYERS
+from pipelines.core.names import LAYERS, downstream_layer, upstream_layer
 from pipelines.core.points import Point, crash_point
 from pipelines.export.publish import drafted
 from pipelines.lake import delta, folders, full_build, run_log
@@ -55,14 +55,14 @@ def run_layers(
     done: list[tuple[str, Run]] = []
     faults: list[Fault] = []
     order = [layer for layer in LAYERS if layer in layers]
-    if order[0] != "bronze" and not settings.layer_path(before := LAYERS[LAYERS.index(order[0]) - 1]).exists():
+    if order[0] != "bronze" and not settings.layer_path(before := upstream_layer(order[0])).exists():
         raise no_complete_run(settings, before)  # before any folder is made
     with (
         folders.locked(settings, patient=at_most is not None),
         LazySession(settings, spark, "silver" in layers, report) as sessions,
     ):
         domains = only or ready(settings, order[0], report)
-        look_at = [layer for layer, after in zip(LAYERS, (*LAYERS[1:], ""), strict=True) if {layer, after} & layers]
+        look_at = [layer for layer in LAYERS if {layer, downstream_layer(layer)} & layers]
 
         def build(layer: str, domain: str) -> Run:
             if layer == "bronze":
@@ -116,7 +116,7 @@ def _run_bronze(
                 lambda: _read(settings, server, tables, call, sessions, report), settings.retry_seconds, report
             )
             order = [table.name for table in tables]
-            built.sort(key=lambda one: order.index(one.done.name))
+            built.sort(key=lambda one: order.index(one.table_run.name))
             run = replace(run, snapshot=picture.xid_range, position=picture.before)
             return commit_staged(path, run, built, report)
 
@@ -191,7 +191,7 @@ def _run_layer(
     last: bool,
 ) -> Run:
     """One run of silver or gold. After the `last` Spark has no more work, and a CSV is written without its memory."""
-    path, before = settings.layer_path(layer), LAYERS[LAYERS.index(layer) - 1]
+    path, before = settings.layer_path(layer), upstream_layer(layer)
     upstream = complete_run(settings, before, domain)
     previous = run_log.last_run(path, domain)
     refuse_other_source(layer, path, previous, upstream.source)
@@ -234,7 +234,9 @@ def _run_layer(
                 current = [staged for staged in with_csv if _has_csv(settings, staged)]
                 drafts = {
                     one.table.name: stack.enter_context(
-                        drafted(settings, one.table, one.done, one.paths, report, _csv_before(settings, previous, one))
+                        drafted(
+                            settings, one.table, one.table_run, one.paths, report, _csv_before(settings, previous, one)
+                        )
                     )
                     for one in with_csv
                     if one not in current
@@ -252,7 +254,7 @@ def _run_layer(
 def _has_csv(settings: Settings, built: StagedTable) -> bool:
     """Whether a table did not change and its CSV is still the one that was written of it."""
     csv = folders.csv_path(settings, built.table)
-    return built.is_unchanged and csv.exists() and folders.sha256(csv) == built.done.csv_sha256
+    return built.is_unchanged and csv.exists() and folders.sha256(csv) == built.table_run.csv_sha256
 
 
 def _csv_before(settings: Settings, previous: Run | None, built: StagedTable) -> "PreviousCsv | None":

@@ -131,7 +131,7 @@ def _step(db: Engine, job: Job, entry: Entry, staged: dict[str, StagedTable], ru
     file = folder / f"{table.name}.{run.run}.parquet"
     save(db, within(new.sql, new.keys, name), file)
     spark, made = job.session(), folder / f"{table.name}.{run.run}"
-    rows = {one: built.done.rows_out for one, built in staged.items()}
+    rows = {one: built.table_run.rows_out for one, built in staged.items()}
     frames = [read_files(spark, [str(file)], new.types)]
     judged = check_rows(run, entry, frames, lambda one: read(spark, staged[one].content), rows)
     of_parents = {

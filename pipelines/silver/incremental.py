@@ -98,8 +98,11 @@ def apply_changes(job: Job, entry: Entry, staged: dict[str, StagedTable]) -> lis
             raise
     report_quality(table, found, verdict, job.report)
     counted = {name: found[name] for name in ("rows_in", "set_aside", "copies")}
-    good_done, bad_done = replace(built[0].done, **counted), replace(built[1].done, rows_in=found["set_aside"])
-    return [replace(built[0], done=good_done), replace(built[1], done=bad_done)]
+    good_done, bad_done = (
+        replace(built[0].table_run, **counted),
+        replace(built[1].table_run, rows_in=found["set_aside"]),
+    )
+    return [replace(built[0], table_run=good_done), replace(built[1], table_run=bad_done)]
 
 
 def stored_as(settings: Settings, run: Run, name: str) -> TableVersion:
@@ -221,8 +224,8 @@ def _replaced(db: Engine, job: Job, table: Table, was: TableRun, files: list[str
 def _prove(table: Table, built: list[StagedTable], found: Found) -> None:
     """Raises QualityFault unless the tables have the rows and the sums that were counted."""
     for one, rows, side in zip(built, ("rows_out", "set_aside"), ("out", "aside"), strict=True):
-        if one.done.rows_out != found[rows] or one.done.totals != totals(table, found, side):
+        if one.table_run.rows_out != found[rows] or one.table_run.totals != totals(table, found, side):
             raise QualityFault(
-                f"silver.{one.done.name}: its rows or sums are not those that were counted; "
+                f"silver.{one.table_run.name}: its rows or sums are not those that were counted; "
                 "silver stays as it was, run it again"
             )

@@ -49,8 +49,8 @@ def build(job: Job, entries: tuple[Entry, ...]) -> Iterator[StagedTable]:
         why = why or no_changes_because(table, job.origin, job.upstream)
         changed = [] if why else apply_changes(job, entry, staged)
         for built in changed or _whole(job, entry, staged, why or full_build.MUCH):
-            staged[built.done.name] = built
-            yield replace(built, done=replace(built.done, seconds=time.monotonic() - started))
+            staged[built.table_run.name] = built
+            yield replace(built, table_run=replace(built.table_run, seconds=time.monotonic() - started))
         if table.history:
             yield build_history(job, entry, staged)
 
@@ -68,12 +68,12 @@ def no_changes_because(table: Table, origin: Run | None, upstream: Run) -> str:
 def _whole(job: Job, entry: Entry, staged: dict[str, StagedTable], why: str) -> Iterator[StagedTable]:
     """All rows of a table, whatever its last version has."""
     spark, upstream = job.session(), job.upstream
-    rows = {name: built.done.rows_out for name, built in staged.items()}
+    rows = {name: built.table_run.rows_out for name, built in staged.items()}
     bronze = [read(spark, table_version(job.settings.bronze_path, upstream, table)) for table in entry.table.inputs]
     seen = bronze_facts(job.settings, upstream, entry.table)
     judged = check_rows(upstream, entry, bronze, lambda name: read(spark, staged[name].content), rows, seen)
     for built in _write(job, judged, entry.table):
-        yield replace(built, done=replace(built.done, full_at=job.run.started, how=f"whole: {why}"))
+        yield replace(built, table_run=replace(built.table_run, full_at=job.run.started, how=f"whole: {why}"))
 
 
 def bronze_facts(settings: Settings, upstream: Run, table: Table) -> BronzeFacts:
@@ -117,7 +117,7 @@ def _write(job: Job, judged: CheckedRows, table: Table) -> Iterator[StagedTable]
     try:
         found: Found = {name: count or 0 for name, count in observed.get.items()}  # a sum over no rows is null
         counted = {name: found[name] for name in ("rows_in", "rows_out", "set_aside", "copies")}
-        good = replace(good, done=TableRun(table.name, 0, **counted))
+        good = replace(good, table_run=TableRun(table.name, 0, **counted))
         rules = tuple(verdicts(judged, found, table, run, found, {}))
         gate(table, found, rules, settings.quality.max_quarantined)
         conserve(table, job.upstream, found)

@@ -6,7 +6,7 @@ from conf.settings import Settings
 from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.errors import UsageFault
-from pipelines.core.names import EMBEDDED, LAYERS
+from pipelines.core.names import EMBEDDED, LAYERS, upstream_layer
 from pipelines.lake import run_log
 from pipelines.sources.postgres import embedded
 
@@ -58,6 +58,6 @@ def ready(settings: Settings, layer: str, report: Report) -> tuple[str, ...]:
         for domain in (domain for domain in used if some and domain not in some):
             report.warning(f"{domain} was left out: its source, {address(settings, domain)}, is not there")
     else:
-        before = settings.layer_path(LAYERS[LAYERS.index(layer) - 1])
+        before = settings.layer_path(upstream_layer(layer))
         some = tuple(domain for domain in used if run_log.last_run(before, domain))
     return some or used
