@@ -27,10 +27,10 @@ LIBPQ_NAMES = (
 )
 
 
-PATIENCE = 10  # seconds to connect, or to wait for a lock
+CONNECT_SECONDS = 10  # seconds to connect, or to wait for a lock
 
 
-ANSWER = 3 * PATIENCE  # seconds to answer a question that is no work
+ANSWER_SECONDS = 3 * CONNECT_SECONDS  # seconds to answer a question that is no work
 
 
 # Role and database settings must not change what arrives, nor how long it may take.
@@ -44,7 +44,7 @@ PINNED = {
     "extra_float_digits": "1",
     "search_path": "pg_catalog",
     "row_security": "off",
-    "lock_timeout": f"{PATIENCE}s",
+    "lock_timeout": f"{CONNECT_SECONDS}s",
     "statement_timeout": "0",
     "transaction_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
@@ -107,7 +107,7 @@ def dsn(server: Postgres) -> str:
     """The connection string, the password in clear: for libpq only, never shown."""
     made: str = extensions.make_dsn(
         **server.parameters,
-        connect_timeout=str(PATIENCE),
+        connect_timeout=str(CONNECT_SECONDS),
         application_name=application_name(),
         client_encoding="UTF8",
         keepalives_idle="30",
@@ -149,7 +149,7 @@ def _state(error: Exception) -> str:
 
 
 class SourceConnection(Connection):  # type: ignore[misc]
-    """A connection on which a question is answered within ANSWER seconds, unless it is one that takes its time."""
+    """A connection that waits ANSWER_SECONDS for an answer, unless it is `unhurried`."""
 
     unhurried = False
 
@@ -200,7 +200,7 @@ def _wait(connection: Connection) -> None:
     while (state := connection.poll()) != extensions.POLL_OK:
         poller = select.poll()
         poller.register(connection.fileno(), select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)
-        seconds = PATIENCE if connection.status == CONNECTING else ANSWER
+        seconds = CONNECT_SECONDS if connection.status == CONNECTING else ANSWER_SECONDS
         ends = connection.status == CONNECTING or not getattr(connection, "unhurried", True)
         left = max(0, began + seconds - time.monotonic()) * 1000 if ends else None
         if not poller.poll(left):

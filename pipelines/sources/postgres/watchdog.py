@@ -1,4 +1,4 @@
-"""Tells a slow server from one that will never answer: nothing in TCP says so while both ends keep the line open."""
+"""Tells a slow server from one that will never answer: TCP does not say so while both ends keep the line open."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from pipelines.core.errors import SourceFault
 from pipelines.core.identity import application_name
 from pipelines.sources.postgres.connection import hang_up, pinned
 
-SILENCE = 30.0  # seconds without a row after which the server is asked
+SILENCE_SECONDS = 30.0  # without a row; then the server is asked
 
 
 # A query that cannot send is not at work: its rows would have come.
@@ -27,39 +27,41 @@ class Watchdog:
     def __init__(self, server: Postgres) -> None:
         self._server = server
         self._waiting = 0
-        self._heard = time.monotonic()
+        self._last_heard = time.monotonic()
         self._lock = threading.Lock()
-        self._ended = threading.Event()
-        threading.Thread(target=self._look, name="watch", daemon=True).start()
+        self._closed = threading.Event()
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """A query that waits for the server while the context lasts."""
-        self.heard()
-        with self._lock:
-            self._waiting += 1
+        """A query that waits for the server while the context lasts. Its begin and its end count as heard."""
+        self._change_waiting(1)
         try:
             yield
         finally:
-            with self._lock:
-                self._waiting -= 1
-
-    def heard(self) -> None:
-        """Something came from the server."""
-        self._heard = time.monotonic()
+            self._change_waiting(-1)
 
     def close(self) -> None:
-        self._ended.set()
+        self._closed.set()
 
-    def _look(self) -> None:
-        while not self._ended.wait(SILENCE / 10):
-            if self._waiting and time.monotonic() - self._heard > SILENCE:
-                if self._works() or self._ended.is_set():
-                    self.heard()
-                else:
-                    hang_up(self._server)
+    def _change_waiting(self, by: int) -> None:
+        with self._lock:
+            self._waiting += by
+            self._last_heard = time.monotonic()
 
-    def _works(self) -> bool:
+    def _watch(self) -> None:
+        while not self._closed.wait(SILENCE_SECONDS / 10):
+            asked = time.monotonic()
+            if not self._waiting or asked - self._last_heard <= SILENCE_SECONDS:
+                continue
+            at_work = self._server_is_at_work()
+            # An answer may come while we ask; then nothing is at work, and nothing is wrong.
+            if at_work or self._last_heard > asked or self._closed.is_set():
+                self._last_heard = time.monotonic()
+            else:
+                hang_up(self._server)
+
+    def _server_is_at_work(self) -> bool:
         try:
             with pinned(self._server) as connection, connection.cursor() as cursor:
                 cursor.execute(AT_WORK, (application_name(),))

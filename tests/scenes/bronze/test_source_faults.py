@@ -32,10 +32,10 @@ NAMES = ("associado", "conta", "cartao", "movimento")
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same time-outs, shorter."""
-    monkeypatch.setattr(postgres_connection, "PATIENCE", 2)
-    monkeypatch.setattr(postgres_connection, "ANSWER", 2)
+    monkeypatch.setattr(postgres_connection, "CONNECT_SECONDS", 2)
+    monkeypatch.setattr(postgres_connection, "ANSWER_SECONDS", 2)
     monkeypatch.setattr(postgres_connection, "PIN", postgres_connection.PIN.replace("'10s'", "'1s'"))
-    monkeypatch.setattr(watchdog, "SILENCE", 0.6)
+    monkeypatch.setattr(watchdog, "SILENCE_SECONDS", 0.6)
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_a_source_that_stays_away_is_exit_three_after_the_time_with_what_was_tri
         "LAKEHOUSE_POSTGRES__HOST": "127.0.0.1",
         "LAKEHOUSE_POSTGRES__PORT": str(port),
     }
-    result = cli("bronze", env=gone | {"LAKEHOUSE_RETRY_SECONDS": "2"})
+    result = cli("bronze", env=gone | {"LAKEHOUSE_RETRY_SECONDS": "3"})
     last = result.stderr.splitlines()[-1]
     assert result.returncode == 3 and last.startswith("source: PostgreSQL 127.0.0.1") and "Connection refused" in last
     assert "; tried 2 times in" in last and last.endswith("run it again when the source is back")
