@@ -5,7 +5,7 @@ A checksum adds 60 bits of md5(key | value) over the rows; values are written th
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import islice
@@ -14,13 +14,12 @@ from pathlib import Path
 from psycopg2.extensions import connection as Connection
 
 from conf.contract import DECIMAL, is_summed
-from conf.settings import Postgres, Settings
-from pipelines.core.console import Report
+from conf.settings import Postgres
+from pipelines.commands.reconcile.comparison import Comparison
 from pipelines.core.sql import identifier
 from pipelines.lake import folders
 from pipelines.lake.checksums import Difference, differences
 from pipelines.lake.engine import count, engine, relation
-from pipelines.lake.runs import Run
 from pipelines.sources.postgres import fingerprint
 from pipelines.sources.postgres.connection import unhurried
 from pipelines.sources.postgres.reader import Reader, ReadPlan
@@ -30,7 +29,7 @@ from pipelines.sources.postgres.types import Reading, rescued
 NEWER = "_lakehouse_newer"
 
 
-COLUMNS = 400  # a SELECT of PostgreSQL has at most 1664 items
+COLUMNS_PER_QUERY = 400  # a SELECT of PostgreSQL has at most 1664 items
 
 
 Evidence = dict[str, tuple[str, Decimal | None]]
@@ -38,8 +37,9 @@ Evidence = dict[str, tuple[str, Decimal | None]]
 
 @dataclass(frozen=True)
 class SourceDifference:
-    """`wrong`: how bronze differs from the rows that were there before the run's snapshot was taken; those that only
-    bronze has may have been deleted since. `newer`: rows written since; `gone`: rows whose key is there no more."""
+    """`wrong`: how bronze differs from the rows that were there before the run's snapshot was taken; rows that only
+    bronze has may have been deleted since. `newer`: rows written since; `gone`: rows whose key is gone. `exact`:
+    whether it is known which rows are newer."""
 
     wrong: list[Difference]
     newer: int
@@ -47,49 +47,50 @@ class SourceDifference:
     exact: bool = True
 
 
-def source_evidence(connection: Connection, one: ReadPlan) -> tuple[int, Evidence]:
-    """Rows of a table in the snapshot and, of each column, its checksum and its sum, as PostgreSQL computes them."""
-    values = values_of(one)
-    key = ", ".join(f"({values[name]})::text" for name in one.table.keys)
+def source_evidence(connection: Connection, plan: ReadPlan) -> tuple[int, Evidence]:
+    """Rows of a table in the snapshot and the checksum and sum of each column, as PostgreSQL computes them."""
+    values = values_of(plan)
+    key = ", ".join(f"({values[name]})::text" for name in plan.table.keys)
     rows, evidence = 0, Evidence()
-    for some in _slices(values, COLUMNS):
+    for columns in _slices(values, COLUMNS_PER_QUERY):
         items = ["count(*)"]
-        for name, value in some:
-            digest = f"md5(concat_ws(',', {key}) || '|' || {postgres_text(value, one.types[name])})"
+        for name, value in columns:
+            digest = f"md5(concat_ws(',', {key}) || '|' || {postgres_text(value, plan.types[name])})"
             items.append(f"coalesce(sum(('x' || left({digest}, 15))::bit(60)::bigint), 0)::text")
-            items.append(f"coalesce(sum({value}), 0)" if is_summed(one.types[name]) else "NULL::numeric")
+            items.append(f"coalesce(sum({value}), 0)" if is_summed(plan.types[name]) else "NULL::numeric")
         with unhurried(connection), connection.cursor() as cursor:
-            cursor.execute(f"SELECT {', '.join(items)} FROM {one.relation.sql}")
-            rows, *found = cursor.fetchone()
-        evidence |= {name: (found[2 * index], found[2 * index + 1]) for index, (name, _) in enumerate(some)}
+            cursor.execute(f"SELECT {', '.join(items)} FROM {plan.relation.sql}")
+            rows, *numbers = cursor.fetchone()
+        evidence |= {name: (numbers[2 * index], numbers[2 * index + 1]) for index, (name, _) in enumerate(columns)}
     return rows, evidence
 
 
 def _slices(values: dict[str, str], size: int) -> Iterator[list[tuple[str, str]]]:
     items = iter(values.items())
-    while some := list(islice(items, size)):
-        yield some
+    while part := list(islice(items, size)):
+        yield part
 
 
-def values_of(one: ReadPlan) -> dict[str, str]:
-    """The SQL of each column that is compared; `_rescued` only where all columns are that it may tell of."""
-    values = {name: reading.value for name, reading in one.readings.items()}
-    return values if one.partial else values | {"_rescued": rescued(one.readings)}
+def values_of(plan: ReadPlan) -> dict[str, str]:
+    """The SQL of each column that is compared; `_rescued` only if all columns are that may have values in it."""
+    values = {name: reading.value for name, reading in plan.readings.items()}
+    return values if plan.partial else values | {"_rescued": rescued(plan.readings)}
 
 
-def bronze_evidence(what: str, rows: str, one: ReadPlan) -> tuple[int, Evidence]:
+def bronze_evidence(what: str, rows: str, plan: ReadPlan) -> tuple[int, Evidence]:
     """The same of a relation (SQL), as DuckDB computes it."""
-    names = list(values_of(one))
-    key = ", ".join(f"{identifier(name)}::varchar" for name in one.table.keys)
+    names = list(values_of(plan))
+    key = ", ".join(f"{identifier(name)}::varchar" for name in plan.table.keys)
     items = ["count(*)"]
     for name in names:
-        digest = f"md5(concat_ws(',', {key}) || '|' || {duckdb_text(identifier(name), one.types[name])})"
+        digest = f"md5(concat_ws(',', {key}) || '|' || {duckdb_text(identifier(name), plan.types[name])})"
         items.append(f"coalesce(sum(('0x' || left({digest}, 15))::bigint), 0)::varchar")
-        items.append(f"coalesce(sum({identifier(name)}), 0)" if is_summed(one.types[name]) else "NULL")
+        items.append(f"coalesce(sum({identifier(name)}), 0)" if is_summed(plan.types[name]) else "NULL")
     with engine(what) as connection:
-        found = connection.execute(f"SELECT {', '.join(items)} FROM {rows}").fetchone()
-    assert found is not None
-    return found[0], {name: (found[1 + 2 * index], found[2 + 2 * index]) for index, name in enumerate(names)}
+        row = connection.execute(f"SELECT {', '.join(items)} FROM {rows}").fetchone()
+    assert row is not None
+    count, *numbers = row
+    return count, {name: (numbers[2 * index], numbers[2 * index + 1]) for index, name in enumerate(names)}
 
 
 def postgres_text(value: str, kind: str) -> str:
@@ -119,39 +120,31 @@ def duckdb_text(value: str, kind: str) -> str:
 
 
 def compare(
-    settings: Settings, server: Postgres, picture: Snapshot, one: ReadPlan, bronze: str, run: Run, report: Report
+    comparison: Comparison, server: Postgres, snapshot: Snapshot, plan: ReadPlan, bronze: str
 ) -> SourceDifference | None:
-    """How the source's table differs from bronze's rows (SQL), which `run` left; None where it does not."""
-    what = f"bronze.{one.table.name}"
-    now, then = source_evidence(picture.connection, one), bronze_evidence(what, bronze, one)
-    if now == then:
+    """How the source's table differs from bronze's rows (SQL); None if it does not."""
+    what, connection = f"bronze.{plan.table.name}", snapshot.connection
+    if source_evidence(connection, plan) == bronze_evidence(what, bronze, plan):
         return None
-    types = {name: one.types[name] for name in values_of(one)}
-    facts, _ = fingerprint.table_facts(picture.connection, one, fingerprint.server_facts(picture.connection, settings))
-    changed = fingerprint.what_changed(run.table(one.table.name).basis, facts, but=("reading", "software"))
-    exact = one.relation.has_xmin and not changed and not fingerprint.went_back(run, picture)
-    since = fingerprint.newer_than(run.snapshot) if exact else "true"
-    with _read_again(settings, server, picture, one, run, since, report) as (again, scratch):
-        marked = types | {NEWER: "boolean"}
-        found = differences(what, relation(again, marked, f"NOT {NEWER}"), bronze, types, one.table.keys, scratch)
-        keys = ", ".join(map(identifier, one.table.keys))
-        with engine(what, scratch) as connection:
-            left = f"(SELECT {keys} FROM {bronze} EXCEPT ALL SELECT {keys} FROM {relation(again, marked)})"
-            newer, gone = count(connection, relation(again, marked, NEWER)), count(connection, left)
-    return SourceDifference(found, newer, gone, exact)
+    settings, run = comparison.settings, comparison.run
+    types = {name: plan.types[name] for name in values_of(plan)}
+    facts, _ = fingerprint.table_facts(connection, plan, fingerprint.server_facts(connection, settings))
+    changed = fingerprint.what_changed(run.table(plan.table.name).basis, facts, but=("reading", "software"))
+    exact = plan.relation.has_xmin and not changed and not fingerprint.went_back(run, snapshot)
+    newer = fingerprint.newer_than(run.snapshot) if exact else "true"
+    marked = replace(plan, readings=plan.readings | {NEWER: Reading(newer)}, types=plan.types | {NEWER: "boolean"})
+    reader = Reader(server, snapshot.exported, run.run, threading.Event(), comparison.report)
+    with folders.scratch(settings.bronze_path, "reconcile") as scratch, closing(reader):
+        part = reader.read(marked, "", scratch)
+        files = [str(scratch / part.name)] if part.rows else []
+        return _difference(files, bronze, replace(plan, types=types), scratch, exact)
 
 
-@contextmanager
-def _read_again(
-    settings: Settings, server: Postgres, picture: Snapshot, one: ReadPlan, run: Run, newer: str, report: Report
-) -> Iterator[tuple[list[str], Path]]:
-    """The table as bronze reads it, and, by the SQL `newer`, whether a row was written after the run's snapshot; and a
-    folder to work in."""
-    marked = replace(one, readings=one.readings | {NEWER: Reading(newer)}, types=one.types | {NEWER: "boolean"})
-    reader = Reader(server, picture.exported, run.run, threading.Event(), report)
-    with folders.scratch(settings.bronze_path, "reconcile") as folder:
-        try:
-            part = reader.read(marked, "", folder)
-            yield [str(folder / part.name)] if part.rows else [], folder
-        finally:
-            reader.close()
+def _difference(files: list[str], bronze: str, plan: ReadPlan, scratch: Path, exact: bool) -> SourceDifference:
+    """How `files`, which the source was read into and in which NEWER marks a row, differ from bronze's rows (SQL)."""
+    what, keys, marked = f"bronze.{plan.table.name}", plan.table.keys, plan.types | {NEWER: "boolean"}
+    wrong = differences(what, relation(files, marked, f"NOT {NEWER}"), bronze, plan.types, keys, scratch)
+    listed = ", ".join(map(identifier, keys))
+    with engine(what, scratch) as db:
+        left = f"(SELECT {listed} FROM {bronze} EXCEPT ALL SELECT {listed} FROM {relation(files, marked)})"
+        return SourceDifference(wrong, count(db, relation(files, marked, NEWER)), count(db, left), exact)

@@ -154,7 +154,7 @@ def test_the_rows_of_a_file_that_left_the_landing_folder_stay(
     )
     assert condominio.last("bronze").table("imoveis").how == "whole: asked for"
     output = agreed(condominio, capsys)
-    assert "source.transacoes: not compared, for the file is gone or another one now: transacoes.csv" in output
+    assert "source.transacoes: not compared, because the file is gone or has changed: transacoes.csv" in output
 
 
 def test_ids_are_given_by_time_then_name_and_stay_what_they_are(condominio: Lake) -> None:

@@ -312,7 +312,7 @@ def test_a_comparison_that_could_not_be_made_is_no_agreement(
     def full(*_: object) -> None:
         raise StorageFault("No space left on device")
 
-    monkeypatch.setattr("pipelines.commands.reconcile.reconcile.compare", full)
+    monkeypatch.setattr("pipelines.commands.reconcile.with_postgres.compare", full)
     texts = faults(copy, capsys)
     assert (
         texts[0] == "bronze.associado cannot be compared with the source: No space left on device" and len(texts) == 4

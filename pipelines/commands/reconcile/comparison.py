@@ -1,0 +1,85 @@
+"""What the comparisons of reconcile share: the run that is compared, and the findings."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from conf.contract import Pii, Table
+from conf.settings import Settings
+from pipelines.core import catalogue
+from pipelines.core.console import Report
+from pipelines.core.errors import SourceFault, StorageFault
+from pipelines.lake import delta
+from pipelines.lake.checksums import Difference
+from pipelines.lake.runs import Run, TableRun
+from pipelines.lake.versions import TableVersion, superseded_from
+
+AGREES, DIFFERS = "agrees", "differs"
+WITH_RUN, WITH_UPSTREAM = 1, 2  # columns of a line of the findings
+
+
+@dataclass
+class Findings:
+    """The results. `lines`: by layer and name the rows, whether they agree with their run, and with their upstream;
+    `differences`: where they do not; `notes`: what is no fault of the lake; `unread`: why a source was not compared."""
+
+    lines: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    differences: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    unread: SourceFault | None = None
+
+    def begin(self, layer: str, name: str, rows: int) -> None:
+        self.lines[layer, name] = [f"{rows:,}", "", ""]
+
+    def add(self, layer: str, name: str, column: int, problems: list[str]) -> None:
+        self.lines[layer, name][column] = DIFFERS if problems else AGREES
+        self.differences += [f"{layer}.{name} {text}" for text in problems]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A run of a layer and domain, to be compared with what it recorded and with what it was made from."""
+
+    settings: Settings
+    layer: str
+    run: Run
+    findings: Findings
+    report: Report
+
+    def add(self, name: str, column: int, problems: list[str]) -> None:
+        self.findings.add(self.layer, name, column, problems)
+
+    def path(self, name: str) -> Path:
+        return self.settings.layer_path(self.layer) / self.run.domain / name
+
+    def contract(self, name: str) -> Table:
+        table = catalogue.table_of(self.layer, name)
+        assert table is not None
+        return table
+
+    def head(self, table_run: TableRun) -> TableVersion:
+        """What a table holds now, whether this run or somebody else left it so. Raises StorageFault."""
+        path = self.path(table_run.name)
+        version = delta.version(path)
+        if version is None:
+            raise StorageFault(f"table {path} is gone")
+        files = delta.file_paths(path, version)
+        for file in files:
+            if not Path(file).exists():
+                raise StorageFault(f"{file} is gone")
+        types = {column.name: column.type for column in table_run.columns}
+        return TableVersion(tuple(files), types, self.contract(table_run.name).keys, superseded_from(table_run))
+
+
+def problems_of(compare: Callable[[], list[str]]) -> list[str]:
+    """The problems that `compare` returns, or that something cannot be read."""
+    try:
+        return compare()
+    except StorageFault as fault:
+        return [f"cannot be read: {fault}"]
+
+
+def shown(difference: Difference, table: Table) -> Difference:
+    """Without its keys if they are personal data."""
+    hidden = any(table[key].pii is not Pii.NONE for key in table.keys)
+    return replace(difference, least="", most="") if hidden else difference
