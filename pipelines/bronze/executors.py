@@ -1,7 +1,6 @@
 """Reads the source on the executors of a cluster, a range a task."""
 
 import socket
-import threading
 import time
 import uuid
 from contextlib import suppress
@@ -74,7 +73,7 @@ def _read(task: ReadTask) -> "WrittenFile | Fault":
     if software("") != task.software:
         return ClusterFault(f"worker {socket.gethostname()} has another version of this project: bring it up to date")
     forget_libpqs(but=NAME)
-    reader = Reader(task.server, task.exported, task.run, threading.Event(), Report(quiet=True))
+    reader = Reader(task.server, task.exported, task.run, Report(quiet=True))
     try:
         return reader.read(task.plan, task.condition, task.path)
     except Fault as fault:

@@ -7,7 +7,6 @@ there are any, keys are compared.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from pipelines.lake import folders, full_build
 from pipelines.lake.changes import Target, differing_keys, splice, write
 from pipelines.lake.checksums import adjusted, measured
 from pipelines.lake.engine import Engine, count, duckdb_type, listed, named_files, relation, within, without
-from pipelines.lake.runs import Mode, Run, TableRun
+from pipelines.lake.runs import Mode, Run, RunContext, TableRun
 from pipelines.lake.staging import StagedTable, unchanged_table
 from pipelines.lake.versions import TableVersion, table_version
 from pipelines.sources.postgres import fingerprint
@@ -52,23 +51,16 @@ class SourceTotals:
 ReadRows = Callable[[ReadPlan, str, Path], list[WrittenFile]]
 
 
-def plan_loads(
-    settings: Settings,
-    picture: Snapshot,
-    plans: list[ReadPlan],
-    previous: Run | None,
-    full: frozenset[str],
-    now: datetime,
-) -> list[LoadPlan]:
+def plan_loads(settings: Settings, snapshot: Snapshot, plans: list[ReadPlan], call: RunContext) -> list[LoadPlan]:
     """How each table will be loaded: whole where anything could hide a change from `xmin`, or all is old."""
-    known = fingerprint.server_facts(picture.connection, settings)
-    before = {done.name: done for done in previous.tables} if previous else {}
-    back = fingerprint.went_back(previous, picture) if previous else ""
+    known = fingerprint.server_facts(snapshot.connection, settings)
+    before = {table_run.name: table_run for table_run in call.previous.tables} if call.previous else {}
+    back = fingerprint.went_back(call.previous, snapshot) if call.previous else ""
     decided = []
     for one in plans:
-        facts, cannot = fingerprint.table_facts(picture.connection, one, known)
+        facts, cannot = fingerprint.table_facts(snapshot.connection, one, known)
         done = before.get(one.table.name)
-        why = full_build.reason_for_full(settings, done, one.table.name in full, now)
+        why = full_build.reason_for_full(settings, done, one.table.name in call.full, call.run.started)
         if done and not why:
             why = cannot or back or fingerprint.what_changed(done.basis, facts)
         decided.append(LoadPlan(one, facts, why, done))

@@ -125,13 +125,13 @@ def guaranteed(one: ReadPlan) -> tuple[str, ...]:
     )
 
 
-def read_plans(snapshot: Snapshot, schema: str, tables: tuple[Table, ...]) -> list[ReadPlan]:
+def read_plans(snapshot: Snapshot, tables: tuple[Table, ...]) -> list[ReadPlan]:
     """The plans of all tables. Raises one ContractFault that names everything that is missing or does not convert."""
     made, problems = [], []
     for table in tables:
-        relation = describe(snapshot.connection, schema, table.source_name)
+        relation = describe(snapshot, table.source_name)
         if relation is None:
-            problems.append(f"table {schema}.{table.source_name} is missing")
+            problems.append(f"table {snapshot.schema}.{table.source_name} is missing")
             continue
         try:
             made.append(read_plan(table, relation))
@@ -157,7 +157,6 @@ def ranges(relation: Relation, readers: int, parts: int = 0) -> list[str]:
 
 def read(
     settings: Settings,
-    server: Postgres,
     snapshot: Snapshot,
     tables: tuple[Table, ...],
     call: RunContext,
@@ -166,14 +165,14 @@ def read(
 ) -> Iterator[StagedTable]:
     """Reads what changed, or all, of each table, and proves it. Nothing is written before all of them are checked.
     Where Spark's master is a cluster, its executors read, in the session that `started` gives."""
-    todo = read_plans(snapshot, settings.schema_name, tables)
+    todo = read_plans(snapshot, tables)
     crash_point(Point.SNAPSHOT_TAKEN)
     _report_drift(settings, todo, call.previous, report)
-    loads = plan_loads(settings, snapshot, todo, call.previous, call.full, call.run.started)
+    loads = plan_loads(settings, snapshot, todo, call)
     for one in todo:
         delta.make_folder(folders.table_path(settings.bronze_path, one.table))
-    stop = threading.Event()
-    reader = Reader(server, snapshot.exported, call.run.run, stop, report)
+    server = snapshot.server
+    reader = Reader(server, snapshot.exported, call.run.run, report)
 
     many = READERS if settings.spark.is_local else spark_cluster.READERS
 
@@ -205,7 +204,7 @@ def read(
             for load in loads:
                 since = newer_than(call.previous.snapshot) if call.previous and not load.why else "false"
                 totals[load.plan.table.name] = control.submit(
-                    source_totals, snapshot.connection, load.plan, since, reader.watch
+                    source_totals, snapshot.connection, load.plan, since, reader.watchdog
                 )
             whole = [load for load in loads if load.why]
             for made in _followed(settings, loads, totals, call, rows, report):
@@ -221,7 +220,7 @@ def read(
                 futures |= {submit(load.plan, condition, path): load for condition in conditions}
             yield from _as_built(settings, futures, totals, built, call.run)
         except BaseException as error:
-            stop.set()
+            reader.stop()
             _end((pool, control), server, executors().cancel if executors.cache_info().currsize else None)
             for name, path in set(submitted.values()):
                 if name not in built:

@@ -1,13 +1,12 @@
 """`make plan`: what the next run would do with each table, and why. It reads the source and writes nothing."""
 
 import tempfile
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from conf.settings import Postgres, Settings
+from conf.settings import Settings
 from pipelines.bronze.files import landing_state, whole_because
 from pipelines.bronze.incremental import LoadPlan, SourceTotals, plan_loads
 from pipelines.bronze.job import drift, read_plans, source_totals
@@ -23,7 +22,7 @@ from pipelines.silver import job as silver_job
 from pipelines.sources.postgres import fingerprint
 from pipelines.sources.postgres.embedded import source_server
 from pipelines.sources.postgres.reader import Reader
-from pipelines.sources.postgres.snapshot import Snapshot, snapshot
+from pipelines.sources.postgres.snapshot import Snapshot, take_snapshot
 
 
 def plan(settings: Settings, domains: tuple[str, ...], full: frozenset[str], report: Report) -> None:
@@ -65,25 +64,25 @@ def _of_postgres(
     tables, previous = catalogue.tables_of("bronze", domain), run_log.last_run(settings.bronze_path, domain)
     with (
         source_server(settings) as server,
-        snapshot(server, settings.schema_name, [one.source_name for one in tables]) as picture,
+        take_snapshot(server, settings.schema_name, [table.source_name for table in tables]) as snapshot,
     ):
-        todo = read_plans(picture, settings.schema_name, tables)
-        for load in plan_loads(settings, picture, todo, previous, full, datetime.now(UTC)):
+        run = replace(previous or next_run(settings, "bronze", domain, "", None, ""), started=datetime.now(UTC))
+        for load in plan_loads(settings, snapshot, read_plans(snapshot, tables), RunContext(run, previous, full)):
             report.progress("plan", load.plan.table.name, 0)
-            rows, gone = _counted(settings, server, picture, load, previous, report)
+            rows, gone = _counted(settings, snapshot, load, previous, report)
             how = f"whole: {load.why}" if load.why else "what changed" if rows or gone else "unchanged"
             yield load.plan.table.name, f"{rows:,}", f"{gone:,}", how
             notes += drift(load.plan, load.before) if load.before else []
 
 
 def _counted(
-    settings: Settings, server: Postgres, picture: Snapshot, load: LoadPlan, previous: Run | None, report: Report
+    settings: Settings, snapshot: Snapshot, load: LoadPlan, previous: Run | None, report: Report
 ) -> tuple[int, int]:
     """Rows to come, and rows deleted since the run before."""
-    reader = Reader(server, picture.exported, 0, threading.Event(), report)
+    reader = Reader(snapshot.server, snapshot.exported, 0, report)
     since = fingerprint.newer_than(previous.snapshot) if previous and not load.why else "false"
     try:
-        totals = source_totals(picture.connection, load.plan, since, reader.watch)
+        totals = source_totals(snapshot.connection, load.plan, since, reader.watchdog)
         if previous is None or load.why or load.before is None:
             return totals.rows, 0
         return totals.newer, _deleted(settings, load, previous, totals, reader)

@@ -112,12 +112,12 @@ def _run_bronze(
                 "PostgreSQL that its workers reach, or take LAKEHOUSE_SPARK__MASTER away"
             )
         with source_server(settings) as server:
-            picture, built = with_retries(
+            snapshot, built = with_retries(
                 lambda: _read(settings, server, tables, call, sessions, report), settings.retry_seconds, report
             )
             order = [table.name for table in tables]
             built.sort(key=lambda one: order.index(one.table_run.name))
-            run = replace(run, snapshot=picture.xid_range, position=picture.before)
+            run = replace(run, snapshot=snapshot.xid_range, position=snapshot.log_after)
             return commit_staged(path, run, built, report)
 
 
@@ -150,21 +150,19 @@ def _read(
     """All tables of one snapshot, which held until the last of them was read; else no file of them stays. `ahead` is
     called, with the rows to expect, before a table is read whole for a reason that is silver's, too."""
     from pipelines.bronze import job as bronze_job
-    from pipelines.sources.postgres.snapshot import snapshot
+    from pipelines.sources.postgres.snapshot import take_snapshot
 
     built: list[StagedTable] = []
     try:
-        with snapshot(server, settings.schema_name, [table.source_name for table in tables]) as picture:
+        with take_snapshot(server, settings.schema_name, [table.source_name for table in tables]) as snapshot:
             before = {done.name: done for done in call.previous.tables} if call.previous else {}
             now = call.run.started
             if any(
                 full_build.reason_for_full(settings, before.get(one.name), one.name in call.full, now) for one in tables
             ):
-                sessions.ahead(_likely_rows(settings, picture, tables), surely=not settings.spark.is_local)
-            built = collect(
-                "bronze", bronze_job.read(settings, server, picture, tables, call, report, sessions.get), report
-            )
-        return picture, built
+                sessions.ahead(_likely_rows(snapshot, tables), surely=not settings.spark.is_local)
+            built = collect("bronze", bronze_job.read(settings, snapshot, tables, call, report, sessions.get), report)
+        return snapshot, built
     except ContractFault as fault:
         hint = "" if settings.postgres else "; the source is the embedded server, `make seed` fills it"
         raise ContractFault(f"{fault}{hint}") from fault
@@ -173,12 +171,12 @@ def _read(
         raise
 
 
-def _likely_rows(settings: Settings, picture: "Snapshot", tables: tuple[Table, ...]) -> int:
+def _likely_rows(snapshot: "Snapshot", tables: tuple[Table, ...]) -> int:
     """The rows of the source's tables, by their size."""
     from pipelines.sources.postgres.relations import describe
 
-    found = [describe(picture.connection, settings.schema_name, table.source_name) for table in tables]
-    return sum(relation.size for relation in found if relation) // ROW_BYTES
+    relations = [describe(snapshot, table.source_name) for table in tables]
+    return sum(relation.size for relation in relations if relation) // ROW_BYTES
 
 
 def _run_layer(

@@ -3,7 +3,6 @@
 A checksum adds 60 bits of md5(key | value) over the rows; values are written the same way on both sides.
 """
 
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -14,7 +13,6 @@ from pathlib import Path
 from psycopg2.extensions import connection as Connection
 
 from conf.contract import DECIMAL, is_summed
-from conf.settings import Postgres
 from pipelines.commands.reconcile.comparison import Comparison
 from pipelines.core.sql import identifier
 from pipelines.lake import folders
@@ -119,9 +117,7 @@ def duckdb_text(value: str, kind: str) -> str:
     }.get(kind, f"{value}::varchar")
 
 
-def compare(
-    comparison: Comparison, server: Postgres, snapshot: Snapshot, plan: ReadPlan, bronze: str
-) -> SourceDifference | None:
+def compare(comparison: Comparison, snapshot: Snapshot, plan: ReadPlan, bronze: str) -> SourceDifference | None:
     """How the source's table differs from bronze's rows (SQL); None if it does not."""
     what, connection = f"bronze.{plan.table.name}", snapshot.connection
     if source_evidence(connection, plan) == bronze_evidence(what, bronze, plan):
@@ -133,7 +129,7 @@ def compare(
     exact = plan.relation.has_xmin and not changed and not fingerprint.went_back(run, snapshot)
     newer = fingerprint.newer_than(run.snapshot) if exact else "true"
     marked = replace(plan, readings=plan.readings | {NEWER: Reading(newer)}, types=plan.types | {NEWER: "boolean"})
-    reader = Reader(server, snapshot.exported, run.run, threading.Event(), comparison.report)
+    reader = Reader(snapshot.server, snapshot.exported, run.run, comparison.report)
     with folders.scratch(settings.bronze_path, "reconcile") as scratch, closing(reader):
         part = reader.read(marked, "", scratch)
         files = [str(scratch / part.name)] if part.rows else []

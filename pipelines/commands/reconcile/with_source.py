@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from conf.contract import Table
-from conf.settings import Postgres
 from pipelines.bronze.job import drift, read_plans
 from pipelines.commands.reconcile import with_files, with_postgres
 from pipelines.commands.reconcile.comparison import DIFFERS, WITH_RUN, WITH_UPSTREAM, Comparison, shown
@@ -12,7 +11,7 @@ from pipelines.core.errors import SourceFault, StorageFault
 from pipelines.sources.domains import address
 from pipelines.sources.postgres.embedded import source_server
 from pipelines.sources.postgres.reader import AUDIT, ReadPlan
-from pipelines.sources.postgres.snapshot import Snapshot, snapshot
+from pipelines.sources.postgres.snapshot import Snapshot, take_snapshot
 
 
 def compare(comparison: Comparison) -> None:
@@ -27,10 +26,10 @@ def compare(comparison: Comparison) -> None:
             _with_files(comparison, table)
         return
     names = [table.source_name for table in tables]
-    with source_server(settings) as server, snapshot(server, settings.schema_name, names) as taken:
-        for plan in read_plans(taken, settings.schema_name, tables):
+    with source_server(settings) as server, take_snapshot(server, settings.schema_name, names) as snapshot:
+        for plan in read_plans(snapshot, tables):
             comparison.report.progress("source", plan.table.name, 0)
-            _with_postgres(comparison, server, taken, plan)
+            _with_postgres(comparison, snapshot, plan)
 
 
 def _with_files(comparison: Comparison, table: Table) -> None:
@@ -44,7 +43,7 @@ def _with_files(comparison: Comparison, table: Table) -> None:
     comparison.findings.notes += notes
 
 
-def _with_postgres(comparison: Comparison, server: Postgres, taken: Snapshot, plan: ReadPlan) -> None:
+def _with_postgres(comparison: Comparison, snapshot: Snapshot, plan: ReadPlan) -> None:
     findings, run, name = comparison.findings, comparison.run, plan.table.name
     table_run = run.table(name)
     findings.notes += [f"{text}, since run {run.run}" for text in drift(plan, table_run)]
@@ -55,7 +54,7 @@ def _with_postgres(comparison: Comparison, server: Postgres, taken: Snapshot, pl
     try:
         head = comparison.head(table_run)
         comparable = replace(plan, readings=known, partial=known.keys() != types.keys())
-        difference = with_postgres.compare(comparison, server, taken, comparable, head.sql)
+        difference = with_postgres.compare(comparison, snapshot, comparable, head.sql)
     except StorageFault as fault:
         comparison.add(name, WITH_UPSTREAM, [f"cannot be compared with the source: {fault}"])
         return

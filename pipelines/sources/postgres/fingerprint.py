@@ -134,7 +134,7 @@ def went_back(was: Run, now: Snapshot) -> str:
     Of a standby's snapshot the transactions that run are not told (`xmin:xmax:xip,…`); its place in the log is.
     """
     (low, high, running), (_, top, still) = _parsed(was.snapshot), _parsed(now.xid_range)
-    ahead = not was.position or _place(was.position) > _place(now.after)
+    ahead = not was.position or _place(was.position) > _place(now.log_before)
     if ahead or top < high or any(one < high and one not in running for one in still):
         return "the source is older than when it was read last"
     return "too many transactions since it was read last" if top - low >= HALF else ""

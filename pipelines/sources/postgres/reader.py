@@ -32,7 +32,8 @@ AUDIT = {"_rescued": "string", "_batch": "bigint", DELETED: "boolean"}
 
 @dataclass(frozen=True)
 class ReadPlan:
-    """How one table is read: each column that the source has, and the types (Spark SQL) of all that bronze has.
+    """How one table is read: the reading of each column that the source has, and the types (Spark SQL) of all columns
+    that bronze has.
 
     Columns that the source lacks are null. `partial`: not all columns of the source are read.
     """
@@ -58,56 +59,54 @@ class WrittenFile:
 
 
 class Reader:
-    """Reads ranges; holds one connection per thread, each in the exported snapshot."""
+    """Reads ranges of tables; holds one connection per thread, each in the exported snapshot."""
 
-    def __init__(self, server: Postgres, exported: str, run: int, stop: threading.Event, report: Report) -> None:
-        self._server, self._exported, self._run, self._stop, self._report = server, exported, run, stop, report
-        self.watch = Watchdog(server)
+    def __init__(self, server: Postgres, exported: str, run: int, report: Report) -> None:
+        self._server, self._exported, self._run, self._report = server, exported, run, report
+        self._stopped = threading.Event()
+        self.watchdog = Watchdog(server)
         self._local = threading.local()
         self._connections: list[adbc.AdbcConnection] = []
         self._databases: list[adbc.AdbcDatabase] = []
 
-    def read(self, one: ReadPlan, condition: str, path: Path) -> WrittenFile:
-        """One range of one table as one Parquet file. Raises SourceFault where the source fails."""
+    def read(self, plan: ReadPlan, condition: str, path: Path) -> WrittenFile:
+        """Reads one range of a table into one Parquet file. Raises SourceFault when the source fails."""
         name = delta.part_name(self._run)
-        sql = f"SELECT {select_list(one.readings)} FROM {one.relation.sql}"
+        sql = f"SELECT {select_list(plan.readings)} FROM {plan.relation.sql}"
         sql += f" WHERE {condition}" if condition else ""
-        rows, whole, started = 0, False, time.monotonic()
+        rows, complete, started = 0, False, time.monotonic()
         try:
-            with (
-                self._query(sql) as batches,
-                writer_of(path / name, one.schema) as writer,
-            ):
-                while not self._stop.is_set():
-                    with self.watch.waiting():
+            with self._query(sql) as batches, writer_of(path / name, plan.schema) as writer:
+                while not self._stopped.is_set():
+                    with self.watchdog.waiting():
                         batch = next(batches, None)
                     if batch is None:
                         break
                     crash_point(Point.BATCH_SHAPED)
                     writer.write_batch(shaped(batch, writer.schema, self._run))
                     rows += batch.num_rows
-                    self._report.progress("bronze", one.table.name, batch.num_rows)
-                whole = not self._stop.is_set()
+                    self._report.progress("bronze", plan.table.name, batch.num_rows)
+                complete = not self._stopped.is_set()
         except (adbc.Error, OSError) as error:
-            # What ADBC says while it streams comes through Arrow, as an OSError.
+            # An error of ADBC while it streams comes through Arrow, as an OSError.
             if isinstance(error, adbc.Error) or "[libpq]" in str(error):
-                place = f"{one.relation.schema}.{one.relation.name} from {self._server.address}"
+                place = f"{plan.relation.schema}.{plan.relation.name} from {self._server.address}"
                 raise source_fault(f"reading {place}", error) from error
             with folders.storage(f"table {path}"):
                 raise
         finally:
-            # Empty, or half: a failed run leaves no card numbers behind.
-            if not rows or not whole:
+            # Empty, or incomplete: a failed run leaves no card numbers behind.
+            if not rows or not complete:
                 (path / name).unlink(missing_ok=True)
         return WrittenFile(name, rows, started)
 
     @contextmanager
     def _query(self, sql: str) -> Iterator[pa.RecordBatchReader]:
-        with self.watch.waiting():
+        with self.watchdog.waiting():
             connection = self._connection()
         with closing(adbc.AdbcStatement(connection)) as statement:
             statement.set_sql_query(sql)
-            with self.watch.waiting():
+            with self.watchdog.waiting():
                 stream, _ = statement.execute_query()
             with pa.RecordBatchReader._import_from_c(stream.address) as batches:
                 yield batches
@@ -130,11 +129,15 @@ class Reader:
             self._local.connection = connection
         return connection
 
+    def stop(self) -> None:
+        """Lets each thread end after the batch that it has in hand, and remove its file."""
+        self._stopped.set()
+
     def close(self) -> None:
-        self.watch.close()
-        for one in (*self._connections, *self._databases):
+        self.watchdog.close()
+        for part in (*self._connections, *self._databases):
             with suppress(adbc.Error):
-                one.close()  # type: ignore[attr-defined]
+                part.close()  # type: ignore[attr-defined]
 
 
 def _execute(connection: adbc.AdbcConnection, sql: str) -> None:
@@ -144,7 +147,7 @@ def _execute(connection: adbc.AdbcConnection, sql: str) -> None:
 
 
 def shaped(batch: pa.RecordBatch, schema: pa.Schema, run: int) -> pa.RecordBatch:
-    """The batch as `schema` has it: columns the source lacks are null, `_batch` is the run, nothing deleted."""
+    """The batch as `schema` has it: columns that the source lacks are null, `_batch` is the run, nothing is deleted."""
     columns: list[pa.Array] = []
     for field in schema:
         if field.name == "_batch":

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from psycopg2.extensions import connection as Connection
-
 from pipelines.core.sql import identifier
+from pipelines.sources.postgres.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -93,10 +92,10 @@ GROUP BY i.indexrelid HAVING count(a.attname) = count(*)
 """
 
 
-def describe(connection: Connection, schema: str, name: str) -> Relation | None:
+def describe(snapshot: Snapshot, name: str) -> Relation | None:
     """The relation as the catalogue has it, or None where there is none of that name."""
-    with connection.cursor() as cursor:
-        cursor.execute(RELATION, (schema, name))
+    with snapshot.connection.cursor() as cursor:
+        cursor.execute(RELATION, (snapshot.schema, name))
         found = cursor.fetchone()
         if found is None:
             return None
@@ -107,4 +106,4 @@ def describe(connection: Connection, schema: str, name: str) -> Relation | None:
         foreign = frozenset(cursor.fetchall())
         cursor.execute(UNIQUE, (oid,))
         unique = frozenset(frozenset(names) for (names,) in cursor.fetchall())
-    return Relation(oid, schema, name, columns, size, size // block, has_xmin, unique, foreign)
+    return Relation(oid, snapshot.schema, name, columns, size, size // block, has_xmin, unique, foreign)

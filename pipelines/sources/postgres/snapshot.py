@@ -1,4 +1,4 @@
-"""One snapshot of the source, guarded from begin to end, which every reader shares."""
+"""One snapshot of the source, guarded from begin to end, that every reader shares."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +13,16 @@ from pipelines.sources.postgres.connection import BEGIN, pinned
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One picture of the source that any number of readers share while `connection` lives. It was taken between two
-    places in the source's write-ahead log."""
+    """A snapshot of a server's schema, which any number of readers share by the name `exported` while `connection`
+    lives. `log_before`, `log_after`: positions in the write-ahead log just before and just after it was taken."""
 
+    server: Postgres
+    schema: str
     connection: Connection
     exported: str
     xid_range: str
-    after: str
-    before: str
+    log_before: str
+    log_after: str
 
 
 READABLE = """
@@ -35,14 +37,14 @@ SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_curre
 """
 
 
-# Where this fails, what was read meanwhile may be of two moments.
+# When this fails, what was read meanwhile may be of two moments.
 STILL_THERE = "SELECT 1"
 
 
 @contextmanager
 def guarded(server: Postgres, schema: str, names: list[str]) -> Iterator[None]:
-    """Keeps the tables named as they are: what a snapshot does not keep out (TRUNCATE, VACUUM FULL, ALTER, REFRESH)
-    waits. A SELECT of no row takes the lock also where LOCK TABLE may not: views, grants on single columns."""
+    """Keeps the named tables as they are: what a snapshot does not keep out (TRUNCATE, VACUUM FULL, ALTER, REFRESH)
+    waits. A SELECT of no rows takes the lock even where LOCK TABLE may not: on views, with rights to single columns."""
     with pinned(server) as connection, connection.cursor() as cursor:
         cursor.execute(READABLE, (schema, names))
         readable = [name for (name,) in cursor.fetchall()]
@@ -54,16 +56,16 @@ def guarded(server: Postgres, schema: str, names: list[str]) -> Iterator[None]:
 
 
 @contextmanager
-def snapshot(server: Postgres, schema: str, names: list[str]) -> Iterator[Snapshot]:
-    """Opens and exports a read-only snapshot of the tables named, guarded before it is taken. Raises SourceFault, at
-    the end, too, where guard or snapshot did not last."""
+def take_snapshot(server: Postgres, schema: str, names: list[str]) -> Iterator[Snapshot]:
+    """Guards the named tables, then takes and exports a read-only snapshot of them. Raises SourceFault, at the end,
+    too, when guard or snapshot did not last."""
     with guarded(server, schema, names), pinned(server) as connection, connection.cursor() as cursor:
         cursor.execute(POSITION)
-        (after,) = cursor.fetchone()
+        (log_before,) = cursor.fetchone()
         cursor.execute(BEGIN)
         cursor.execute("SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_current_snapshot()::text")
         exported, xid_range = cursor.fetchone()
         cursor.execute(POSITION)
-        (before,) = cursor.fetchone()
-        yield Snapshot(connection, exported, xid_range, after or "0/0", before or "0/0")
+        (log_after,) = cursor.fetchone()
+        yield Snapshot(server, schema, connection, exported, xid_range, log_before or "0/0", log_after or "0/0")
         cursor.execute(STILL_THERE)

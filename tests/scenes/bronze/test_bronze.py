@@ -135,7 +135,7 @@ def test_all_tables_are_of_one_moment(lakehouse: Lake, monkeypatch: pytest.Monke
         )
         return made
 
-    monkeypatch.setattr(bronze_job, "plans", plans_then_write)
+    monkeypatch.setattr(bronze_job, "read_plans", plans_then_write)
     lakehouse.run("bronze")
     assert lakehouse.table("bronze", "cartao") == lakehouse.table("bronze", "movimento") == []
     monkeypatch.undo()
@@ -173,7 +173,7 @@ def test_what_a_snapshot_does_not_keep_out_waits_until_all_is_read(
             execute(lakehouse.address, "SET lock_timeout = '100ms'", disturbance)
         return made
 
-    monkeypatch.setattr(bronze_job, "plans", plans_then_disturb)
+    monkeypatch.setattr(bronze_job, "read_plans", plans_then_disturb)
     lakehouse.run("bronze")
     assert len(lakehouse.table("bronze", "movimento")) == 100
 

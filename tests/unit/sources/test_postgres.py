@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from conf.settings import Postgres
 from pipelines.bronze import job as bronze_job
 from pipelines.core.errors import TransientFault
 from pipelines.lake.runs import Run
@@ -117,5 +118,6 @@ def inside(condition: str, page: int) -> bool:
     return bool(eval(python)) if python else True
 
 
-def moment(xids: str, after: str = "0/10") -> Snapshot:
-    return Snapshot(None, "", xids, after, after)
+def moment(xids: str, log_position: str = "0/10") -> Snapshot:
+    server = Postgres(host="server", database="d", user="u")
+    return Snapshot(server, "public", None, "", xids, log_position, log_position)
