@@ -111,7 +111,7 @@ if __name__ == "__main__":
     from pipelines.commands import maintain
     from pipelines.spark import session
 
-    maintain.MANY = 1  # type: ignore[attr-defined]  # the tables are small
+    maintain.MANY_SMALL_FILES = 1  # type: ignore[attr-defined]  # the tables are small
     if GATEWAY in os.environ:
         session.session = shared_session  # type: ignore[assignment]
     if scenario := (SCENARIOS | STREAM_SCENARIOS).get(sys.argv[1]):

@@ -4,7 +4,7 @@ The rows of a file that was taken stay what they are; new ones are added, and pr
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -15,11 +15,11 @@ from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault, QualityFault, SourceFault
 from pipelines.core.sql import identifier
 from pipelines.lake import delta, folders, schema
-from pipelines.lake.changes import MANY, SMALL, Target, write
-from pipelines.lake.checksums import Columns, adjusted, measured
-from pipelines.lake.engine import Engine, engine, listed, named_files, relation, text
+from pipelines.lake.changes import Selection, Splice, Target, splice, spliced, touched_files, where
+from pipelines.lake.checksums import measured
+from pipelines.lake.engine import engine, listed, relation, text
 from pipelines.lake.run_log import read_files
-from pipelines.lake.runs import IngestedFile, Mode, RunContext, TableRun
+from pipelines.lake.runs import IngestedFile, RunContext, TableRun
 from pipelines.lake.staging import StagedTable, unchanged_table, verify
 from pipelines.lake.versions import table_version
 from pipelines.sources.files.landing import AUDIT, LandedFile, arrived, ingest, not_ingested, unmatched
@@ -152,62 +152,40 @@ def _whole(
 
 
 def _added(
-    settings: Settings, intake: LandingState, done: TableRun, place: Target, call: RunContext, report: Report
+    settings: Settings, intake: LandingState, table_run: TableRun, target: Target, call: RunContext, report: Report
 ) -> StagedTable:
     """A table with the rows of new files; those of files that they replace leave. Many small data files become one."""
     assert call.previous is not None
-    old = table_version(settings.bronze_path, call.previous, place.table)
-    taken, name, sums = ingest(
-        intake.new, place, max((one.first + one.lines for one in intake.taken), default=1), report
-    )
-    files = [name]
+    old = table_version(settings.bronze_path, call.previous, target.table)
+    first = max((file.first + file.lines for file in intake.taken), default=1)
+    taken, name, sums = ingest(intake.new, target, first, report)
+    files = f"{len(taken):,} file{'s' if taken[1:] else ''}"
+    written = [name]
     try:
-        with folders.scratch(place.path, "run") as folder, engine(f"bronze.{place.table.name}", folder) as db:
-
-            def of(rows: str) -> tuple[int, Columns]:
-                return measured(db, rows, old.types, old.keys)
-
-            came = relation([str(place.path / name)], old.types)
-            rows, more = of(came)
-            found = {column.name: Decimal(column.total) for column in more if column.total is not None}
-            if rows != sum(one.lines for one in taken) or found != sums:
-                raise QualityFault(f"bronze.{place.table.name}: a file does not hold what was read; run it again")
-            replaced = {one.name for one in taken} & {one.name for one in intake.taken}
-            touched = _touched(db, old.files, replaced, old.types)
-            within = f"_source_file IN ({', '.join(map(text, sorted(replaced)))})" if replaced else "false"
-            before = old.only(touched)
-            gone, less = of(f"(SELECT * FROM {before.sql} WHERE {within})")
-            if touched:
-                rest, columns = f"(SELECT * FROM {before.sql} WHERE NOT ({within}))", listed(old.types)
-                files += write(db, f"(SELECT {columns} FROM {rest} UNION ALL SELECT {columns} FROM {came})", place)
-                (place.path / files.pop(0)).unlink()
-                was, all_before = of(before.sql)
-                now = of(relation([str(place.path / file) for file in files], old.types))
-                if now != (was - gone + rows, adjusted(all_before, less, more)):
-                    raise QualityFault(f"bronze.{place.table.name}: a row was lost or doubled on the way; run it again")
-        total = done.rows_out - gone + rows
-        how = f"{len(taken):,} file{'s' if taken[1:] else ''}: {rows:,} written, {gone:,} replaced"
-        after = adjusted(done.columns, less, more)
-        done = replace(done, rows_in=total, rows_out=total, columns=after, mode=Mode.CHANGED, how=how)
-        kept = tuple(sorted(Path(file).name for file in set(old.files) - touched))
-        return StagedTable(done, place.table, place.path, None, files, (), kept, tuple(taken))
+        with folders.scratch(target.path, "run") as folder, engine(f"bronze.{target.table.name}", folder) as db:
+            rows = relation(target.paths(written), old.types)
+            came = measured(db, rows, old.types, old.keys)
+            if (came.rows, came.sums) != (sum(file.lines for file in taken), sums):
+                raise QualityFault(f"bronze.{target.table.name}: a file does not hold what was read; run it again")
+            replaced = _rows_of({file.name for file in taken} & {file.name for file in intake.taken})
+            if touched_files(db, old, replaced):
+                staged = splice(db, Splice(old, table_run, replaced, rows), target)
+                target.remove(written)
+            else:
+                gone = measured(db, relation([], old.types), old.types, old.keys)
+                kept = tuple(Path(file).name for file in old.files)
+                table_run = spliced(table_run, gone, came)
+                staged = StagedTable(table_run, target.table, target.path, None, written, (), kept)
     except BaseException:
-        for file in files:
-            (place.path / file).unlink(missing_ok=True)
+        target.remove(written)
         raise
+    how = f"{files}: {staged.table_run.how}"
+    return replace(staged, table_run=replace(staged.table_run, how=how), taken=tuple(taken))
 
 
-def _touched(db: Engine, files: tuple[str, ...], replaced: set[str], types: Mapping[str, str]) -> set[str]:
-    """The data files that are written again: those with rows of a file that is replaced, small ones where many are."""
-    touched = {file for file in files if Path(file).stat().st_size < SMALL}
-    if len(touched) < MANY:
-        touched = set()
-    if replaced and files:
-        rows_of, file = named_files(files, types)
-        named = ", ".join(map(text, sorted(replaced)))
-        found = db.execute(f"SELECT DISTINCT {file} FROM {rows_of} WHERE _source_file IN ({named})").fetchall()
-        touched |= {str(name) for (name,) in found}
-    return touched
+def _rows_of(files: set[str]) -> Selection:
+    """The rows that came in some landed files."""
+    return where(f"_source_file IN ({', '.join(map(text, sorted(files)))})" if files else "false")
 
 
 def _tell(

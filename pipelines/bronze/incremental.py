@@ -15,8 +15,8 @@ from pipelines.core.errors import QualityFault
 from pipelines.core.names import DELETED
 from pipelines.core.sql import identifier
 from pipelines.lake import folders, full_build
-from pipelines.lake.changes import Target, differing_keys, splice, write
-from pipelines.lake.checksums import adjusted, measured
+from pipelines.lake.changes import Splice, Target, differing_keys, splice, with_keys, write
+from pipelines.lake.checksums import measured
 from pipelines.lake.engine import Engine, count, duckdb_type, listed, named_files, relation, within, without
 from pipelines.lake.runs import Mode, Run, RunContext, TableRun
 from pipelines.lake.staging import StagedTable, unchanged_table
@@ -123,14 +123,16 @@ def _followed(
                 return "other rows were deleted than its rows and keys say"
             db.execute(f"INSERT INTO {really} SELECT * FROM {gone}")
             files.append(_tombstones(db, gone, old, place))
-    (lost, less), (won, more) = (measured(db, rows, old.types, keys) for rows in (within(old.sql, keys, really), batch))
-    if (won, more) != expected:
+    gone_content, batch_content = (
+        measured(db, rows, old.types, keys) for rows in (within(old.sql, keys, really), batch)
+    )
+    if batch_content != expected:
         return "a file does not hold what was read"
-    columns = adjusted(before.columns, less, more)
+    rows, columns = before.content.after(gone_content, batch_content)
     done = replace(
         before,
         rows_in=totals.rows,
-        rows_out=before.rows_out - lost + won,
+        rows_out=rows,
         columns=columns,
         basis=one.basis,
         mode=Mode.CHANGED,
@@ -181,7 +183,8 @@ def _folded(db: Engine, built: StagedTable, old: TableVersion, place: Target) ->
     resting = TableVersion(tuple(sorted(set(old.files) - late)), old.types, old.keys)
     rows, columns = measured(db, resting.sql, old.types, old.keys)
     was = replace(built.table_run, rows_out=rows, columns=columns)
-    whole = splice(db, resting, was, place, batches, within(old.sql, old.keys, batches))
+    replaced = with_keys(old.keys, batches)
+    whole = splice(db, Splice(resting, was, replaced, replaced.of(old.sql)), place)
     done = replace(built.table_run, base=place.run - 1, batches=1)
     return replace(built, table_run=done, files=[*whole.files, *built.files], kept=whole.kept)
 

@@ -18,7 +18,7 @@ from pipelines.core.errors import QualityFault
 from pipelines.core.names import LAYERS, downstream_layer
 from pipelines.core.points import Point, crash_point
 from pipelines.lake import delta, folders, run_log
-from pipelines.lake.changes import MANY, SMALL, Target, write
+from pipelines.lake.changes import MANY_SMALL_FILES, SMALL_FILE_BYTES, Target, write
 from pipelines.lake.engine import HASHING, engine
 from pipelines.lake.run_log import RECORDS
 from pipelines.lake.runs import Run, TableRun
@@ -45,7 +45,7 @@ def maintain(settings: Settings, report: Report) -> None:
             report.progress("maintain", layer, 0)
             _free(layer, [*_leftovers(path), *_superseded(settings, layer)], report)
             for name in RECORDS:
-                run_log.compact(path / name, MANY)
+                run_log.compact(path / name, MANY_SMALL_FILES)
             for domain in catalogue.domains():
                 if run := run_log.last_run(path, domain):
                     run_log.roll_back(path, run)
@@ -120,7 +120,7 @@ def compact(settings: Settings, layer: str, last: Run, report: Report) -> None:
     many = [
         table_run.name
         for table_run in last.tables
-        if catalogue.table_of(layer, table_run.name) and _small_files(path / last.domain, table_run) >= MANY
+        if catalogue.table_of(layer, table_run.name) and _small_files(path / last.domain, table_run) >= MANY_SMALL_FILES
     ]
     if not many or last.hashing != HASHING:
         return
@@ -146,7 +146,7 @@ def compact(settings: Settings, layer: str, last: Run, report: Report) -> None:
 
 
 def _small_files(folder: Path, table_run: TableRun) -> int:
-    return sum(size < SMALL for _, size in delta.actions(folder / table_run.name, table_run.version))
+    return sum(size < SMALL_FILE_BYTES for _, size in delta.actions(folder / table_run.name, table_run.version))
 
 
 def _rewritten(settings: Settings, layer: str, last: Run, run: int, name: str) -> StagedTable:

@@ -9,7 +9,16 @@ from pipelines.core.catalogue import Entry
 from pipelines.core.sql import identifier
 from pipelines.gold import proof
 from pipelines.lake import folders
-from pipelines.lake.changes import SHARE, Target, changed_keys, differing_keys, rows_referring_to, splice
+from pipelines.lake.changes import (
+    CHANGED_SHARE,
+    Splice,
+    Target,
+    changed_keys,
+    differing_keys,
+    rows_referring_to,
+    splice,
+    with_keys,
+)
 from pipelines.lake.engine import Engine, count, engine, listed, relation, save, within
 from pipelines.lake.staging import StagedTable, unchanged_table
 from pipelines.lake.versions import TableVersion, table_version
@@ -35,7 +44,7 @@ def apply_changes(job: Job, entry: Entry) -> StagedTable | None:
         folder.mkdir()
     with engine(f"gold.{table.name}", folder) as db:
         some = _affected(db, table, old, new)
-        if some > SHARE * max(was.rows_out, 1):
+        if some > CHANGED_SHARE * max(was.rows_out, 1):
             return None
         if not some:
             return proof.like(job, unchanged_table(was, table, path), origin)
@@ -55,7 +64,8 @@ def apply_changes(job: Job, entry: Entry) -> StagedTable | None:
         if not count(db, differ):
             return proof.like(job, unchanged_table(was, table, path), origin)
         place = Target(table, path, job.run.run)
-        built = splice(db, content, was, place, differ, within(rows, table.keys, differ))
+        replaced = with_keys(table.keys, differ)
+        built = splice(db, Splice(content, was, replaced, replaced.of(rows)), place)
         return proof.like(job, built, origin)
 
 

@@ -1,8 +1,9 @@
-"""What changed between two versions of a table, and a version made of the one before and what changed.
+"""What changed between two versions of a table, and the next version, made of the previous one and what changed.
 
 Files that both versions have hold the same rows, so only the others are looked at. All of it is DuckDB's work.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from pipelines.core.errors import QualityFault
 from pipelines.core.points import Point, crash_point
 from pipelines.core.sql import identifier
 from pipelines.lake import delta
-from pipelines.lake.checksums import Columns, adjusted, measured
-from pipelines.lake.engine import Engine, exact, listed, named_files, relation, save, within, without
+from pipelines.lake.checksums import Content, measured
+from pipelines.lake.engine import Engine, exact, listed, named_files, relation, save, within
 from pipelines.lake.runs import Mode, TableRun
 from pipelines.lake.staging import StagedTable
 from pipelines.lake.versions import TableVersion
@@ -22,10 +23,11 @@ from pipelines.lake.versions import TableVersion
 TECHNICAL = ("_batch",)
 
 
-SMALL, MANY = 16 * 2**20, 8
+# So many files, each smaller than that, become one.
+SMALL_FILE_BYTES, MANY_SMALL_FILES = 16 * 2**20, 8
 
 
-SHARE = 0.25  # of a table's rows; where more are affected, all are built again
+CHANGED_SHARE = 0.25  # of a table's rows; if more are affected, it is built in full
 
 
 def rows_referring_to(rows: str, column: Column, keys: str) -> str:
@@ -37,7 +39,7 @@ def rows_referring_to(rows: str, column: Column, keys: str) -> str:
 
 
 def changed_keys(old: TableVersion, new: TableVersion) -> str:
-    """SQL of the keys that only one of two versions has, or that have other values. A key comes once in each."""
+    """SQL of the keys that only one of two versions has, or in which they differ. A key comes once in each."""
     gone, came = set(old.files) - set(new.files), set(new.files) - set(old.files)
     if old.base is None and new.base is None:
         return differing_keys(old.only(gone).sql, new.only(came).sql, old, new)
@@ -46,17 +48,17 @@ def changed_keys(old: TableVersion, new: TableVersion) -> str:
     return differing_keys(old.sql, new.sql, old, new)
 
 
-def differing_keys(one: str, other: str, old: TableVersion, new: TableVersion) -> str:
+def differing_keys(old_rows: str, new_rows: str, old: TableVersion, new: TableVersion) -> str:
     """SQL of the keys of which two relations have other rows; `old` and `new` say which columns these have."""
     keys = old.keys
     values = {name: kind for name, kind in new.types.items() if name not in (*keys, *TECHNICAL)}
     if values.keys() != {name for name in old.types if name not in (*keys, *TECHNICAL)}:
-        return f"(SELECT {listed(keys)} FROM {one} UNION SELECT {listed(keys)} FROM {other})"
+        return f"(SELECT {listed(keys)} FROM {old_rows} UNION SELECT {listed(keys)} FROM {new_rows})"
     sides = [
         f"(SELECT {listed(keys)}, true AS _here"
         + "".join(f", {exact(name, kind)} AS v{index}" for index, (name, kind) in enumerate(values.items()))
         + f" FROM {rows})"
-        for rows in (one, other)
+        for rows in (old_rows, new_rows)
     ]
     differs = "".join(f" OR a.v{index} IS DISTINCT FROM b.v{index}" for index in range(len(values)))
     where = f"a._here IS NULL OR b._here IS NULL{differs}"
@@ -75,75 +77,115 @@ class Target:
         delta.make_folder(self.path)
         return delta.part_name(self.run)
 
+    def paths(self, names: Iterable[str]) -> list[str]:
+        return [str(self.path / name) for name in names]
 
-def write(db: Engine, rows: str, place: Target) -> list[str]:
-    """Writes the rows of a relation as one file, none where there are none. Its name."""
-    name = place.new()
+    def remove(self, names: Iterable[str]) -> None:
+        """Removes files that no commit names."""
+        for name in names:
+            (self.path / name).unlink(missing_ok=True)
+
+
+def write(db: Engine, rows: str, target: Target) -> list[str]:
+    """Writes the rows of a relation as one file. Its name; nothing when there are no rows."""
+    name = target.new()
     try:
-        save(db, rows, place.path / name)
-        if pq.read_metadata(place.path / name).num_rows:
+        save(db, rows, target.path / name)
+        if pq.read_metadata(target.path / name).num_rows:
             return [name]
     except BaseException:
-        (place.path / name).unlink(missing_ok=True)
+        target.remove([name])
         raise
-    (place.path / name).unlink()
+    target.remove([name])
     return []
 
 
-def splice(db: Engine, old: TableVersion, done: TableRun, place: Target, keys: str, rows: str) -> StagedTable:
-    """A version in which the rows of `keys` (a table of `db`) are those of the relation `rows`, all others as in `old`.
+@dataclass(frozen=True)
+class Selection:
+    """Some of a relation's rows: SQL that may stand after `FROM rows`, for those that are `meant` and the `others`."""
 
-    Only files that hold one of the keys are written again, and small ones where there are many. Raises QualityFault
-    where what was written is not that.
-    """
-    own, files = old.keys, set(old.files)
-    rows_of, file = named_files(old.files, old.types)
-    sql = f"SELECT DISTINCT {file} FROM {rows_of} SEMI JOIN {keys} USING ({listed(own)})"
-    found = db.execute(sql).fetchall() if files else []
-    touched = {str(name) for (name,) in found}
-    small = {file for file in files if Path(file).stat().st_size < SMALL}
-    if len(small) >= MANY:
-        touched |= small
+    meant: str
+    others: str
+
+    def of(self, rows: str) -> str:
+        return f"(SELECT * FROM {rows} {self.meant})"
+
+    def rest(self, rows: str) -> str:
+        return f"(SELECT * FROM {rows} {self.others})"
+
+
+def with_keys(keys: Sequence[str], relation: str) -> Selection:
+    """The rows whose key (columns `keys`) is in a relation."""
+    using = f"{relation} USING ({listed(keys)})"
+    return Selection(f"SEMI JOIN {using}", f"ANTI JOIN {using}")
+
+
+def where(condition: str) -> Selection:
+    """The rows that meet a condition."""
+    return Selection(f"WHERE {condition}", f"WHERE ({condition}) IS NOT TRUE")
+
+
+@dataclass(frozen=True)
+class Splice:
+    """A change of a table: in `old`, which `table_run` records, a relation `rows` takes the place of rows."""
+
+    old: TableVersion
+    table_run: TableRun
+    replaced: Selection
+    rows: str
+
+
+def touched_files(db: Engine, old: TableVersion, replaced: Selection) -> set[str]:
+    """The data files that a splice writes again: those with a row that is replaced, and small ones if they are many."""
+    small = {file for file in old.files if _is_small(file)}
+    touched = set(small) if len(small) >= MANY_SMALL_FILES else set()
+    if old.files:
+        rows_of, file = named_files(old.files, old.types)
+        touched |= {name for (name,) in db.execute(f"SELECT DISTINCT {file} FROM {replaced.of(rows_of)}").fetchall()}
+    return touched
+
+
+def _is_small(file: str) -> bool:
+    return Path(file).stat().st_size < SMALL_FILE_BYTES
+
+
+def splice(db: Engine, change: Splice, target: Target) -> StagedTable:
+    """The next version of a table. Only touched files are written again, the small ones and the new rows as one file.
+    Raises QualityFault unless what was written is what the old files had, less what is replaced, and the new rows."""
+    old, replaced = change.old, change.replaced
+    touched = touched_files(db, old, replaced)
+    small = {file for file in touched if _is_small(file)}
     written: list[str] = []
     try:
         for file in sorted(touched - small):
-            written += write(db, without(old.only({file}).sql, own, keys), place)
-        rest = without(old.only(touched & small).sql, own, keys)
-        columns = listed(old.types)
-        fresh = f"(SELECT {columns} FROM {rest} UNION ALL SELECT {columns} FROM {rows})"
-        written += write(db, fresh, place)
-        kept = tuple(Path(file).name for file in sorted(files - touched))
+            written += write(db, replaced.rest(old.only({file}).sql), target)
+        columns, rest = listed(old.types), replaced.rest(old.only(small).sql)
+        fresh = f"(SELECT {columns} FROM {rest} UNION ALL SELECT {columns} FROM {change.rows})"
+        written += write(db, fresh, target)
         crash_point(Point.FILES_SPLICED)
-        return _proved(db, old, done, place, keys, rows, touched, written, kept)
+        table_run = _proved(db, f"{target.table.layer}.{change.table_run.name}", change, touched, target.paths(written))
     except BaseException:
-        for name in written:
-            (place.path / name).unlink(missing_ok=True)
+        target.remove(written)
         raise
+    kept = tuple(Path(file).name for file in old.files if file not in touched)
+    return StagedTable(table_run, target.table, target.path, None, written, (), kept)
 
 
-def _proved(
-    db: Engine,
-    old: TableVersion,
-    done: TableRun,
-    place: Target,
-    keys: str,
-    rows: str,
-    touched: set[str],
-    written: list[str],
-    kept: tuple[str, ...],
-) -> StagedTable:
-    """What was written, if it has what the files it replaces had, less the rows of the keys, and the new rows."""
-    types, own = old.types, old.keys
+def _proved(db: Engine, what: str, change: Splice, touched: set[str], written: list[str]) -> TableRun:
+    """The record of the next version, when the files written have what the touched ones had, as it should be."""
+    old, touched_rows = change.old, change.old.only(touched).sql
 
-    def of(relation: str) -> tuple[int, Columns]:
-        return measured(db, relation, types, own)
+    def content(rows: str) -> Content:
+        return measured(db, rows, old.types, old.keys)
 
-    before, now = of(old.only(touched).sql), of(relation([str(place.path / name) for name in written], types))
-    gone, came = of(within(old.only(touched).sql, own, keys)), of(rows)
-    if now != (before[0] - gone[0] + came[0], adjusted(before[1], gone[1], came[1])):
-        raise QualityFault(f"{place.table.layer}.{done.name}: a row was lost or doubled on the way; run it again")
-    total = done.rows_out - gone[0] + came[0]
-    how = f"{came[0]:,} written, {gone[0]:,} replaced"
-    columns = adjusted(done.columns, gone[1], came[1])
-    done = replace(done, rows_in=total, rows_out=total, columns=columns, mode=Mode.CHANGED, how=how)
-    return StagedTable(done, place.table, place.path, None, written, (), kept)
+    gone, came = content(change.replaced.of(touched_rows)), content(change.rows)
+    if content(relation(written, old.types)) != content(touched_rows).after(gone, came):
+        raise QualityFault(f"{what}: a row was lost or doubled on the way; run it again")
+    return spliced(change.table_run, gone, came)
+
+
+def spliced(table_run: TableRun, gone: Content, came: Content) -> TableRun:
+    """The record of a table after some rows went and others came."""
+    rows, columns = table_run.content.after(gone, came)
+    how = f"{came.rows:,} written, {gone.rows:,} replaced"
+    return replace(table_run, rows_in=rows, rows_out=rows, columns=columns, mode=Mode.CHANGED, how=how)

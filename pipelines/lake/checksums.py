@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal, localcontext
 from pathlib import Path
+from typing import NamedTuple
 
 from conf.contract import is_summed
 from pipelines.core.sql import identifier
-from pipelines.lake.engine import Engine, engine, exact
+from pipelines.lake.engine import Engine, engine, exact, listed
 
 
 @dataclass(frozen=True)
@@ -23,27 +24,77 @@ class ColumnRun:
 Columns = tuple[ColumnRun, ...]
 
 
-def evidence(what: str, rows: str, columns: Mapping[str, str], keys: tuple[str, ...]) -> tuple[int, Columns]:
-    """Rows of a relation (SQL) and, of each column (name to Spark SQL type), an order-free checksum and a sum.
+class Content(NamedTuple):
+    """What rows hold: how many there are, and each column's checksum and sum."""
 
-    The checksum adds a hash of (key, value) over the rows: a value that changed, or changed places, changes it.
+    rows: int
+    columns: Columns
+
+    @property
+    def sums(self) -> dict[str, Decimal]:
+        """The sums of the columns that have one."""
+        return {column.name: Decimal(column.total) for column in self.columns if column.total is not None}
+
+    def after(self, gone: "Content", came: "Content") -> "Content":
+        """The content when some of the rows have gone and others have come."""
+        columns = zip(self.columns, gone.columns, came.columns, strict=True)
+        return Content(self.rows - gone.rows + came.rows, tuple(_after(*column) for column in columns))
+
+
+def _after(column: ColumnRun, gone: ColumnRun, came: ColumnRun) -> ColumnRun:
+    def corrected(value: str, less: str, more: str) -> str:
+        with localcontext(prec=76):
+            return f"{Decimal(value) - Decimal(less) + Decimal(more):f}"
+
+    total = None if column.total is None else corrected(column.total, gone.total or "0", came.total or "0")
+    return replace(column, checksum=corrected(column.checksum, gone.checksum, came.checksum), total=total)
+
+
+def evidence(what: str, rows: str, columns: Mapping[str, str], keys: tuple[str, ...]) -> Content:
+    """What a relation (SQL) holds, of `columns` (name to Spark SQL type), counted in a database of its own.
+
+    The checksum adds a hash of (key, value) over the rows, in any order: a value that changed, or changed places,
+    changes it.
     """
-    with engine(what) as connection:
-        return measured(connection, rows, columns, keys)
+    with engine(what) as db:
+        return measured(db, rows, columns, keys)
 
 
-def measured(connection: Engine, rows: str, columns: Mapping[str, str], keys: tuple[str, ...]) -> tuple[int, Columns]:
-    """The same, of a relation that `connection` knows."""
-    items, named = ["count(*)"], ", ".join(map(identifier, keys))
+def measured(db: Engine, rows: str, columns: Mapping[str, str], keys: tuple[str, ...]) -> Content:
+    """The same, of a relation that `db` knows. Of a table with the key id and a column valor it asks
+
+    SELECT count(*),
+           coalesce(sum(hash("id", "id")::hugeint), 0)::varchar, NULL,
+           coalesce(sum(hash("id", "valor"::decimal(10,2))::hugeint), 0)::varchar,
+           coalesce(sum("valor"::decimal(10,2)), 0)::varchar
+    FROM ...
+    """
+    items = ["count(*)"]
     for name, kind in columns.items():
-        items.append(f"coalesce(sum(hash({named}, {exact(name, kind)})::hugeint), 0)::varchar")
-        items.append(f"coalesce(sum({exact(name, kind)}), 0)::varchar" if is_summed(kind) else "NULL")
-    found = connection.execute(f"SELECT {', '.join(items)} FROM {rows}").fetchone()
-    assert found is not None
-    return found[0], tuple(
-        ColumnRun(name, kind, found[1 + 2 * index], found[2 + 2 * index])
-        for index, (name, kind) in enumerate(columns.items())
-    )
+        items.append(f"coalesce(sum(hash({listed(keys)}, {exact(name, kind)})::hugeint), 0)::varchar")
+        items.append(f"{_sum(name, kind)}::varchar" if is_summed(kind) else "NULL")
+    count, *values = db.execute(f"SELECT {', '.join(items)} FROM {rows}").fetchone() or ()
+    pairs = zip(columns.items(), values[::2], values[1::2], strict=True)
+    return Content(count, tuple(ColumnRun(name, kind, checksum, total) for (name, kind), checksum, total in pairs))
+
+
+class Totals(NamedTuple):
+    """How many rows there are, and the sums of the columns that have one."""
+
+    rows: int
+    sums: dict[str, Decimal]
+
+
+def totals(db: Engine, rows: str, columns: Mapping[str, str]) -> Totals:
+    """The totals of a relation (SQL), of `columns` (name to Spark SQL type); the cells of a CSV may be text."""
+    summed = {name: kind for name, kind in columns.items() if is_summed(kind)}
+    items = ["count(*)", *(_sum(name, kind) for name, kind in summed.items())]
+    count, *sums = db.execute(f"SELECT {', '.join(items)} FROM {rows}").fetchone() or ()
+    return Totals(count, dict(zip(summed, sums, strict=True)))
+
+
+def _sum(name: str, kind: str) -> str:
+    return f"coalesce(sum({exact(name, kind)}), 0)"
 
 
 @dataclass(frozen=True)
@@ -112,20 +163,3 @@ def differences(
 
 def _shown(key: dict[str, object]) -> str:
     return ", ".join(map(str, key.values()))
-
-
-def adjusted(columns: Columns, gone: Columns, came: Columns) -> Columns:
-    """Checksums and sums of a table after some rows went and others came."""
-
-    def after(was: str, less: str, more: str) -> str:
-        with localcontext(prec=76):
-            return f"{Decimal(was) - Decimal(less) + Decimal(more):f}"
-
-    return tuple(
-        replace(
-            one,
-            checksum=after(one.checksum, less.checksum, more.checksum),
-            total=None if one.total is None else after(one.total, less.total or "0", more.total or "0"),
-        )
-        for one, less, more in zip(columns, gone, came, strict=True)
-    )

@@ -8,7 +8,7 @@ from enum import StrEnum
 from conf.contract import Severity
 from pipelines.core.errors import QualityFault
 from pipelines.core.names import HISTORY, QUARANTINE
-from pipelines.lake.checksums import ColumnRun
+from pipelines.lake.checksums import ColumnRun, Content
 
 
 class Mode(StrEnum):
@@ -53,9 +53,13 @@ class TableRun:
         return self.name.endswith((QUARANTINE, HISTORY))
 
     @property
+    def content(self) -> Content:
+        return Content(self.rows_out, self.columns)
+
+    @property
     def totals(self) -> dict[str, Decimal]:
         """The sums of the columns that have one."""
-        return {column.name: Decimal(column.total) for column in self.columns if column.total is not None}
+        return self.content.sums
 
 
 @dataclass(frozen=True)

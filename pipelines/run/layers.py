@@ -14,7 +14,7 @@ from pipelines.core.names import LAYERS, downstream_layer, upstream_layer
 from pipelines.core.points import Point, crash_point
 from pipelines.export.publish import drafted
 from pipelines.lake import delta, folders, full_build, run_log
-from pipelines.lake.changes import MANY
+from pipelines.lake.changes import MANY_SMALL_FILES
 from pipelines.lake.run_log import complete_run, no_complete_run
 from pipelines.lake.runs import Run, RunContext
 from pipelines.lake.staging import StagedTable
@@ -82,7 +82,7 @@ def run_layers(
         if at_most is not None:  # many runs: what they say of themselves stays in few files
             for name in run_log.RECORDS:
                 for layer in order:
-                    run_log.compact(settings.layer_path(layer) / name, MANY)
+                    run_log.compact(settings.layer_path(layer) / name, MANY_SMALL_FILES)
     return done, faults
 
 

@@ -16,7 +16,7 @@ from pipelines.core.errors import QualityFault, StorageFault
 from pipelines.core.names import HISTORY
 from pipelines.core.sql import identifier
 from pipelines.lake import folders, run_log, schema
-from pipelines.lake.changes import Target, changed_keys, differing_keys, splice, write
+from pipelines.lake.changes import Splice, Target, changed_keys, differing_keys, splice, with_keys, write
 from pipelines.lake.engine import Engine, count, duckdb_type, engine, listed, relation, save, within
 from pipelines.lake.runs import Mode, Run, TableRun
 from pipelines.lake.staging import StagedTable, unchanged_table, verify
@@ -63,7 +63,8 @@ def build_history(job: Job, entry: Entry, staged: dict[str, StagedTable]) -> Sta
         if not count(db, "touched"):
             return unchanged_table(known[0], table, place.path)
         db.execute("CREATE TEMP TABLE t AS SELECT DISTINCT * FROM touched")
-        return splice(db, now, known[0], place, "t", within("h", now.keys, "t"))
+        replaced = with_keys(now.keys, "t")
+        return splice(db, Splice(now, known[0], replaced, replaced.of("h")), place)
 
 
 def _begun(db: Engine, job: Job, new: TableVersion, place: Target) -> StagedTable:

@@ -20,7 +20,16 @@ from pipelines.core.errors import QualityFault
 from pipelines.core.names import QUARANTINE
 from pipelines.core.sql import identifier
 from pipelines.lake import folders, run_log
-from pipelines.lake.changes import SHARE, Target, changed_keys, differing_keys, rows_referring_to, splice
+from pipelines.lake.changes import (
+    CHANGED_SHARE,
+    Splice,
+    Target,
+    changed_keys,
+    differing_keys,
+    rows_referring_to,
+    splice,
+    with_keys,
+)
 from pipelines.lake.engine import Engine, count, engine, listed, relation, save, within
 from pipelines.lake.runs import RuleRun, Run, TableRun
 from pipelines.lake.staging import StagedTable, unchanged_table
@@ -65,7 +74,7 @@ def apply_changes(job: Job, entry: Entry, staged: dict[str, StagedTable]) -> lis
                 unchanged_table(was, table, path / was.name, again),
                 unchanged_table(aside, table, path / aside.name),
             ]
-        if some > SHARE * max(was.rows_in, 1):
+        if some > CHANGED_SHARE * max(was.rows_in, 1):
             return []
         place = job.scratch / table.name
         old = _judged(db, job, entry, origin, lambda name: stored_as(settings, previous, name))
@@ -218,7 +227,8 @@ def _replaced(db: Engine, job: Job, table: Table, was: TableRun, files: list[str
     db.execute(f"CREATE TEMP TABLE {keys} AS SELECT * FROM {differing}")
     if not count(db, keys):
         return unchanged_table(was, table, place.path)
-    return splice(db, old, was, place, keys, within(new, old.keys, keys))
+    replaced = with_keys(old.keys, keys)
+    return splice(db, Splice(old, was, replaced, replaced.of(new)), place)
 
 
 def _prove(table: Table, built: list[StagedTable], found: Found) -> None:

@@ -322,7 +322,7 @@ def test_zeros_of_both_signs_odd_names_and_wide_numbers_survive_batches_folds_an
         assert how(source)["associado"].endswith("written, 0 deleted"), how(source)
         as_a_full_load(source)
     assert last(source).table("associado").batches < 4
-    monkeypatch.setattr("pipelines.commands.maintain.MANY", 1)
+    monkeypatch.setattr("pipelines.commands.maintain.MANY_SMALL_FILES", 1)
     with Report() as report:
         maintain(source.settings(), report)
     assert "other values" not in capsys.readouterr().out
