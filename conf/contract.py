@@ -86,28 +86,29 @@ class Reference:
     with_columns: tuple[str, ...] = ()
 
 
+QUOTE = '"'  # of a field that has delimiters
+
+
 @dataclass(frozen=True)
 class Csv:
     """How to read the text of a file.
 
     `encoding`: Python's name; a byte order mark before UTF-8 is skipped. `null`: the unquoted field that means null.
-    `decimal_comma`: the columns whose decimals have a comma. `multiline`: a quoted field may go on in the next line.
-    `rest`: the last column takes the rest of its line, delimiters included, unless it is quoted.
+    `decimal_comma`: the columns whose numbers have a decimal comma. `rest`: the last column takes the rest of its line,
+    delimiters included, unless it is quoted.
     """
 
     delimiter: str = ","
-    quote: str = '"'
     encoding: str = "utf-8"
     line_end: str = "\n"
     null: str = ""
     decimal_comma: tuple[str, ...] = ()
-    multiline: bool = False
     rest: bool = False
 
     def __post_init__(self) -> None:
         codecs.lookup(self.encoding)
-        if len(self.delimiter) != 1 or len(self.quote) != 1 or self.delimiter == self.quote:
-            raise ValueError(f"delimiter {self.delimiter!r} and quote {self.quote!r} must be two different characters")
+        if len(self.delimiter) != 1 or self.delimiter == QUOTE:
+            raise ValueError(f"delimiter {self.delimiter!r} must be one character other than {QUOTE}")
         if self.line_end not in ("\n", "\r\n", "\r"):
             raise ValueError(f"line end {self.line_end!r} must be \\n, \\r\\n or \\r")
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from conf.contract import Column, Csv, Table
+from conf.contract import QUOTE, Column, Csv, Table
 from conf.settings import Settings
 from pipelines.core.console import Report
 from pipelines.core.errors import SourceFault
@@ -16,8 +16,8 @@ from pipelines.seed import fake
 
 
 def seed(settings: Settings, folder: Path, tables: tuple[Table, ...], report: Report) -> None:
-    """Writes a file a table, parents first; does nothing where they are there already. Raises SourceFault where other
-    files are there."""
+    """Writes a file a table, parents first; does nothing if they exist already. Raises SourceFault if the folder has
+    other files."""
     with folders.storage(f"landing folder {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".seed.") as made:
@@ -39,7 +39,7 @@ def seed(settings: Settings, folder: Path, tables: tuple[Table, ...], report: Re
 
 
 def file_name(table: Table) -> str:
-    """The file that the seed writes for a table: the pattern without its wild parts."""
+    """The file that the seed writes for a table: the pattern without its wildcards."""
     assert table.files is not None
     return table.files.pattern.replace("*", "")
 
@@ -80,8 +80,8 @@ def _lines(table: Table, rows: list[tuple[Any, ...]]) -> Iterator[str]:
 
 
 def _line(texts: list[str | None] | list[str], dialect: Csv) -> str:
-    # Line breaks as blanks, where the dialect has none in a field.
-    shown = [text if text is None or dialect.multiline else " ".join(text.splitlines()) for text in texts]
+    # A field has no line breaks.
+    shown = [text if text is None else " ".join(text.splitlines()) for text in texts]
     fields = [dialect.null if text is None else _quoted(text, dialect) for text in shown]
     if dialect.rest and shown[-1] is not None:
         fields[-1] = shown[-1]
@@ -89,6 +89,6 @@ def _line(texts: list[str | None] | list[str], dialect: Csv) -> str:
 
 
 def _quoted(text: str, dialect: Csv) -> str:
-    """A text as a field, quoted where it has to be."""
-    needs = text == dialect.null or any(mark in text for mark in (dialect.delimiter, dialect.quote, "\r", "\n"))
-    return f"{dialect.quote}{text.replace(dialect.quote, dialect.quote * 2)}{dialect.quote}" if needs else text
+    """A text as a field, quoted if it must be."""
+    needs = text == dialect.null or dialect.delimiter in text or QUOTE in text
+    return f"{QUOTE}{text.replace(QUOTE, QUOTE * 2)}{QUOTE}" if needs else text

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from conf.contract import Csv
 from conf.settings import PROJECT
-from pipelines.sources.files import delimited
 from pipelines.sources.files.delimited import Bad, Row, rows
 
 REAL = PROJECT.parent / "shared" / "data"  # real exports, where somebody has them
@@ -34,12 +33,8 @@ def read(folder: Path, data: bytes, dialect: Csv = PLAIN) -> list[Row | Bad]:
         (b"", Bad(2, "it is empty", "")),
     ],
 )
-@pytest.mark.parametrize("multiline", [False, True])
-def test_a_bad_line_keeps_its_text_and_leaves_its_neighbours_alone(
-    tmp_path: Path, line: bytes, bad: Bad, multiline: bool
-) -> None:
-    parsed = read(tmp_path, b"a,b\n" + line + b"\nc,d\n", replace(PLAIN, multiline=multiline))
-    assert parsed == [Row(1, ["a", "b"]), bad, Row(3, ["c", "d"])]
+def test_a_bad_line_keeps_its_text_and_leaves_its_neighbours_alone(tmp_path: Path, line: bytes, bad: Bad) -> None:
+    assert read(tmp_path, b"a,b\n" + line + b"\nc,d\n") == [Row(1, ["a", "b"]), bad, Row(3, ["c", "d"])]
 
 
 @pytest.mark.parametrize(
@@ -55,8 +50,8 @@ def test_a_bad_line_keeps_its_text_and_leaves_its_neighbours_alone(
 )
 def test_fields_arrive_as_they_stand(tmp_path: Path, line: bytes, texts: list[str | None]) -> None:
     for encoding in ("utf-8", "UTF8"):
-        parsed = read(tmp_path, b"\xef\xbb\xbfx;y\r\n" + line + b"\r\n", replace(RETAIL, encoding=encoding))
-        assert parsed == [Row(1, ["x", "y"]), Row(2, texts)]
+        lines = read(tmp_path, b"\xef\xbb\xbfx;y\r\n" + line + b"\r\n", replace(RETAIL, encoding=encoding))
+        assert lines == [Row(1, ["x", "y"]), Row(2, texts)]
 
 
 def test_the_last_line_needs_no_end_and_empty_lines_behind_it_are_no_rows(tmp_path: Path) -> None:
@@ -73,37 +68,23 @@ def test_the_last_column_takes_the_rest_of_its_line_where_the_dialect_says_so(tm
     ]
 
 
-def test_a_quoted_field_goes_on_in_the_next_line_only_where_the_dialect_says_so(tmp_path: Path) -> None:
-    data = b'a,b\n1,"x\ny"\n2,"z\n3,w\n'
-    assert read(tmp_path, data, replace(PLAIN, multiline=True)) == [
+def test_a_quote_that_stays_open_takes_no_line_with_it(tmp_path: Path) -> None:
+    assert read(tmp_path, b'a,b\n1,"x\ny"\n"2,z\n3,w\n') == [
         Row(1, ["a", "b"]),
-        Row(2, ["1", "x\ny"]),
-        Bad(4, "a quoted field does not end", '2,"z'),
+        Bad(2, "a quoted field does not end", '1,"x'),
+        Bad(3, "it has 1 fields, not 2", 'y"'),
+        Bad(4, "a quoted field does not end", '"2,z'),
         Row(5, ["3", "w"]),
     ]
-    assert [type(record) for record in read(tmp_path, data)] == [Row, Bad, Bad, Bad, Row]
 
 
-def test_a_field_of_many_lines_may_have_quotes_and_one_that_never_ends_takes_no_line_with_it(tmp_path: Path) -> None:
-    dialect = replace(PLAIN, multiline=True)
-    data = b'a,b\n"x ""1""\n""2"" y","z\n"\n3,w\n'
-    assert read(tmp_path, data, dialect)[1:] == [Row(2, ['x "1"\n"2" y', "z\n"]), Row(5, ["3", "w"])]
-    many = b"a,b\n" + b'1,"x\n' + b"2,y\n" * 5000
-    parsed = read(tmp_path, many, dialect)
-    assert parsed[1] == Bad(2, "a quoted field does not end", '1,"x') and parsed[2:] == [
-        Row(number, ["2", "y"]) for number in range(3, 5003)
-    ]
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"delimiter": ""}, {"quote": ","}, {"quote": "''"}, {"line_end": ""}, {"encoding": "utf-9"}]
-)
+@pytest.mark.parametrize("wrong", [{"delimiter": ""}, {"delimiter": '"'}, {"line_end": ""}, {"encoding": "utf-9"}])
 def test_a_dialect_that_cannot_be_read_is_refused(wrong: dict[str, str]) -> None:
     with pytest.raises((ValueError, LookupError)):
         Csv(**wrong)  # type: ignore[arg-type]
 
 
-TEXTS = st.text(st.sampled_from('a;"\n\r é字NUL'), max_size=6)
+TEXTS = st.text(st.sampled_from('a;"\n é字NUL'), max_size=6)
 
 
 @given(st.lists(st.tuples(TEXTS | st.none(), TEXTS | st.none()), max_size=6), st.booleans())
@@ -111,19 +92,12 @@ def test_what_a_writer_quotes_is_read_back(tmp_path_factory: pytest.TempPathFact
     def written(text: str | None) -> str:
         if text is None:
             return "NULL"
-        quote = always or text == "NULL" or any(mark in text for mark in ';"\r\n')
+        quote = always or text == "NULL" or any(mark in text for mark in ';"\n')
         return '"' + text.replace('"', '""') + '"' if quote else text
 
-    data = "".join(f"{written(left)};{written(other)}\r\n" for left, other in [("x", "y"), *values])
-    parsed = read(tmp_path_factory.mktemp("f"), data.encode(), replace(RETAIL, multiline=True))
-    assert [record.texts for record in parsed if isinstance(record, Row)] == [["x", "y"], *map(list, values)]
-
-
-def test_a_field_of_more_lines_than_a_row_may_have_is_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delimited, "LONGEST", 2)
-    dialect = replace(PLAIN, multiline=True)
-    assert read(tmp_path, b'a,b\n1,"x\ny\nz"\n', dialect)[1:] == [Row(2, ["1", "x\ny\nz"])]
-    assert [type(record) for record in read(tmp_path, b'a,b\n1,"w\nx\ny\nz"\n', dialect)[1:]] == [Bad, Bad, Bad, Bad]
+    data = "".join(f"{written(first)};{written(second)}\r\n" for first, second in [("x", "y"), *values])
+    lines = read(tmp_path_factory.mktemp("f"), data.encode(), RETAIL)
+    assert [line.texts for line in lines if isinstance(line, Row)] == [["x", "y"], *map(list, values)]
 
 
 @pytest.mark.parametrize("file", sorted(REAL.rglob("*.csv")) or [REAL], ids=lambda file: file.name)
@@ -135,7 +109,7 @@ def test_real_files_are_read_as_pythons_own_reader_does(file: Path) -> None:
         expected = list(csv.reader(text, delimiter=dialect.delimiter, strict=True))
     width = len(expected[0])
     if dialect.rest:
-        expected = [[*fields[: width - 1], ",".join(fields[width - 1 :])] for fields in expected]
-    parsed = list(rows(file, dialect))
-    nulls = [[None if text == dialect.null else text for text in fields] for fields in expected]
-    assert [record.texts for record in parsed if isinstance(record, Row)] == nulls and len(parsed) == len(nulls)
+        expected = [[*texts[: width - 1], ",".join(texts[width - 1 :])] for texts in expected]
+    lines = list(rows(file, dialect))
+    nulls = [[None if text == dialect.null else text for text in texts] for texts in expected]
+    assert [line.texts for line in lines if isinstance(line, Row)] == nulls and len(lines) == len(nulls)
