@@ -13,11 +13,11 @@ from conf.contract import Table
 from conf.settings import Settings
 from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault, QualityFault, SourceFault
-from pipelines.core.sql import identifier
+from pipelines.core.sql import duckdb_literal, identifier
 from pipelines.lake import delta, folders, schema
 from pipelines.lake.changes import Selection, Splice, Target, splice, spliced, touched_files, where
 from pipelines.lake.checksums import measured
-from pipelines.lake.engine import engine, listed, relation, text
+from pipelines.lake.engine import engine, listed, relation
 from pipelines.lake.run_log import read_files
 from pipelines.lake.runs import IngestedFile, RunContext, TableRun
 from pipelines.lake.staging import StagedTable, unchanged_table, verify
@@ -185,7 +185,7 @@ def _added(
 
 def _rows_of(files: set[str]) -> Selection:
     """The rows that came in some landed files."""
-    return where(f"_source_file IN ({', '.join(map(text, sorted(files)))})" if files else "false")
+    return where(f"_source_file IN ({', '.join(map(duckdb_literal, sorted(files)))})" if files else "false")
 
 
 def _tell(

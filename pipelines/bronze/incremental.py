@@ -14,10 +14,11 @@ from conf.settings import Settings
 from pipelines.core.errors import QualityFault
 from pipelines.core.names import DELETED
 from pipelines.core.sql import identifier
+from pipelines.core.types import type_of
 from pipelines.lake import folders, full_build
 from pipelines.lake.changes import Splice, Target, differing_keys, splice, with_keys, write
 from pipelines.lake.checksums import measured
-from pipelines.lake.engine import Engine, count, duckdb_type, listed, named_files, relation, within, without
+from pipelines.lake.engine import Engine, count, listed, named_files, relation, within, without
 from pipelines.lake.runs import Mode, Run, RunContext, TableRun
 from pipelines.lake.staging import StagedTable, unchanged_table
 from pipelines.lake.versions import TableVersion, table_version
@@ -154,7 +155,7 @@ def _tombstones(db: Engine, gone: str, old: TableVersion, place: Target) -> str:
     """Writes a row that says deleted for each key of the relation `gone`. The file's name."""
     said = {"_batch": f"{place.run}::bigint", DELETED: "true"} | {key: identifier(key) for key in old.keys}
     values = (
-        f"{said.get(name, f'NULL::{duckdb_type(kind)}')} AS {identifier(name)}" for name, kind in old.types.items()
+        f"{said.get(name, f'NULL::{type_of(kind).duckdb}')} AS {identifier(name)}" for name, kind in old.types.items()
     )
     (file,) = write(db, f"(SELECT {', '.join(values)} FROM {gone})", place)
     return file

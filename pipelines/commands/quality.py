@@ -7,6 +7,7 @@ from conf.settings import Settings
 from pipelines.core import catalogue
 from pipelines.core.console import Report, grid
 from pipelines.core.names import QUARANTINE
+from pipelines.core.sql import spark_literal
 from pipelines.lake import run_log
 from pipelines.lake.runs import RuleRun
 
@@ -55,6 +56,5 @@ def query(rules: list[RuleRun]) -> str:
         key = next(table for table in catalogue.tables("silver") if table.name == worst.table).keys[0]
         where = f"silver.{worst.table} WHERE {key} IN ({', '.join(worst.keys)})"
     else:
-        name = worst.rule.replace("\\", "\\\\").replace("'", "\\'")
-        where = f"silver.{worst.table}{QUARANTINE} WHERE array_contains(_reasons, '{name}')"
+        where = f"silver.{worst.table}{QUARANTINE} WHERE array_contains(_reasons, {spark_literal(worst.rule)})"
     return f'the rows, in `make shell`:\nspark.sql("SELECT * FROM {where}").show(truncate=False)'

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from conf.contract import Table
 from pipelines.core.errors import UsageFault
 from pipelines.core.names import HISTORY, QUARANTINE
+from pipelines.core.types import contract_type
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -28,18 +29,28 @@ class Entry:
 
 @cache
 def entries(layer: str) -> tuple[Entry, ...]:
-    """The layer's tables, parents before children, by name otherwise."""
+    """The layer's tables, parents before children, by name otherwise. Raises UsageFault."""
     modules = {
         table.module: Entry(table, getattr(module, "transform", None))
         for module in _modules(layer)
         if (table := module.TABLE)
     }
+    for entry in modules.values():
+        _check_types(entry.table)
     order: TopologicalSorter[str] = TopologicalSorter()
     for name in sorted(modules):
         table = modules[name].table
         parents = [reference.table for _, reference in table.references] + list(table.inputs)
         order.add(name, *sorted(parent.module for parent in parents if parent.module in modules))
     return tuple(modules[name] for name in order.static_order())
+
+
+def _check_types(table: Table) -> None:
+    for column in table.columns:
+        try:
+            contract_type(column.type)
+        except UsageFault as fault:
+            raise UsageFault(f"the table {table.module}, column {column.name}: {fault}") from fault
 
 
 def tables(layer: str) -> tuple[Table, ...]:

@@ -14,7 +14,7 @@ def software(domain: str) -> str:
     made = hashlib.sha256()
     files = [PROJECT / "requirements/run.txt", PROJECT / "requirements/jars.sha256"]
     for package in ("conf", "pipelines"):
-        files += sorted((PROJECT / package).rglob("*.py"))
+        files += sorted(file for kind in ("*.py", "*.sql") for file in (PROJECT / package).rglob(kind))
     for layer in ("bronze", "silver", "gold"):
         files += sorted([*(PROJECT / layer).glob("*.py"), *(PROJECT / layer / domain).rglob("*.py")])
     for file in files:

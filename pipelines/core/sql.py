@@ -2,15 +2,25 @@
 
 
 def identifier(name: str) -> str:
-    """A name as an SQL identifier."""
+    """A name as the SQL of PostgreSQL and DuckDB writes it."""
     return '"' + name.replace('"', '""') + '"'
-
-
-def pg_text(text: str) -> str:
-    """A text as an SQL literal, for any setting of PostgreSQL."""
-    return " E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
 def spark_identifier(name: str) -> str:
     """A name as Spark's SQL writes it."""
     return "`" + name.replace("`", "``") + "`"
+
+
+def duckdb_literal(text: str) -> str:
+    """A text as DuckDB's SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def postgres_literal(text: str) -> str:
+    """A text as PostgreSQL's SQL writes it, under any setting of the server."""
+    return " E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def spark_literal(text: str) -> str:
+    """A text as Spark's SQL writes it."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -18,14 +18,18 @@ import pyarrow.parquet as pq
 from conf.contract import Table
 from conf.settings import Settings
 from pipelines.core.points import Point, crash_point
-from pipelines.core.sql import identifier
+from pipelines.core.sql import duckdb_literal, identifier
+from pipelines.core.types import type_of
 from pipelines.lake import folders, schema
-from pipelines.lake.engine import Engine, engine, relation, save, text
+from pipelines.lake.engine import Engine, engine, relation, save
 
 WRITERS = min(4, os.cpu_count() or 1)
 
 
 BLOCK = 2**20
+
+
+PG_FLOAT = Path(__file__).with_name("pg_float.sql")
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def draft(settings: Settings, table: Table, files: list[str], before: PreviousCs
     """Writes the table's data files as one CSV beside its place; what was not published is gone afterwards.
 
     Header, the columns that do not start with `_`, ordered by key; comma, LF, NULL empty and empty text `""`,
-    timestamps as PostgreSQL's ISO style prints them. Readable by owner and group. Where the CSV is that of `before`,
+    all else as PostgreSQL prints it. Readable by owner and group. Where the CSV is that of `before`,
     and all other rows come after its rows, it is copied and they are written behind. Raises StorageFault.
     """
     final = folders.csv_path(settings, table)
@@ -235,7 +239,11 @@ def _span(table: Table, file: str) -> tuple[Any, Any] | None:
 
 def _copy(table: Table, files: list[str], target: Path, connection: Engine) -> None:
     """Writes the records of some files, in order; those of a file that is so already are not sorted."""
-    shown, keys = (", ".join(map(identifier, some)) for some in (exported(table), table.keys))
+    keys = ", ".join(map(identifier, table.keys))
+    types = {name: type_of(table[name].type) for name in exported(table)}
+    shown = ", ".join(kind.csv.format(identifier(name)) for name, kind in types.items())
+    if any(kind.is_float for kind in types.values()):
+        connection.execute(PG_FLOAT.read_text("utf-8"))
     dialect = "FORMAT csv, HEADER false, DELIMITER ',', QUOTE '\"', ESCAPE '\"', NULLSTR '', NEW_LINE '\\n'"
     dialect += ", USE_TMP_FILE false"  # its own would be open to all
     back = f"SELECT ({keys}) <= lag(({keys})) OVER () AS back FROM read_parquet($files)"
@@ -267,10 +275,10 @@ def read_back(table: Table, file: Path) -> tuple[int, dict[str, Decimal]]:
 
 def records_of(table: Table, file: Path, header: bool = True) -> str:
     """SQL that reads a CSV, every cell as text, an empty cell as null."""
-    kinds = ", ".join(f"{text(name)}: 'VARCHAR'" for name in exported(table))
+    kinds = ", ".join(f"{duckdb_literal(name)}: 'VARCHAR'" for name in exported(table))
     dialect = (
         f"header = {header}, delim = ',', quote = '\"', escape = '\"', new_line = '\\n', allow_quoted_nulls = false"
     )
     # One thread: several look for the ends of records, and may take a line inside a text for one.
     dialect += ", parallel = false, max_line_size = 16777216"
-    return f"read_csv({text(str(file))}, auto_detect = false, {dialect}, columns = {{{kinds}}})"
+    return f"read_csv({duckdb_literal(str(file))}, auto_detect = false, {dialect}, columns = {{{kinds}}})"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import duckdb
 
-from conf.contract import DECIMAL
 from pipelines.core.errors import StorageFault
-from pipelines.core.sql import identifier
+from pipelines.core.sql import duckdb_literal, identifier
+from pipelines.core.types import type_of
 
 MEMORY = 1000  # megabytes
 
@@ -57,22 +57,14 @@ def engine(what: str, scratch: Path | None = None, share: int = 1) -> Iterator[E
         connection.close()
 
 
-def duckdb_type(kind: str) -> str:
-    """A Spark SQL type as DuckDB calls it."""
-    if kind.startswith("array<"):
-        return duckdb_type(kind[len("array<") : -1]) + "[]"
-    named = {"string": "varchar", "timestamp_ntz": "timestamp", "timestamp": "timestamptz", "binary": "blob"}
-    return named.get(kind, kind)
-
-
 def relation(files: Sequence[str], columns: Mapping[str, str], where: str = "true") -> str:
     """SQL that reads columns (name to Spark SQL type) of Parquet files; where there are none, no rows."""
     if not files:
-        named = ", ".join(f"NULL::{duckdb_type(kind)} AS {identifier(name)}" for name, kind in columns.items())
+        named = ", ".join(f"NULL::{type_of(kind).duckdb} AS {identifier(name)}" for name, kind in columns.items())
         return f"(SELECT {named} WHERE false)"
-    listed = ", ".join(map(text, files))
+    listed = ", ".join(map(duckdb_literal, files))
     named = ", ".join(
-        f"{identifier(name)}::{kind} AS {identifier(name)}" if DECIMAL.fullmatch(kind) else identifier(name)
+        f"{identifier(name)}::{kind} AS {identifier(name)}" if type_of(kind).is_decimal else identifier(name)
         for name, kind in columns.items()
     )
     return f"(SELECT {named} FROM read_parquet([{listed}]) WHERE {where})"
@@ -81,14 +73,9 @@ def relation(files: Sequence[str], columns: Mapping[str, str], where: str = "tru
 def exact(name: str, kind: str) -> str:
     """SQL of a column so that equal means the same: floats by their bits, decimals as their declared type (some
     writers widen them)."""
-    return identifier(name) + (
-        "::bit" if kind in ("float", "double") else f"::{kind}" if DECIMAL.fullmatch(kind) else ""
-    )
-
-
-def text(value: str) -> str:
-    """A text as DuckDB's SQL writes it."""
-    return "'" + value.replace("'", "''") + "'"
+    declared = type_of(kind)
+    cast = "::bit" if declared.is_float else f"::{kind}" if declared.is_decimal else ""
+    return identifier(name) + cast
 
 
 def listed(names: Iterable[str]) -> str:
@@ -116,7 +103,7 @@ def save(db: Engine, rows: str, file: Path) -> None:
     kinds = {kind for _, kind, *_ in db.execute(f"DESCRIBE SELECT * FROM {rows}").fetchall()}
     if kinds & {"FLOAT", "DOUBLE"}:
         dialect += ", DICTIONARY_SIZE_LIMIT 0"  # in a dictionary DuckDB makes -0.0 and 0.0 one
-    db.execute(f"COPY (SELECT * FROM {rows}) TO {text(str(file))} ({dialect})")
+    db.execute(f"COPY (SELECT * FROM {rows}) TO {duckdb_literal(str(file))} ({dialect})")
 
 
 def named_files(files: Sequence[str], types: Mapping[str, str]) -> tuple[str, str]:
@@ -124,4 +111,6 @@ def named_files(files: Sequence[str], types: Mapping[str, str]) -> tuple[str, st
     name = "_file"
     while name in {column.lower() for column in types}:
         name += "_"
-    return f"read_parquet([{', '.join(map(text, files))}], filename = {text(name)})", identifier(name)
+    return f"read_parquet([{', '.join(map(duckdb_literal, files))}], filename = {duckdb_literal(name)})", identifier(
+        name
+    )

@@ -7,29 +7,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from conf.contract import DECIMAL, Table
-
-ARROW = {
-    "boolean": pa.bool_(),
-    "smallint": pa.int16(),
-    "integer": pa.int32(),
-    "bigint": pa.int64(),
-    "float": pa.float32(),
-    "double": pa.float64(),
-    "string": pa.string(),
-    "binary": pa.binary(),
-    "date": pa.date32(),
-    "timestamp_ntz": pa.timestamp("us"),
-    "timestamp": pa.timestamp("us", tz="UTC"),
-}
+from conf.contract import Table
+from pipelines.core.types import type_of
 
 
 def arrow_type(name: str) -> pa.DataType:
-    """The Arrow type of a Spark SQL type name."""
-    if name.startswith("array<"):
-        return pa.list_(arrow_type(name[len("array<") : -1]))
-    match = DECIMAL.fullmatch(name)
-    return pa.decimal128(int(match[1]), int(match[2])) if match else ARROW[name]
+    """The Arrow type of a Spark SQL type name. Raises UsageFault."""
+    function, *arguments = type_of(name).arrow
+    if function == "list_":
+        return pa.list_(arrow_type(str(arguments[0])))
+    return getattr(pa, str(function))(*arguments)
 
 
 def scaled(integers: pa.Array, kind: pa.Decimal128Type) -> pa.Array:
@@ -39,14 +26,14 @@ def scaled(integers: pa.Array, kind: pa.Decimal128Type) -> pa.Array:
 
 
 def writer_of(file: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """Dictionaries for texts only: numbers and times seldom repeat enough to pay for the look-up."""
+    """A writer of Parquet. Only texts get dictionaries: numbers and times seldom repeat enough to pay for them."""
     texts = [field.name for field in schema if pa.types.is_string(field.type)]
     return pq.ParquetWriter(
         file, schema, compression="zstd", compression_level=1, use_dictionary=texts, store_decimal_as_integer=True
     )
 
 
-# Of the columns that bronze and quarantine have beside those of the contract.
+# Of the columns that bronze and quarantine have in addition to the contract's.
 COMMENTS = {
     "_rescued": "What a column could not hold: JSON, column to the source's text",
     "_extra": "What columns that no contract names had: JSON, column to text",
@@ -64,7 +51,7 @@ def schema_of(table: Table, more: Mapping[str, str]) -> pa.Schema:
 
 
 def described(types: Mapping[str, str], comments: Mapping[str, str]) -> pa.Schema:
-    """A schema of columns (name to Spark SQL type) with their comments, those of our own columns, too."""
+    """A schema of columns (name to Spark SQL type) with their comments, those of our own columns included."""
     known = COMMENTS | dict(comments)
     return pa.schema(
         pa.field(name, arrow_type(kind), metadata={"comment": known[name]} if known.get(name) else None)

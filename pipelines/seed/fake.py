@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from difflib import get_close_matches
 from functools import cache
 from math import prod
 from typing import Any
@@ -16,7 +17,9 @@ from uuid import UUID
 
 from faker import Faker
 
-from conf.contract import Column, Table
+from conf.contract import Column, Fake, Table
+from pipelines.core.errors import UsageFault
+from pipelines.core.types import type_of
 
 BATCH_ROWS = 20_000
 
@@ -25,7 +28,7 @@ BATCH_ROWS = 20_000
 REFERENCE_DATE = datetime(2024, 12, 31, tzinfo=UTC)
 
 
-# The last share of a parent's rows is never pointed at: members without accounts, cards without movements.
+# No row points at the last share of a parent's rows: members without accounts, cards without movements.
 IDLE_PARENTS = 0.05
 
 
@@ -46,7 +49,8 @@ EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - moments of the source have no zon
 
 @dataclass
 class Batch:
-    """Rows in the making: ids `first` to `first + rows - 1`, `column` by column; what is kept of the parents.
+    """Rows in the making: ids `first` to `first + rows - 1`, `column` by column; `kept` has the columns of the parents
+    that they are made from.
 
     Moments are seconds since 1970; `pointed` has for each reference the parent's row, counted from 0.
     """
@@ -66,7 +70,7 @@ class Batch:
         roll = self.dice.random
         return [int(roll() * limit) for _ in range(self.rows)]
 
-    def one_of(self, values: Sequence[Any]) -> list[Any]:
+    def drawn(self, values: Sequence[Any]) -> list[Any]:
         return [values[index] for index in self.below(len(values))]
 
     def parent(self, reference: str, column: str) -> list[Any]:
@@ -92,14 +96,14 @@ def plain(text: str) -> str:
 
 
 def words(batch: Batch, provider: str) -> list[str]:
-    return batch.one_of(vocabulary(provider, batch.seed))
+    return batch.drawn(vocabulary(provider, batch.seed))
 
 
 def surname(batch: Batch) -> list[str]:
     single = vocabulary("last_name", batch.seed)
     known = (*single, *("d'Ávila", "Sant'Anna", "D'Oliveira", "McDonald", "Conceição"))
-    pairs = zip(batch.one_of(known), batch.one_of(known), batch.below(3), strict=True)
-    return [f"{one} {other}" if kind == 0 else one for one, other, kind in pairs]
+    pairs = zip(batch.drawn(known), batch.drawn(known), batch.below(3), strict=True)
+    return [f"{first} {second}" if kind == 0 else first for first, second, kind in pairs]
 
 
 def between(batch: Batch, low: int, high: int) -> list[int]:
@@ -116,7 +120,7 @@ def email(batch: Batch, *names: str) -> list[str]:
 
 
 def choice(batch: Batch, *values: str | int) -> list[str | int]:
-    return batch.one_of(values)
+    return batch.drawn(values)
 
 
 def guid(batch: Batch) -> list[str]:
@@ -132,7 +136,7 @@ def in_turn(batch: Batch, reference: str) -> list[int]:
 
 
 def turn(batch: Batch, reference: str) -> list[int]:
-    """For how many times now the parents come one after the other, from 1."""
+    """How often the parents have come one after the other by now, from 1."""
     target = batch.table[reference].reference
     assert target is not None
     parents = len(batch.kept[target.table.name][target.table.keys[0]])
@@ -160,7 +164,7 @@ def plus(batch: Batch, *columns: str) -> list[Decimal]:
 
 
 def label(batch: Batch) -> list[str]:
-    return batch.one_of(batch.column.labels)
+    return batch.drawn(batch.column.labels)
 
 
 def moment(batch: Batch, earliest: str) -> list[int]:
@@ -177,10 +181,10 @@ def after(batch: Batch, reference: str, parent_column: str) -> list[int]:
 
 
 def mostly_same(batch: Batch, reference: str, parent_column: str) -> list[int]:
-    """What the parent points at; for 3 rows of 100 another row of that table."""
+    """What the parent points at; in 3 of 100 rows another row of that table."""
     target = batch.column.reference
     assert target is not None
-    others = batch.below(len(batch.kept[target.table.name]["id"]))
+    others = batch.below(len(batch.kept[target.table.name][target.table.keys[0]]))
     ids = [
         other + 1 if chance < 3 else same
         for same, other, chance in zip(batch.parent(reference, parent_column), others, batch.below(100), strict=True)
@@ -235,10 +239,18 @@ def _descriptions(seed: int) -> tuple[str, ...]:
 
 
 def description(batch: Batch) -> list[str]:
-    return batch.one_of(_descriptions(batch.seed))
+    return batch.drawn(_descriptions(batch.seed))
 
 
 Maker = Callable[..., list[Any]]
+
+
+def maker_of(fake: Fake) -> Maker:
+    """The maker that a contract names. Raises UsageFault."""
+    if fake.maker not in MAKERS:
+        near = get_close_matches(fake.maker, MAKERS, 1)
+        raise UsageFault(f"no fake values are made by {fake.maker}" + (f"; did you mean {near[0]}?" if near else ""))
+    return MAKERS[fake.maker]
 
 
 MAKERS: dict[str, Maker] = {
@@ -267,12 +279,20 @@ MAKERS: dict[str, Maker] = {
 }
 
 
+SHOWN: dict[str, Callable[[Any], str]] = {
+    "timestamp_ntz": lambda seconds: str(EPOCH + timedelta(seconds=seconds)),
+    "timestamp": lambda seconds: f"{EPOCH + timedelta(seconds=seconds)}+00",
+    "date": lambda seconds: str((EPOCH + timedelta(seconds=seconds)).date()),
+    "binary": lambda value: rf"\x{str(value).encode().hex()}",
+}
+
+
 # Makers whose arguments are a reference and columns of the parent that it points at.
 OF_PARENT = (after, mostly_same, printed_name, same)
 
 
 def sizes(tables: tuple[Table, ...], movements: int) -> dict[str, int]:
-    """Rows of each table; at least one, for the others point at it."""
+    """Rows of each table; at least one, since other tables point at it."""
     return {table.name: max(1, round(table.fake_rows * movements)) for table in tables}
 
 
@@ -283,7 +303,7 @@ def kept_columns(tables: tuple[Table, ...]) -> dict[str, set[str]]:
         for column, reference in table.references:
             wanted[reference.table.name].add(reference.table.keys[0])
             for other in table.columns:
-                if other.fake and MAKERS[other.fake.maker] in OF_PARENT and other.fake.args[0] == column.name:
+                if other.fake and maker_of(other.fake) in OF_PARENT and other.fake.args[0] == column.name:
                     wanted[reference.table.name].update(map(str, other.fake.args[1:]))
     return wanted
 
@@ -313,18 +333,26 @@ def _fill(batch: Batch) -> None:
     for column in sorted(batch.table.columns, key=lambda column: (not column.key, column.reference is None)):
         batch.column = column
         if column.fake:
-            values = MAKERS[column.fake.maker](batch, *column.fake.args)
+            values = maker_of(column.fake)(batch, *column.fake.args)
         elif column.reference:
             values = _point(batch, column)
         elif column.key:
-            values = list(range(batch.first, batch.first + batch.rows))
-        else:
+            values = _keys(batch, column)
+        elif column.nullable:
             values = [None] * batch.rows
+        else:
+            values = batch.drawn(type_of(column.type).samples)
         batch.columns[column.name] = values
 
 
+def _keys(batch: Batch, column: Column) -> list[int]:
+    """A number a row, from 1; of a date the day after 1970 began, in seconds."""
+    step = 86400 if column.type == "date" else 1
+    return [number * step for number in range(batch.first, batch.first + batch.rows)]
+
+
 def _point(batch: Batch, column: Column) -> list[int]:
-    """A row of the parent for each row; the first ones are chosen more often, the last share never."""
+    """A row of the parent for each row; the first are chosen more often, the last share never."""
     assert column.reference is not None
     ids = batch.kept[column.reference.table.name][column.reference.table.keys[0]]
     active = max(1, int(len(ids) * (1 - IDLE_PARENTS)))
@@ -334,10 +362,10 @@ def _point(batch: Batch, column: Column) -> list[int]:
 
 
 def _finished(column: Column, batch: Batch) -> list[Any]:
+    """A column as the source's text has it, some of its values null."""
     values = batch.columns[column.name]
-    if column.type in ("timestamp_ntz", "date"):
-        moments = (value if value is None else EPOCH + timedelta(seconds=value) for value in values)
-        values = [str(one.date() if one and column.type == "date" else one) if one else None for one in moments]
+    if shown := SHOWN.get(column.type):
+        values = [value if value is None or isinstance(value, str) else shown(value) for value in values]
     if column.fake and column.fake.nulls:
         roll, nulls = batch.dice.random, column.fake.nulls
         values = [None if roll() < nulls else value for value in values]

@@ -15,9 +15,10 @@ from pipelines.core.catalogue import Entry
 from pipelines.core.errors import QualityFault, StorageFault
 from pipelines.core.names import HISTORY
 from pipelines.core.sql import identifier
+from pipelines.core.types import type_of
 from pipelines.lake import folders, run_log, schema
 from pipelines.lake.changes import Splice, Target, changed_keys, differing_keys, splice, with_keys, write
-from pipelines.lake.engine import Engine, count, duckdb_type, engine, listed, relation, save, within
+from pipelines.lake.engine import Engine, count, engine, listed, relation, save, within
 from pipelines.lake.runs import Mode, Run, TableRun
 from pipelines.lake.staging import StagedTable, unchanged_table, verify
 from pipelines.lake.versions import TableVersion, table_version
@@ -91,7 +92,7 @@ def _anew(db: Engine, rows: str, new: TableVersion, place: Target, done: TableRu
 def _cast(name: str, kind: str, known: Mapping[str, str]) -> str:
     """SQL of a column of older versions as it is declared now: null where they did not have it, or not so."""
     value = identifier(name) if name in known else "NULL"
-    return value if known.get(name) == kind else f"TRY_CAST({value} AS {duckdb_type(kind)})"
+    return value if known.get(name) == kind else f"TRY_CAST({value} AS {type_of(kind).duckdb})"
 
 
 def _skipped(job: Job, table: Table) -> list[tuple[Run, Run]]:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from conf.contract import Table
 from conf.settings import Settings
-from pipelines.core.sql import identifier
+from pipelines.core.sql import duckdb_literal, identifier
 from pipelines.export.csv import draft, exported, records_of
 from pipelines.lake import delta, folders
 from pipelines.lake.checksums import Difference
-from pipelines.lake.engine import Engine, count, engine, text
+from pipelines.lake.engine import Engine, count, engine
 from pipelines.lake.runs import Run
 
 
@@ -39,7 +39,7 @@ def _differences(table: Table, fresh: Path, file: Path, gold_files: list[str], s
             db.execute(f"CREATE TEMP TABLE {side} AS {numbered}")
         db.execute(
             f"CREATE TEMP TABLE k AS SELECT concat_ws(', ', {keys}) AS _key, row_number() OVER (ORDER BY {keys}) AS _n "
-            f"FROM read_parquet([{', '.join(map(text, gold_files))}])"
+            f"FROM read_parquet([{', '.join(map(duckdb_literal, gold_files))}])"
         )
         if count(db, "e") == count(db, "a"):
             return _changed(db, table)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from conf.contract import Table
 from pipelines.commands.reconcile.comparison import Comparison
+from pipelines.core.sql import duckdb_literal
 from pipelines.lake import folders
 from pipelines.lake.changes import TECHNICAL, Target
 from pipelines.lake.checksums import Difference, differences, evidence
-from pipelines.lake.engine import relation, text
+from pipelines.lake.engine import relation
 from pipelines.lake.run_log import read_files
 from pipelines.lake.versions import TableVersion
 from pipelines.sources.domains import landing_of
@@ -41,7 +42,7 @@ def compare(comparison: Comparison, table: Table, head: TableVersion) -> tuple[l
         if not fresh:
             return [], notes
         expected = relation([str(path) for path in fresh.values()], types)
-        actual = f"(SELECT * FROM {head.sql} WHERE _source_file IN ({', '.join(map(text, fresh))}))"
+        actual = f"(SELECT * FROM {head.sql} WHERE _source_file IN ({', '.join(map(duckdb_literal, fresh))}))"
         what = f"bronze.{table.name}"
         if evidence(what, expected, types, LINE) == evidence(what, actual, types, LINE):
             return [], notes

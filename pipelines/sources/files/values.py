@@ -1,8 +1,9 @@
 """Texts as values of the contracts' types, exactly or not at all."""
 
+import math
 import re
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -10,13 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from conf.contract import DECIMAL
+from pipelines.core.types import Type, type_of
 from pipelines.lake.schema import arrow_type
 
-BITS = {"smallint": 16, "integer": 32, "bigint": 64}
-
-
-BOOLEANS = {"0": False, "1": True, "false": False, "true": True}
+BOOLEANS = {"0": False, "1": True, "f": False, "t": True, "false": False, "true": True}
 
 
 WHOLE = re.compile(r"[+-]?[0-9]{1,19}")
@@ -25,67 +23,94 @@ WHOLE = re.compile(r"[+-]?[0-9]{1,19}")
 NUMBER = re.compile(r"([+-]?)([0-9]+)(?:([.,])([0-9]+))?")
 
 
+FLOAT = re.compile(r"[+-]?[0-9]+(?:([.,])[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+
+
+NO_NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+BYTES = re.compile(r"\\x((?:[0-9a-fA-F]{2})*)")
+
+
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-
-
-# Forms that Arrow reads as `value_of` does.
-YEAR = "(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"  # it knows one before them
-
-
-USUAL = {
-    **dict.fromkeys(BITS, r"\A-?[0-9]{1,19}\z"),
-    "boolean": r"\A[01]\z",
-    "date": rf"\A{YEAR}-[0-9]{{2}}-[0-9]{{2}}\z",
-    "timestamp_ntz": rf"\A{YEAR}-[0-9]{{2}}-[0-9]{{2}} [0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}(\.[0-9]{{1,6}})?\z",
-}
 
 
 MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?")
 
 
+ZONE = r"(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)"
+
+
+INSTANT = re.compile(MOMENT.pattern + ZONE)
+
+
+# Forms that Arrow reads as `value_of` does.
+USUAL_DAY = "(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])-[0-9]{2}-[0-9]{2}"  # Arrow knows a year 0
+
+
+USUAL_MOMENT = rf"{USUAL_DAY} [0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}(\.[0-9]{{1,6}})?"
+
+
 def column_of(kind: str, decimal_comma: bool, texts: list[str | None]) -> tuple[pa.Array, dict[int, str]]:
-    """Texts as a column of a Spark SQL type, null where the type cannot hold one exactly; those, by their place.
-    Arrow makes the values where all texts have the usual form."""
+    """Texts as a column of a Spark SQL type, null where the type cannot hold a text exactly; those texts, by place.
+
+    Arrow makes the values if all texts have the usual form."""
     array, column = pa.array(texts, pa.string()), arrow_type(kind)
     if kind == "string":
         return array, {}
-    usual = USUAL.get(kind) or _usual(kind, "," if decimal_comma else ".")
-    if pc.all(pc.match_substring_regex(array, usual), min_count=0).as_py():
+    usual = _usual(type_of(kind), "," if decimal_comma else ".")
+    if usual and pc.all(pc.match_substring_regex(array, rf"\A{usual}\z"), min_count=0).as_py():
         try:
             return pc.cast(pc.replace_substring(array, ",", ".") if decimal_comma else array, column), {}
         except pa.ArrowInvalid:
-            pass  # one does not fit
-    value, found, left = value_of(kind, decimal_comma), list[Any](), dict[int, str]()
+            pass  # a text does not fit
+    value, values, unfit = value_of(kind, decimal_comma), list[Any](), dict[int, str]()
     for index, text in enumerate(texts):
         try:
-            found.append(None if text is None else value(text))
+            values.append(None if text is None else value(text))
         except ValueError:
-            found.append(None)
-            left[index] = text or ""
-    return pa.array(found, column), left
+            values.append(None)
+            unfit[index] = text or ""
+    return pa.array(values, column), unfit
 
 
-def _usual(kind: str, mark: str) -> str:
-    """Decimals that have room: where a text has too many digits, Arrow's sum of them runs over in silence."""
-    match = DECIMAL.fullmatch(kind)
-    assert match is not None
-    whole, scale = int(match[1]) - int(match[2]), int(match[2])
-    part = rf"([{mark}][0-9]{{1,{scale}}})?" if scale else ""
-    return rf"\A-?[0-9]{{1,{whole}}}{part}\z" if whole else r"\A\z"
+def _usual(kind: Type, mark: str) -> str:
+    """The form of texts of which Arrow makes the same values. Numbers have room: Arrow's sum of a decimal's digits runs
+    over in silence, and a float becomes infinite."""
+    if kind.is_integer:
+        return "-?[0-9]{1,19}"
+    if kind.is_decimal:
+        whole, scale = kind.precision - kind.scale, kind.scale
+        part = rf"([{mark}][0-9]{{1,{scale}}})?" if scale else ""
+        return rf"-?[0-9]{{1,{whole}}}{part}" if whole else ""
+    if kind.is_float:
+        return rf"-?[0-9]{{1,15}}([{mark}][0-9]{{1,15}})?"
+    usual = {
+        "boolean": "[01]",
+        "date": USUAL_DAY,
+        "timestamp_ntz": USUAL_MOMENT,
+        "timestamp": rf"{USUAL_MOMENT}(Z|\+00)",
+    }
+    return usual.get(kind.name, "")
 
 
 def value_of(kind: str, decimal_comma: bool = False) -> Callable[[str], Any]:
-    """A function that makes a value of a Spark SQL type out of its text, and raises ValueError where the type cannot
-    hold exactly that. Blanks are no part of a number or a date; years are 1 to 9999."""
-    if match := DECIMAL.fullmatch(kind):
-        return partial(_decimal, int(match[1]), int(match[2]), "," if decimal_comma else ".")
-    if kind in BITS:
-        return partial(_whole, BITS[kind])
+    """A function that makes a value of a Spark SQL type out of its text; it raises ValueError if the type cannot hold
+    exactly that, except that a float is the nearest one. Blanks are no part of a value; years are 1 to 9999."""
+    wanted, mark = type_of(kind), "," if decimal_comma else "."
+    if wanted.is_decimal:
+        return partial(_decimal, wanted, mark)
+    if wanted.is_integer:
+        return partial(_whole, wanted.bits)
+    if wanted.is_float:
+        return partial(_float, wanted, mark)
     others: dict[str, Callable[[str], Any]] = {
         "string": str,
         "boolean": _boolean,
+        "binary": _bytes,
         "date": _day,
         "timestamp_ntz": _moment,
+        "timestamp": _instant,
     }
     return others[kind]
 
@@ -97,14 +122,28 @@ def _whole(bits: int, text: str) -> int:
     return value
 
 
-def _decimal(precision: int, scale: int, mark: str, text: str) -> Decimal:
+def _decimal(kind: Type, mark: str, text: str) -> Decimal:
     match = NUMBER.fullmatch(text)
     if match is None or (match[3] or mark) != mark:
         raise ValueError
     sign, whole, part = match[1], match[2].lstrip("0"), (match[4] or "").rstrip("0")
-    if len(part) > scale or len(whole) > precision - scale:
+    if len(part) > kind.scale or len(whole) > kind.precision - kind.scale:
         raise ValueError
-    return Decimal(f"{sign}{whole or 0}.{part.ljust(scale, '0')}" if scale else f"{sign}{whole or 0}")
+    return Decimal(f"{sign}{whole or 0}.{part.ljust(kind.scale, '0')}" if kind.scale else f"{sign}{whole or 0}")
+
+
+def _float(kind: Type, mark: str, text: str) -> float:
+    """The nearest value; what would become infinite, or zero without being that, is refused."""
+    if text in NO_NUMBERS:
+        return NO_NUMBERS[text]
+    match = FLOAT.fullmatch(text)
+    if match is None or (match[1] or mark) != mark:
+        raise ValueError
+    plain = text.replace(",", ".")
+    value: float = pa.scalar(plain).cast(arrow_type(kind.name)).as_py()
+    if math.isinf(value) or (not value and re.match(r"[^eE]*[1-9]", plain)):
+        raise ValueError
+    return value
 
 
 def _boolean(text: str) -> bool:
@@ -113,12 +152,23 @@ def _boolean(text: str) -> bool:
     return BOOLEANS[text.lower()]
 
 
+def _bytes(text: str) -> bytes:
+    return bytes.fromhex(_matched(BYTES, text)[2:])
+
+
 def _day(text: str) -> date:
     return date.fromisoformat(_matched(DAY, text))
 
 
 def _moment(text: str) -> datetime:
     return datetime.fromisoformat(_matched(MOMENT, text))
+
+
+def _instant(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(_matched(INSTANT, text)).astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError from error
 
 
 def _matched(pattern: re.Pattern[str], text: str) -> str:

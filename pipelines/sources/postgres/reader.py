@@ -18,7 +18,7 @@ from pipelines.core.console import Report
 from pipelines.core.errors import TransientFault
 from pipelines.core.names import DELETED
 from pipelines.core.points import Point, crash_point
-from pipelines.core.sql import pg_text
+from pipelines.core.sql import postgres_literal
 from pipelines.lake import delta, folders
 from pipelines.lake import schema as lake_schema
 from pipelines.lake.schema import scaled, writer_of
@@ -123,7 +123,7 @@ class Reader:
                 _execute(connection, WATCH)
             _execute(connection, BEGIN)
             try:
-                _execute(connection, f"SET TRANSACTION SNAPSHOT{pg_text(self._exported)}")
+                _execute(connection, f"SET TRANSACTION SNAPSHOT{postgres_literal(self._exported)}")
             except adbc.Error as error:
                 raise TransientFault(f"PostgreSQL {self._server.address}: the snapshot of this run is gone") from error
             self._local.connection = connection

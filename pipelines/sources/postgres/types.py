@@ -2,35 +2,18 @@
 
 from dataclasses import dataclass, replace
 
-from conf.contract import DECIMAL
-from pipelines.core.sql import identifier, pg_text
+from pipelines.core.sql import identifier, postgres_literal
+from pipelines.core.types import TYPES, Type, type_of
 from pipelines.sources.postgres.relations import SourceColumn
 
-# What a column that no contract names becomes; every other type becomes text.
-NATIVE = {
-    "bool": "boolean",
-    "int2": "smallint",
-    "int4": "integer",
-    "int8": "bigint",
-    "float4": "float",
-    "float8": "double",
-    "bytea": "binary",
-    "date": "date",
-    "timestamp": "timestamp_ntz",
-    "timestamptz": "timestamp",
-}
+# PostgreSQL's types that one of ours holds exactly; a column of any other type that no contract names becomes text.
+NATIVE = {row.source: row for row in TYPES.values() if row.source}
 
 
 MONEY = (19, 2)  # all that its 64 bits hold
 
 
 SHORT = 18  # digits that 64 bits hold
-
-
-INTEGER_BITS = {"int2": 15, "int4": 31, "int8": 63, "smallint": 15, "integer": 31, "bigint": 63}
-
-
-INTEGER_DIGITS = {"int2": 5, "int4": 10, "int8": 19}
 
 
 # Arrow and Delta hold the years 1 to 9999; PostgreSQL also knows infinity, BC and five-digit years.
@@ -70,12 +53,12 @@ def natural_type(column: SourceColumn) -> str:
         return (
             f"decimal({column.precision},{column.scale})" if 0 <= column.scale <= column.precision <= 38 else "string"
         )
-    return NATIVE.get(column.type, "string")
+    return NATIVE[column.type].name if column.type in NATIVE else "string"
 
 
 def read_as(column: SourceColumn, target: str) -> Reading | None:
     """How to read `column` as the Spark SQL type `target`; None where the types are of different families."""
-    name, source = identifier(column.name), column.type
+    name, source, wanted = identifier(column.name), column.type, type_of(target)
     if target == "string":
         # A float has no exact text; as a column that no contract names it stays a float.
         return (
@@ -83,27 +66,32 @@ def read_as(column: SourceColumn, target: str) -> Reading | None:
             if source in ("float4", "float8")
             else Reading(name if source in ("text", "varchar") else f"{name}::text")
         )
-    if target in ("smallint", "integer", "bigint"):
-        return _as_integer(column, INTEGER_BITS[target])
-    if match := DECIMAL.fullmatch(target):
-        precision, scale = int(match[1]), int(match[2])
-        reading = _as_decimal(column, precision, scale)
-        return replace(reading, scale=scale) if reading and precision <= SHORT else reading
+    if wanted.is_integer:
+        return _as_integer(column, wanted)
+    if wanted.is_decimal:
+        reading = _as_decimal(column, wanted.precision, wanted.scale)
+        return replace(reading, scale=wanted.scale) if reading and wanted.precision <= SHORT else reading
     if target in ("date", "timestamp_ntz", "timestamp") and (
-        NATIVE.get(source) == target or (source, target) == ("date", "timestamp_ntz")
+        source == wanted.source or (source, target) == ("date", "timestamp_ntz")
     ):
         zone = "+00" if target == "timestamp" else ""
         expression = f"{name}::timestamp" if source == "date" and target == "timestamp_ntz" else name
         return Reading(expression, f"{name} >= '{FROM}{zone}' AND {name} < '{BEFORE}{zone}'")
-    if NATIVE.get(source) == target or (source, target) == ("float4", "double"):
+    if source == wanted.source or (source, target) == ("float4", "double"):
         return Reading(name)
     return None
 
 
-def _as_integer(column: SourceColumn, bits: int) -> Reading | None:
-    name, bounds = identifier(column.name), f"BETWEEN {-(2**bits)} AND {2**bits - 1}"
-    if column.type in INTEGER_DIGITS:
-        return Reading(name, None if INTEGER_BITS[column.type] <= bits else f"{name} {bounds}")
+def _integer(column: SourceColumn) -> Type | None:
+    """The integer type that holds all values of a column, if it has one."""
+    return NATIVE[column.type] if column.type in NATIVE and NATIVE[column.type].is_integer else None
+
+
+def _as_integer(column: SourceColumn, wanted: Type) -> Reading | None:
+    most = 2 ** (wanted.bits - 1) - 1
+    name, bounds = identifier(column.name), f"BETWEEN {-most - 1} AND {most}"
+    if source := _integer(column):
+        return Reading(name, None if source.bits <= wanted.bits else f"{name} {bounds}")
     if column.type == "numeric":
         return Reading(f"{name}::int8", f"{name} = trunc({name}) AND {name} {bounds}")
     return None
@@ -112,8 +100,9 @@ def _as_integer(column: SourceColumn, bits: int) -> Reading | None:
 def _as_decimal(column: SourceColumn, precision: int, scale: int) -> Reading | None:
     name, whole = identifier(column.name), precision - scale
     cast = f"{name}::numeric({precision},{scale})"
-    if column.type in INTEGER_DIGITS:
-        return Reading(cast, None if INTEGER_DIGITS[column.type] <= whole else f"abs({name}::numeric) < 1e{whole}")
+    if source := _integer(column):
+        digits = len(str(2 ** (source.bits - 1)))
+        return Reading(cast, None if digits <= whole else f"abs({name}::numeric) < 1e{whole}")
     if column.type == "money":
         wide = MONEY[0] - MONEY[1] <= whole and MONEY[1] <= scale
         exact = f"{name}::numeric = round({name}::numeric, {scale}) AND abs({name}::numeric) < 1e{whole}"
@@ -143,7 +132,7 @@ def rescued(readings: dict[str, Reading]) -> str:
         return "NULL::text"
     # A null value makes its condition null, which is no misfit.
     all_fit = " AND ".join(f"({fits}) IS NOT FALSE" for fits in checked.values())
-    names = ", ".join(pg_text(column) for column in checked)
+    names = ", ".join(postgres_literal(column) for column in checked)
     texts = ", ".join(f"CASE WHEN NOT ({fits}) THEN {identifier(column)}::text END" for column, fits in checked.items())
     misfits = f"jsonb_strip_nulls(json_object(ARRAY[{names}]::text[], ARRAY[{texts}])::jsonb)::text"
     return f"CASE WHEN {all_fit} THEN NULL ELSE {misfits} END"

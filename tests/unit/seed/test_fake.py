@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from conf.contract import Fake
 from pipelines.core import catalogue
+from pipelines.core.errors import UsageFault
 from pipelines.seed import fake
 
 TABLES = catalogue.tables_of("bronze", "cartoes")
@@ -78,3 +80,8 @@ def test_the_texts_have_what_breaks_naive_csv_and_names(source: dict[str, list[d
     assert "'" in surnames and "ç" in surnames + descriptions
     amounts = [row["vlr_transacao"] for row in source["movimento"]]
     assert "0.00" in amounts and any(amount.startswith("-") for amount in amounts)
+
+
+def test_a_maker_that_does_not_exist_is_an_error_with_the_nearest_name() -> None:
+    with pytest.raises(UsageFault, match="no fake values are made by amuont; did you mean amount"):
+        fake.maker_of(Fake("amuont"))

@@ -46,7 +46,7 @@ def taken(tmp_path: Path, first: int = 1):  # type: ignore[no-untyped-def]
 def test_every_line_of_a_file_arrives_with_its_place_bad_ones_as_their_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(landing, "BATCH", 2)
+    monkeypatch.setattr(landing, "READ_ROWS", 2)
     path = drop(tmp_path, "venda1.csv", "valor;dia;cor\n1,5;2024-01-31;azul\n2,345;x;\nkaputt\n-0,25;2024-02-01;\n")
     record, rows, totals = taken(tmp_path, first=40)
     assert (record.lines, record.bad, record.bytes) == (4, 1, path.stat().st_size)
