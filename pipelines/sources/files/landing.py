@@ -1,7 +1,7 @@
-"""Files as a source: those in the landing folder that no run has taken, as Parquet files of bronze.
+"""Files as a source: those in the landing folder that no run has ingested become Parquet files of bronze.
 
-A file is known by its name and the hash of its content. They are taken in the order in which they came: by the time of
-their last change, then by name.
+A file is known by its name and the hash of its content. Files are ingested in the order in which they arrived: by the
+time of their last change, then by name.
 """
 
 import hashlib
@@ -42,12 +42,12 @@ AUDIT = {
 }
 
 
-BATCH, GROUP = 10_000, 100_000  # rows that are made, and written, at once
+READ_ROWS, WRITE_ROWS = 10_000, 100_000  # at a time
 
 
 @dataclass(frozen=True)
 class LandedFile:
-    """A file that came: its table, its name, its path, its size, and when it was last changed."""
+    """A file that arrived, for a table; `modified`: when it was last changed."""
 
     table: Table
     name: str
@@ -57,24 +57,24 @@ class LandedFile:
 
 
 def arrived(folder: Path, tables: Iterable[Table]) -> list[LandedFile]:
-    """The files that a landing folder has for some tables, in order; those that are empty still are to come. Raises
-    ContractFault where one is for two."""
-    found: dict[str, tuple[int, LandedFile]] = {}
+    """The files that a landing folder has for some tables, in order; an empty file counts as not yet delivered. Raises
+    ContractFault if a file is for two tables."""
+    files: dict[str, tuple[int, LandedFile]] = {}
     for table in tables:
         assert table.files is not None
         for path in folder.glob(table.files.pattern):
             if path.name.startswith((".", "_")) or not (stat := _stat(path)) or not stat.st_size:
                 continue
-            if other := found.get(path.name):
+            if other := files.get(path.name):
                 name = other[1].table.name
                 raise ContractFault(f"{path}: it is for both {name} and {table.name}; mend their patterns")
             modified = datetime.fromtimestamp(stat.st_mtime, UTC)
-            found[path.name] = stat.st_mtime_ns, LandedFile(table, path.name, path, stat.st_size, modified)
-    return [file for _, file in sorted(found.values(), key=lambda one: (one[0], one[1].name))]
+            files[path.name] = stat.st_mtime_ns, LandedFile(table, path.name, path, stat.st_size, modified)
+    return [file for _, file in sorted(files.values(), key=lambda item: (item[0], item[1].name))]
 
 
 def unmatched(folder: Path, files: Iterable[LandedFile]) -> list[str]:
-    """The names of what a landing folder has, but for the files of its tables and what is still to come."""
+    """The names of what a landing folder has, except the files of its tables and those that are still empty."""
     known = {file.name for file in files}
     there = [path for path in folder.iterdir() if not path.name.startswith((".", "_"))] if folder.is_dir() else []
     others = [path for path in there if path.name not in known and not ((stat := _stat(path)) and not stat.st_size)]
@@ -82,7 +82,7 @@ def unmatched(folder: Path, files: Iterable[LandedFile]) -> list[str]:
 
 
 def _stat(path: Path) -> os.stat_result | None:
-    """None where it is no file that can be read, is gone, or has a name that is no text."""
+    """None if it is no file that can be read, is gone, or has a name that is no text."""
     try:
         path.name.encode()
         return stat if S_ISREG((stat := path.stat()).st_mode) else None
@@ -91,42 +91,42 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def not_ingested(
-    files: Iterable[LandedFile], taken: Iterable[IngestedFile], thorough: bool = True
+    files: Iterable[LandedFile], ingested: Iterable[IngestedFile], thorough: bool = True
 ) -> tuple[list[LandedFile], dict[LandedFile, str]]:
-    """The files that no run has taken yet, or that take the place of one; and those that have other content than when
-    they were taken, and may not, with what to say. Unless `thorough`, a file is read only if its size or time changed.
-    """
-    known = {(one.table, one.name): one for one in taken}
-    some: list[LandedFile] = []
+    """The files that no run has ingested yet, or that replace one that was; and, with the problem in words, those whose
+    content changed since and that may not. Unless `thorough`, a file is read only if its size or time changed."""
+    known = {(file.table, file.name): file for file in ingested}
+    new: list[LandedFile] = []
     refused: dict[LandedFile, str] = {}
     for file in files:
-        was = known.get((file.table.name, file.name))
-        if was is None:
-            some.append(file)
-        elif (thorough or (file.bytes, file.modified) != (was.bytes, was.modified)) and hashed(file) != was.sha256:
+        old = known.get((file.table.name, file.name))
+        if old is None:
+            new.append(file)
+        elif (thorough or (file.bytes, file.modified) != (old.bytes, old.modified)) and hashed(file) != old.sha256:
             if file.table.files and file.table.files.replaced:
-                some.append(file)
+                new.append(file)
             else:
-                said = f"{file.path} was taken by run {was.run} and has other content now"
-                refused[file] = f"{said}; give new rows a file of a new name"
-    return some, refused
+                problem = f"{file.path} was taken by run {old.run} and has other content now"
+                refused[file] = f"{problem}; give new rows a file of a new name"
+    return new, refused
 
 
 def ingest(
     files: Sequence[LandedFile], place: Target, first: int, report: Report
 ) -> tuple[list[IngestedFile], str, dict[str, Decimal]]:
-    """Writes the rows of some files of a table, in order, as one Parquet file, a bad line as a row that has nothing but
-    its text in `_rescued`; what was taken, the Parquet file's name, and the sums of its amounts. `first` is the number
-    of the first line for a serial column. Raises SourceFault."""
-    table, name, taken = place.table, place.new(), list[IngestedFile]()
+    """Writes the rows of a table's files, in order, as one Parquet file; a bad line becomes a row with only its text
+    in `_rescued`. Returns the ingested files, the Parquet file's name, and the sums of its amounts.
+
+    `first`: the number of the first line for a serial column. Raises SourceFault."""
+    table, name, ingested = place.table, place.new(), list[IngestedFile]()
     target = place.path / name
     totals = {column.name: Decimal(0) for column in table.summed}
     try:
         with folders.storage(f"file {target}"), _parquet(target, lake_schema.schema_of(table, AUDIT)) as write:
             for file in files:
-                one = Tally(first)
+                tally = Tally(first)
                 sha256 = hashed(file)
-                for batch in _batches(file, place.run, one):
+                for batch in _batches(file, place.run, tally):
                     write(batch)
                     report.progress("bronze", table.name, batch.num_rows)
                     with localcontext(prec=76):
@@ -134,33 +134,33 @@ def ingest(
                             totals[column] += pc.sum(batch[column]).as_py() or 0
                 if hashed(file) != sha256:
                     raise SourceFault(f"{file.path} changed while it was read; put files there by renaming them")
-                taken.append(_taken(place.run, file, sha256, one))
-                first += one.lines
+                ingested.append(_ingested(place.run, file, sha256, tally))
+                first += tally.lines
     except BaseException:
         target.unlink(missing_ok=True)
         raise
     crash_point(Point.FILE_INGESTED)
-    return taken, name, totals
+    return ingested, name, totals
 
 
-def _taken(run: int, file: LandedFile, sha256: str, read: "Tally") -> IngestedFile:
-    table, named = file.table, {"sha256": sha256, "bytes": file.bytes, "modified": file.modified}
-    return IngestedFile(run, table.domain, table.name, file.name, **named, **vars(read))  # type: ignore[arg-type]
+def _ingested(run: int, file: LandedFile, sha256: str, tally: "Tally") -> IngestedFile:
+    table, content = file.table, {"sha256": sha256, "bytes": file.bytes, "modified": file.modified}
+    return IngestedFile(run, table.domain, table.name, file.name, **content, **vars(tally))  # type: ignore[arg-type]
 
 
 @contextmanager
 def _parquet(file: Path, schema: pa.Schema) -> Iterator[Callable[[pa.RecordBatch], None]]:
     """A function that writes rows to a Parquet file, many at a time."""
-    some: list[pa.RecordBatch] = []
+    pending: list[pa.RecordBatch] = []
     with writer_of(file, schema) as parquet:
 
         def flush() -> None:
-            parquet.write_table(pa.Table.from_batches(some, schema))
-            some.clear()
+            parquet.write_table(pa.Table.from_batches(pending, schema))
+            pending.clear()
 
         def write(batch: pa.RecordBatch) -> None:
-            some.append(batch)
-            if sum(one.num_rows for one in some) >= GROUP:
+            pending.append(batch)
+            if sum(rows.num_rows for rows in pending) >= WRITE_ROWS:
                 flush()
 
         yield write
@@ -183,8 +183,8 @@ def hashed(file: LandedFile) -> str:
 
 @dataclass
 class Tally:
-    """What was read of a file: the number of its first line, its lines, those that are no rows, why none is, and the
-    columns that no contract names."""
+    """What was read of a file: the number of its first line, its lines, how many are no rows, why no line is a row, and
+    the columns that no contract names."""
 
     first: int
     lines: int = 0
@@ -206,35 +206,35 @@ def _batches(file: LandedFile, run: int, tally: Tally) -> Iterator[pa.RecordBatc
     tally.extras = tuple(shape.extras)
     while True:
         with _readable(file):
-            lines = list(islice(records, BATCH))
+            lines = list(islice(records, READ_ROWS))
         if not lines:
             return
         batch = _batch(file, shape, lines, run, tally.first + tally.lines)
         tally.lines += len(lines)
-        tally.bad += sum(isinstance(one, Bad) for one in lines)
+        tally.bad += sum(isinstance(line, Bad) for line in lines)
         yield batch
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Where the fields of a row have what: the contract's columns, and others, by name."""
+    """The place of each column in a row: the contract's columns, and others, by name."""
 
     columns: dict[str, int]
     extras: dict[str, int]
 
 
 def _shape(table: Table, header: Row | Bad | None) -> Shape | str:
-    """What a file's header says; or why no row can be read."""
+    """What a file's header says, or why no row can be read."""
     if header is None or isinstance(header, Bad):
         return "it has no header" if header is None else f"its header: {header.why}"
     names = [name or "" for name in header.texts]
     if names[-1].endswith("\r"):
         return "its lines end with CR LF, the contract says LF"
     wanted = {column.name: column for column in table.columns if not column.serial}
-    # Of names that no contract has nothing is shown: a file without a header has a row in its place.
+    # A name that no contract has is not shown: a file without a header has a row in its place.
     twice = {name if name in wanted else "a name" for name in names if names.count(name) > 1}
     wrong = [f"has {name} twice" for name in sorted(twice)]
-    wrong += [f"has no {name}" for name, one in wanted.items() if name not in names and not one.optional]
+    wrong += [f"has no {name}" for name, column in wanted.items() if name not in names and not column.optional]
     if wrong:
         return f"its header {', '.join(wrong)}"
     places = {name: index for index, name in enumerate(names)}
@@ -245,39 +245,39 @@ def _shape(table: Table, header: Row | Bad | None) -> Shape | str:
 
 
 def _batch(file: LandedFile, shape: Shape, lines: list[Row | Bad], run: int, first: int) -> pa.RecordBatch:
-    """Lines as rows of bronze: what a column cannot hold is null and stands in `_rescued`, as does a bad line."""
+    """Lines as rows of bronze: a value that its column cannot hold is null and in `_rescued`; a bad line is, too."""
     table, dialect = file.table, file.table.files.dialect  # type: ignore[union-attr]
     rescued = [
-        {LINE: one.raw, WHY: one.why, AT: f"{file.name}, {one.line}"} if isinstance(one, Bad) else dict[str, str]()
-        for one in lines
+        {LINE: line.raw, WHY: line.why, AT: f"{file.name}, {line.line}"} if isinstance(line, Bad) else dict[str, str]()
+        for line in lines
     ]
     made: dict[str, pa.Array] = {}
     for column in table.columns:
         if column.serial:
             made[column.name] = pa.array(range(first, first + len(lines)), arrow_type(column.type))
         elif (place := shape.columns.get(column.name)) is not None:
-            texts = [one.texts[place] if isinstance(one, Row) else None for one in lines]
-            made[column.name], left = column_of(column.type, column.name in dialect.decimal_comma, texts)
-            for index, text in left.items():
+            texts = [line.texts[place] if isinstance(line, Row) else None for line in lines]
+            made[column.name], unfit = column_of(column.type, column.name in dialect.decimal_comma, texts)
+            for index, text in unfit.items():
                 rescued[index][column.name] = text
-    for index, one in enumerate(lines):
-        if isinstance(one, Row) and one.rest:
+    for index, line in enumerate(lines):
+        if isinstance(line, Row) and line.rest:
             rescued[index][REST] = table.columns[-1].name
     extras = [
-        {name: one.texts[place] for name, place in shape.extras.items()} if isinstance(one, Row) else {}
-        for one in lines
+        {name: line.texts[place] for name, place in shape.extras.items()} if isinstance(line, Row) else {}
+        for line in lines
     ]
     made |= {
         "_rescued": pa.array(map(_json, rescued), pa.string()),
         "_extra": pa.array(map(_json, extras), pa.string()),
         "_source_file": pa.repeat(file.name, len(lines)),
-        "_source_row": pa.array((one.line for one in lines), pa.int64()),
+        "_source_row": pa.array((line.line for line in lines), pa.int64()),
         "_batch": pa.repeat(pa.scalar(run, pa.int64()), len(lines)),
         DELETED: pa.repeat(False, len(lines)),
     }
-    whole = lake_schema.schema_of(table, AUDIT)
-    nulls = {field.name: pa.nulls(len(lines), field.type) for field in whole}
-    return pa.record_batch([(nulls | made)[field.name] for field in whole], schema=whole)
+    schema = lake_schema.schema_of(table, AUDIT)
+    nulls = {field.name: pa.nulls(len(lines), field.type) for field in schema}
+    return pa.record_batch([(nulls | made)[field.name] for field in schema], schema=schema)
 
 
 def _json(values: Mapping[str, str | None]) -> str | None:
