@@ -11,6 +11,7 @@ from pathlib import Path
 
 from conf.contract import Table
 from conf.settings import Settings
+from pipelines.bronze.drift import report_or_refuse
 from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault, QualityFault, SourceFault
 from pipelines.core.sql import duckdb_literal, identifier
@@ -200,11 +201,7 @@ def _tell(
         for name in one.extras
         if before and name not in known
     ]
-    if drifted and settings.schema_drift == "freeze":
-        allowed = "set LAKEHOUSE_SCHEMA_DRIFT=evolve to take it, or name the column in its contract"
-        raise ContractFault(f"{'; '.join(drifted)}; the schema is frozen: {allowed}")
-    for said in drifted:
-        report.warning(said)
+    report_or_refuse(settings, drifted, report)
     twins: dict[str, set[str]] = {}
     for one in (*before, *taken):
         twins.setdefault(one.sha256, set()).add(one.name)

@@ -22,6 +22,7 @@ from psycopg2.extensions import connection as Connection
 from conf.contract import Table, is_summed
 from conf.settings import Postgres, Settings
 from pipelines.bronze import executors as bronze_executors
+from pipelines.bronze.drift import report_or_refuse
 from pipelines.bronze.incremental import LoadPlan, ReadRows, SourceTotals, apply_changes, plan_loads
 from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault, SourceFault
@@ -310,11 +311,7 @@ def _end(pools: tuple[ThreadPoolExecutor, ...], server: Postgres, give_up: Calla
 def _report_drift(settings: Settings, todo: list[ReadPlan], previous: Run | None, report: Report) -> None:
     before = {table.name: table for table in previous.tables} if previous else {}
     drifted = [text for one in todo if one.table.name in before for text in drift(one, before[one.table.name])]
-    if drifted and settings.schema_drift == "freeze":
-        allowed = "set LAKEHOUSE_SCHEMA_DRIFT=evolve to take it, or name the column in its contract"
-        raise ContractFault(f"{'; '.join(drifted)}; the schema is frozen: {allowed}")
-    for text in drifted:
-        report.warning(text)
+    report_or_refuse(settings, drifted, report)
 
 
 def source_totals(connection: Connection, one: ReadPlan, since: str, watch: Watchdog) -> SourceTotals:

@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io
 import os
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,6 +20,7 @@ from pipelines.core.points import Point, crash_point
 from pipelines.core.sql import duckdb_literal, identifier
 from pipelines.core.types import type_of
 from pipelines.lake import folders, schema
+from pipelines.lake.checksums import Totals, totals
 from pipelines.lake.engine import Engine, engine, relation, save
 
 WRITERS = min(4, os.cpu_count() or 1)
@@ -83,7 +83,7 @@ def draft(settings: Settings, table: Table, files: list[str], before: PreviousCs
     """
     final = folders.csv_path(settings, table)
     _make_room(final)
-    with _half(final) as temporary:
+    with folders.beside(final) as temporary:
         whole = (_continued(table, files, before, final, temporary) if before else None) or _begun(table, temporary)
         with folders.scratch(settings.gold_path, "export") as scratch:
             whole = _write(table, [file for file in files if file not in whole.files], whole, final, scratch)
@@ -99,18 +99,16 @@ def parquet_draft(settings: Settings, table: Table, files: list[str]) -> Iterato
     final = folders.csv_path(settings, table).with_suffix(".parquet")
     what, names = f"export {final}", ", ".join(map(identifier, exported(table)))
     _make_room(final)
-    with _half(final) as temporary, folders.scratch(settings.gold_path, "export") as scratch:
+    with folders.beside(final) as temporary, folders.scratch(settings.gold_path, "export") as scratch:
         with engine(what, scratch) as connection:
             rows = relation(files, schema.types_of(table, {}))
             keys = ", ".join(map(identifier, table.keys))
             save(connection, f"(SELECT {names} FROM {rows} ORDER BY {keys})", temporary)
-            written = relation([str(temporary)], {name: table[name].type for name in exported(table)})
-            sums = "".join(f", coalesce(sum({identifier(one.name)}), 0)" for one in table.summed)
-            found, *totals = connection.execute(f"SELECT count(*){sums} FROM {written}").fetchone() or (0,)
+            kinds = {name: table[name].type for name in exported(table)}
+            written = totals(connection, relation([str(temporary)], kinds), kinds)
         with folders.storage(what):
             temporary.chmod(0o640)
-        named = {column.name: total for column, total in zip(table.summed, totals, strict=True)}
-        yield Draft(temporary, final, found, named, folders.sha256(temporary))
+        yield Draft(temporary, final, written.rows, written.sums, folders.sha256(temporary))
 
 
 @dataclass
@@ -123,33 +121,19 @@ class GrowingCsv:
     totals: dict[str, Decimal]
     files: frozenset[str] = frozenset()
 
-    def append(self, part: Path, rows: int, totals: dict[str, Decimal]) -> None:
+    def append(self, part: Path, rows: int, sums: dict[str, Decimal]) -> None:
         with folders.storage(f"export {self.file}"), self.file.open("ab") as target, part.open("rb") as source:
             while block := source.read(BLOCK):
                 self.hashed.update(block)
                 target.write(block)
         self.rows += rows
-        for name, total in totals.items():
+        for name, total in sums.items():
             self.totals[name] = self.totals.get(name, Decimal(0)) + total
 
 
 def _make_room(final: Path) -> None:
-    """Makes the folder of a file; what killed processes left of it is removed."""
     with folders.storage(f"export folder {final.parent}"):
         final.parent.mkdir(parents=True, exist_ok=True)
-        folders.sweep(final.parent.glob(f".{final.name}.*"), f".{final.name}.")
-
-
-@contextmanager
-def _half(final: Path) -> Iterator[Path]:
-    """A file beside `final` that is its owner's only, named by this process, and gone in the end."""
-    with folders.storage(f"export folder {final.parent}"):
-        handle, name = tempfile.mkstemp(dir=final.parent, prefix=f".{final.name}.{os.getpid()}.", suffix=".half")
-        os.close(handle)
-    try:
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def _begun(table: Table, target: Path) -> GrowingCsv:
@@ -184,9 +168,9 @@ def _write(table: Table, files: list[str], whole: GrowingCsv, final: Path, scrat
     at_once = max(1, min(WRITERS, len(segments)))
     engines: list[Engine] = []
     with ExitStack() as stack, ThreadPoolExecutor(at_once) as pool:
-        parts = [stack.enter_context(_half(final)) for _ in segments]
+        parts = [stack.enter_context(folders.beside(final)) for _ in segments]
 
-        def written(files: list[str], part: Path) -> tuple[int, dict[str, Decimal]]:
+        def written(files: list[str], part: Path) -> Totals:
             what = f"export {final.parent}: writing {table.name}"
             with engine(what, scratch, share=at_once) as connection:
                 engines.append(connection)
@@ -261,16 +245,11 @@ def exported(table: Table) -> list[str]:
     return [column.name for column in table.columns if not column.name.startswith("_")]
 
 
-def read_back(table: Table, file: Path) -> tuple[int, dict[str, Decimal]]:
+def read_back(table: Table, file: Path) -> Totals:
     """Records of a CSV without a header and the sums of its amounts, as a reader of the file finds them."""
-    names = exported(table)
-    summed = [column for column in table.summed if column.name in names]
-    sums = "".join(f", coalesce(sum({identifier(column.name)}::{column.type}), 0)" for column in summed)
+    kinds = {name: table[name].type for name in exported(table)}
     with engine(f"export {file.parent}: reading {table.name} back") as connection:
-        rows, *totals = connection.execute(
-            f"SELECT count(*){sums} FROM {records_of(table, file, header=False)}"
-        ).fetchone() or (0,)
-    return rows, {column.name: total for column, total in zip(summed, totals, strict=True)}
+        return totals(connection, records_of(table, file, header=False), kinds)
 
 
 def records_of(table: Table, file: Path, header: bool = True) -> str:

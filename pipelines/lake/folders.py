@@ -39,6 +39,20 @@ def scratch(folder: Path, name: str) -> Iterator[Path]:
         yield Path(made)
 
 
+@contextmanager
+def beside(final: Path) -> Iterator[Path]:
+    """A file beside `final`, its owner's only, to be written and then renamed: nobody sees half a file. It is gone in
+    the end; those that killed processes left are removed."""
+    with storage(f"folder {final.parent}"):
+        sweep(final.parent.glob(f".{final.name}.*"), f".{final.name}.")
+        handle, name = tempfile.mkstemp(dir=final.parent, prefix=f".{final.name}.{os.getpid()}.", suffix=".half")
+        os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
 def sweep(paths: Iterable[Path], prefix: str) -> None:
     """Removes what is named by `prefix` and the number of a process that is gone."""
     for path in paths:

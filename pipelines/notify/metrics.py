@@ -5,7 +5,6 @@ What a call is not about stays as an earlier call left it: the file is read befo
 
 import fcntl
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +17,7 @@ from pipelines.core import catalogue
 from pipelines.core.errors import Fault
 from pipelines.core.names import LAYERS
 from pipelines.lake import run_log
-from pipelines.lake.folders import storage
+from pipelines.lake.folders import beside, storage
 from pipelines.lake.runs import RuleRun, Run
 from pipelines.notify.outcome import Outcome
 
@@ -135,12 +134,7 @@ def _of_rules(labels: tuple[str, ...], rules: list[RuleRun]) -> Iterator[Sample]
 
 def _replace(path: Path, text: bytes) -> None:
     """Nobody sees half a file, and node_exporter, another user, may read it."""
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(text)
-        Path(draft).chmod(0o644)
-        Path(draft).replace(path)
-    except BaseException:
-        Path(draft).unlink()
-        raise
+    with beside(path) as half:
+        half.write_bytes(text)
+        half.chmod(0o644)
+        half.replace(path)
