@@ -1,7 +1,7 @@
 """`make stream`: Spark watches a landing folder, and each micro-batch is a run of all layers.
 
-Spark's checkpoint says when there is something to do, our commits say which files were taken. So a file is taken once,
-whatever was killed when, and a checkpoint that is lost, or of another lake, does no harm.
+Spark's checkpoint says when there is something to do, our commits say which files were ingested. So a file is ingested
+once, whatever was killed when, and a checkpoint that is lost, or of another lake, does no harm.
 """
 
 import math
@@ -10,6 +10,7 @@ import shutil
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,14 +37,35 @@ if TYPE_CHECKING:
 CHECKPOINT = "_checkpoint"  # in bronze's folder of the domain
 
 
-SECONDS, LOOK = 1, 5  # between two looks into the landing folder, of Spark and of ours
+POLL_SECONDS, LOOK_SECONDS = 1, 5  # Spark looks into the landing folder that often, we ourselves that often
 
 
-SCHEMA = "path string, modificationTime timestamp, length long, content binary"
+FILE_SCHEMA = "path string, modificationTime timestamp, length long, content binary"
 
 
-class BatchRequests:
-    """A micro-batch that Spark asks for; it waits until `end` tells how it went."""
+@dataclass(frozen=True)
+class Stream:
+    """A domain's stream, and what it works with. `once`: it ends when no file waits."""
+
+    settings: Settings
+    domain: str
+    spark: "SparkSession"
+    once: bool
+    report: Report
+
+    @property
+    def landing(self) -> Path:
+        landing = landing_of(self.settings, self.domain)
+        assert landing is not None
+        return landing
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.settings.bronze_path / self.domain / CHECKPOINT
+
+
+class BatchRequest:
+    """A micro-batch that Spark asks for; Spark waits until `end` says how it went."""
 
     def __init__(self) -> None:
         self._ended: queue.Queue[BaseException | None] = queue.Queue()
@@ -54,35 +76,35 @@ class BatchRequests:
     def wait(self, closed: threading.Event) -> None:
         while not closed.is_set():
             with suppress(queue.Empty):
-                if error := self._ended.get(timeout=SECONDS):
+                if error := self._ended.get(timeout=POLL_SECONDS):
                     raise RuntimeError("the micro-batch failed") from error
                 return
         raise RuntimeError("the stream ends")
 
 
 def stream(settings: Settings, domain: str, once: bool, report: Report) -> None:
-    """Takes the files that are there and, unless `once`, those that come, until a signal ends it. Raises a Fault where
-    a run fails for another reason than a file that changes or vanishes while it is read."""
+    """Ingests the files that are there and, unless `once`, those that come, until a signal ends it. Raises a Fault if a
+    run fails for another reason than a file that changes or vanishes while it is read."""
     landing = landing_of(settings, domain)
     assert landing is not None
     _check(landing)
-    checkpoint = settings.bronze_path / domain / CHECKPOINT
     try:
         with folders.locked(settings, patient=True):
-            pass  # the lake's folders are there, and ours, before Spark puts its checkpoint into one
-        report.step(f"{domain}: {'taking the files of' if once else 'watching'} {landing}")
+            pass  # makes the lake's folders, closed to others, before Spark puts its checkpoint into one
+        report.step(f"{domain}: {'ingesting the files of' if once else 'watching'} {landing}")
         with session(settings) as spark:
-            batches = Batches(settings, domain, spark, once, report)
+            this = Stream(settings, domain, spark, once, report)
+            batches = Batches(this)
             try:
-                _watch(settings, checkpoint, landing, spark, once, batches)
+                _watch(this, batches)
             except CheckpointFault as fault:
-                report.step(f"warning: {fault}; begun anew, for what was taken is known without it")
-                shutil.rmtree(checkpoint, ignore_errors=True)
-                _watch(settings, checkpoint, landing, spark, once, batches)
+                report.step(f"warning: {fault}; it starts over, because the lake knows what was ingested")
+                shutil.rmtree(this.checkpoint, ignore_errors=True)
+                _watch(this, batches)
     except (KeyboardInterrupt, SystemExit):
-        report.step(f"{domain}: stopped; what was taken is complete")
+        report.step(f"{domain}: stopped; what was ingested is complete")
     else:
-        report.step(f"{domain}: {batches.files:,} file{'' if batches.files == 1 else 's'} taken")
+        report.step(f"{domain}: {batches.files:,} file{'' if batches.files == 1 else 's'} ingested")
 
 
 def _check(landing: Path) -> None:
@@ -94,59 +116,59 @@ class CheckpointFault(StorageFault):
     """The stream's checkpoint is damaged, or of another folder."""
 
 
-def _watch(
-    settings: Settings, checkpoint: Path, landing: Path, spark: "SparkSession", once: bool, batches: "Batches"
-) -> None:
-    """Runs micro-batches as a query asks for them, until it ends. It asks when files come, and reads their names only;
-    whether they are old, or gone by then, does not matter to it."""
+def _watch(stream: Stream, batches: "Batches") -> None:
+    """Runs micro-batches as a query asks for them, until it ends. The query asks when files come, and reads their names
+    only; it does not matter to it whether they are old, or gone by then."""
     from pyspark.errors import PySparkException
 
-    _check(landing)
-    asked: queue.Queue[BatchRequests] = queue.Queue()
+    _check(stream.landing)
+    requests: queue.Queue[BatchRequest] = queue.Queue()
     closed = threading.Event()
 
     def ask(_: "DataFrame", __: int) -> None:
-        one = BatchRequests()
-        asked.put(one)
-        one.wait(closed)
+        request = BatchRequest()
+        requests.put(request)
+        request.wait(closed)
 
+    spark, unusable = stream.spark, f"the stream's checkpoint {stream.checkpoint} cannot be used"
     spark.conf.set("spark.sql.files.ignoreMissingFiles", "true")
-    options = {"maxFilesPerTrigger": str(settings.stream.max_files_per_trigger), "maxFileAge": "36500d"}
+    options = {"maxFilesPerTrigger": str(stream.settings.stream.max_files_per_trigger), "maxFileAge": "36500d"}
     options["recursiveFileLookup"] = "true"  # folders in it are not partitions
-    files = spark.readStream.format("binaryFile").schema(SCHEMA).options(**options).load(str(landing)).select("path")
-    writer = files.writeStream.foreachBatch(ask).option("checkpointLocation", str(checkpoint))
-    writer = writer.trigger(availableNow=True) if once else writer.trigger(processingTime=f"{SECONDS} seconds")
+    files = spark.readStream.format("binaryFile").schema(FILE_SCHEMA).options(**options).load(str(stream.landing))
+    writer = files.select("path").writeStream.foreachBatch(ask).option("checkpointLocation", str(stream.checkpoint))
+    every = f"{POLL_SECONDS} seconds"
+    writer = writer.trigger(availableNow=True) if stream.once else writer.trigger(processingTime=every)
     try:
         query = writer.start()
     except PySparkException as error:
-        raise CheckpointFault(f"the stream's checkpoint {checkpoint} cannot be used") from error
+        raise CheckpointFault(unusable) from error
     try:
-        _serve(query, asked, batches)
+        _serve(query, requests, batches)
         if failed := query.exception():
-            raise CheckpointFault(f"the stream's checkpoint {checkpoint} cannot be used") from failed
+            raise CheckpointFault(unusable) from failed
     finally:
         closed.set()
-        # In a thread of its own: a signal may have come in the middle of this one's question to the JVM.
+        # In a thread of its own: a signal may have interrupted a call of this thread to the JVM.
         stopping = threading.Thread(target=_stop, args=(query,), daemon=True)
         stopping.start()
-        stopping.join(5 * SECONDS)
+        stopping.join(5 * POLL_SECONDS)
 
 
 def _stop(query: "StreamingQuery") -> None:
-    with suppress(Exception):  # it may have ended, or the JVM
+    with suppress(Exception):  # the query or the JVM may have ended
         query.stop()
 
 
-def _serve(query: "StreamingQuery", asked: "queue.Queue[BatchRequests]", batches: "Batches") -> None:
-    """Runs micro-batches in this thread, where signals are heard, as the query asks for them, until it ends. While it
-    waits, also for files of which it does not speak: a name that it knows, with other content."""
+def _serve(query: "StreamingQuery", requests: "queue.Queue[BatchRequest]", batches: "Batches") -> None:
+    """Runs micro-batches in this thread, where signals are heard, as the query asks for them, until it ends. While the
+    query waits, it also looks for files that the query does not report: a known name with other content."""
     looked = -math.inf
     while True:
         try:
-            one = asked.get(timeout=SECONDS)
+            request = requests.get(timeout=POLL_SECONDS)
         except queue.Empty:
             active = query.isActive
-            due = time.monotonic() - looked > LOOK and query.status["message"].startswith("Waiting")
+            due = time.monotonic() - looked > LOOK_SECONDS and query.status["message"].startswith("Waiting")
             if not active or due:
                 batches.run_all()
                 looked = time.monotonic()
@@ -156,32 +178,31 @@ def _serve(query: "StreamingQuery", asked: "queue.Queue[BatchRequests]", batches
         try:
             batches.run()
         except BaseException as error:
-            one.end(error)
+            request.end(error)
             raise
-        one.end()
+        request.end()
 
 
 class Batches:
-    """Micro-batches, each a run of all layers over the first files that no run has taken."""
+    """Micro-batches, each a run of all layers over the first files that no run has ingested. A stream only warns when
+    the quarantine limit is exceeded."""
 
-    def __init__(self, settings: Settings, domain: str, spark: "SparkSession", once: bool, report: Report) -> None:
-        self._once = once
-        self._limit = settings.quality.max_quarantined
-        self._settings = settings.model_copy(update={"quality": Quality(max_quarantined=1)})
-        self._domain, self._spark, self._report = domain, spark, report
-        self._said: set[str] = set()
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._settings = stream.settings.model_copy(update={"quality": Quality(max_quarantined=1)})
+        self._warned: set[str] = set()
         self._number = 0
         self.files = 0
 
     def run_all(self) -> None:
-        """As many as it takes until no file waits."""
+        """Runs micro-batches until no file waits."""
         while self.run():
             pass
 
     def run(self) -> bool:
-        """One micro-batch, if a file waits; whether one did. Where a file changes or vanishes meanwhile, again, where
-        the stream is to end for LAKEHOUSE_RETRY_SECONDS."""
-        until = time.monotonic() + self._settings.retry_seconds if self._once else math.inf
+        """Runs a micro-batch if a file waits, and returns whether one did. If a file changes or vanishes meanwhile, it
+        tries again; a stream that is to end does so for LAKEHOUSE_RETRY_SECONDS."""
+        until = time.monotonic() + self._settings.retry_seconds if self._stream.once else math.inf
         while True:
             try:
                 return self._run()
@@ -190,48 +211,51 @@ class Batches:
             except SourceFault as fault:
                 if time.monotonic() > until:
                     raise
-                self._say([str(fault)])
-                time.sleep(SECONDS)
+                self._warn([str(fault)])
+                time.sleep(POLL_SECONDS)
 
     def _run(self) -> bool:
-        started = datetime.now(UTC)
-        began, at_most, quiet = time.monotonic(), self._settings.stream.max_files_per_trigger, Report(quiet=True)
-        todo = landing_state(self._settings, self._domain, catalogue.tables_of("bronze", self._domain), quiet, at_most)
-        self._say(quiet.new_warnings())
-        # The first time also what a run that was killed left behind between two layers.
-        if not todo.new and self._number:
+        started, began, domain = datetime.now(UTC), time.monotonic(), self._stream.domain
+        at_most, quiet = self._settings.stream.max_files_per_trigger, Report(quiet=True)
+        waiting = landing_state(self._settings, domain, catalogue.tables_of("bronze", domain), quiet, at_most).new
+        self._warn(quiet.new_warnings())
+        # The first batch runs without files, too: a run that was killed may have left work between two layers.
+        if not waiting and self._number:
             return False
-        runs, _ = run_layers(self._settings, set(LAYERS), quiet, self._spark, only=(self._domain,), at_most=at_most)
+        runs, _ = run_layers(self._settings, set(LAYERS), quiet, self._stream.spark, only=(domain,), at_most=at_most)
         self._number += 1
         seconds = time.monotonic() - began
-        self._tell(dict(runs), seconds)
-        self._say(notify(self._settings, Outcome(("stream",), self._domain, 0, "done", "", started, seconds)))
-        return bool(todo.new)
+        self._show(dict(runs), seconds)
+        self._warn(notify(self._settings, Outcome(("stream",), domain, 0, "done", "", started, seconds)))
+        return bool(waiting)
 
-    def _tell(self, runs: dict[str, Run], seconds: float) -> None:
+    def _show(self, runs: dict[str, Run], seconds: float) -> None:
+        """A line for a micro-batch, and its warnings."""
         bronze, silver, gold = (runs[layer] for layer in LAYERS)
-        taken = [one for one in run_log.read_files(self._settings.bronze_path, self._domain) if one.run == bronze.run]
-        self.files += len(taken)
-        aside = sum(done.set_aside for done in silver.tables)
-        self._report.step(
-            f"{self._domain}, batch {self._number}: {len(taken):,} file{'' if len(taken) == 1 else 's'}, "
-            f"{sum(one.lines for one in taken):,} lines; in quarantine by now {aside:,} rows; "
+        domain, report = self._stream.domain, self._stream.report
+        files = [file for file in run_log.read_files(self._settings.bronze_path, domain) if file.run == bronze.run]
+        self.files += len(files)
+        aside = sum(table_run.set_aside for table_run in silver.tables)
+        report.step(
+            f"{domain}, batch {self._number}: {len(files):,} file{'' if len(files) == 1 else 's'}, "
+            f"{sum(file.lines for file in files):,} lines; in quarantine by now {aside:,} rows; "
             f"gold/{gold.run}; {seconds:.1f} s",
-            domain=self._domain,
+            domain=domain,
             run=f"gold/{gold.run}",
             set_aside=aside,
             seconds=round(seconds, 3),
         )
-        self._say(bronze.warnings)
-        for done in (one for one in silver.tables if one.rows_in and one.set_aside / one.rows_in > self._limit):
-            said = f"more than LAKEHOUSE_QUALITY__MAX_QUARANTINED={self._limit:g}; `make quality` says why"
-            self._report.step(
-                f"warning: silver.{done.name}: {done.set_aside:,} of {done.rows_in:,} rows are set aside, {said}"
-            )
+        self._warn(bronze.warnings)
+        limit = self._stream.settings.quality.max_quarantined
+        for table in silver.tables:
+            if table.rows_in and table.set_aside / table.rows_in > limit:
+                rows = f"{table.set_aside:,} of {table.rows_in:,} rows are set aside"
+                over = f"more than LAKEHOUSE_QUALITY__MAX_QUARANTINED={limit:g}; `make quality` says why"
+                report.step(f"warning: silver.{table.name}: {rows}, {over}")
 
-    def _say(self, warnings: "list[str] | tuple[str, ...]") -> None:
-        """Each warning once."""
+    def _warn(self, warnings: "list[str] | tuple[str, ...]") -> None:
+        """Reports each warning once."""
         for text in warnings:
-            if text not in self._said:
-                self._said.add(text)
-                self._report.step(f"warning: {text}")
+            if text not in self._warned:
+                self._warned.add(text)
+                self._stream.report.step(f"warning: {text}")

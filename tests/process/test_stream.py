@@ -68,12 +68,12 @@ def test_what_is_there_is_taken_and_the_stream_ends(cli: Cli, lakehouse: Lake, t
     assert result.returncode == 0, result.stderr
     progress = [line for line in result.stderr.splitlines() if ", batch " in line]
     assert [line.split(": ")[1].split(",")[0] for line in progress] == ["3 files"] * 3
-    assert "condominio: 9 files taken" in result.stderr
+    assert "condominio: 9 files ingested" in result.stderr
     assert "rows are set aside, more than LAKEHOUSE_QUALITY__MAX_QUARANTINED=0.05" in result.stderr
     assert "warning: bronze.transacoes: no line of transacoes_x.csv is a row: " in result.stderr
     assert everything(lakehouse) == everything(batch(lakehouse, tmp_path / "batch"))
     again = cli("stream", env=ENV | {"ONCE": "1"})
-    assert again.returncode == 0 and "condominio: 0 files taken" in again.stderr
+    assert again.returncode == 0 and "condominio: 0 files ingested" in again.stderr
     assert taken_once(lakehouse)
 
 
@@ -110,7 +110,7 @@ def test_files_that_come_while_it_runs_are_taken_beside_other_runs_until_a_signa
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, output
         output = (cli.folder / "said").read_text()
-    assert "Traceback" not in output and "condominio: stopped; what was taken is complete" in output
+    assert "Traceback" not in output and "condominio: stopped; what was ingested is complete" in output
     lakehouse.run()
     assert everything(lakehouse) == everything(batch(lakehouse, tmp_path / "batch"))
     assert taken_once(lakehouse)
@@ -144,19 +144,19 @@ def test_a_checkpoint_that_is_lost_or_knows_more_than_the_lake_does_no_harm(
     assert cli("stream", env=ENV | {"ONCE": "1"}).returncode == 0
     settings, before = lakehouse.settings(), everything(lakehouse)
     shutil.rmtree(settings.bronze_path / "condominio/_checkpoint")
-    assert "condominio: 0 files taken" in cli("stream", env=ENV | {"ONCE": "1"}).stderr
+    assert "condominio: 0 files ingested" in cli("stream", env=ENV | {"ONCE": "1"}).stderr
     assert everything(lakehouse) == before
     with Report() as report:
         restore(settings, "bronze/1", report)  # three files of four
-    assert "condominio: 1 file taken" in cli("stream", env=ENV | {"ONCE": "1"}).stderr
+    assert "condominio: 1 file ingested" in cli("stream", env=ENV | {"ONCE": "1"}).stderr
     assert everything(lakehouse) == before == everything(batch(lakehouse, tmp_path / "batch"))
     offsets = settings.bronze_path / "condominio/_checkpoint/offsets"
     for file in offsets.iterdir():
         file.write_bytes(b"") if file.name.isdigit() else file.unlink()
     lakehouse.drop("moradores_2.csv", PARENTS["moradores.csv"], 50)
     broken = cli("stream", env=ENV | {"ONCE": "1"})
-    assert broken.returncode == 0 and "_checkpoint cannot be used; begun anew" in broken.stderr
-    assert "condominio: 1 file taken" in broken.stderr
+    assert broken.returncode == 0 and "_checkpoint cannot be used; it starts over" in broken.stderr
+    assert "condominio: 1 file ingested" in broken.stderr
     assert everything(lakehouse) == everything(batch(lakehouse, tmp_path / "again"))
 
 
@@ -183,7 +183,7 @@ def test_two_thousand_small_files_are_taken_without_loss_in_steady_memory(lakeho
                 family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
                 memory.append(sum(member.memory_info().rss for member in family))
             time.sleep(0.5)
-    assert process.returncode == 0 and "condominio: 2,000 files taken" in (tmp_path / "said").read_text()
+    assert process.returncode == 0 and "condominio: 2,000 files ingested" in (tmp_path / "said").read_text()
     third = len(memory) // 3
     assert max(memory[2 * third :]) < 1.15 * max(memory[third : 2 * third])
     assert everything(lakehouse) == everything(batch(lakehouse, tmp_path / "batch"))

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipelines.commands.stream import Batches
+from pipelines.commands.stream import Batches, Stream
 from pipelines.core.console import Report
 from pipelines.core.names import LAYERS
 from pipelines.notify.metrics import LAKE
@@ -60,7 +60,7 @@ def test_each_domain_and_each_micro_batch_is_counted(
 ) -> None:
     settings, path = measured(condominio)
     drop_all(condominio, "1,1,2024-03-01,2.00")
-    batches = Batches(settings, "condominio", condominio.spark, True, Report(as_json=True))
+    batches = Batches(Stream(settings, "condominio", condominio.spark, True, Report(as_json=True)))
     batches.run_all()
     first = samples(path)
     line = json.loads(capsys.readouterr().err.splitlines()[0])
