@@ -39,9 +39,9 @@ class TablePlan:
 
 
 def plan(settings: Settings, domains: tuple[str, ...], full: frozenset[str], report: Report) -> None:
-    """Shows what the next run would do with each table: build it in full, or apply what changed; the rows to come and
+    """Shows what the next run would do with each table: build it in full, or apply what changed; the rows to read and
     the rows deleted; why; and columns that changed. `full`: the tables that a person asks to build in full."""
-    shown = grid("layer", "table", "rows to come", "deleted", "how", left=2)
+    shown = grid("layer", "table", "rows to read", "deleted", "how", left=2)
     shown.columns[-1].justify = "left"
     notes: list[str] = []
     for domain in domains:
@@ -101,7 +101,7 @@ def _context(settings: Settings, layer: str, domain: str, full: frozenset[str]) 
 def _counted(
     settings: Settings, reader: Reader, snapshot: Snapshot, load: LoadPlan, previous: Run | None
 ) -> tuple[int, int]:
-    """Rows to come, and rows deleted since the previous run."""
+    """Rows to read, and rows deleted since the previous run."""
     since = fingerprint.newer_than(previous.snapshot) if previous and not load.why else "false"
     totals = source_totals(snapshot.connection, load.plan, since, reader.watchdog)
     if previous is None or load.why or load.before is None:

@@ -227,7 +227,7 @@ def test_plan_says_what_the_next_run_will_do_and_writes_nothing(
     assert (result.returncode, result.stderr) == (0, "") and tree(keyed_lake.folder) == before
     printed = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert printed == [
-        "layer table rows to come deleted how",
+        "layer table rows to read deleted how",
         "bronze associado 2 0 what changed",
         "bronze conta 20 0 whole: its columns or their defaults changed",
         "bronze cartao 0 0 unchanged",
