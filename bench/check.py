@@ -103,7 +103,7 @@ def _differs(db: Connection, name: str, relation: Callable[[], str], content: Co
 
 
 def _csv(folder: Path, types: Mapping[str, str]) -> str:
-    """SQL that reads the one CSV of a folder and numbers its records; an empty cell is null."""
+    """SQL that reads the CSV of a folder and numbers its records; an empty cell is null."""
     (file,) = folder.glob("*.csv")
     names = [name for name in types if name != KEY]
     kinds = ", ".join(f"'{name}': 'VARCHAR'" for name in names)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bench import check
 from bench.rivals import Way
-from bench.rounds import Numbers, empty_lake, filled, tell
+from bench.rounds import Numbers, empty_lake, filled, show_progress
 from bench.source import Source, execute, settle
 from pipelines.core import catalogue
 from pipelines.core.sql import identifier
@@ -36,7 +36,7 @@ def nights(source: Source, way: Way, count: int, folder: Path) -> list[dict[str,
                         settle(night.server)
                     contents = check.expected(night, folder, ("gold",))
                     numbers[name] = filled(replace(way, layers=("gold",)), night, lake, folder, contents, beside=False)
-                    tell(f"night {source.rows:,}, round {number + 1}", name, numbers[name])
+                    show_progress(f"night {source.rows:,}, round {number + 1}", name, numbers[name])
         finally:
             execute(source.server, f"DROP SCHEMA {night.schema} CASCADE")
         results.append(numbers)

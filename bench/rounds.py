@@ -25,7 +25,7 @@ def rounds(source: Source, ways: Sequence[Way], count: int, folder: Path) -> lis
         for way in (*ways[turn:], *ways[:turn]):
             with empty_lake(folder) as lake:
                 numbers[way.letter] = filled(way, source, lake, folder, contents)
-            tell(f"{source.rows:,}, round {number + 1}", way.letter, numbers[way.letter])
+            show_progress(f"{source.rows:,}, round {number + 1}", way.letter, numbers[way.letter])
         results.append({way.letter: numbers[way.letter] for way in ways})
     return results
 
@@ -70,8 +70,7 @@ def empty_lake(folder: Path) -> Iterator[Path]:
         shutil.rmtree(lake, ignore_errors=True)
 
 
-def tell(when: str, what: str, numbers: Numbers) -> None:
-    """A line of progress."""
+def show_progress(when: str, what: str, numbers: Numbers) -> None:
     wrong = numbers.get("wrong")
     text = f"WRONG: {', '.join(wrong)}" if isinstance(wrong, list) else f"{numbers['seconds']:.1f} s"
     print(f"{when}  {what:16}  {text}", file=sys.stderr, flush=True)

@@ -44,8 +44,7 @@ def _rules(rules: list[RuleRun], previous: dict[tuple[str, str], RuleRun]) -> Gr
 
 
 def query(rules: list[RuleRun]) -> str:
-    """SQL for `make shell` that shows the rows that failed the worst rule: the one that most rows failed, quarantine
-    before warnings."""
+    """SQL for `make shell` that shows the rows of the worst rule: quarantine before warnings, then by failed rows."""
     failed = sorted(
         (rule for rule in rules if rule.failed), key=lambda rule: (rule.severity is Severity.WARN, -rule.failed)
     )

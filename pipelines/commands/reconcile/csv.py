@@ -30,7 +30,7 @@ def against_gold(settings: Settings, table: Table, run: Run) -> list[str]:
 def _differences(table: Table, fresh: Path, file: Path, gold_files: list[str], scratch: Path) -> list[str]:
     """The records in which a CSV differs from a fresh one of the same gold files; keys are gold's.
 
-    Of both the records are numbered: `e` is the fresh CSV, `a` the one to prove, `k` has gold's key of each number.
+    The records of both are numbered: `e` is the fresh CSV, `a` the given CSV, `k` has gold's key of each number.
     """
     keys, names = ", ".join(map(identifier, table.keys)), ", ".join(map(identifier, exported(table)))
     with engine(f"export {file}", scratch) as db:

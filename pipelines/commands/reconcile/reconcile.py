@@ -48,7 +48,7 @@ def reconcile(
     if findings.differences:
         raise QualityFault(
             f"{len(findings.differences)} difference{'s' if findings.differences[1:] else ''}, listed above; "
-            "`make bronze silver gold` builds the lake anew from the source, `make export` the CSV from gold"
+            "`make bronze silver gold` rebuilds the lake from the source, `make export` the CSV from gold"
         )
     if findings.unread:
         raise findings.unread

@@ -15,7 +15,7 @@ from pipelines.sources.postgres.snapshot import Snapshot, take_snapshot
 
 
 def compare(comparison: Comparison) -> None:
-    """Raises SourceFault if the source cannot be read, or is not the one that the run read."""
+    """Compares all tables. Raises SourceFault if the source cannot be read, or is not the source that the run read."""
     settings, run = comparison.settings, comparison.run
     tables, source = catalogue.tables_of("bronze", run.domain), address(settings, run.domain)
     if source != run.source:

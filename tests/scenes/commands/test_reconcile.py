@@ -69,7 +69,7 @@ def reconciled(lakehouse: Lake, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def faults(lakehouse: Lake, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    with pytest.raises(QualityFault, match="listed above; `make bronze silver gold` builds the lake anew"):
+    with pytest.raises(QualityFault, match="listed above; `make bronze silver gold` rebuilds the lake"):
         reconciled(lakehouse, capsys)
     out = capsys.readouterr().out
     return [line.removeprefix("difference: ") for line in out.splitlines() if line.startswith("difference: ")]
