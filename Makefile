@@ -63,10 +63,10 @@ airflow: .venv-airflow/airflow.stamp ## Airflow with the nightly run, on http://
 	@.venv-airflow/bin/python tools/serve_airflow.py
 
 test: .venv/dev.stamp ## the test suite
-	@.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@.venv/bin/python -m pytest -n 2 --dist worksteal
 
 test-long: .venv/dev.stamp .venv-airflow/airflow.stamp ## many more made-up sources and killed runs, until one breaks a promise
-	@.venv/bin/python -m pytest -m "long or not long" $(LONG) --hypothesis-profile=long --hypothesis-show-statistics
+	@LAKEHOUSE_TEST_CODEGEN=1 .venv/bin/python -m pytest -m "long or not long" $(LONG) --hypothesis-profile=long --hypothesis-show-statistics
 
 lint: .venv/dev.stamp ## format, style, types, direction of imports, purity of transforms, workflows
 	@.venv/bin/ruff format --check .

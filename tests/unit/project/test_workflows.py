@@ -91,6 +91,13 @@ def test_the_tests_run_on_each_java_that_set_up_takes(monkeypatch: pytest.Monkey
     assert jobs()["ci.tests"]["strategy"]["matrix"]["java"] == javas == ["17", "21"]
 
 
+def test_one_job_of_the_matrix_compiles_sparks_plans_as_a_users_run_does() -> None:
+    job = jobs()["ci.tests"]
+    (step,) = (step for step in job["steps"] if step.get("run") == "make test")
+    wanted = re.findall(r"matrix\.(\w+) == '([\d.]+)'", step["env"]["LAKEHOUSE_TEST_CODEGEN"])
+    assert len(wanted) == 2 and all(version in job["strategy"]["matrix"][name] for name, version in wanted)
+
+
 def test_jobs_run_make_targets_and_programs_that_exist() -> None:
     runs = [step["run"] for step in steps() if "run" in step]
     targets = {line.split()[1] for run in runs for line in run.splitlines() if line.startswith("make ")}
