@@ -1,7 +1,6 @@
 """What the tests share: one embedded PostgreSQL, one Spark session, fresh databases and lakes."""
 
 import json
-import os
 import shutil
 import signal
 import tempfile
@@ -18,9 +17,10 @@ from pyspark.sql import DataFrame, SparkSession
 from conf.settings import PROJECT, Postgres, load
 from pipelines.sources.postgres import embedded
 from pipelines.spark.session import session
+from tests.support.here import CliHere
 from tests.support.lake import NOWHERE, Lake, Rows
 from tests.support.prepared import SCENES, Prepared, prepare
-from tests.support.process import BRIEF, Cli
+from tests.support.process import BRIEF
 from tests.support.source import BANK, KEYED, execute, fresh_database
 
 # `make test` tries the same few examples every time; `make test-long` new ones, and many.
@@ -31,9 +31,6 @@ hypothesis.settings.load_profile("short")
 
 # For a few rows in one partition.
 SMALL = {"spark.sql.shuffle.partitions": "1", "spark.databricks.delta.snapshotPartitions": "1"}
-# A plan that runs once over a few rows is interpreted sooner than it is compiled. With LAKEHOUSE_TEST_CODEGEN=1, as in one
-# job of ci, Spark compiles, as it does in a user's run.
-INTERPRETED = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
 
 # What a shell runs in the background ignores these, and so would the runs that the tests start and stop.
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -65,7 +62,7 @@ def database(server: Postgres) -> Iterator[Postgres]:
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     """The one session of all tests that run in this process."""
-    small = BRIEF | SMALL | ({} if os.environ.get("LAKEHOUSE_TEST_CODEGEN") else INTERPRETED)
+    small = BRIEF | SMALL
     settings, _ = load(
         {"LAKEHOUSE_SPARK__DRIVER_MEMORY": "1g", "LAKEHOUSE_SPARK__CONF": json.dumps(small)}, base=PROJECT
     )
@@ -152,5 +149,6 @@ def varejo(tmp_path: Path, spark: SparkSession) -> Lake:
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path)
+def cli_here(tmp_path: Path, spark: SparkSession) -> CliHere:
+    """The command line in this process."""
+    return CliHere(tmp_path, spark)

@@ -208,7 +208,7 @@ print(json.dumps({
     assert "AIRFLOW_LAKEHOUSE_RUNNER is podman; say bash or docker" in wrong.communicate(timeout=100)[0]
 
 
-def test_a_task_is_told_to_stop_without_a_line_in_the_log(home: Path) -> None:
+def test_a_task_is_stopped_without_a_line_in_the_log(home: Path) -> None:
     """A signal's handler that logs hangs where the signal came while a line was written."""
     stop = """
 import logging, subprocess
@@ -227,7 +227,7 @@ bronze.on_kill()  # after it
 
 
 @pytest.mark.long
-def test_what_can_pass_is_tried_again_the_rest_fails_at_once_and_each_failure_is_told_once(pretended: Airflow) -> None:
+def test_transient_failures_are_tried_again_others_fail_at_once_and_each_is_alerted_once(pretended: Airflow) -> None:
     alerts: list[dict[str, str]] = []
 
     class Webhook(BaseHTTPRequestHandler):
@@ -252,7 +252,7 @@ def test_what_can_pass_is_tried_again_the_rest_fails_at_once_and_each_failure_is
 
 
 @pytest.mark.long
-def test_a_container_is_given_settings_and_parameters_and_its_exit_code_is_judged_the_same(home: Path) -> None:
+def test_a_container_gets_settings_and_parameters_and_its_exit_code_counts_like_a_process(home: Path) -> None:
     airflow = Airflow(home, home, {"AIRFLOW_LAKEHOUSE_RUNNER": "docker", "LAKEHOUSE_POSTGRES__PASSWORD": "segredo"})
     with docker_server() as (address, asked):
         ended, output = airflow.nights(
@@ -299,7 +299,7 @@ def test_parameters_reach_the_command_line_as_environment_and_shell_words_do_not
 
 
 @pytest.mark.long
-def test_a_task_that_takes_too_long_is_told_to_stop_and_not_tried_again(pretended: Airflow) -> None:
+def test_a_task_that_takes_too_long_is_stopped_and_not_tried_again(pretended: Airflow) -> None:
     (ended,), output = pretended.nights(({}, {"WAITS": "60"}), LIMITED="bronze")
     assert ended["bronze"] == FAILED and "stopped after 0:00:04" in output
     wait_for(lambda: (pretended.folder / "calls").read_text().endswith("DOMAIN=\nstopped\n"))

@@ -84,7 +84,7 @@ def test_gold_is_right_after_each_night(folder: Path, tmp_path: Path) -> None:
         ("(lake / 'csv/movimento_flat.csv').unlink()", ["csv: ValueError"]),
     ],
 )
-def test_a_wrong_result_has_no_time(folder: Path, tmp_path: Path, code: str, wrong: list[str]) -> None:
+def test_the_benchmark_gives_a_wrong_result_no_time(folder: Path, tmp_path: Path, code: str, wrong: list[str]) -> None:
     assert main([*FEW, "--ways", "D"], folder, tmp_path, with_damage(folder, code)) == 1
     assert measured(tmp_path) == {"D": {"wrong": wrong}}
 

@@ -21,7 +21,7 @@ from pipelines.core.console import Report
 from pipelines.core.names import LAYERS
 from pipelines.lake import delta, run_log
 from pipelines.lake.runs import Mode, Run
-from tests.crash import DISK, GATEWAY, SCENARIOS
+from tests.support.crash import DISK, GATEWAY, SCENARIOS
 from tests.support.lake import Lake
 from tests.support.oracle import agree
 from tests.support.process import clean_environment, connection_settings
@@ -143,7 +143,7 @@ def child(lakehouse: Lake, scenario: str, kind: str, disk: Path | None) -> "subp
     environment = clean_environment(lakehouse.folder) | connection_settings(lakehouse.address)
     environment |= {GATEWAY: str(gateway.port), "PYSPARK_GATEWAY_SECRET": gateway.auth_token, "RUN": "silver/1"}
     environment |= {DISK: str(disk), "LAKEHOUSE_QUALITY__MAX_QUARANTINED": "1", "LAKEHOUSE_HISTORY_DAYS": "1"}
-    command = [sys.executable, "-m", "tests.crash", scenario, kind, SCENARIOS[scenario].target]
+    command = [sys.executable, "-m", "tests.support.crash", scenario, kind, SCENARIOS[scenario].target]
     result = subprocess.run(command, cwd=lakehouse.folder, env=environment, capture_output=True, text=True, timeout=120)
     if disk:
         (disk / "filler").unlink(missing_ok=True)
@@ -181,7 +181,7 @@ def leftovers(lakehouse: Lake) -> list[Path]:
     "name",
     [pytest.param(name, marks=[pytest.mark.long] * scenario.long) for name, scenario in SCENARIOS.items()],
 )
-def test_whatever_happens_there_readers_see_a_complete_state_and_the_next_run_mends(
+def test_after_a_crash_at_any_point_readers_see_a_complete_state_and_the_next_run_mends(
     name: str, nights: Callable[[bool], Nights], disk: Path | None, tmp_path: Path
 ) -> None:
     scenario = SCENARIOS[name]

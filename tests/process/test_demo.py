@@ -23,8 +23,8 @@ class Copy:
     folder: Path
     home: Path
 
-    def run(self, *command: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
-        environment = clean_environment(self.home)
+    def run(self, *command: str, stdin: str = "", **more: str) -> "subprocess.CompletedProcess[str]":
+        environment = clean_environment(self.home) | more
         del environment["PYTHONPATH"]
         return subprocess.run(
             command, cwd=self.folder, env=environment, input=stdin, capture_output=True, text=True, timeout=400
@@ -88,7 +88,8 @@ def test_make_demo_shows_progress_ends_with_the_result_and_leaves_no_process(
 
 
 def test_the_readmes_commands_work_as_written(copy: Copy, demo: "subprocess.CompletedProcess[str]") -> None:
-    """make demo and make shell are run elsewhere; here the rest, which must give the same bytes again."""
+    """make demo and make shell are run elsewhere; here the rest, files with fewer lines, which must give the same bytes
+    again."""
     lines = [line for line in shell_lines() if line not in ("make demo", "make shell") and "$EDITOR" not in line]
     assert lines == [
         "cp .env.example .env",
@@ -100,7 +101,8 @@ def test_the_readmes_commands_work_as_written(copy: Copy, demo: "subprocess.Comp
     ]
     before, outputs = copy.csv.read_bytes(), []
     for line in lines:
-        result = copy.run(*line.split())
+        fewer = {"LAKEHOUSE_SEED__MOVIMENTOS": "300"} if "DOMAIN" in line else {}
+        result = copy.run(*line.split(), **fewer)
         assert result.returncode == 0, result.stderr
         outputs.append(result.stdout)
     assert all(re.search(r"bronze .*silver .*gold ", outputs[number], re.S) for number in (1, 3))

@@ -50,7 +50,7 @@ def transform(leituras: DataFrame) -> DataFrame:
 '''
 
 
-def test_a_fourth_domain_is_three_files_and_no_other_edit(tmp_path: Path) -> None:
+def test_a_new_domain_is_three_files_and_no_other_edit(tmp_path: Path) -> None:
     project = tmp_path / "project"
     for package in ("conf", "bronze", "silver", "gold", "pipelines", "requirements"):
         shutil.copytree(PROJECT / package, project / package, ignore=shutil.ignore_patterns("__pycache__"))

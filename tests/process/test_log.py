@@ -1,28 +1,17 @@
 """The log as JSON: every line that the command line writes is one object, and none has a person in it."""
 
-import json
 import re
-import subprocess
-from datetime import UTC, datetime, timedelta
 
 from conf.settings import Postgres
 from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.seed.postgres import seed
 from tests.support.lake import Lake
+from tests.support.log import objects
 from tests.support.process import Cli, connection_settings
 from tests.support.source import execute, query
 
 LOOKING = ("status", "quality", "history", "plan", "export", "maintain", "reconcile")
-
-
-def objects(result: "subprocess.CompletedProcess[str]") -> list[dict[str, object]]:
-    """All lines, those of standard error first."""
-    lines = [json.loads(line) for line in (result.stderr + result.stdout).splitlines()]
-    for line in lines:
-        assert datetime.now(UTC) - datetime.fromisoformat(line["time"]) < timedelta(minutes=10)
-        assert line["level"] in ("info", "warning", "error") and line["message"] and "\n" not in line["message"]
-    return lines
 
 
 def test_each_line_of_a_run_is_an_object_without_a_person(cli: Cli, database: Postgres) -> None:
@@ -62,19 +51,3 @@ def test_each_line_of_a_run_is_an_object_without_a_person(cli: Cli, database: Po
     cards = query(database, "SELECT num_cartao::text, nom_impresso FROM cartao")
     personal = {str(value) for row in (*people, *cards) for value in row if value}
     assert len(personal) > 10 and not [text for text in personal if re.search(rf"\b{re.escape(text)}\b", output)]
-
-
-def test_failures_are_objects_too_and_rows_are_shown_to_persons_only(cli: Cli) -> None:
-    env = {"LAKEHOUSE_LOG_FORMAT": "json"}
-    for words, more, code, kind in (
-        (("silver",), {}, 4, "quality"),
-        (("silver",), {"LAKEHOUSE_FULL_DAYS": "0"}, 2, "settings"),
-        (("silver", "--set", "x"), {}, 2, "settings"),
-        (("answers",), {}, 2, "usage"),
-    ):
-        result = cli(*words, env=env | more)
-        (line,) = objects(result)
-        assert (result.returncode, line["code"], line["kind"], line["level"]) == (code, code, kind, "error")
-    (cli.folder / "lago/bronze/cartoes").mkdir(parents=True)
-    asked = cli("reset", env=env | {"LAKEHOUSE_ROOT": "lago"}, stdin="no\n")
-    assert "this deletes:" in asked.stdout.splitlines(), "a person is asked in words"

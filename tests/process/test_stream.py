@@ -1,9 +1,7 @@
 """A stream of files gives what one batch load of the same files gives: in any order, killed anywhere, beside other runs."""
 
 import contextlib
-import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +14,9 @@ import psutil
 import pytest
 from pyspark.sql import SparkSession
 
-from pipelines.commands.restore import restore
-from pipelines.core.console import Report
 from pipelines.lake import run_log
-from tests.crash import STREAM_SCENARIOS
-from tests.support.condominio import PARENTS, SALES, drop_all, everything, some_files
+from tests.support.condominio import PARENTS, SALES, everything, some_files
+from tests.support.crash import STREAM_SCENARIOS
 from tests.support.lake import NOWHERE, Lake
 from tests.support.process import Cli, clean_environment
 from tests.support.stream import ENV, batch, taken_once
@@ -54,27 +50,6 @@ def heard(folder: Path, text: str, process: "subprocess.Popen[str]", seconds: fl
         assert time.monotonic() < until and process.poll() is None, output
         time.sleep(0.1)
     return output
-
-
-def test_what_is_there_is_taken_and_the_stream_ends(cli: Cli, lakehouse: Lake, tmp_path: Path) -> None:
-    for at, (name, text) in enumerate(some_files(random.Random(5), 8), 1):
-        lakehouse.drop(name, text, at)
-    lakehouse.drop("transacoes_x.csv", b"\x00\xff\xfe;;;\n\n\xff", 20)
-    lakehouse.drop("moradores_x.csv", "", 21)
-    for folder in ("a=1", "done"):
-        (cli.folder / "landing/condominio" / folder).mkdir()
-        (cli.folder / "landing/condominio" / folder / "moradores_y.csv").write_text(PARENTS["moradores.csv"])
-    result = cli("stream", env=ENV | {"ONCE": "1"})
-    assert result.returncode == 0, result.stderr
-    progress = [line for line in result.stderr.splitlines() if ", batch " in line]
-    assert [line.split(": ")[1].split(",")[0] for line in progress] == ["3 files"] * 3
-    assert "condominio: 9 files ingested" in result.stderr
-    assert "rows are set aside, more than LAKEHOUSE_QUALITY__MAX_QUARANTINED=0.05" in result.stderr
-    assert "warning: bronze.transacoes: no line of transacoes_x.csv is a row: " in result.stderr
-    assert everything(lakehouse) == everything(batch(lakehouse, tmp_path / "batch"))
-    again = cli("stream", env=ENV | {"ONCE": "1"})
-    assert again.returncode == 0 and "condominio: 0 files ingested" in again.stderr
-    assert taken_once(lakehouse)
 
 
 def test_files_that_come_while_it_runs_are_taken_beside_other_runs_until_a_signal_ends_it(
@@ -127,7 +102,7 @@ def test_killed_between_any_two_steps_a_stream_goes_on_as_if_nothing_was(
         lakehouse.drop(name, text, at)
     lakehouse.drop("transacoes.csv", SALES + "1,1,2024-03-01,10.00\n", 0)
     env = clean_environment(cli.folder) | ENV | {"ONCE": "1"}
-    command = [sys.executable, "-m", "tests.crash", scenario, "kill", "stream"]
+    command = [sys.executable, "-m", "tests.support.crash", scenario, "kill", "stream"]
     killed = subprocess.run(command, cwd=cli.folder, env=env, capture_output=True, text=True, timeout=200)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     lakehouse.drop("moradores_zz.csv", PARENTS["moradores.csv"], 50)
@@ -135,29 +110,6 @@ def test_killed_between_any_two_steps_a_stream_goes_on_as_if_nothing_was(
     assert result.returncode == 0, result.stderr
     assert everything(lakehouse) == everything(batch(lakehouse, tmp_path / "batch"))
     assert taken_once(lakehouse)
-
-
-def test_a_checkpoint_that_is_lost_or_knows_more_than_the_lake_does_no_harm(
-    cli: Cli, lakehouse: Lake, tmp_path: Path
-) -> None:
-    drop_all(lakehouse, "1,1,2024-03-01,10.00")
-    assert cli("stream", env=ENV | {"ONCE": "1"}).returncode == 0
-    settings, before = lakehouse.settings(), everything(lakehouse)
-    shutil.rmtree(settings.bronze_path / "condominio/_checkpoint")
-    assert "condominio: 0 files ingested" in cli("stream", env=ENV | {"ONCE": "1"}).stderr
-    assert everything(lakehouse) == before
-    with Report() as report:
-        restore(settings, "bronze/1", report)  # three files of four
-    assert "condominio: 1 file ingested" in cli("stream", env=ENV | {"ONCE": "1"}).stderr
-    assert everything(lakehouse) == before == everything(batch(lakehouse, tmp_path / "batch"))
-    offsets = settings.bronze_path / "condominio/_checkpoint/offsets"
-    for file in offsets.iterdir():
-        file.write_bytes(b"") if file.name.isdigit() else file.unlink()
-    lakehouse.drop("moradores_2.csv", PARENTS["moradores.csv"], 50)
-    broken = cli("stream", env=ENV | {"ONCE": "1"})
-    assert broken.returncode == 0 and "_checkpoint cannot be used; it starts over" in broken.stderr
-    assert "condominio: 1 file ingested" in broken.stderr
-    assert everything(lakehouse) == everything(batch(lakehouse, tmp_path / "again"))
 
 
 @pytest.mark.long
@@ -188,11 +140,3 @@ def test_two_thousand_small_files_are_taken_without_loss_in_steady_memory(lakeho
     assert max(memory[2 * third :]) < 1.15 * max(memory[third : 2 * third])
     assert everything(lakehouse) == everything(batch(lakehouse, tmp_path / "batch"))
     assert taken_once(lakehouse)
-
-
-def test_without_a_domain_of_files_it_says_what_to_type(cli: Cli) -> None:
-    for domain in ("", "cartoes", "condominio,varejo"):
-        result = cli("stream", env={"DOMAIN": domain})
-        assert result.returncode == 2 and "make stream DOMAIN=condominio" in result.stderr
-    assert cli("stream", env=ENV | {"ONCE": "yes"}).returncode == 2
-    assert not (cli.folder / "lake").exists() and os.environ.get("DOMAIN") is None

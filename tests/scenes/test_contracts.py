@@ -36,7 +36,7 @@ def spark_name(simple: str) -> str:
 @pytest.mark.parametrize(
     "entry", [entry for entry in BUILT if entry.table.layer == "silver"], ids=lambda entry: entry.table.name
 )
-def test_every_rule_can_be_asked_and_no_two_have_one_name(spark: SparkSession, entry: catalogue.Entry) -> None:
+def test_every_rule_can_be_evaluated_and_no_two_share_a_name(spark: SparkSession, entry: catalogue.Entry) -> None:
     table = entry.table
     frame = empty(spark, table).selectExpr("*", "CAST(NULL AS string) AS _rescued")
     parents = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-ELSEWHERE = {"spark", "server", "server_folder", "cli"}
+ELSEWHERE = {"spark", "server", "server_folder", "cli_here"}
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

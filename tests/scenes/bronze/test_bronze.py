@@ -122,7 +122,7 @@ def test_views_and_partitioned_tables_are_read_too(lakehouse: Lake) -> None:
     assert len(lakehouse.table("bronze", "movimento")) == 20
 
 
-def test_all_tables_are_of_one_moment(lakehouse: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_tables_are_read_under_one_snapshot(lakehouse: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer adds a card and its movement in one transaction after the snapshot was taken: neither arrives."""
     execute(lakehouse.address, *LOOSE)
     plans = bronze_job.read_plans

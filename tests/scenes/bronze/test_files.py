@@ -250,7 +250,7 @@ def test_a_column_that_is_new_in_the_contract_is_read_from_the_files_again(
         condominio.run("bronze")
 
 
-def test_a_column_that_no_contract_names_is_told_of_or_ends_a_run_where_the_schema_is_frozen(
+def test_a_new_column_is_reported_or_ends_the_run_when_the_schema_is_frozen(
     condominio: Lake, capsys: pytest.CaptureFixture[str]
 ) -> None:
     drop_all(condominio)
@@ -295,7 +295,7 @@ def test_reconcile_finds_a_row_of_bronze_that_is_not_what_its_file_has(
     assert "bronze.imoveis is not what its files have: 1 row changed in valor, key imoveis.csv, 3" in out
 
 
-def test_domains_run_apart_and_what_one_cannot_do_does_not_keep_the_others_from_their_work(
+def test_domains_run_apart_and_a_fault_in_one_does_not_stop_the_others(
     condominio: Lake, capsys: pytest.CaptureFixture[str]
 ) -> None:
     drop_all(condominio, "1,1,2024-03-01,10.00")

@@ -193,7 +193,7 @@ EVENTS = {
 
 
 @pytest.mark.parametrize("event", EVENTS)
-def test_after_it_bronze_has_what_a_full_load_has(source: Lake, event: str) -> None:
+def test_after_any_event_bronze_has_what_a_full_load_has(source: Lake, event: str) -> None:
     statements, expected = EVENTS[event]
     if "older than the last run" in event:
         execute(source.address, "CREATE TABLE velha (LIKE associado INCLUDING ALL)", "INSERT INTO velha SELECT id, 'v', 'v', 1, 'v' FROM associado")  # fmt: skip
@@ -263,7 +263,7 @@ def test_full_and_tables_build_whole_what_they_name_under_the_same_snapshot(sour
     as_a_full_load(source)
 
 
-def test_each_table_is_loaded_whole_once_in_a_while_and_never_a_night_late(source: Lake) -> None:
+def test_each_table_is_loaded_in_full_once_in_a_while_and_never_a_night_late(source: Lake) -> None:
     settings, table_run = source.settings(FULL_DAYS="3"), last(source).table("conta")
     assert table_run.full_at is not None
 
@@ -275,7 +275,7 @@ def test_each_table_is_loaded_whole_once_in_a_while_and_never_a_night_late(sourc
     assert why(72) == "LAKEHOUSE_FULL_DAYS=3 have passed"
 
 
-def test_what_the_source_counts_otherwise_is_loaded_whole_and_said(
+def test_a_table_whose_count_differs_from_the_sources_is_loaded_in_full_and_reported(
     source: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As if a change could hide from `xmin`: the rows found are not all."""
@@ -334,7 +334,7 @@ def test_zeros_of_both_signs_odd_names_and_wide_numbers_survive_batches_folds_an
     as_a_full_load(source)
 
 
-def test_this_software_and_what_it_is_pinned_to_are_part_of_what_a_load_rests_on(
+def test_a_change_of_this_software_or_its_pins_asks_for_a_full_load(
     source: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(identity, "software", lambda domain: f"another of {domain}")
@@ -342,7 +342,7 @@ def test_this_software_and_what_it_is_pinned_to_are_part_of_what_a_load_rests_on
     assert set(how(source).values()) == {"whole: this software changed"}
 
 
-def test_a_user_who_may_not_ask_which_server_it_is_reads_all(source: Lake) -> None:
+def test_a_user_who_may_not_identify_the_server_loads_in_full(source: Lake) -> None:
     execute(source.address, "REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC",
             "CREATE ROLE leitor LOGIN", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO leitor")  # fmt: skip
     try:

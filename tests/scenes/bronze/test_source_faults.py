@@ -99,7 +99,7 @@ def test_a_source_that_stays_away_is_exit_three_after_the_time_with_what_was_tri
     assert result.returncode == 3 and result.stderr.count("\n") == 1
 
 
-def test_a_server_that_accepts_and_never_answers_is_left(lakehouse: Lake, proxy: Proxy) -> None:
+def test_a_server_that_accepts_and_never_answers_ends_the_run(lakehouse: Lake, proxy: Proxy) -> None:
     proxy.answers = False
     with pytest.raises(TransientFault, match="timeout expired"):
         lakehouse.run("bronze", RETRY_SECONDS="0")
@@ -119,7 +119,7 @@ def test_a_connection_that_is_reset_is_tried_again_with_a_new_snapshot(
     has_the_source_of_one_moment(lakehouse, database)
 
 
-def test_a_connection_that_is_always_reset_ends_and_leaves_no_file(
+def test_a_source_that_always_resets_ends_the_run_and_leaves_no_file(
     lakehouse: Lake, proxy: Proxy, database: Postgres
 ) -> None:
     lakehouse.run("bronze")
@@ -144,7 +144,7 @@ def test_a_connection_that_stalls_is_noticed_and_tried_again(
     has_the_source_of_one_moment(lakehouse, database)
 
 
-def test_a_network_that_stalls_for_good_ends(lakehouse: Lake, proxy: Proxy) -> None:
+def test_a_network_that_stalls_for_good_ends_the_run(lakehouse: Lake, proxy: Proxy) -> None:
     def stall(link: Link) -> None:
         proxy.answers = False  # new connections get no answer either
         proxy.stall(link)
@@ -177,7 +177,7 @@ OURS = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'lakehouse 
     [OURS, f"{OURS} AND state = 'active'", f"{OURS} AND state = 'idle in transaction'"],
     ids=["all", "readers", "guard and holder of the snapshot"],
 )
-def test_our_backends_terminated_is_tried_again(
+def test_a_run_whose_backends_are_terminated_is_tried_again(
     whom: str,
     lakehouse: Lake,
     database: Postgres,
@@ -197,7 +197,7 @@ def test_our_backends_terminated_is_tried_again(
     has_the_source_of_one_moment(lakehouse, database)
 
 
-def test_a_table_that_is_locked_for_a_while_is_waited_for_and_for_good_is_said(
+def test_a_briefly_locked_table_is_waited_for_and_a_permanently_locked_one_is_named(
     lakehouse: Lake, database: Postgres
 ) -> None:
     with connected(database) as connection, connection.cursor() as cursor:
@@ -209,7 +209,7 @@ def test_a_table_that_is_locked_for_a_while_is_waited_for_and_for_good_is_said(
     has_the_source_of_one_moment(lakehouse, database)
 
 
-def test_a_server_with_too_many_connections_is_tried_again_and_said(lakehouse: Lake, database: Postgres) -> None:
+def test_a_server_with_too_many_connections_is_tried_again_and_reported(lakehouse: Lake, database: Postgres) -> None:
     role = f"poucos_{database.database}"
     execute(
         database, f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 2; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"
@@ -354,7 +354,7 @@ def test_a_server_that_is_starting_up_is_waited_for(
 
 
 @pytest.mark.parametrize("after", [0, 400, 700, 1500])
-def test_a_server_that_goes_silent_between_two_questions_is_left(after: int, lakehouse: Lake, proxy: Proxy) -> None:
+def test_a_server_that_goes_silent_between_two_queries_ends_the_run(after: int, lakehouse: Lake, proxy: Proxy) -> None:
     """While it greets, while the snapshot is taken, while the watch itself asks."""
     proxy.fault = lambda link: proxy.stall(link) if link.sent > after else None
     with pytest.raises(TransientFault, match="timeout expired"):
@@ -371,7 +371,7 @@ def test_new_connections_that_greet_and_then_stall_do_not_stop_the_watch(lakehou
         lakehouse.run("bronze", RETRY_SECONDS="0")
 
 
-def test_a_server_behind_a_socket_that_freezes_is_left_too(
+def test_a_server_that_freezes_behind_a_socket_ends_the_run(
     server_folder: Path, database: Postgres, tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lakehouse = Lake(tmp_path, database, spark)

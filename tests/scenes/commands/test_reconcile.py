@@ -184,7 +184,7 @@ def test_every_changed_table_of_a_lake_is_found_and_named(
     assert unlike_their_run == set(changes)
 
 
-def test_of_a_changed_bronze_the_keys_are_named_by_the_source_and_by_silver(
+def test_a_changed_row_of_bronze_is_found_against_the_source_and_against_silver(
     copy: Lake, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = file_of(copy, "bronze.movimento")
@@ -253,7 +253,7 @@ def test_a_csv_or_a_file_that_is_gone_or_damaged_is_found(copy: Lake, capsys: py
     assert any(f"{file} is gone" in text for text in faults(copy, capsys))
 
 
-def test_a_source_that_changed_after_the_run_is_told_from_a_corrupt_lake(
+def test_a_source_that_changed_after_the_run_is_distinguished_from_a_corrupt_lake(
     lakehouse: Lake, capsys: pytest.CaptureFixture[str]
 ) -> None:
     execute(lakehouse.address, *KEYED, *ZOO)
@@ -306,7 +306,7 @@ def test_what_changed_the_source_without_writing_its_rows_is_no_damage(
     assert "column public.associado.nascido is gone, since run 1" in out
 
 
-def test_a_comparison_that_could_not_be_made_is_no_agreement(
+def test_reconcile_does_not_report_agreement_when_a_comparison_could_not_be_made(
     copy: Lake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -319,7 +319,7 @@ def test_a_comparison_that_could_not_be_made_is_no_agreement(
     )
 
 
-def test_rows_that_share_a_key_or_have_none_are_told_apart(copy: Lake, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_that_share_a_key_or_have_none_are_distinguished(copy: Lake, capsys: pytest.CaptureFixture[str]) -> None:
     file = file_of(copy, "silver.movimento__quarantine")
     table = pq.ParquetFile(file).read()
     without_key = [at for at, key in enumerate(table["id_movimento"].to_pylist()) if key is None]
@@ -360,7 +360,7 @@ def test_views_and_partitioned_tables_are_compared_too(lakehouse: Lake, capsys: 
     assert "source.conta: changed since run 1; `make bronze` reads it" in out
 
 
-def test_a_source_that_cannot_be_read_is_said_after_the_lake_was_compared(
+def test_an_unreadable_source_is_reported_after_the_lake_was_compared(
     copy: Lake, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy.address = copy.address.model_copy(update={"database": "other"})

@@ -8,6 +8,7 @@ from pyspark.sql import SparkSession
 
 from conf.settings import Postgres
 from pipelines.lake import run_log
+from tests.support.here import CliHere
 from tests.support.lake import Lake
 from tests.support.process import Cli, connection_settings
 from tests.support.source import DROPS, KEYED, execute, fresh_database
@@ -32,7 +33,7 @@ def morning(server: Postgres, spark: SparkSession, tmp_path_factory: pytest.Temp
 
 @pytest.fixture
 def ask(morning: Lake):  # type: ignore[no-untyped-def]
-    return lambda *words: Cli(morning.folder)(*words, env=connection_settings(morning.address))
+    return lambda *words: CliHere(morning.folder, morning.spark)(*words, env=connection_settings(morning.address))
 
 
 def lines(text: str) -> list[str]:
@@ -97,7 +98,7 @@ def test_reconcile_ends_with_code_four_where_the_lake_is_damaged(ask, morning: L
     assert result.stderr.startswith("quality: 1 difference, listed above; ") and result.stderr.count("\n") == 1
 
 
-def test_without_a_run_each_says_what_to_do(cli: Cli) -> None:
+def test_status_quality_and_reconcile_say_what_to_do_without_a_run(cli: Cli) -> None:
     result = cli("status")
     assert (
         result.returncode == 0

@@ -30,7 +30,7 @@ CUTS = (
 )  # fmt: skip
 
 
-def test_the_csv_is_the_same_bytes_however_gold_is_cut(keyed_lake: Lake, tmp_path: Path) -> None:
+def test_the_csv_has_the_same_bytes_however_gold_is_split_into_files(keyed_lake: Lake, tmp_path: Path) -> None:
     settings, csv = keyed_lake.settings(), keyed_lake.csv
     for cut, groups in CUTS:
         for order in ("_id_movimento", "_id_movimento DESC", "hash(_id_movimento)"):
@@ -45,7 +45,7 @@ def test_the_csv_is_the_same_bytes_however_gold_is_cut(keyed_lake: Lake, tmp_pat
     assert [path.name for path in settings.export_path.iterdir()] == ["movimento_flat.csv"]
 
 
-def test_rows_that_come_last_are_written_behind_the_csv_of_the_run_before_if_it_still_is_that(
+def test_rows_behind_the_last_key_are_appended_to_an_untouched_csv(
     keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tampered CSV, a row in the middle and a changed row make it whole; the bytes are always those of a fresh one."""
@@ -106,7 +106,7 @@ def test_small_tables_that_do_not_fit_into_memory_are_joined_without_a_broadcast
     assert keyed_lake.csv == csv and b"xxx" in csv
 
 
-def test_gold_is_compared_with_silvers_rows_where_another_engine_made_its_checksums(
+def test_gold_is_compared_with_silvers_rows_if_another_engine_made_its_checksums(
     keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(proof, "HASHING", "another")

@@ -56,7 +56,7 @@ def test_every_movement_comes_once_and_money_is_exact(silver: dict[str, DataFram
     ]
 
 
-def test_the_result_is_the_same_with_sort_merge_joins(silver: dict[str, DataFrame]) -> None:
+def test_sort_merge_joins_give_the_same_gold(silver: dict[str, DataFrame]) -> None:
     spark = silver["conta"].sparkSession
     before = sorted(movimento_flat.transform(**silver).collect())
     spark.conf.set("spark.sql.autoBroadcastJoinThreshold", "-1")

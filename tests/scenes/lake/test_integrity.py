@@ -16,6 +16,7 @@ from pipelines.core.console import Report
 from pipelines.core.errors import StorageFault
 from pipelines.export.publish import export
 from pipelines.lake import delta, run_log
+from tests.support.here import CliHere
 from tests.support.lake import Lake
 from tests.support.process import Cli, connection_settings
 from tests.support.source import execute, fill
@@ -118,7 +119,7 @@ def test_a_damaged_table_is_named_with_its_file_and_nothing_is_written(name: str
 
 
 @pytest.mark.parametrize("layer", ["bronze", "gold"])
-def test_other_layers_and_the_export_look_before_they_trust_too(layer: str, nights_lake: Lake) -> None:
+def test_damage_in_other_layers_is_found_by_runs_and_by_export(layer: str, nights_lake: Lake) -> None:
     settings = nights_lake.settings()
     table = settings.layer_path(layer) / "cartoes" / {"bronze": "movimento", "gold": "movimento_flat"}[layer]
     cut(data(table))
@@ -189,18 +190,18 @@ def test_a_read_only_lake_is_exit_five_and_names_the_folder(nights_lake: Lake, t
     try:
         shutil.copytree(nights_lake.folder, disk, dirs_exist_ok=True)
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-        result = Cli(disk)("bronze", env=connection_settings(nights_lake.address))
+        result = CliHere(disk, nights_lake.spark)("bronze", env=connection_settings(nights_lake.address))
         assert (result.returncode, result.stderr.count("\n")) == (5, 1)
         assert f"bronze folder {disk}/lake/bronze: Read-only file system" in result.stderr
-        assert Cli(disk)("status", env=connection_settings(nights_lake.address)).returncode == 0
+        assert CliHere(disk, nights_lake.spark)("status", env=connection_settings(nights_lake.address)).returncode == 0
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
 
 
-def test_a_damaged_lake_is_exit_five_with_one_line(nights_lake: Lake) -> None:
+def test_a_damaged_lake_is_exit_five_with_one_line(cli: Cli, nights_lake: Lake) -> None:
     data(nights_lake.settings().bronze_path / "cartoes/conta").unlink()
     execute(nights_lake.address, "SELECT 1")
     for words in (("bronze",), ("maintain",), ("shell",)):
-        result = Cli(nights_lake.folder)(*words, env=connection_settings(nights_lake.address))
+        result = cli(*words, env=connection_settings(nights_lake.address))
         assert (result.returncode, result.stderr.count("\n")) == (5, 1), result.stderr
         assert "conta/part-" in result.stderr and "is gone; restore it from a backup, or delete" in result.stderr

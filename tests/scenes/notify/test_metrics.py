@@ -14,6 +14,7 @@ from pipelines.notify.outlets import notify
 from tests.support.condominio import SALES, drop_all
 from tests.support.lake import Lake
 from tests.support.metrics import CODE, PROMTOOL, SUCCESS, measured, samples
+from tests.support.process import Cli
 from tests.support.webhook import outcome
 
 
@@ -81,3 +82,21 @@ def test_each_domain_and_each_micro_batch_is_counted(
     assert {domain for _, layer, domain in both[SUCCESS] if layer == "bronze"} == {"condominio", "varejo"}
     if PROMTOOL:
         subprocess.run([PROMTOOL, "check", "metrics"], input=path.read_bytes(), check=True, timeout=60)
+
+
+def test_a_missing_metrics_folder_is_a_warning_and_a_name_without_prom_is_refused(cli: Cli) -> None:
+    name, path = "LAKEHOUSE_METRICS__TEXTFILE", cli.folder / "metrics/lakehouse.prom"
+    result = cli("silver", env={name: str(path)})
+    assert result.returncode == 4 and result.stderr.splitlines()[1:] == [
+        f"warning: metrics file {path}: No such file or directory"
+    ]
+    path.parent.mkdir()
+    assert cli("silver", env={name: str(path)}).stderr.count("\n") == 1
+    assert samples(path)[CODE] == {("lakehouse", "run", "all"): 4}
+    for wrong in ("lakehouse.prom", "/var/lib/lakehouse.txt"):
+        result = cli("silver", env={name: wrong})
+        assert result.returncode == 2 and f"{name} must be an absolute path that ends in .prom" in result.stderr
+    settings = cli("bronze", env={name: str(path), "LAKEHOUSE_FULL_DAYS": "0", "DOMAIN": "varejo"})
+    assert settings.returncode == 2 and samples(path)[CODE]["lakehouse", "run", "varejo"] == 2
+    assert cli("status", "export", env={name: str(path)}).returncode == 4
+    assert len(samples(path)[CODE]) == 2, "calls that a person looks at are not counted"

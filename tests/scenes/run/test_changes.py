@@ -27,7 +27,7 @@ from tests.support.process import Cli, connection_settings
 from tests.support.source import execute
 
 
-def test_a_run_writes_only_what_changed_and_nothing_where_nothing_did(
+def test_a_run_writes_only_what_changed_and_nothing_if_nothing_did(
     keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before, file = versions(keyed_lake), keyed_lake.folder / "export/movimento_flat.csv"
@@ -212,7 +212,7 @@ def tree(folder: Path) -> dict[str, int]:
 
 
 def test_plan_says_what_the_next_run_will_do_and_writes_nothing(
-    keyed_lake: Lake, capsys: pytest.CaptureFixture[str]
+    cli: Cli, keyed_lake: Lake, capsys: pytest.CaptureFixture[str]
 ) -> None:
     execute(
         keyed_lake.address,
@@ -222,8 +222,7 @@ def test_plan_says_what_the_next_run_will_do_and_writes_nothing(
         "ALTER TABLE conta ADD agencia int DEFAULT 7",
     )
     before = tree(keyed_lake.folder)
-    ask = Cli(keyed_lake.folder)
-    result = ask("plan", env=connection_settings(keyed_lake.address))
+    result = cli("plan", env=connection_settings(keyed_lake.address))
     assert (result.returncode, result.stderr) == (0, "") and tree(keyed_lake.folder) == before
     printed = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert printed == [
@@ -239,10 +238,10 @@ def test_plan_says_what_the_next_run_will_do_and_writes_nothing(
         "gold movimento_flat what changed in silver",
         "column public.conta.agencia is new: integer",
     ]
-    result = ask(
+    result = cli(
         "plan", env=connection_settings(keyed_lake.address) | {"FULL": "1", "TABLES": "movimento,movimento_flat"}
     )
     assert result.stdout.count("whole: asked for") == 3 and tree(keyed_lake.folder) == before
-    result = ask("plan", env=connection_settings(keyed_lake.address) | {"LAKEHOUSE_ROOT": "another"})
+    result = cli("plan", env=connection_settings(keyed_lake.address) | {"LAKEHOUSE_ROOT": "another"})
     assert result.returncode == 0 and result.stdout.count("whole: the first time") == 9
     assert not (keyed_lake.folder / "another").exists()

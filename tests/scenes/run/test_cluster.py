@@ -146,7 +146,7 @@ def test_five_million_rows_are_read_by_both_workers_in_as_many_tasks(
     same(lakehouse, moved(lakehouse))
 
 
-def test_a_master_that_does_not_answer_is_said_at_once(lakehouse: Lake) -> None:
+def test_a_master_that_does_not_answer_is_reported_at_once(lakehouse: Lake) -> None:
     execute(lakehouse.address, *BANK)
     began = time.monotonic()
     output = ended(on(Cluster(lakehouse.folder, "spark://127.0.0.1:1"), lakehouse, "bronze"), 2)
@@ -217,7 +217,7 @@ class Idle:
         ((), KeyError(), KeyError),
     ],
 )
-def test_executors_are_missed_only_by_work_that_waits_for_them(
+def test_missing_executors_are_reported_only_while_work_waits_for_them(
     lakehouse: Lake, monkeypatch: pytest.MonkeyPatch, jobs: tuple[int, ...], error: Exception, becomes: type[Exception]
 ) -> None:
     for name, value in {

@@ -236,7 +236,7 @@ def test_a_warning_counts_accepted_rows_only(judged: Any) -> None:
     assert "short note" not in judged(row(nota="long note", valor=13)).failed()
 
 
-def test_where_the_source_guarantees_a_reference_only_parents_set_aside_are_asked_for(rows: Rows) -> None:
+def test_if_the_source_guarantees_a_reference_only_quarantined_parents_are_joined(rows: Rows) -> None:
     frame = silver_checks.without_copies(rows(SCHEMA, row(), row(id_coisa=2, id_dono=3)))
     plain = replace(
         TABLE, rules=(), columns=(*TABLE.columns[:-1], replace(TABLE["id_dono"], reference=Reference(PARENT)))

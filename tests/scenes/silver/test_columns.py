@@ -31,7 +31,7 @@ from silver.columns import BLANK, BLANKS, card_digits, masked, tidy, trimmed
         (masked, None, None),
     ],
 )
-def test_column_functions(spark: SparkSession, function, given, expected) -> None:  # type: ignore[no-untyped-def]
+def test_column_functions_give_the_value_that_their_row_names(spark: SparkSession, function, given, expected) -> None:  # type: ignore[no-untyped-def]
     frame = spark.createDataFrame([(given,)], "text string").select(function("text").alias("text"))
     assert frame.first() == (expected,)
 

@@ -38,8 +38,8 @@ def lines(text: str) -> list[str]:
     return [re.sub(" +", " ", line).strip() for line in text.splitlines()]
 
 
-def test_history_lists_each_run_with_what_changed(nights_lake: Lake) -> None:
-    result = Cli(nights_lake.folder)("history", env=connection_settings(nights_lake.address))
+def test_history_lists_each_run_with_what_changed(cli: Cli, nights_lake: Lake) -> None:
+    result = cli("history", env=connection_settings(nights_lake.address))
     printed = lines(result.stdout)
     assert printed[0] == "run domain what finished (UTC) changes rows set aside seconds"
     when = r"\d{4}-\d\d-\d\d \d\d:\d\d"
@@ -50,30 +50,25 @@ def test_history_lists_each_run_with_what_changed(nights_lake: Lake) -> None:
     ):
         assert any(re.fullmatch(pattern, line) for line in printed), (pattern, printed)
     assert "keeps those of 30 days" in printed[-1]
-    empty = Cli(nights_lake.folder)(
-        "history", env=connection_settings(nights_lake.address) | {"LAKEHOUSE_ROOT": "elsewhere"}
-    )
+    empty = cli("history", env=connection_settings(nights_lake.address) | {"LAKEHOUSE_ROOT": "elsewhere"})
     assert "no layer has a complete run" in empty.stdout and not (nights_lake.folder / "elsewhere").exists()
 
 
-def test_a_layer_goes_back_to_a_run_as_a_new_run_with_its_csv_and_forward_again(nights_lake: Lake) -> None:
+def test_a_layer_goes_back_to_a_run_as_a_new_run_with_its_csv_and_forward_again(cli: Cli, nights_lake: Lake) -> None:
     settings, env = nights_lake.settings(), connection_settings(nights_lake.address)
-    result = Cli(nights_lake.folder)("restore", env=env | {"RUN": "gold/2"})
+    result = cli("restore", env=env | {"RUN": "gold/2"})
     assert result.returncode == 0, result.stderr
     assert "gold/4: gold is again what gold/2 left" in result.stderr
     assert nights_lake.csv == (nights_lake.folder / "2.csv").read_bytes() != (nights_lake.folder / "3.csv").read_bytes()
     last = run_log.last_run(settings.gold_path, "cartoes")
     assert last is not None and (last.run, last.kind, last.content_of, last.upstream_run) == (4, "restore", 2, 2)
-    assert (
-        "gold was built from silver/2, but silver/3 is the last: `make gold`"
-        in Cli(nights_lake.folder)("status", env=env).stdout
-    )
+    assert "gold was built from silver/2, but silver/3 is the last: `make gold`" in cli("status", env=env).stdout
     before = len(nights_lake.table("gold", "movimento_flat"))
     nights_lake.run("gold")
     assert nights_lake.csv == (nights_lake.folder / "3.csv").read_bytes() and before == 17
 
 
-def test_what_silver_was_and_its_rules_come_back_and_the_next_run_goes_on(nights_lake: Lake) -> None:
+def test_a_restored_silver_has_its_rules_and_the_next_run_goes_on(nights_lake: Lake) -> None:
     settings = nights_lake.settings()
     with Report() as report:
         commands_restore.restore(settings, "silver/2", report)
@@ -91,7 +86,7 @@ def test_what_silver_was_and_its_rules_come_back_and_the_next_run_goes_on(nights
 
 
 @pytest.mark.parametrize("word", ["", "gold", "gold/x", "gold/9", "copper/1", "3"])
-def test_a_run_that_is_none_is_said(word: str, nights_lake: Lake) -> None:
+def test_restore_refuses_a_run_that_does_not_exist(word: str, nights_lake: Lake) -> None:
     with pytest.raises(UsageFault, match="`make history` lists them|say one of `make history`"), Report() as report:
         commands_restore.restore(nights_lake.settings(), word, report)
 
@@ -153,8 +148,8 @@ def _age(layer_path, but: str, days: int) -> None:  # type: ignore[no-untyped-de
             run_log.record(path, old)
 
 
-def test_small_files_become_one_and_the_content_stays(
-    nights_lake: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_maintain_merges_small_files_and_keeps_the_content(
+    cli: Cli, nights_lake: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings, content = nights_lake.settings(), nights_lake.csv
     monkeypatch.setattr(commands_maintain, "MANY", 1)
@@ -173,7 +168,7 @@ def test_small_files_become_one_and_the_content_stays(
         assert [table.columns for table in now.tables] == [table.columns for table in was.tables]
         runs = settings.layer_path(layer) / run_log.RUNS
         assert len(delta.actions(runs, delta.version(runs) or 0)) == 2  # one, and the compaction's own row
-    assert "`make" not in Cli(nights_lake.folder)("status", env=connection_settings(nights_lake.address)).stdout
+    assert "`make" not in cli("status", env=connection_settings(nights_lake.address)).stdout
     with Report() as report:
         reconcile(settings, ("cartoes",), report, nights_lake.spark)
     monkeypatch.setattr(commands_maintain, "MANY", 8)
@@ -215,7 +210,7 @@ def test_a_month_later_a_crash_is_brought_back_and_readers_still_read(nights_lak
     assert agree(nights_lake) == 16
 
 
-def test_whatever_the_clock_says_numbers_and_versions_rise(lakehouse: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_and_versions_rise_although_the_clock_goes_back(lakehouse: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(lakehouse)
     settings = lakehouse.settings()
     today = datetime.now(UTC)
@@ -248,7 +243,7 @@ def test_maintain_touches_no_table_that_is_not_ours(nights_lake: Lake) -> None:
     assert sorted(theirs.rglob("*")) == before
 
 
-def test_the_run_before_the_last_stays_however_long_ago_it_was(nights_lake: Lake) -> None:
+def test_maintain_keeps_the_run_before_the_last_however_old_it_is(nights_lake: Lake) -> None:
     """Loaded once in a quarter, what was replaced a minute ago can still come back."""
     settings = nights_lake.settings()
     _age(settings.layer_path, "3", days=90)
@@ -258,7 +253,7 @@ def test_the_run_before_the_last_stays_however_long_ago_it_was(nights_lake: Lake
     assert nights_lake.csv == (nights_lake.folder / "2.csv").read_bytes()
 
 
-def test_a_run_with_plain_card_numbers_does_not_come_back_unasked_and_folders_stay_closed(nights_lake: Lake) -> None:
+def test_a_run_with_plain_card_numbers_is_restored_only_on_request_and_folders_stay_closed(nights_lake: Lake) -> None:
     settings = nights_lake.run("silver", "gold", CARD_NUMBERS="plain")
     nights_lake.run("silver", "gold")
     with pytest.raises(UsageFault, match="gold/4 has plain card numbers"), Report() as report:

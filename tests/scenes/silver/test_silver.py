@@ -108,7 +108,7 @@ def test_every_rule_of_a_run_is_recorded_and_what_a_failed_run_left_is_not(
 
 
 @pytest.mark.parametrize("few", [1_000_000, 10], ids=["few parents", "many parents"])
-def test_where_the_source_guarantees_key_and_reference_the_big_table_is_not_moved(
+def test_if_the_source_guarantees_key_and_reference_the_big_table_is_not_shuffled(
     keyed: Lake, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
     monkeypatch.setattr(judging, "FEW", few)
@@ -215,9 +215,7 @@ def test_a_run_that_fails_leaves_no_file_of_its_work(keyed_lake: Lake, monkeypat
                     assert files() == before, (name, layer)
 
 
-def test_a_run_that_fails_while_it_follows_what_changed_leaves_no_file_either(
-    keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_incremental_run_that_fails_leaves_no_file_either(keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = keyed_lake.settings()
     execute(keyed_lake.address, "UPDATE associado SET nome = 'x' WHERE id < 4", "DELETE FROM movimento WHERE id = 1")
 

@@ -80,7 +80,7 @@ def test_the_session_starts_while_bronze_reads_the_first_time_and_later_when_sil
     agree(fresh)
 
 
-def test_a_table_that_is_read_whole_and_found_the_same_starts_no_session(
+def test_a_table_read_in_full_without_a_change_starts_no_session(
     keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -92,7 +92,7 @@ def test_a_table_that_is_read_whole_and_found_the_same_starts_no_session(
     assert changed(keyed_lake, "silver") == changed(keyed_lake, "gold") == {}
 
 
-def test_a_session_that_does_not_start_ends_the_run_where_silver_needs_it(
+def test_a_session_that_does_not_start_ends_the_run_when_silver_needs_it(
     keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken() -> SparkSession:
@@ -106,7 +106,7 @@ def test_a_session_that_does_not_start_ends_the_run_where_silver_needs_it(
     assert [len(run_log.read_runs(settings.layer_path(layer))) for layer in LAYERS] == [1, 0, 0]
 
 
-def test_the_jvm_compiles_less_where_rows_are_few_and_the_users_options_come_after_ours(
+def test_the_jvm_compiles_less_for_few_rows_and_the_users_options_come_after_ours(
     keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Few are the rows of a new lake, by the source's size; those of the last run, here 260; and what changed."""

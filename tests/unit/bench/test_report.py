@@ -10,7 +10,7 @@ from bench import report
 from bench.tables import Result, lines
 
 
-def test_what_was_wrong_once_has_no_time_in_the_table() -> None:
+def test_a_way_with_one_wrong_result_has_no_time_in_the_table() -> None:
     right: dict[str, Any] = {"ours": {"seconds": 1.5}, "D": {"seconds": 2.5}}
     result = Result(300, {}, [right, right | {"D": {"wrong": ["csv.rows"]}}])
     assert lines(result) == [["", "ours", "D"], ["whole, s", "1.50", "wrong"], ["ours to this, whole", "1.00", ""]]

@@ -14,7 +14,7 @@ from pipelines.lake.runs import RuleRun
     ("minutes", "message"),
     [(0, "0 min"), (59, "59 min"), (60, "1 h 0 min"), (312, "5 h 12 min"), (1440, "1 d 0 h"), (4600, "3 d 4 h")],
 )
-def test_an_age_is_said_as_a_person_says_it(minutes: int, message: str) -> None:
+def test_ages_are_written_in_minutes_hours_or_days(minutes: int, message: str) -> None:
     assert (
         commands_status.age(datetime.now(UTC) - (datetime.now(UTC) - timedelta(minutes=minutes, seconds=30))) == message
     )

@@ -32,7 +32,7 @@ def test_without_settings_the_source_is_embedded_and_the_paths_are_below_lake(tm
     assert (given.seed.movimentos, given.seed.seed, given.card_numbers) == (10_000, 42, "masked")
 
 
-def test_each_source_goes_before_the_next(tmp_path: Path) -> None:
+def test_a_setting_of_an_earlier_source_overrides_a_later_one(tmp_path: Path) -> None:
     name = "LAKEHOUSE_SEED__MOVIMENTOS"
     sources = [{name: "1"}, {name: "2"}, {name: "3"}, {name: "4"}]
     assert [settings(tmp_path, *sources[start:]).seed.movimentos for start in range(4)] == [1, 2, 3, 4]
@@ -177,14 +177,14 @@ def test_a_secret_is_not_set_through_the_conf_which_is_on_a_command_line(tmp_pat
 @pytest.mark.parametrize(
     "master", ["spark://host", "mesos://host:5050", "yarn-client", "local[0]", "local-cluster[1,1,1]"]
 )
-def test_a_master_that_is_none_is_refused(tmp_path: Path, master: str) -> None:
+def test_an_invalid_master_is_refused(tmp_path: Path, master: str) -> None:
     assert "LAKEHOUSE_SPARK__MASTER must be local[*]" in problems(tmp_path, {"LAKEHOUSE_SPARK__MASTER": master})[0]
 
 
 @pytest.mark.parametrize(
     "master", ["local", "local[2]", "spark://a:7077", "spark://a:7077,b:7077", "yarn", "k8s://https://a:6443"]
 )
-def test_a_master_is_here_or_a_cluster(tmp_path: Path, master: str) -> None:
+def test_a_master_is_either_local_or_a_cluster(tmp_path: Path, master: str) -> None:
     settings, _ = load({"LAKEHOUSE_SPARK__MASTER": master}, base=tmp_path)
     assert settings.spark.is_local == master.startswith("local")
 

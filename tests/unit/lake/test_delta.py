@@ -113,7 +113,7 @@ def test_files_of_runs_that_did_not_complete_are_swept_and_the_others_stay_in_or
 
 
 @pytest.mark.parametrize("brief", [True, False])
-def test_one_who_is_soon_done_is_waited_for_and_waits_himself(tmp_path: Path, brief: bool) -> None:
+def test_a_brief_holder_of_the_lock_waits_and_is_waited_for(tmp_path: Path, brief: bool) -> None:
     settings, _ = load({}, base=tmp_path)
     entered, leave, waited = threading.Event(), threading.Event(), threading.Event()
 

@@ -10,7 +10,7 @@ from pipelines.lake import run_log
 from pipelines.lake import runs as lake_runs
 
 
-def test_a_hundred_commits_later_the_log_has_a_checkpoint_and_is_still_looked_at(tmp_path: Path) -> None:
+def test_a_gap_behind_the_checkpoint_of_a_long_run_log_is_found(tmp_path: Path) -> None:
     moment = datetime(2024, 1, 2, tzinfo=UTC)
     for number in range(1, 104):
         run_log.record(tmp_path, lake_runs.Run(number, "", "teste", None, "", "", moment, moment))

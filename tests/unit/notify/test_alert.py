@@ -30,7 +30,7 @@ def test_a_webhook_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkey
         never.set()
 
 
-def test_whatever_goes_wrong_while_it_is_told_is_a_warning_without_its_text(
+def test_any_error_while_alerting_is_a_warning_without_its_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lakehouse = Lake(tmp_path, None, None)  # type: ignore[arg-type]

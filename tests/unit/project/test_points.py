@@ -7,7 +7,7 @@ import pytest
 from conf.settings import PROJECT
 from pipelines.core import points
 from pipelines.core.points import Point, arm, crash_point
-from tests.crash import SCENARIOS, STREAM_SCENARIOS
+from tests.support.crash import SCENARIOS, STREAM_SCENARIOS
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def test_each_point_is_passed_in_the_code_and_tried_by_a_scenario() -> None:
     assert {scenario.point for scenario in (SCENARIOS | STREAM_SCENARIOS).values()} == {point.name for point in Point}
 
 
-def test_an_armed_point_lets_it_happen_the_nth_time_only() -> None:
+def test_an_armed_crash_point_acts_at_the_nth_pass_only() -> None:
     crash_point(Point.RECORDED)
     happened: list[str] = []
     arm("RECORDED", lambda: happened.append("recorded"), nth=2)
@@ -32,6 +32,6 @@ def test_an_armed_point_lets_it_happen_the_nth_time_only() -> None:
     assert happened == ["recorded"]
 
 
-def test_a_point_that_there_is_not_is_refused() -> None:
+def test_an_unknown_crash_point_is_refused() -> None:
     with pytest.raises(KeyError, match="RECORDD"):
         arm("RECORDD", lambda: None)

@@ -13,6 +13,6 @@ from pipelines.spark import cluster as spark_cluster
         ("java.io.FileNotFoundException: file:/data/lake/x.parquet", None),
     ],
 )
-def test_a_lost_executor_is_told_from_a_file_that_is_gone(message: str, lost: str | None) -> None:
+def test_a_lost_executor_is_distinguished_from_a_missing_file(message: str, lost: str | None) -> None:
     fault = spark_cluster.executors_lost(message)
     assert fault is None if lost is None else lost in str(fault)

@@ -87,7 +87,7 @@ def test_every_line_of_a_file_arrives_with_its_place_bad_ones_as_their_text(
         ("\ufeffdia,valor\n", "its header has no dia, has no valor"),
     ],
 )
-def test_of_a_file_with_another_header_each_line_is_kept_as_its_text(tmp_path: Path, text: str, message: str) -> None:
+def test_each_line_of_a_file_with_another_header_is_kept_as_its_text(tmp_path: Path, text: str, message: str) -> None:
     drop(tmp_path, "venda.csv", text)
     record, rows, totals = taken(tmp_path, first=3)
     lines = [line for line in text.removeprefix("\ufeff").splitlines() if line]
@@ -99,7 +99,7 @@ def test_of_a_file_with_another_header_each_line_is_kept_as_its_text(tmp_path: P
     assert [(row["id"], row["_source_row"]) for row in rows] == [(3 + at, 1 + at) for at in range(len(lines))]
 
 
-def test_a_file_that_is_empty_is_still_to_come(tmp_path: Path) -> None:
+def test_an_empty_file_counts_as_not_yet_delivered(tmp_path: Path) -> None:
     path = drop(tmp_path, "venda.csv", "")
     assert arrived(tmp_path, [TABLE]) == []
     path.write_text("dia;valor\n")
@@ -157,7 +157,7 @@ def test_a_file_that_changes_while_it_is_read_leaves_nothing(tmp_path: Path, mon
     assert list((tmp_path / "lake").glob("*.parquet")) == []
 
 
-def test_what_is_no_file_of_a_table_is_left_alone_and_told_of(tmp_path: Path) -> None:
+def test_files_that_match_no_table_are_left_alone_and_reported(tmp_path: Path) -> None:
     drop(tmp_path, "venda1.csv", "dia;valor")
     drop(tmp_path, "Venda2.CSV", "dia;valor")
     drop(tmp_path, "venda3.csv", "")
@@ -175,7 +175,7 @@ def test_a_file_without_a_header_does_not_show_the_row_in_its_place(tmp_path: Pa
     assert taken(tmp_path)[0].why == "its header has a name twice, has no dia, has no valor"
 
 
-def test_lines_that_end_otherwise_than_the_contract_says_are_told_of_by_that(tmp_path: Path) -> None:
+def test_a_line_ending_that_the_contract_does_not_name_is_reported_as_such(tmp_path: Path) -> None:
     drop(tmp_path, "venda.csv", "dia;valor\r\n2024-01-01;1\r\n")
     record, rows, _ = taken(tmp_path)
     assert (record.why, len(rows)) == ("its lines end with CR LF, the contract says LF", 2)

@@ -79,11 +79,11 @@ def test_a_name_with_quotes_is_quoted_not_pasted() -> None:
         ),
     ],
 )
-def test_what_may_pass_is_told_from_what_must_be_mended(text: str, passes: bool) -> None:
+def test_transient_errors_are_distinguished_from_permanent_ones(text: str, passes: bool) -> None:
     assert isinstance(source_fault("x", OSError(text)), TransientFault) == passes
 
 
-def test_of_several_addresses_the_server_that_answered_is_believed() -> None:
+def test_of_several_addresses_the_answer_of_a_server_counts() -> None:
     text = """connection to server at "::1", port 5432 failed: Connection refused
 \tIs the server running on that host and accepting TCP/IP connections?
 connection to server at "127.0.0.1", port 5432 failed: FATAL:  password authentication failed for user "x"
@@ -103,7 +103,7 @@ connection to server at "127.0.0.1", port 5432 failed: FATAL:  password authenti
         ("4294967290:4294967300:", "4294967300:4294967300:", ""),
     ],
 )
-def test_a_snapshot_that_may_not_see_what_the_last_one_saw_is_known(was: str, now: str, back: str) -> None:
+def test_a_snapshot_that_may_miss_what_the_last_one_saw_is_detected(was: str, now: str, back: str) -> None:
     now_, run = datetime.now(UTC), None
     run = Run(1, "x", "d", None, "s", was, now_, now_, position="0/10")
     reason = fingerprint.went_back(run, moment(now))

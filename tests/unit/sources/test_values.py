@@ -106,7 +106,7 @@ def test_a_column_of_commas_has_the_values_that_its_texts_have_one_by_one() -> N
                 assert column[index].as_py() == expected
 
 
-def test_a_comma_is_a_decimals_where_the_dialect_says_so() -> None:
+def test_a_decimal_comma_is_read_only_if_the_dialect_names_the_column() -> None:
     money = value_of("decimal(19,4)", decimal_comma=True)
     assert money("2024,994") == Decimal("2024.9940") and money("-0,5") == Decimal("-0.5000")
     for text in ("1,234,5", "1.234,5", "1,234.5", "1.5"):
@@ -127,7 +127,7 @@ def test_long_numbers_are_exact_or_refused(kind: str) -> None:
             assert (value.as_py(), left) == (None, {0: text})
 
 
-def test_each_line_of_the_document_is_so() -> None:
+def test_each_line_of_the_document_is_what_is_read() -> None:
     line = r"^\| `([^`]+)`(, comma)? \| `([^`]*)` \| (rescued|`[^`]*`) \|$"
     lines = re.findall(line, (PROJECT / "docs/files.md").read_text("utf-8"), re.M)
     assert len(lines) == 41

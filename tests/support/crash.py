@@ -1,6 +1,6 @@
 """A child process: the command line, in which something goes wrong at one point of the commit protocol.
 
-`python -m tests.crash <scenario> <kind> <target>...`. The kinds: `kill` is SIGKILL, `error` an exception that nobody
+`python -m tests.support.crash <scenario> <kind> <target>...`. The kinds: `kill` is SIGKILL, `error` an exception that nobody
 expects, `full` a disk (of CRASH_DISK) without space from there on.
 """
 

@@ -1,4 +1,4 @@
-"""Bad settings, sources and schemas on the real command line: each has its exit code and one clear line."""
+"""Bad settings, sources and schemas on the command line: each has its exit code and one clear line."""
 
 import pytest
 
@@ -60,7 +60,7 @@ def test_the_command_line_names_every_problem_in_one_line_before_it_needs_java(c
     assert 'a"$' not in result.stderr
 
 
-def test_a_line_of_the_env_file_that_is_none_is_named(cli: Cli) -> None:
+def test_a_line_of_the_env_file_that_cannot_be_read_is_named(cli: Cli) -> None:
     (cli.folder / ".env").write_text("# fine\nLAKEHOUSE_ROOT=x\nthis is not env\n")
     result = cli("bronze")
     assert (result.returncode, result.stderr) == (2, "settings: .env: line 3 cannot be read; write NAME=value\n")
