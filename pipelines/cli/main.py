@@ -177,8 +177,7 @@ def read_env(path: Path) -> dict[str, str]:
 
 
 def say_warning(settings: Settings, text: str) -> None:
-    warning = f"warning: {text}"
-    say(log_line(warning) if settings.log_format == "json" else warning)
+    say(log_line(text, "warning") if settings.log_format == "json" else f"warning: {text}")
 
 
 def say(line: str) -> None:

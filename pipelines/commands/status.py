@@ -16,27 +16,27 @@ def status(settings: Settings, report: Report) -> None:
     """Shows the last run of each layer: its number, age, rows and warnings, and whether the CSV is what gold wrote."""
     now = datetime.now(UTC)
     table = grid("layer", "domain", "source", "finished (UTC)", "run", "age", "rows", "set aside", left=4)
-    notes = []
+    notes: list[tuple[str, str]] = []  # level and text
     for layer in LAYERS:
         path = settings.layer_path(layer)
         for domain in in_use(settings):
             run = run_log.last_run(path, domain)
             if run is None:
-                notes.append(f"{layer} has no complete run of {domain} in {path}: `make {layer}`")
+                notes.append(("info", f"{layer} has no complete run of {domain} in {path}: `make {layer}`"))
                 continue
             rows = sum(table_run.rows_out for table_run in run.tables if not table_run.is_beside)
             aside = sum(table_run.set_aside for table_run in run.tables)
             finished = f"{run.finished:%Y-%m-%d %H:%M}"
             numbers = (str(run.run), age(now - run.finished), f"{rows:,}", f"{aside:,}")
             table.add_row(layer, domain, run.source, finished, *numbers)
-            notes += [f"warning: {text}" for text in run.warnings]
-            notes += _behind(settings, layer, domain, run)
+            notes += [("warning", text) for text in run.warnings]
+            notes += [("info", text) for text in _behind(settings, layer, domain, run)]
             for exported in (contract for contract in catalogue.tables_of(layer, domain) if contract.csv):
-                notes += _csv(settings, exported, run)
+                notes += [("info", text) for text in _csv(settings, exported, run)]
     if table.row_count:
         report.show(table)
-    for note in notes:
-        report.say(note)
+    for level, text in notes:
+        report.say(text, level=level)
 
 
 def age(since: timedelta) -> str:

@@ -98,7 +98,7 @@ def stream(settings: Settings, domain: str, once: bool, report: Report) -> None:
             try:
                 _watch(this, batches)
             except CheckpointFault as fault:
-                report.step(f"warning: {fault}; it starts over, because the lake knows what was ingested")
+                report.step(f"{fault}; it starts over, because the lake knows what was ingested", level="warning")
                 shutil.rmtree(this.checkpoint, ignore_errors=True)
                 _watch(this, batches)
     except (KeyboardInterrupt, SystemExit):
@@ -251,11 +251,11 @@ class Batches:
             if table.rows_in and table.set_aside / table.rows_in > limit:
                 rows = f"{table.set_aside:,} of {table.rows_in:,} rows are set aside"
                 over = f"more than LAKEHOUSE_QUALITY__MAX_QUARANTINED={limit:g}; `make quality` says why"
-                report.step(f"warning: silver.{table.name}: {rows}, {over}")
+                report.step(f"silver.{table.name}: {rows}, {over}", level="warning")
 
     def _warn(self, warnings: "list[str] | tuple[str, ...]") -> None:
         """Reports each warning once."""
         for text in warnings:
             if text not in self._warned:
                 self._warned.add(text)
-                self._stream.report.step(f"warning: {text}")
+                self._stream.report.step(text, level="warning")

@@ -58,7 +58,7 @@ def tables(layer: str) -> tuple[Table, ...]:
 
 
 def table_of(layer: str, name: str) -> Table | None:
-    """The contract of a table, or of what lies beside it; None where no contract names it any more."""
+    """The contract of a table, or of what lies beside it; None when no contract names it any more."""
     name = name.removesuffix(QUARANTINE).removesuffix(HISTORY)
     return next((table for table in tables(layer) if table.name == name), None)
 
@@ -83,11 +83,11 @@ def _modules(layer: str) -> list[ModuleType]:
     for folder in (path.parent for place in package.__path__ for path in Path(place).glob("*/*.py")):
         if not (folder / "__init__.py").exists():
             raise UsageFault(f"{folder} has no __init__.py, so that its tables are not found; make an empty one")
-    folders = [found.name for found in pkgutil.iter_modules(package.__path__) if found.ispkg]
+    folders = [module.name for module in pkgutil.iter_modules(package.__path__) if module.ispkg]
     return [
-        _imported(f"{layer}.{folder}.{found.name}")
+        _imported(f"{layer}.{folder}.{module.name}")
         for folder in folders
-        for found in pkgutil.iter_modules(importlib.import_module(f"{layer}.{folder}").__path__)
+        for module in pkgutil.iter_modules(importlib.import_module(f"{layer}.{folder}").__path__)
     ]
 
 

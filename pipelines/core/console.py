@@ -16,10 +16,7 @@ from rich.table import Table
 
 
 def log_line(message: str, level: str = "info", **known: object) -> str:
-    """When (UTC), how grave, what in one line, and what else is known of it. A text says itself how grave it is where
-    it begins with `warning: `."""
-    if message.startswith("warning: "):
-        level, message = "warning", message.removeprefix("warning: ")
+    """When (UTC), how grave, what in one line, and what else is known of it."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return json.dumps({"time": now, "level": level, "message": " ".join(message.split())} | known)
 
@@ -61,7 +58,7 @@ class Report:
         if self._status:
             self._status.stop()
         for text in self._warnings:
-            self.step(f"warning: {text}")
+            self.step(text, level="warning")
 
     def progress(self, layer: str, table: str, rows: int) -> None:
         """`rows` more of a table are done; at a terminal the line moves a few times a second."""
@@ -71,19 +68,19 @@ class Report:
             now = time.monotonic()
             if self._status and (not rows or now - self._shown > 0.2):
                 self._shown = now
-                done = f" {self._rows[name]:,} rows" if rows else ""
-                self._status.update(f"{name}{done} …")
+                so_far = f" {self._rows[name]:,} rows" if rows else ""
+                self._status.update(f"{name}{so_far} …")
                 self._status.start()
 
     def step(self, text: str, **known: object) -> None:
-        """One line of progress, and what JSON has beside its text."""
+        """One line of progress, and what JSON has beside its text; its `level` is info, warning or error."""
         self._tell(self._screen, text, known)
 
     def again(self, text: str) -> None:
         """Why the work begins anew; its rows are counted anew."""
         with self._lock:
             self._rows.clear()
-        self.step(text, level="warning")
+        self._tell(self._screen, text, {"level": "warning"}, mark="")
 
     def warning(self, text: str) -> None:
         """Kept for the end, where it is read; once, however often the work began anew."""
@@ -104,7 +101,7 @@ class Report:
     def show_warnings(self) -> None:
         """The warnings as a part of the result; they are not shown again."""
         for text in self._warnings:
-            self.say(f"warning: {text}")
+            self.say(text, level="warning")
         self._warnings.clear()
         self._taken = 0
 
@@ -129,9 +126,9 @@ class Report:
         if not self.as_json:
             self.say(row)
 
-    def _tell(self, console: Console, text: str, known: dict[str, Any]) -> None:
+    def _tell(self, console: Console, text: str, known: dict[str, Any], mark: str = "warning: ") -> None:
         if not self.as_json:
-            console.print(escape(text))
+            console.print(escape(mark * (known.get("level") == "warning") + text))
         elif text:
             console.out(log_line(text, **known), highlight=False)
 

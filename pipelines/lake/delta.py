@@ -11,7 +11,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -54,12 +54,13 @@ def properties(table: Table) -> dict[str, str]:
 
 
 def full_name(layer: str, domain: str, name: str) -> str:
-    """What a table is called in its own log, so that it is told from any other."""
+    """What a table is called in its own log, so that it is not mistaken for another."""
     return f"{layer}.{domain}.{name}"
 
 
 def version(path: Path) -> int | None:
-    """The head version of the table, None where nothing was committed yet. A folder that is not ours is refused."""
+    """The head version of the table, None when nothing was committed yet. Raises StorageFault for a folder that is not
+    ours."""
     with storage(f"table {path}"):
         if not path.exists() or not any(path.iterdir()):
             return None
@@ -82,11 +83,18 @@ def make_folder(path: Path) -> None:
 
 def actions(path: Path, at: int) -> list[tuple[Path, int]]:
     """The data files of a version and their bytes, as its log has them."""
-    return [(path / name, size) for name, size in version_content(path, at)[1]]
+    return [(path / name, size) for name, size in version_content(path, at).files]
 
 
-def version_content(path: Path, at: int) -> tuple[str, tuple[tuple[str, int], ...]]:
-    """The name of a version's table, as its log has it, and its data files with their bytes."""
+class VersionContent(NamedTuple):
+    """What the log says of a version: the name of the table, and its data files with their bytes."""
+
+    name: str
+    files: tuple[tuple[str, int], ...]
+
+
+def version_content(path: Path, at: int) -> VersionContent:
+    """What the log of the table `path` says of a version."""
     with storage(f"table {path}"):
         try:
             commit = (path / LOG / f"{at:020d}.json").stat()
@@ -96,13 +104,13 @@ def version_content(path: Path, at: int) -> tuple[str, tuple[tuple[str, int], ..
 
 
 @lru_cache(maxsize=256)
-def _version_content(path: Path, at: int, _: tuple[int, int, int]) -> tuple[str, tuple[tuple[str, int], ...]]:
+def _version_content(path: Path, at: int, _: tuple[int, int, int]) -> VersionContent:
     """The same, remembered while the commit is the same file: a version never changes."""
     table = DeltaTable(path, version=at)
     # Not file_uris(): it percent-encodes the table's folder.
-    found = pa.table(table.get_add_actions())
-    files = zip(found["path"].to_pylist(), found["size_bytes"].to_pylist(), strict=True)
-    return table.metadata().name or "", tuple(files)
+    adds = pa.table(table.get_add_actions())
+    files = zip(adds["path"].to_pylist(), adds["size_bytes"].to_pylist(), strict=True)
+    return VersionContent(table.metadata().name or "", tuple(files))
 
 
 def file_paths(path: Path, at: int) -> list[str]:
@@ -118,18 +126,24 @@ def part_name(run: int, which: str = "") -> str:
 def commit_files(path: Path, table: Table, schema: pa.Schema, files: list[str]) -> int:
     """Makes the Parquet files, named from `path`, the whole content of the table, in one commit. Its version.
 
-    A table that is empty already gets no commit. Raises StorageFault where another table is there.
+    A table that is empty already gets no commit. Raises StorageFault when another table is there.
     """
     with storage(f"table {path}"):
         delta_schema, name = Schema.from_arrow(schema), full_name(table.layer, table.domain, path.name)
         head = version(path)
-        if head is not None and (found := DeltaTable(path, without_files=True).metadata().name) != name:
-            raise StorageFault(f"table {path}: another table is there, {found or 'one without a name'}; move it away")
+        if head is not None and (there := DeltaTable(path, without_files=True).metadata().name) != name:
+            raise StorageFault(f"table {path}: another table is there, {there or 'one without a name'}; move it away")
         if not files and head is not None and not file_paths(path, head) and DeltaTable(path).schema() == delta_schema:
             return head
-        adds = [AddAction(*_add_action(path / file, table).values()) for file in files]
         create_table_with_add_actions(
-            str(path), delta_schema, adds, "overwrite", [], name, table.comment, properties(table)
+            str(path),
+            delta_schema,
+            [_add_action(path / file, table) for file in files],
+            mode="overwrite",
+            partition_by=[],
+            name=name,
+            description=table.comment,
+            configuration=properties(table),
         )
         return DeltaTable(path, without_files=True).version()
 
@@ -137,7 +151,7 @@ def commit_files(path: Path, table: Table, schema: pa.Schema, files: list[str]) 
 def commit_changes(path: Path, table: Table, added: Sequence[str], removed: Sequence[str]) -> int:
     """Some files come, some go, the others stay, in one commit. Its version.
 
-    delta-rs replaces all files or adds some, but does not do this.
+    ADR 10 says why it is not delta-rs that does it.
     Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#add-file-and-remove-file
     """
     with storage(f"table {path}"):
@@ -157,7 +171,7 @@ def commit_changes(path: Path, table: Table, added: Sequence[str], removed: Sequ
             size = (path / name).stat().st_size
             gone = {"path": name, "deletionTimestamp": now, "extendedFileMetadata": True, "size": size}
             lines.append({"remove": gone | common})
-        lines += [{"add": _add_action(path / name, table)} for name in added]
+        lines += [{"add": _as_log_entry(_add_action(path / name, table))} for name in added]
         log = path / LOG
         with scratch(path, "run") as folder:
             half = folder / "commit"
@@ -173,21 +187,33 @@ def commit_changes(path: Path, table: Table, added: Sequence[str], removed: Sequ
         return target
 
 
-def _add_action(file: Path, table: Table) -> dict[str, Any]:
-    """A data file as an add action has it."""
+def _add_action(file: Path, table: Table) -> AddAction:
+    """What a commit says of a data file that it adds."""
     stat = file.stat()
+    return AddAction(
+        path=file.name,
+        size=stat.st_size,
+        partition_values={},
+        modification_time=stat.st_mtime_ns // 10**6,
+        data_change=True,
+        stats=json.dumps(statistics(file, indexed(table))),
+    )
+
+
+def _as_log_entry(add: AddAction) -> dict[str, Any]:
+    """The same as the log writes it."""
     return {
-        "path": file.name,
-        "size": stat.st_size,
-        "partitionValues": {},
-        "modificationTime": stat.st_mtime_ns // 10**6,
-        "dataChange": True,
-        "stats": json.dumps(statistics(file, indexed(table))),
+        "path": add.path,
+        "size": add.size,
+        "partitionValues": add.partition_values,
+        "modificationTime": add.modification_time,
+        "dataChange": add.data_change,
+        "stats": add.stats,
     }
 
 
 def statistics(file: Path, columns: list[str]) -> dict[str, Any]:
-    """What Delta's log says of a file so that readers can skip it: rows and, of the columns, extremes and nulls.
+    """What Delta's log says of a file so that readers can skip it: its rows and, for the columns, extremes and nulls.
 
     Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#per-file-statistics
     """
@@ -207,7 +233,7 @@ def statistics(file: Path, columns: list[str]) -> dict[str, Any]:
 
 
 def _as_json(value: object) -> int | float | str | None:
-    """A value as the log writes it; None where that would not be exact."""
+    """A value as the log writes it; None when that would not be exact."""
     if isinstance(value, Decimal):
         return float(value) if len(value.as_tuple().digits) <= 15 else None
     if isinstance(value, datetime):

@@ -20,7 +20,7 @@ HASHING = f"duckdb {duckdb.__version__}"
 
 
 class Engine:
-    """A database whose queries run in a thread of their own: while one works, signals are heard, and end it."""
+    """A database whose queries run in a thread of their own, so that a signal ends a query that works."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, thread: ThreadPoolExecutor) -> None:
         self._connection, self._thread = connection, thread
@@ -42,8 +42,8 @@ class Engine:
 
 @contextmanager
 def engine(what: str, scratch: Path | None = None, share: int = 1) -> Iterator[Engine]:
-    """A database in bounded memory that spills to `scratch`; one of `share` that work at the same time. What it says
-    becomes a StorageFault that names `what`."""
+    """A database in bounded memory that spills to `scratch`; one of `share` that work at the same time. Its errors
+    become a StorageFault that names `what`."""
     more: dict[str, str] = {"temp_directory": str(scratch)} if scratch else {}
     if share > 1:
         more["threads"] = str(max(1, (os.cpu_count() or 1) // share))
@@ -83,18 +83,17 @@ def listed(names: Iterable[str]) -> str:
 
 
 def count(db: Engine, rows: str) -> int:
-    found = db.execute(f"SELECT count(*) FROM {rows}").fetchone()
-    return int(found[0]) if found else 0
+    return int((db.execute(f"SELECT count(*) FROM {rows}").fetchone() or (0,))[0])
 
 
-def within(rows: str, keys: Sequence[str], some: str) -> str:
-    """SQL of the rows whose key is among `some` (a relation)."""
-    return f"(SELECT * FROM {rows} SEMI JOIN {some} USING ({listed(keys)}))"
+def within(rows: str, keys: Sequence[str], others: str) -> str:
+    """SQL of the rows whose key is in another relation."""
+    return f"(SELECT * FROM {rows} SEMI JOIN {others} USING ({listed(keys)}))"
 
 
-def without(rows: str, keys: Sequence[str], some: str) -> str:
-    """SQL of the rows whose key is not among `some`."""
-    return f"(SELECT * FROM {rows} ANTI JOIN {some} USING ({listed(keys)}))"
+def without(rows: str, keys: Sequence[str], others: str) -> str:
+    """SQL of the rows whose key is not in another relation."""
+    return f"(SELECT * FROM {rows} ANTI JOIN {others} USING ({listed(keys)}))"
 
 
 def save(db: Engine, rows: str, file: Path) -> None:

@@ -23,12 +23,12 @@ LOCK, CSV_LOCK = ".lock", ".csv.lock"
 
 @contextmanager
 def storage(what: str) -> Iterator[None]:
-    """Turns what the file system or delta-rs says into one StorageFault that names `what`."""
+    """Turns an error of the file system, of delta-rs or of Arrow into a StorageFault that names `what`."""
     try:
         yield
     except (OSError, DeltaError, pa.ArrowException) as error:
-        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise StorageFault(f"{what}: {said.splitlines()[0]}") from error
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise StorageFault(f"{what}: {text.splitlines()[0]}") from error
 
 
 @contextmanager
@@ -73,7 +73,7 @@ def is_left(path: Path, pid: int) -> bool:
 def prepare(settings: Settings) -> None:
     """Creates the layers' folders, closed to others.
 
-    Raises StorageFault where a folder has files but was not made here.
+    Raises StorageFault when a folder has files but was not made here.
     """
     for layer in LAYERS:
         path = settings.layer_path(layer)
@@ -85,8 +85,8 @@ def prepare(settings: Settings) -> None:
 
 @contextmanager
 def locked(settings: Settings, patient: bool = False) -> Iterator[None]:
-    """Holds the lock of every layer, or raises LockedFault at once; a `patient` one, who is soon done, waits. Folders
-    with plain card numbers are their owner's only."""
+    """Holds the lock of every layer, or raises LockedFault at once; a `patient` caller, who needs it briefly, waits.
+    Folders with plain card numbers are closed to all but their owner."""
     prepare(settings)
     with ExitStack() as held:
         for layer in LAYERS:
@@ -101,7 +101,7 @@ def locked(settings: Settings, patient: bool = False) -> Iterator[None]:
 
 @contextmanager
 def publishing(settings: Settings) -> Iterator[None]:
-    """Of a run that gives its CSV the name and records itself, and of an export, one waits for the other."""
+    """A run that names its CSV and records itself, and an export, wait for each other here."""
     with locks.held(settings.gold_path / CSV_LOCK, f"the CSV in {settings.export_path}", seconds=30):
         yield
 

@@ -12,14 +12,14 @@ MUCH = "much of it changed"
 NIGHT = timedelta(hours=12)
 
 
-def reason_for_full(settings: Settings, done: TableRun | None, asked: bool, now: datetime) -> str:
-    """Why a table is built whole, whatever changed: the first time, asked for, or the last time is long ago (some hours
-    early, so that a nightly run is never late). Empty where nothing of it holds."""
-    if done is None:
+def reason_for_full(settings: Settings, table_run: TableRun | None, asked: bool, now: datetime) -> str:
+    """Why a table is built in full, whatever changed: the first time, asked for, or the last time is long ago (some
+    hours early, so that a nightly run is never late). Empty when none of it holds."""
+    if table_run is None:
         return "the first time"
     if asked:
         return "asked for"
-    if done.full_at and timedelta(0) <= now - done.full_at <= timedelta(days=settings.full_days) - NIGHT:
+    if table_run.full_at and timedelta(0) <= now - table_run.full_at <= timedelta(days=settings.full_days) - NIGHT:
         return ""
     return f"LAKEHOUSE_FULL_DAYS={settings.full_days} have passed"
 

@@ -24,15 +24,16 @@ PROTOCOL = (3, 7)  # the newest reader and writer version that Delta has numbers
 def checked(path: Path, version: int | None, name: str, at: str = "") -> str:
     """The fingerprint of a table's files in a version, which the run `at` left, or in its head.
 
-    Raises StorageFault naming the table and the file where the log or a file is damaged, or the table is not `name`.
+    Raises StorageFault naming the table and the file when the log or a file is damaged, or the table is not `name`.
     """
     commits = _checked_log(path)
     if version is not None and version not in commits:
         raise StorageFault(f"table {path}: {_commit(version)} is missing, which {at} wrote")
-    found, named = delta.version_content(path, commits[-1] if version is None else version)
-    if found != name:
-        raise StorageFault(f"table {path}: {LOG} is of another table, {found or 'one without a name'}, not {name}")
-    files = [(path / file, size) for file, size in named]
+    content = delta.version_content(path, commits[-1] if version is None else version)
+    if content.name != name:
+        actual = content.name or "one without a name"
+        raise StorageFault(f"table {path}: {LOG} is of another table, {actual}, not {name}")
+    files = [(path / file, size) for file, size in content.files]
     for file, size in files:
         check_file(file, size)
     return fingerprint(files)
@@ -48,22 +49,22 @@ def check_file(file: Path, size: int) -> None:
     if not file.exists():
         raise StorageFault(f"file {file} is gone")
     with storage(f"file {file}"):
-        found = file.stat().st_size
-        if found != size:
-            raise StorageFault(f"file {file} has {found:,} bytes, the table's log says {size:,}")
+        actual = file.stat().st_size
+        if actual != size:
+            raise StorageFault(f"file {file} has {actual:,} bytes, the table's log says {size:,}")
         pq.read_metadata(file)
 
 
 def _checked_log(path: Path) -> list[int]:
-    """The versions whose commits are there. Raises StorageFault where one is missing, empty or cut off."""
+    """The versions whose commits are there. Raises StorageFault when one is missing, empty or cut off."""
     if delta.version(path) is None:
         raise StorageFault(f"table {path} is gone")
     commits = delta.commits(path)
     checkpoints = [int(match[1]) for file in (path / LOG).iterdir() if (match := CHECKPOINT.fullmatch(file.name))]
-    first = 0 if not any(one >= commits[0] for one in checkpoints) else commits[0]
+    first = 0 if not any(checkpoint >= commits[0] for checkpoint in checkpoints) else commits[0]
     if missing := sorted(set(range(first, commits[-1] + 1)) - set(commits)):
         raise StorageFault(f"table {path}: {_commit(missing[0])} is missing")
-    for version in (one for one in commits if one > max(checkpoints, default=-1)):
+    for version in (commit for commit in commits if commit > max(checkpoints, default=-1)):
         _check_commit(path, version)
     return commits
 
@@ -82,8 +83,8 @@ def _check_commit(path: Path, version: int) -> None:
     for protocol in protocols:
         needs = protocol.get("minReaderVersion", 0), protocol.get("minWriterVersion", 0)
         if needs[0] > PROTOCOL[0] or needs[1] > PROTOCOL[1]:
-            said = f"is of a newer protocol of Delta (reader {needs[0]}, writer {needs[1]}) than this software knows"
-            raise StorageFault(f"table {path}: {_commit(version)} {said}")
+            newer = f"a newer protocol of Delta (reader {needs[0]}, writer {needs[1]}) than this software knows"
+            raise StorageFault(f"table {path}: {_commit(version)} is of {newer}")
 
 
 def _commit(version: int) -> str:

@@ -112,8 +112,7 @@ INGESTED_FILE = pa.schema(
 
 
 def _rows(path: Path, where: Mapping[str, int | str], columns: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """The rows of a small table in which columns have given values, what they do not have yet left out; of all columns
-    or some."""
+    """The rows of a small table that have given values, as dicts without nulls; of all columns, or of those named."""
     if version(path) is None:
         return []
     try:
@@ -129,11 +128,11 @@ def _read(path: Path, columns: tuple[str, ...], where: Mapping[str, int | str]) 
     # File by file: pyarrow's threads under delta-rs's dataset can abort the process at its end.
     for file in file_paths(path, version(path) or 0):
         with storage(f"file {file}"):
-            found = pq.ParquetFile(file).read(columns=list(columns) or None, use_threads=False)
+            table = pq.ParquetFile(file).read(columns=list(columns) or None, use_threads=False)
         # Not by Arrow's own filter, which does not know all types that delta-rs writes.
-        known = {name: found[name].to_pylist() for name in where}
-        kept = [at for at in range(len(found)) if all(known[name][at] == value for name, value in where.items())]
-        rows += found.to_pylist() if len(kept) == len(found) else [found.slice(at, 1).to_pylist()[0] for at in kept]
+        known = {name: table[name].to_pylist() for name in where}
+        kept = [at for at in range(len(table)) if all(known[name][at] == value for name, value in where.items())]
+        rows += table.to_pylist() if len(kept) == len(table) else [table.slice(at, 1).to_pylist()[0] for at in kept]
     return rows
 
 
@@ -164,7 +163,7 @@ def _mode_of(how: str) -> Mode:
 
 
 class Head(NamedTuple):
-    """What tells runs apart: number, domain, lake, the run of the layer before, the run whose content it has."""
+    """What tells runs apart: number, domain, lake, the upstream run, the run whose content it has."""
 
     run: int
     domain: str
@@ -190,7 +189,7 @@ def last_run(layer_path: Path, domain: str) -> Run | None:
 
 
 def complete_run(settings: Settings, layer: str, domain: str) -> Run:
-    """The last complete run of a layer. Raises QualityFault where there is none."""
+    """The last complete run of a layer. Raises QualityFault when there is none."""
     run = last_run(settings.layer_path(layer), domain)
     if run is None:
         raise no_complete_run(settings, layer, domain)
@@ -198,11 +197,11 @@ def complete_run(settings: Settings, layer: str, domain: str) -> Run:
 
 
 def upstream_of(layer_path: Path, run: Run | None) -> Run | None:
-    """The run of the layer before, in `layer_path`, that a run was built from; None where it is not there."""
+    """The upstream run, in `layer_path`, that a run was built from; None when it is not there."""
     if run is None or run.upstream_run is None:
         return None
-    found = read_runs(layer_path, run=run.upstream_run, domain=run.domain)
-    return next((one for one in found if one.lake == run.lake), None)
+    runs = read_runs(layer_path, run=run.upstream_run, domain=run.domain)
+    return next((upstream for upstream in runs if upstream.lake == run.lake), None)
 
 
 def no_complete_run(settings: Settings, layer: str, domain: str = "") -> QualityFault:
@@ -219,19 +218,19 @@ def read_rules(layer_path: Path, run: Run) -> list[RuleRun]:
 
 
 def read_files(layer_path: Path, domain: str) -> list[IngestedFile]:
-    """The files whose rows the last complete run of a domain has, in the order in which they were taken."""
+    """The files whose rows the last complete run of a domain has, in the order in which they were ingested."""
     taken_by: dict[int, frozenset[int]] = {}
     has: frozenset[int] = frozenset()
     for run in (run for run in heads(layer_path) if run.domain == domain):
         # A restored run knows nothing of what came after the one that it brings back.
         has = has | {run.run} if run.content_of is None else taken_by.get(run.content_of, has)
         taken_by[run.run] = has
-    found = [
+    files = [
         IngestedFile(**{**row, "extras": tuple(row.get("extras", ()))})
         for row in _rows(layer_path / FILES, {"domain": domain})
         if row["run"] in has
     ]
-    return sorted(found, key=lambda one: (one.run, one.first))
+    return sorted(files, key=lambda file: (file.run, file.first))
 
 
 def record(layer_path: Path, run: Run, rules: tuple[RuleRun, ...] = (), files: Sequence[IngestedFile] = ()) -> None:
@@ -252,7 +251,7 @@ def record(layer_path: Path, run: Run, rules: tuple[RuleRun, ...] = (), files: S
 
 
 def _append_of(path: Path, run: Run, rows: list[dict[str, Any]], schema: pa.Schema, description: str) -> None:
-    """Rows that a run adds to what it says of itself, in the place of what a run left that did not complete."""
+    """Adds a run's rows to `_quality` or `_files`, in place of those of a run that did not complete."""
     if version(path) is not None:
         with storage(f"table {path}"):
             DeltaTable(path).delete(f"run >= {run.run} AND domain = '{run.domain}'")
@@ -287,14 +286,14 @@ def compact(path: Path, many: int) -> None:
 
 
 def check_tables(layer: str, layer_path: Path, run: Run, mend: str = "") -> None:
-    """Raises StorageFault, naming table, file and mend, where a table is not as `run` left it."""
+    """Raises StorageFault, naming table, file and mend, when a table is not as `run` left it."""
     at = f"run {run.run}"
     mend = mend or f"restore it from a backup, or delete {layer_path} and run `make {layer}`"
     for table in run.tables:
         path = layer_path / run.domain / table.name
         try:
-            found = checked(path, table.version, full_name(layer, run.domain, table.name), at)
-            if table.files and found != table.files:
+            files = checked(path, table.version, full_name(layer, run.domain, table.name), at)
+            if table.files and files != table.files:
                 raise StorageFault(f"table {path}: version {table.version} has other files than {at} left in it")
         except StorageFault as fault:
             raise StorageFault(f"{fault}; {mend}") from fault
@@ -307,7 +306,7 @@ def roll_back(layer_path: Path, run: Run | None) -> None:
 
 
 def restore_version(path: Path, target: int) -> int:
-    """Makes a version the head again; the version that it has now. Nothing where that was done last."""
+    """Makes a version the head again, unless it is already. The version that the head has now."""
     head = version(path)
     if head == target:
         return target

@@ -48,7 +48,7 @@ class StagedTable:
         return TableVersion(tuple(sorted(self.paths)), types, self.table.keys, superseded_from(self.table_run))
 
     def commit(self) -> TableRun:
-        """Makes the files the table's content; no commit where that is so already."""
+        """Makes the files the table's content, without a commit if they are it already. The record with its version."""
         if self.kept is None:
             assert self.schema is not None
             crash_point(Point.TABLE_PROVED)
@@ -69,39 +69,30 @@ class StagedTable:
             file.unlink(missing_ok=True)
 
 
-def unchanged_table(done: TableRun, table: Table, path: Path, rules: tuple[RuleRun, ...] = ()) -> StagedTable:
+def unchanged_table(table_run: TableRun, table: Table, path: Path, rules: tuple[RuleRun, ...] = ()) -> StagedTable:
     """The content of a table's last version, once more."""
-    kept = tuple(file.name for file, _ in delta.actions(path, done.version))
-    done = replace(done, seconds=0.0, mode=Mode.UNCHANGED, how="unchanged")
-    return StagedTable(done, table, path, None, [], rules, kept)
+    kept = tuple(file.name for file, _ in delta.actions(path, table_run.version))
+    table_run = replace(table_run, seconds=0.0, mode=Mode.UNCHANGED, how="unchanged")
+    return StagedTable(table_run, table, path, None, [], rules, kept)
 
 
 def verify(
-    built: StagedTable, types: Mapping[str, str], keys: tuple[str, ...], rows: int, totals: Mapping[str, Decimal | None]
+    staged: StagedTable, types: Mapping[str, str], keys: tuple[str, ...], rows: int, sums: Mapping[str, Decimal | None]
 ) -> StagedTable:
-    """`built` with what DuckDB finds in its files. Raises QualityFault unless that is `rows`, and each of `totals`
-    (null stands for none), to the cent."""
-    name = f"{built.table.layer}.{built.table_run.name}"
+    """`staged` with what DuckDB finds in its files. Raises QualityFault unless they have so many rows and these sums,
+    to the cent; null stands for no rows to add."""
+    name = f"{staged.table.layer}.{staged.table_run.name}"
     try:
-        return _verified(built, name, types, keys, rows, totals)
+        crash_point(Point.FILES_WRITTEN)
+        content = evidence(name, relation(staged.paths, types), types, keys)
+        wrong = [column for column, total in sums.items() if content.sums[column] != (total or 0)]
+        if content.rows != rows:
+            problem = f"{rows:,} rows were to arrive, {content.rows:,} did"
+        elif wrong:
+            problem = f"the sum of {wrong[0]} is another"
+        else:
+            return replace(staged, table_run=replace(staged.table_run, columns=content.columns))
+        raise QualityFault(f"{name}: {problem}; nothing was replaced, run it again")
     except BaseException:
-        built.discard()
+        staged.discard()
         raise
-
-
-def _verified(
-    built: StagedTable,
-    name: str,
-    types: Mapping[str, str],
-    keys: tuple[str, ...],
-    rows: int,
-    totals: Mapping[str, Decimal | None],
-) -> StagedTable:
-    crash_point(Point.FILES_WRITTEN)
-    found, columns = evidence(name, relation(built.paths, types), types, keys)
-    done = replace(built.table_run, columns=columns)
-    wrong = [column for column, total in totals.items() if done.totals[column] != (total or 0)]
-    if found != rows or wrong:
-        said = f"{rows:,} rows were to arrive, {found:,} did" if found != rows else f"the sum of {wrong[0]} is another"
-        raise QualityFault(f"{name}: {said}; nothing was replaced, run it again")
-    return replace(built, table_run=done)

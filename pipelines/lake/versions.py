@@ -17,8 +17,8 @@ from pipelines.lake.runs import Run, TableRun
 
 @dataclass(frozen=True)
 class TableVersion:
-    """The data files of a version, the columns that count (name to Spark SQL type) and the key. `base`: rows of younger
-    batches stand in the place of older ones; None where no row does."""
+    """The data files of a version, the columns that count (name to Spark SQL type) and the key. `base`: the run after
+    which batches replace rows; None when none does."""
 
     files: tuple[str, ...]
     types: Mapping[str, str]
@@ -40,21 +40,21 @@ class TableVersion:
         )
 
     def only(self, files: set[str]) -> "TableVersion":
-        """The rows of some of the files, where no batch stands in the place of another."""
+        """The rows of some of the files, when no batch replaces rows of another."""
         return replace(self, files=tuple(sorted(files)))
 
 
 def table_version(layer_path: Path, run: Run, table: Table, name: str = "") -> TableVersion:
     """A table, or what lies beside it under `name`, as a run left it."""
-    done = run.table(name or table.name)
-    path = layer_path / run.domain / done.name
-    types = {column.name: column.type for column in done.columns}
-    return TableVersion(tuple(sorted(delta.file_paths(path, done.version))), types, table.keys, superseded_from(done))
+    table_run = run.table(name or table.name)
+    files = delta.file_paths(layer_path / run.domain / table_run.name, table_run.version)
+    types = {column.name: column.type for column in table_run.columns}
+    return TableVersion(tuple(sorted(files)), types, table.keys, superseded_from(table_run))
 
 
-def superseded_from(done: TableRun) -> int | None:
-    """The run whose rows later batches replace; None where there is no later batch."""
-    return done.base if done.batches else None
+def superseded_from(table_run: TableRun) -> int | None:
+    """The run whose rows later batches replace; None when there is no later batch."""
+    return table_run.base if table_run.batches else None
 
 
 def latest_rows(
