@@ -1,7 +1,6 @@
 """The command line: `python -m pipelines <target>...`, one word for each make target. `make help` lists them."""
 
 import argparse
-import io
 import logging
 import os
 import signal
@@ -10,16 +9,20 @@ import traceback
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
+from typing import TYPE_CHECKING
 
 from dotenv.parser import parse_stream
 
 from conf.settings import KNOWN, SECRETS, Settings, SettingsError, load, load_outlets, read_secrets
+from pipelines.cli.process import prepare_process, restored_process
 from pipelines.core.console import log_line, unread
 from pipelines.core.errors import Fault, UsageFault
 from pipelines.notify.outcome import Outcome
 from pipelines.notify.outlets import notify
 from pipelines.sources.postgres.connection import forget_libpqs
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 TARGETS = {
     "seed": "create the source's tables and fill them with fake data",
@@ -42,23 +45,32 @@ TARGETS = {
 }
 
 
-def main(words: list[str]) -> int:
-    """Runs the targets; the exit code is the one that the README lists."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal of another encoding must not end a run
-    arguments = parse(words)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-            signal.signal(number, _terminated)
+def main(words: list[str], spark: "SparkSession | None" = None) -> int:
+    """Runs targets inside a process that goes on: its state is afterwards what it was. Returns the exit code that the
+    README lists.
+
+    Work that needs Spark is done in `spark`, which is neither started nor ended here; without it the call has a session
+    of its own.
+    """
+    with restored_process():
+        return run_command(words, spark)
+
+
+def run_command(words: list[str], spark: "SparkSession | None" = None) -> int:
+    """The same in a process that ends with it, and keeps its signal handlers until then."""
+    prepare_process()
+    try:
+        arguments = parse(words)
+    except SystemExit as end:  # argparse has printed what is wrong, or the help
+        return int(end.code or 0)
     settings, failure, began = None, None, datetime.now(UTC)
     try:
         settings = read_settings(arguments.set)
         if settings.log != "debug":
-            logging.disable()  # what libraries say of an interrupted question
+            logging.disable()  # libraries complain about interrupted calls
         from pipelines.cli.targets import run_targets
 
-        run_targets(settings, set(arguments.targets))
+        run_targets(settings, set(arguments.targets), spark)
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         failure = error
     kind, text, code = ended(failure)
@@ -77,8 +89,8 @@ def main(words: list[str]) -> int:
     targets = tuple(target for target in TARGETS if target in arguments.targets)
     line = failure.public_text if isinstance(failure, Fault) else text
     outcome = Outcome(targets, os.environ.get("DOMAIN", ""), code, kind, line, began, seconds)
-    with suppress(KeyboardInterrupt, SystemExit):  # who stops it again does not wait for that
-        if code or "stream" not in targets:  # its micro-batches have told
+    with suppress(KeyboardInterrupt, SystemExit):  # a second signal does not wait for that
+        if code or "stream" not in targets:  # its micro-batches have notified
             for warning in notify(settings, outcome):
                 say_warning(settings, warning)
     return code
@@ -185,7 +197,3 @@ def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
     except BrokenPipeError:
         unread(sys.stderr)
-
-
-def _terminated(number: int, _: FrameType | None) -> None:
-    raise SystemExit(128 + number)

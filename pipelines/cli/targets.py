@@ -1,6 +1,7 @@
 """What each target of the command line does, and what it shows at its end."""
 
 import os
+from typing import TYPE_CHECKING
 
 from conf.contract import Table
 from conf.settings import Settings
@@ -22,9 +23,13 @@ from pipelines.run.layers import run_layers
 from pipelines.run.summary import show
 from pipelines.sources.domains import in_postgres, in_use, parse_domains, ready
 
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
-def run_targets(settings: Settings, targets: set[str]) -> None:
-    """Runs the targets in the order seed, layers, export, what looks at them, shell, whatever the order typed."""
+
+def run_targets(settings: Settings, targets: set[str], spark: "SparkSession | None" = None) -> None:
+    """Runs the targets in the order seed, layers, export, what looks at them, shell, whatever the order typed; in
+    `spark`, if given, else in a session of their own."""
     alone = targets & {"demo", "reset", "restore", "stream"}
     if alone and len(targets) > 1:
         raise UsageFault(f"{min(alone)} goes alone")
@@ -36,11 +41,11 @@ def run_targets(settings: Settings, targets: set[str]) -> None:
         if "reset" in targets:
             reset(settings, report)
         if "demo" in targets:
-            demo(settings, report)
+            demo(settings, report, spark)
         if "seed" in targets:
             seed(settings, domains or in_postgres(), report)
         if layers := targets & set(LAYERS):
-            runs, faults = run_layers(settings, layers, report, full=full_tables(), only=domains)
+            runs, faults = run_layers(settings, layers, report, spark, full=full_tables(), only=domains)
             show(settings, runs, report)
             if faults:
                 raise faults[0]
@@ -67,15 +72,15 @@ def run_targets(settings: Settings, targets: set[str]) -> None:
         if "reconcile" in targets:
             from pipelines.commands.reconcile.reconcile import reconcile
 
-            reconcile(settings, domains or in_use(settings), report)
+            reconcile(settings, domains or in_use(settings), report, spark)
         if "stream" in targets:
             from pipelines.commands.stream import stream
 
-            stream(settings, *streamed(domains), report)
+            stream(settings, *streamed(domains), report, spark)
     if "shell" in targets:
         from pipelines.commands.shell import shell
 
-        shell(settings)
+        shell(settings, spark)
 
 
 def full_tables() -> frozenset[str]:

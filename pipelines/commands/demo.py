@@ -1,5 +1,7 @@
 """`make demo`: fake data through all layers, on the embedded server."""
 
+from typing import TYPE_CHECKING
+
 from conf.settings import Settings
 from pipelines.commands.seed import seed
 from pipelines.core.console import Report
@@ -9,8 +11,11 @@ from pipelines.run.layers import run_layers
 from pipelines.run.summary import show
 from pipelines.sources.domains import in_postgres
 
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
-def demo(settings: Settings, report: Report) -> None:
+
+def demo(settings: Settings, report: Report, spark: "SparkSession | None" = None) -> None:
     """Seeds the embedded server and runs all layers. Raises UsageFault if the settings name another server."""
     if settings.postgres:
         raise UsageFault(
@@ -18,7 +23,7 @@ def demo(settings: Settings, report: Report) -> None:
             "take that out of the environment and .env, or run `make bronze silver gold`"
         )
     seed(settings, in_postgres(), report)
-    runs, _ = run_layers(settings, set(LAYERS), report, only=in_postgres())
+    runs, _ = run_layers(settings, set(LAYERS), report, spark, only=in_postgres())
     show(settings, runs, report, lines=3)
     report.say("\nnext: make shell   query silver and gold in PySpark")
     report.say("      make help    all commands")

@@ -3,6 +3,7 @@
 import code
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,15 +77,17 @@ def travel(settings: Settings, spark: "SparkSession") -> Callable[[str], list[st
     return at
 
 
-def shell(settings: Settings) -> None:
-    """Reads commands from standard input until it ends. Raises QualityFault where no layer has a complete run."""
+def shell(settings: Settings, given: "SparkSession | None" = None) -> None:
+    """Reads commands from standard input until it ends; a session that is given keeps the views.
+
+    Raises QualityFault if no layer has a complete run."""
     if not any(run_log.heads(settings.layer_path(layer)) for layer in LAYERS):
         raise QualityFault("no layer has a complete run; run `make demo` or `make bronze silver gold` first")
     from pyspark.sql import functions
 
     from pipelines.spark.session import session
 
-    with session(settings) as spark:
+    with nullcontext(given) if given else session(settings) as spark:
         lines = create_views(settings, spark)
         last = lines[-1].rsplit(" ", 1)[-1]
         banner = "\n".join([*lines, HINTS[0].format(last), *HINTS[1:]])

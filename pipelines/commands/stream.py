@@ -9,7 +9,7 @@ import queue
 import shutil
 import threading
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,7 +82,7 @@ class BatchRequest:
         raise RuntimeError("the stream ends")
 
 
-def stream(settings: Settings, domain: str, once: bool, report: Report) -> None:
+def stream(settings: Settings, domain: str, once: bool, report: Report, given: "SparkSession | None" = None) -> None:
     """Ingests the files that are there and, unless `once`, those that come, until a signal ends it. Raises a Fault if a
     run fails for another reason than a file that changes or vanishes while it is read."""
     landing = landing_of(settings, domain)
@@ -92,7 +92,7 @@ def stream(settings: Settings, domain: str, once: bool, report: Report) -> None:
         with folders.locked(settings, patient=True):
             pass  # makes the lake's folders, closed to others, before Spark puts its checkpoint into one
         report.step(f"{domain}: {'ingesting the files of' if once else 'watching'} {landing}")
-        with session(settings) as spark:
+        with nullcontext(given) if given else session(settings) as spark:
             this = Stream(settings, domain, spark, once, report)
             batches = Batches(this)
             try:
@@ -131,9 +131,9 @@ def _watch(stream: Stream, batches: "Batches") -> None:
         request.wait(closed)
 
     spark, unusable = stream.spark, f"the stream's checkpoint {stream.checkpoint} cannot be used"
-    spark.conf.set("spark.sql.files.ignoreMissingFiles", "true")
     options = {"maxFilesPerTrigger": str(stream.settings.stream.max_files_per_trigger), "maxFileAge": "36500d"}
     options["recursiveFileLookup"] = "true"  # folders in it are not partitions
+    options["ignoreMissingFiles"] = "true"
     files = spark.readStream.format("binaryFile").schema(FILE_SCHEMA).options(**options).load(str(stream.landing))
     writer = files.select("path").writeStream.foreachBatch(ask).option("checkpointLocation", str(stream.checkpoint))
     every = f"{POLL_SECONDS} seconds"

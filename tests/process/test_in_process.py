@@ -1,0 +1,68 @@
+"""The command line called in a process that goes on: the same words, and nothing left behind."""
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from pipelines.cli.main import main
+from tests.support.condominio import PARENTS, SALES
+from tests.support.lake import NOWHERE, Lake
+from tests.support.process import Cli, clean_environment, connection_settings
+
+
+@pytest.fixture
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """This process works in the folder, and with the environment, that a child process of `cli` would have."""
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        monkeypatch.delenv(name)
+    for name, value in clean_environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def process_state() -> tuple[object, ...]:
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    streams = [getattr(stream, "errors", None) for stream in (sys.stdout, sys.stderr)]
+    return [signal.getsignal(number) for number in signals], logging.root.manager.disable, streams, dict(os.environ)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [(["status"], 0), (["--help"], 0), (["brnze"], 2), (["demo", "gold"], 2), (["silver"], 4)]
+)
+def test_output_and_exit_code_are_those_of_a_child_process(
+    cli: Cli, inside: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], code: int
+) -> None:
+    child = cli(*words, env={"PGTZ": "UTC"})
+    inside.setenv("PGTZ", "UTC")  # the call takes it out of the environment
+    before = process_state()
+    for _ in range(2):
+        assert main(words) == child.returncode == code
+        assert capsys.readouterr() == (child.stdout, child.stderr)
+    assert process_state() == before
+
+
+def test_a_given_session_does_all_the_work_and_is_left_as_it_was(
+    condominio: Lake, inside: pytest.MonkeyPatch, spark: SparkSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_session(*_: object, **__: object) -> None:
+        pytest.fail("another session was started")
+
+    for module in ("spark.session", "commands.stream", "commands.reconcile.reconcile"):
+        inside.setattr(f"pipelines.{module}.session", no_session)
+    for name, value in (connection_settings(NOWHERE) | {"DOMAIN": "condominio", "ONCE": "1"}).items():
+        inside.setenv(name, value)
+    for at, (name, text) in enumerate((PARENTS | {"transacoes.csv": SALES + "1,1,2024-03-01,2.00\n"}).items()):
+        condominio.drop(name, text, at)
+    before, configuration = process_state(), {*spark.conf.getAll.items()}
+    for words in (["stream"], ["bronze", "silver", "gold"], ["export", "reconcile"]):
+        assert main(words, spark) == 0, capsys.readouterr().err
+    assert "everything agrees" in capsys.readouterr().out
+    assert sorted(configuration ^ {*spark.conf.getAll.items()}) == []
+    assert process_state() == before
+    assert spark.range(3).count() == 3
