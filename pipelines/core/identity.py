@@ -10,22 +10,23 @@ from conf.settings import PROJECT
 
 @cache
 def software(domain: str) -> str:
-    """Fingerprint of our sources, other domains aside, and of the libraries that they are pinned to."""
-    made = hashlib.sha256()
+    """Fingerprint of our sources (Python and SQL), other domains aside, and of the libraries they are pinned to."""
     files = [PROJECT / "requirements/run.txt", PROJECT / "requirements/jars.sha256"]
-    for package in ("conf", "pipelines"):
-        files += sorted(file for kind in ("*.py", "*.sql") for file in (PROJECT / package).rglob(kind))
-    for layer in ("bronze", "silver", "gold"):
-        files += sorted([*(PROJECT / layer).glob("*.py"), *(PROJECT / layer / domain).rglob("*.py")])
+    for kind in ("*.py", "*.sql"):
+        for package in ("conf", "pipelines"):
+            files += sorted((PROJECT / package).rglob(kind))
+        for layer in ("bronze", "silver", "gold"):
+            files += sorted([*(PROJECT / layer).glob(kind), *(PROJECT / layer / domain).rglob(kind)])
+    digest = hashlib.sha256()
     for file in files:
-        made.update(str(file.relative_to(PROJECT)).encode() + b"\0" + file.read_bytes() + b"\0")
-    return made.hexdigest()[:16]
+        digest.update(str(file.relative_to(PROJECT)).encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
 
 
-# libpq reads these by itself and would mix them into a connection that our settings describe whole.
+# libpq reads this by itself; executors are given the name of the run's driver in it.
 NAME = "PGAPPNAME"
 
 
 def application_name() -> str:
-    """How the server's administrator sees us, at most 63 bytes; an executor says the name of the run's driver."""
+    """The name under which the server's administrator sees us, at most 63 bytes; of an executor, that of its driver."""
     return os.environ.get(NAME) or f"lakehouse {os.getpid()} {socket.gethostname()}"[:63]

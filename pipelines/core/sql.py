@@ -1,4 +1,6 @@
-"""Names and texts as SQL writes them: quoted, never pasted."""
+"""Names and texts as SQL writes them: quoted, never pasted. Long SQL lies in files beside its module."""
+
+from pathlib import Path
 
 
 def identifier(name: str) -> str:
@@ -24,3 +26,8 @@ def postgres_literal(text: str) -> str:
 def spark_literal(text: str) -> str:
     """A text as Spark's SQL writes it."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def read_sql(module: str, name: str) -> str:
+    """The text of an SQL file in the folder of a module, which gives its `__file__`."""
+    return Path(module).with_name(name).read_text("utf-8")

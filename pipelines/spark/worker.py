@@ -38,7 +38,7 @@ def _packages(asked: WorkerNeeds) -> list[str]:
         if found != wanted:
             return [f"has {name} {found}, the driver {wanted}: install requirements/run.txt in {sys.executable}"]
     try:
-        software = importlib.import_module("pipelines.core.software").software("")
+        software = importlib.import_module("pipelines.core.identity").software("")
     except ImportError as error:
         if (error.name or "").split(".")[0] in ("pipelines", "conf"):
             return ["does not have this project: put it there into the same folder as here"]

@@ -13,6 +13,7 @@ from psycopg2.extensions import connection as Connection
 
 from conf.settings import Settings
 from pipelines.core.identity import software
+from pipelines.core.sql import read_sql
 from pipelines.lake.runs import Run
 from pipelines.sources.postgres.reader import ReadPlan
 from pipelines.sources.postgres.snapshot import Snapshot
@@ -38,47 +39,13 @@ CHANGED = {
 HALF = 2**31  # transaction ids that a row's age tells apart
 
 
-SERVER = """
-SELECT CASE WHEN pg_is_in_recovery() THEN (SELECT timeline_id FROM pg_control_checkpoint())::text
-            ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END,
-       (SELECT system_identifier FROM pg_control_system())::text,
-       (SELECT oid FROM pg_database WHERE datname = current_database())::text, current_setting('server_version_num'),
-       (SELECT string_agg(extname || extversion, ' ' ORDER BY extname) FROM pg_extension),
-       pg_postmaster_start_time()::text
-"""
+SERVER = read_sql(__file__, "fingerprint_server.sql")
+TABLE = read_sql(__file__, "fingerprint_table.sql")
 
 
 READABLE = """
 SELECT bool_and(has_function_privilege(f, 'EXECUTE')) FROM unnest(ARRAY['pg_control_system()',
   'pg_control_checkpoint()', 'pg_walfile_name(pg_lsn)', 'pg_current_wal_insert_lsn()']) f
-"""
-
-
-# What a value's text is depends on all types below its column's: labels of an enum, members of a composite.
-TABLE = """
-WITH RECURSIVE part AS (
-  SELECT %(oid)s::oid AS oid UNION SELECT i.inhrelid FROM pg_inherits i JOIN part p ON i.inhparent = p.oid
-), typ AS (
-  SELECT a.atttypid AS oid FROM pg_attribute a WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped
-  UNION
-  SELECT unnest(ARRAY[t.typelem, t.typbasetype, r.rngsubtype, m.rngsubtype]
-                || ARRAY(SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = t.typrelid AND t.typtype = 'c'))
-  FROM typ JOIN pg_type t USING (oid) LEFT JOIN pg_range r ON r.rngtypid = t.oid
-  LEFT JOIN pg_range m ON m.rngmultitypid = t.oid
-)
-SELECT (SELECT string_agg(oid::text, ' ' ORDER BY oid) FROM part),
-  (SELECT string_agg(concat_ws(' ', a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attcollation,
-     a.attgenerated, a.attmissingval::text, md5(pg_get_expr(d.adbin, d.adrelid))), ',' ORDER BY a.attrelid, a.attnum)
-   FROM pg_attribute a JOIN part ON part.oid = a.attrelid
-   LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum WHERE a.attnum > 0 AND NOT a.attisdropped),
-  (SELECT string_agg(concat_ws(' ', t.oid, t.typname, t.typoutput,
-     (SELECT string_agg(enumlabel, ',' ORDER BY enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid),
-     (SELECT string_agg(concat_ws(' ', attname, atttypid, atttypmod), ',' ORDER BY attnum) FROM pg_attribute
-      WHERE attrelid = t.typrelid AND t.typtype = 'c' AND NOT attisdropped)), ';' ORDER BY t.oid)
-   FROM typ JOIN pg_type t USING (oid)),
-  EXISTS (SELECT FROM part JOIN pg_class c USING (oid) LEFT JOIN pg_am am ON am.oid = c.relam
-          WHERE c.relkind NOT IN ('r', 'p') OR (c.relkind = 'r' AND am.amname <> 'heap')),
-  EXISTS (SELECT FROM typ JOIN pg_type t USING (oid) WHERE t.typname ~ '^(reg[a-z]+|aclitem)$')
 """
 
 
