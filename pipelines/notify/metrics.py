@@ -71,7 +71,10 @@ def metrics(settings: Settings, outcome: Outcome) -> None:
                 for name in LAKE:
                     gauges[name].clear()
                 set_all(of_lake)
-        _replace(path, generate_latest(registry))
+        with beside(path) as half:
+            half.write_bytes(generate_latest(registry))
+            half.chmod(0o644)  # node_exporter is another user
+            half.replace(path)
 
 
 @contextmanager
@@ -130,11 +133,3 @@ def _of_rules(labels: tuple[str, ...], rules: list[RuleRun]) -> Iterator[Sample]
             of_rule = (*labels, rule.table, rule.rule, rule.severity.value)
             yield "lakehouse_rule_tested_rows", of_rule, rule.tested
             yield "lakehouse_rule_failed_rows", of_rule, rule.failed
-
-
-def _replace(path: Path, text: bytes) -> None:
-    """Nobody sees half a file, and node_exporter, another user, may read it."""
-    with beside(path) as half:
-        half.write_bytes(text)
-        half.chmod(0o644)
-        half.replace(path)
