@@ -14,9 +14,8 @@ from pipelines.lake.changes import (
     Splice,
     Target,
     changed_keys,
-    differing_keys,
     rows_referring_to,
-    splice,
+    splice_differing,
     with_keys,
 )
 from pipelines.lake.engine import Engine, count, engine, listed, relation, save, within
@@ -58,15 +57,8 @@ def apply_changes(job: Job, entry: Entry) -> StagedTable | None:
             f"{identifier(key)} AS {identifier(own)}" for key, own in zip(origin.keys, table.keys, strict=True)
         )
         keys = f"(SELECT {named} FROM {_name(origin)})"
-        differ = "differs"
-        sql = differing_keys(within(content.sql, table.keys, keys), rows, content, content)
-        db.execute(f"CREATE TEMP TABLE {differ} AS SELECT * FROM {sql}")
-        if not count(db, differ):
-            return proof.like(job, unchanged_table(was, table, path), origin)
-        place = Target(table, path, job.run.run)
-        replaced = with_keys(table.keys, differ)
-        built = splice(db, Splice(content, was, replaced, replaced.of(rows)), place)
-        return proof.like(job, built, origin)
+        change = Splice(content, was, with_keys(table.keys, keys), rows)
+        return proof.like(job, splice_differing(db, change, Target(table, path, job.run.run)), origin)
 
 
 def reaches_all(table: Table, origin: Table) -> bool:

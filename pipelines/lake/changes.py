@@ -15,9 +15,9 @@ from pipelines.core.points import Point, crash_point
 from pipelines.core.sql import identifier
 from pipelines.lake import delta
 from pipelines.lake.checksums import Content, measured
-from pipelines.lake.engine import Engine, exact, listed, named_files, relation, save, within
+from pipelines.lake.engine import Engine, count, exact, listed, named_files, relation, save, within
 from pipelines.lake.runs import Mode, TableRun
-from pipelines.lake.staging import StagedTable
+from pipelines.lake.staging import StagedTable, unchanged_table
 from pipelines.lake.versions import TableVersion
 
 TECHNICAL = ("_batch",)
@@ -169,6 +169,16 @@ def splice(db: Engine, change: Splice, target: Target) -> StagedTable:
         raise
     kept = tuple(Path(file).name for file in old.files if file not in touched)
     return StagedTable(table_run, target.table, target.path, None, written, (), kept)
+
+
+def splice_differing(db: Engine, change: Splice, target: Target) -> StagedTable:
+    """The same, but rows that are there already stay in their files; the unchanged table if all of them are."""
+    old = change.old
+    keys = db.keep(f"SELECT * FROM {differing_keys(change.replaced.of(old.sql), change.rows, old, old)}")
+    if not count(db, keys):
+        return unchanged_table(change.table_run, target.table, target.path)
+    differing = with_keys(old.keys, keys)
+    return splice(db, replace(change, replaced=differing, rows=differing.of(change.rows)), target)
 
 
 def _proved(db: Engine, what: str, change: Splice, touched: set[str], written: list[str]) -> TableRun:

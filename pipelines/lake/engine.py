@@ -1,5 +1,6 @@
 """DuckDB, the second engine: small SQL over Parquet files, with its memory and its temporary folder bounded."""
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -23,7 +24,7 @@ class Engine:
     """A database whose queries run in a thread of their own, so that a signal ends a query that works."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, thread: ThreadPoolExecutor) -> None:
-        self._connection, self._thread = connection, thread
+        self._connection, self._thread, self._kept = connection, thread, itertools.count(1)
 
     def execute(self, sql: str, parameters: object = None) -> duckdb.DuckDBPyConnection:
         running = self._thread.submit(self._connection.execute, sql, parameters)
@@ -33,6 +34,12 @@ class Engine:
             self._connection.interrupt()
             wait([running])
             raise
+
+    def keep(self, query: str) -> str:
+        """Keeps the rows of a query in a temporary table of its own. Its name, as SQL writes it."""
+        name = identifier(f"kept {next(self._kept)}")
+        self.execute(f"CREATE TEMP TABLE {name} AS {query}")
+        return name
 
     def interrupt(self) -> None:
         """Ends the query that works now, if any; it raises."""

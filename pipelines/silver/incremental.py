@@ -25,9 +25,8 @@ from pipelines.lake.changes import (
     Splice,
     Target,
     changed_keys,
-    differing_keys,
     rows_referring_to,
-    splice,
+    splice_differing,
     with_keys,
 )
 from pipelines.lake.engine import Engine, count, engine, listed, relation, save, within
@@ -221,14 +220,7 @@ def _replaced(db: Engine, job: Job, table: Table, was: TableRun, files: list[str
     assert previous is not None
     place = Target(table, settings.silver_path / table.domain / was.name, job.run.run)
     old = table_version(settings.silver_path, previous, table, was.name)
-    new = relation(files, old.types)
-    keys = f'"{was.name} differs"'
-    differing = differing_keys(within(old.sql, old.keys, AFFECTED), new, old, old)
-    db.execute(f"CREATE TEMP TABLE {keys} AS SELECT * FROM {differing}")
-    if not count(db, keys):
-        return unchanged_table(was, table, place.path)
-    replaced = with_keys(old.keys, keys)
-    return splice(db, Splice(old, was, replaced, replaced.of(new)), place)
+    return splice_differing(db, Splice(old, was, with_keys(old.keys, AFFECTED), relation(files, old.types)), place)
 
 
 def _prove(table: Table, built: list[StagedTable], found: Found) -> None:
