@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal, localcontext
-from pathlib import Path
 from typing import NamedTuple
 
 from conf.contract import is_summed
-from pipelines.core.sql import identifier
 from pipelines.lake.engine import Engine, engine, exact, listed
 
 
@@ -95,71 +93,3 @@ def totals(db: Engine, rows: str, columns: Mapping[str, str]) -> Totals:
 
 def _sum(name: str, kind: str) -> str:
     return f"coalesce(sum({exact(name, kind)}), 0)"
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Rows in which two contents differ: missing (expected, not there), extra, or changed in `columns`.
-
-    `least` and `most` are the keys they lie between, empty where keys are personal data.
-    """
-
-    kind: str
-    rows: int
-    least: str
-    most: str
-    columns: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        rows = f"{self.rows:,} row{'s' if self.rows > 1 else ''}"
-        keys = f", key {self.least}" if self.least == self.most else f", keys {self.least} to {self.most}"
-        keys = keys if self.least else ""
-        return {
-            "changed": f"{rows} changed in {', '.join(self.columns)}{keys}",
-            "missing": f"{rows} missing{keys}",
-            "extra": f"{rows} too many{keys}",
-        }[self.kind]
-
-
-def differences(
-    what: str, expected: str, actual: str, columns: Mapping[str, str], keys: tuple[str, ...], scratch: Path
-) -> list[Difference]:
-    """In which rows two relations (SQL) differ, with all their copies; `columns` is name to Spark SQL type."""
-    values = {name: exact(name, kind) for name, kind in columns.items()}
-    listed = ", ".join(f"{value} AS c{index}" for index, value in enumerate(values.values()))
-    key = f"struct_pack({', '.join(f'k{index} := {identifier(name)}' for index, name in enumerate(keys))})"
-    hashed = f"hash({', '.join(f'c{index}' for index in range(len(values)))})"
-    changed = ", ".join(f"count(*) FILTER (WHERE e.c{at} IS DISTINCT FROM a.c{at})" for at in range(len(values)))
-    # Rows of one key are told apart by their number among those that differ.
-    nth = "SELECT *, row_number() OVER (PARTITION BY k ORDER BY h) AS n FROM"
-    with engine(what, scratch) as connection:
-        for side, relation in (("e", expected), ("a", actual)):
-            rows = f"SELECT {key} AS k, {listed} FROM {relation}"
-            connection.execute(f"CREATE VIEW {side} AS SELECT *, {hashed} AS h FROM ({rows})")
-        for side, other in (("e", "a"), ("a", "e")):
-            only = f"{nth} (SELECT k, h FROM {side} EXCEPT ALL SELECT k, h FROM {other})"
-            connection.execute(f"CREATE TEMP TABLE only_{side} AS {only}")
-        connection.execute("""
-            CREATE TEMP TABLE pairs AS
-            SELECT coalesce(m.k, x.k) AS k, m.h AS eh, x.h AS ah,
-                   CASE WHEN x.h IS NULL THEN 'missing' WHEN m.h IS NULL THEN 'extra' ELSE 'changed' END AS kind
-            FROM only_e m FULL JOIN only_a x ON m.k = x.k AND m.n = x.n""")
-        kinds = "SELECT kind, count(*), min(k), max(k) FROM pairs GROUP BY kind ORDER BY kind"
-        found = connection.execute(kinds).fetchall()
-        one_each = "(SELECT DISTINCT ON (k, h) * FROM {0} WHERE (k, h) IN (SELECT k, h FROM only_{0}))"
-        wrong: tuple[int, ...] = (
-            connection.execute(
-                f"SELECT {changed} FROM pairs p JOIN {one_each.format('e')} e ON e.k = p.k AND e.h = p.eh "
-                f"JOIN {one_each.format('a')} a ON a.k = p.k AND a.h = p.ah"
-            ).fetchone()
-            or ()
-        )
-    named = tuple(name for name, count in zip(values, wrong, strict=True) if count)
-    return [
-        Difference(kind, rows, _shown(least), _shown(most), named if kind == "changed" else ())
-        for kind, rows, least, most in found
-    ]
-
-
-def _shown(key: dict[str, object]) -> str:
-    return ", ".join(map(str, key.values()))

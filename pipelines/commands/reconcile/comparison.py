@@ -10,7 +10,7 @@ from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.errors import SourceFault, StorageFault
 from pipelines.lake import delta
-from pipelines.lake.checksums import Difference
+from pipelines.lake.differences import Difference
 from pipelines.lake.runs import Run, TableRun
 from pipelines.lake.versions import TableVersion, superseded_from
 

@@ -8,8 +8,9 @@ from pipelines.commands.reconcile.comparison import Comparison
 from pipelines.core.sql import duckdb_literal
 from pipelines.lake import folders
 from pipelines.lake.changes import TECHNICAL, Target
-from pipelines.lake.checksums import Difference, differences, evidence
-from pipelines.lake.engine import relation
+from pipelines.lake.checksums import evidence
+from pipelines.lake.differences import Difference, differences
+from pipelines.lake.engine import engine, relation
 from pipelines.lake.run_log import read_files
 from pipelines.lake.versions import TableVersion
 from pipelines.sources.domains import landing_of
@@ -46,5 +47,5 @@ def compare(comparison: Comparison, table: Table, head: TableVersion) -> tuple[l
         what = f"bronze.{table.name}"
         if evidence(what, expected, types, LINE) == evidence(what, actual, types, LINE):
             return [], notes
-        with tempfile.TemporaryDirectory(dir=scratch) as spill:
-            return differences(what, expected, actual, types, LINE, Path(spill)), notes
+        with tempfile.TemporaryDirectory(dir=scratch) as spill, engine(what, Path(spill)) as db:
+            return differences(db, expected, actual, types, LINE), notes

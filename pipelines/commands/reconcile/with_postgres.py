@@ -16,7 +16,7 @@ from conf.contract import DECIMAL, is_summed
 from pipelines.commands.reconcile.comparison import Comparison
 from pipelines.core.sql import identifier
 from pipelines.lake import folders
-from pipelines.lake.checksums import Difference, differences
+from pipelines.lake.differences import Difference, differences
 from pipelines.lake.engine import count, engine, relation
 from pipelines.sources.postgres import fingerprint
 from pipelines.sources.postgres.connection import unhurried
@@ -139,8 +139,8 @@ def compare(comparison: Comparison, snapshot: Snapshot, plan: ReadPlan, bronze: 
 def _difference(files: list[str], bronze: str, plan: ReadPlan, scratch: Path, exact: bool) -> SourceDifference:
     """How `files`, which the source was read into and in which NEWER marks a row, differ from bronze's rows (SQL)."""
     what, keys, marked = f"bronze.{plan.table.name}", plan.table.keys, plan.types | {NEWER: "boolean"}
-    wrong = differences(what, relation(files, marked, f"NOT {NEWER}"), bronze, plan.types, keys, scratch)
     listed = ", ".join(map(identifier, keys))
     with engine(what, scratch) as db:
+        wrong = differences(db, relation(files, marked, f"NOT {NEWER}"), bronze, plan.types, keys)
         left = f"(SELECT {listed} FROM {bronze} EXCEPT ALL SELECT {listed} FROM {relation(files, marked)})"
         return SourceDifference(wrong, count(db, relation(files, marked, NEWER)), count(db, left), exact)

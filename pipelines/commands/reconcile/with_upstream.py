@@ -15,8 +15,9 @@ from pipelines.core.names import QUARANTINE, upstream_layer
 from pipelines.gold import proof
 from pipelines.lake import folders, run_log
 from pipelines.lake.changes import TECHNICAL
-from pipelines.lake.checksums import differences, evidence
-from pipelines.lake.engine import relation
+from pipelines.lake.checksums import evidence
+from pipelines.lake.differences import differences
+from pipelines.lake.engine import engine, relation
 from pipelines.lake.runs import Run
 from pipelines.lake.versions import table_version
 from pipelines.silver import checks, judging
@@ -80,6 +81,6 @@ def _differences(comparison: Comparison, name: str, frame: "DataFrame") -> list[
         expected = relation([str(file) for file in write_parquet(frame, scratch)], types)
         if evidence(what, expected, types, head.keys) == evidence(what, head.sql, types, head.keys):
             return []
-        with tempfile.TemporaryDirectory(dir=scratch) as spill:
-            wrong = differences(what, expected, head.sql, types, head.keys, Path(spill))
+        with tempfile.TemporaryDirectory(dir=scratch) as spill, engine(what, Path(spill)) as db:
+            wrong = differences(db, expected, head.sql, types, head.keys)
     return [str(shown(difference, comparison.contract(name))) for difference in wrong]

@@ -22,8 +22,9 @@ from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault, SourceFault, StorageFault
 from pipelines.lake import delta as lake_delta
 from pipelines.lake import run_log
-from pipelines.lake.checksums import differences, evidence
-from pipelines.lake.engine import relation
+from pipelines.lake.checksums import evidence
+from pipelines.lake.differences import differences
+from pipelines.lake.engine import engine, relation
 from tests.support.lake import Lake
 from tests.support.source import KEYED, execute, fresh_database
 
@@ -333,7 +334,8 @@ def test_rows_that_share_a_key_or_have_none_are_distinguished(copy: Lake, capsys
         pq.write_table(rows, path.with_name(name))
     types = {"id": "bigint", "v": "bigint"}
     one_side, other_side = (relation([str(path.with_name(name))], types) for name in ("a", "b"))
-    (difference,) = differences("x", one_side, other_side, types, ("id",), copy.folder)
+    with engine("x", copy.folder) as db:
+        (difference,) = differences(db, one_side, other_side, types, ("id",))
     assert (difference.kind, difference.rows, difference.columns) == ("changed", 300, ("v",))
 
 

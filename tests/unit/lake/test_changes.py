@@ -1,0 +1,105 @@
+"""Rows of a version are replaced by others: only the files that hold them are written again, and all is proved."""
+
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from conf.contract import Column, Table
+from pipelines.core.errors import QualityFault
+from pipelines.lake import changes
+from pipelines.lake.changes import Selection, Splice, Target, splice, splice_differing, where, with_keys
+from pipelines.lake.checksums import Content, measured
+from pipelines.lake.differences import Difference, differences
+from pipelines.lake.engine import Engine, engine, save
+from pipelines.lake.runs import Mode, TableRun
+from pipelines.lake.staging import StagedTable
+from pipelines.lake.versions import TableVersion
+
+COLUMNS = (Column("id", "bigint", "Id", key=True), Column("valor", "decimal(10,2)", "Amount"))
+TABLE = Table("silver.teste.coisa", "Things. One row per thing.", COLUMNS)
+TYPES = {"id": "bigint", "valor": "decimal(10,2)"}
+
+
+@pytest.fixture
+def db() -> Iterator[Engine]:
+    with engine("test") as db:
+        yield db
+
+
+def rows(**amounts: str | None) -> str:
+    """SQL of rows: `k1="0.10"` is the key 1 and the amount 0.10."""
+    listed = (f"({key[1:]}, {'NULL' if value is None else value})" for key, value in amounts.items())
+    return f"(SELECT id::bigint AS id, valor::decimal(10,2) AS valor FROM (VALUES {', '.join(listed)}) v(id, valor))"
+
+
+def version(db: Engine, folder: Path, *files: str) -> tuple[TableVersion, TableRun]:
+    """A version that has a file for each relation."""
+    target = Target(TABLE, folder, 1)
+    names = [name for relation in files for name in changes.write(db, relation, target)]
+    old = TableVersion(tuple(sorted(target.paths(names))), TYPES, ("id",))
+    content = measured(db, old.sql, TYPES, ("id",))
+    return old, TableRun("coisa", 0, content.rows, content.rows, columns=content.columns)
+
+
+def stored(db: Engine, staged: StagedTable) -> dict[int, str]:
+    return dict(db.execute(f"SELECT id, valor::varchar FROM {staged.content.sql} ORDER BY id").fetchall())
+
+
+@pytest.mark.parametrize("replaced", [with_keys(("id",), "(SELECT 2 AS id)"), where("valor = 2")])
+def test_only_files_with_a_row_that_is_replaced_are_written_again(
+    db: Engine, tmp_path: Path, replaced: Selection
+) -> None:
+    old, record = version(db, tmp_path, rows(k1=None, k2="2"), rows(k3="3"))
+    staged = splice(db, Splice(old, record, replaced, rows(k2="2.50", k4="4")), Target(TABLE, tmp_path, 2))
+    assert stored(db, staged) == {1: None, 2: "2.50", 3: "3.00", 4: "4.00"}
+    assert staged.kept is not None and len(staged.kept) == 1 and len(staged.files) == 1
+    assert (staged.table_run.mode, staged.table_run.how) == (Mode.CHANGED, "2 written, 1 replaced")
+    assert staged.table_run.content == measured(db, staged.content.sql, TYPES, ("id",))
+    assert staged.table_run.totals == {"valor": Decimal("9.50")}
+
+
+def test_many_small_files_become_one(db: Engine, tmp_path: Path) -> None:
+    old, record = version(db, tmp_path, *(rows(**{f"k{key}": "1"}) for key in range(changes.MANY_SMALL_FILES)))
+    staged = splice(db, Splice(old, record, where("false"), rows(k100="1")), Target(TABLE, tmp_path, 2))
+    assert staged.kept == () and len(staged.files) == 1 and staged.table_run.rows_out == changes.MANY_SMALL_FILES + 1
+
+
+def test_rows_that_are_there_already_are_not_written_again(db: Engine, tmp_path: Path) -> None:
+    old, record = version(db, tmp_path, rows(k1="1"), rows(k2="2"))
+    affected = with_keys(("id",), "(SELECT unnest([1, 2]) AS id)")
+    staged = splice_differing(db, Splice(old, record, affected, rows(k1="1", k2="2.50")), Target(TABLE, tmp_path, 2))
+    assert stored(db, staged) == {1: "1.00", 2: "2.50"}
+    assert staged.table_run.how == "1 written, 1 replaced" and len(staged.kept or ()) == 1
+
+
+def test_a_row_that_is_lost_on_the_way_is_an_error_and_no_file_stays(
+    db: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, record = version(db, tmp_path, rows(k1="1", k2="2"))
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(
+        "pipelines.lake.changes.save", lambda db, sql, file: save(db, f"(SELECT * FROM {sql} WHERE id <> 1)", file)
+    )
+    with pytest.raises(QualityFault, match=r"silver\.coisa: a row was lost or doubled on the way"):
+        splice(db, Splice(old, record, where("id = 2"), rows(k2="3")), Target(TABLE, tmp_path, 2))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_content_is_corrected_by_what_went_and_what_came(db: Engine) -> None:
+    def content(relation: str) -> Content:
+        return measured(db, relation, TYPES, ("id",))
+
+    old, gone, came = rows(k1="1", k2="2"), rows(k2="2"), rows(k2="2.50", k3=None)
+    assert content(old).after(content(gone), content(came)) == content(rows(k1="1", k2="2.50", k3=None))
+
+
+def test_differences_name_kinds_keys_and_columns(db: Engine) -> None:
+    expected, actual = rows(k1="1", k2="2", k3="3", k4="4"), rows(k2="2", k3="3.50", k4="4.50", k5="5")
+    assert [str(difference) for difference in differences(db, expected, actual, TYPES, ("id",))] == [
+        "2 rows changed in valor, keys 3 to 4",
+        "1 row too many, key 5",
+        "1 row missing, key 1",
+    ]
+    assert str(Difference("missing", 1, "", "")) == "1 row missing"
