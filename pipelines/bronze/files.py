@@ -135,7 +135,7 @@ def _whole(
     if files:
         taken, name, sums = ingest(files, place, 1, report)
         names = [name]
-    done = TableRun(table.name, 0, 0, 0, full_at=call.run.started, how=f"whole: {why}")
+    done = TableRun(table.name, 0, 0, 0, full_at=call.run.started, how=f"full: {why}")
     built = StagedTable(
         done, table, place.path, schema.schema_of(table, AUDIT), names, taken=tuple(taken[len(again) :])
     )

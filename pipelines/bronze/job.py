@@ -346,7 +346,7 @@ def _built(settings: Settings, load: LoadPlan, parts: list[WrittenFile], source:
         seconds=time.monotonic() - min(part.started for part in parts),
         guaranteed=guaranteed(one),
         full_at=run.started,
-        how=f"whole: {load.why}",
+        how=f"full: {load.why}",
         base=run.run,
         basis=load.basis,
     )

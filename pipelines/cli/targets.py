@@ -84,7 +84,7 @@ def run_targets(settings: Settings, targets: set[str], spark: "SparkSession | No
 
 
 def full_tables() -> frozenset[str]:
-    """The tables that FULL=1 asks to be built whole: all, or those that TABLES names. Raises UsageFault."""
+    """The tables that FULL=1 asks to rebuild in full: all, or those that TABLES names. Raises UsageFault."""
     full, some = os.environ.get("FULL", ""), os.environ.get("TABLES", "").replace(",", " ").split()
     names = {table.name for layer in LAYERS for table in catalogue.tables(layer)}
     if full not in ("", "0", "1"):

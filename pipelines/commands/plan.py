@@ -71,7 +71,7 @@ def _of_files(settings: Settings, domain: str, full: frozenset[str], report: Rep
         number = sum(file.table == table for file in landing.new)
         number += sum(file.table == table.name for file in landing.present) if why else 0
         files = f"{number} file{'' if number == 1 else 's'}"
-        yield TablePlan(table.name, f"whole: {why}, {files}" if why else files if number else "unchanged")
+        yield TablePlan(table.name, f"full: {why}, {files}" if why else files if number else "unchanged")
 
 
 def _of_postgres(settings: Settings, domain: str, full: frozenset[str], report: Report) -> Iterator[TablePlan]:
@@ -86,7 +86,7 @@ def _of_postgres(settings: Settings, domain: str, full: frozenset[str], report: 
         for load in plan_loads(settings, snapshot, read_plans(snapshot, tables), context):
             report.progress("plan", load.plan.table.name, 0)
             rows, deleted = _counted(settings, reader, snapshot, load, context.previous)
-            how = f"whole: {load.why}" if load.why else "what changed" if rows or deleted else "unchanged"
+            how = f"full: {load.why}" if load.why else "what changed" if rows or deleted else "unchanged"
             notes = drift(load.plan, load.before) if load.before else []
             yield TablePlan(load.plan.table.name, how, rows, deleted, tuple(notes))
 
@@ -130,4 +130,4 @@ def _derived(settings: Settings, layer: str, domain: str, full: frozenset[str]) 
         why = full_build.reason_for_full_derived(settings, context, origin, table.name)
         if layer == "silver" and not why and upstream:
             why = silver_job.no_changes_because(table, origin, upstream)
-        yield TablePlan(table.name, f"whole: {why}" if why else f"what changed in {below}")
+        yield TablePlan(table.name, f"full: {why}" if why else f"what changed in {below}")

@@ -58,7 +58,7 @@ def _whole(job: Job, entry: Entry, why: str) -> StagedTable:
         rows = transformed(entry, inputs).observe(observed, F.count(F.lit(1)).alias("rows"))
         files = write_files(rows, path, job.run.run)
     count = observed.get["rows"]
-    done = TableRun(table.name, 0, count, count, full_at=job.run.started, how=f"whole: {why}")
+    done = TableRun(table.name, 0, count, count, full_at=job.run.started, how=f"full: {why}")
     built = StagedTable(done, table, path, schema.schema_of(table, {}), files)
     built = verify(built, schema.types_of(table, {}), table.keys, count, {})
     if table.one_row_per:

@@ -73,7 +73,7 @@ def _whole(job: Job, entry: Entry, staged: dict[str, StagedTable], why: str) -> 
     seen = bronze_facts(job.settings, upstream, entry.table)
     judged = check_rows(upstream, entry, bronze, lambda name: read(spark, staged[name].content), rows, seen)
     for built in _write(job, judged, entry.table):
-        yield replace(built, table_run=replace(built.table_run, full_at=job.run.started, how=f"whole: {why}"))
+        yield replace(built, table_run=replace(built.table_run, full_at=job.run.started, how=f"full: {why}"))
 
 
 def bronze_facts(settings: Settings, upstream: Run, table: Table) -> BronzeFacts:

@@ -34,7 +34,7 @@ def test_each_line_of_a_run_is_an_object_without_a_person(cli: Cli, database: Po
     assert len(of_runs) == 9 and len(tables) == 18, "as progress, and with the run when it is complete"
     moved = of_runs["silver/1", "movimento"]
     assert (moved["layer"], moved["rows_in"], moved["rows_out"], moved["set_aside"]) == ("silver", 50, 49, 1)
-    assert str(moved["message"]).startswith("silver.movimento: 49 rows, 1 set aside, whole: the first time, ")
+    assert str(moved["message"]).startswith("silver.movimento: 49 rows, 1 set aside, full: the first time, ")
     warned = [line["message"] for line in lines if line["level"] == "warning"]
     assert warned[0] == "LAKEHOUSE_ROTO is not a setting; did you mean LAKEHOUSE_ROOT?"
     assert "silver.movimento: 1 rows set aside in silver.movimento__quarantine: cartao:missing 1" in warned

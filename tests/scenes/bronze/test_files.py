@@ -152,7 +152,7 @@ def test_the_rows_of_a_file_that_left_the_landing_folder_stay(
     assert (
         "bronze.transacoes: not read again: 1 of its files, as transacoes.csv, are not there" in capsys.readouterr().err
     )
-    assert condominio.last("bronze").table("imoveis").how == "whole: asked for"
+    assert condominio.last("bronze").table("imoveis").how == "full: asked for"
     output = agreed(condominio, capsys)
     assert "source.transacoes: not compared, because the file is gone or has changed: transacoes.csv" in output
 
@@ -243,7 +243,7 @@ def test_a_column_that_is_new_in_the_contract_is_read_from_the_files_again(
     condominio.run("bronze")
     rows = condominio.table("bronze", "imoveis")
     assert [(row["imovel_id"], row["quartos"]) for row in rows] == [(1, None), (2, None), (3, 3)]
-    assert condominio.last("bronze").table("imoveis").how == "whole: its columns changed"
+    assert condominio.last("bronze").table("imoveis").how == "full: its columns changed"
     (condominio.folder / "landing/condominio/imoveis.csv").unlink()
     monkeypatch.setitem(imoveis.TABLE.__dict__, "columns", imoveis.TABLE.columns[:-1])
     with pytest.raises(ContractFault, match=r"1 of its files, as imoveis\.csv, left the landing folder"):

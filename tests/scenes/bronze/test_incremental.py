@@ -125,55 +125,55 @@ EVENTS = {
     ),
     "a partition is attached": (
         "ALTER TABLE movimento ATTACH PARTITION m3 FOR VALUES FROM (200) TO (300)",
-        {"movimento": "whole: another table has its name, or its partitions changed"},
+        {"movimento": "full: another table has its name, or its partitions changed"},
     ),
     "a partition is detached": (
         "ALTER TABLE movimento DETACH PARTITION m2",
-        {"movimento": "whole: another table has its name, or its partitions changed"},
+        {"movimento": "full: another table has its name, or its partitions changed"},
     ),
     "a partition is swapped for one of as many rows": (
         "ALTER TABLE movimento DETACH PARTITION m2; DELETE FROM m3; ALTER TABLE m3 ALTER id SET NOT NULL;"
         "INSERT INTO m3 SELECT id, 9, 'y', data_movimento, 2 FROM m2;"
         "ALTER TABLE movimento ATTACH PARTITION m3 FOR VALUES FROM (100) TO (200)",
-        {"movimento": "whole: another table has its name, or its partitions changed"},
+        {"movimento": "full: another table has its name, or its partitions changed"},
     ),
     "tables are swapped by rename": (
         "CREATE TABLE nova (LIKE associado INCLUDING ALL); INSERT INTO nova SELECT id, 'Swap', 'p', 1, 'e' FROM associado;"
         "ALTER TABLE associado RENAME TO velha; ALTER TABLE nova RENAME TO associado",
-        {"associado": "whole: another table has its name, or its partitions changed"},
+        {"associado": "full: another table has its name, or its partitions changed"},
     ),
     "tables swapped by rename, the other one older than the last run": (
         "ALTER TABLE associado RENAME TO a; ALTER TABLE velha RENAME TO associado",
-        {"associado": "whole: another table has its name, or its partitions changed"},
+        {"associado": "full: another table has its name, or its partitions changed"},
     ),
     "a label is renamed": (
         "ALTER TYPE tipo RENAME VALUE 'corrente' TO 'Corrente'",
-        {"conta": "whole: the type of a column changed: labels, members"},
+        {"conta": "full: the type of a column changed: labels, members"},
     ),
     "a composite type gets a member": (
         "ALTER TYPE lugar ADD ATTRIBUTE cep text",
-        {"conta": "whole: the type of a column changed: labels, members"},
+        {"conta": "full: the type of a column changed: labels, members"},
     ),
     "a column comes with a default": (
         "ALTER TABLE associado ADD cidade text DEFAULT 'Recife'",
-        {"associado": "whole: its columns or their defaults changed"},
+        {"associado": "full: its columns or their defaults changed"},
     ),
     "a column goes and comes": (
         "ALTER TABLE associado DROP email; ALTER TABLE associado ADD email text DEFAULT 'novo@b.c'",
-        {"associado": "whole: its columns or their defaults changed"},
+        {"associado": "full: its columns or their defaults changed"},
     ),
     "columns are swapped by rename": (
         "ALTER TABLE associado RENAME nome TO x; ALTER TABLE associado RENAME sobrenome TO nome;"
         "ALTER TABLE associado RENAME x TO sobrenome",
-        {"associado": "whole: its columns or their defaults changed"},
+        {"associado": "full: its columns or their defaults changed"},
     ),
     "a generated expression changes": (
         "ALTER TABLE cartao ALTER dobro SET EXPRESSION AS (id * 3)",
-        {"cartao": "whole: its columns or their defaults changed"},
+        {"cartao": "full: its columns or their defaults changed"},
     ),
     "the key goes": (
         "ALTER TABLE associado DROP CONSTRAINT associado_pkey; INSERT INTO associado SELECT * FROM associado WHERE id < 3",
-        {"associado": "whole: the source has no unique, not null key id"},
+        {"associado": "full: the source has no unique, not null key id"},
     ),
     "the key becomes another constraint": (
         "ALTER TABLE associado DROP CONSTRAINT associado_pkey, ADD UNIQUE (id), ALTER id SET NOT NULL;"
@@ -182,11 +182,11 @@ EVENTS = {
     ),
     "the table becomes a view": (
         "ALTER TABLE associado RENAME TO base; CREATE VIEW associado AS SELECT * FROM base",
-        {"associado": "whole: it is a view, or another kind of table than PostgreSQL's own"},
+        {"associado": "full: it is a view, or another kind of table than PostgreSQL's own"},
     ),
     "others inherit from the table": (
         "CREATE TABLE filha () INHERITS (associado); INSERT INTO filha SELECT * FROM ONLY associado WHERE id = 3",
-        {"associado": "whole: the source has no unique, not null key id"},
+        {"associado": "full: the source has no unique, not null key id"},
     ),
     "nothing": ("SELECT 1", {}),
 }
@@ -258,7 +258,7 @@ def test_full_and_tables_build_whole_what_they_name_under_the_same_snapshot(sour
         "associado": "1 written, 0 deleted",
         "conta": "unchanged",
         "cartao": "unchanged",
-        "movimento": "whole: asked for",
+        "movimento": "full: asked for",
     }
     as_a_full_load(source)
 
@@ -294,7 +294,7 @@ def test_a_table_whose_count_differs_from_the_sources_is_loaded_in_full_and_repo
     ):
         execute(source.address, statement)
         source.run("bronze")
-        assert how(source)["movimento"].startswith(f"whole: {reason}")
+        assert how(source)["movimento"].startswith(f"full: {reason}")
         assert f"bronze.movimento: {reason}" in capsys.readouterr().err
         as_a_full_load(source)
 
@@ -339,7 +339,7 @@ def test_a_change_of_this_software_or_its_pins_asks_for_a_full_load(
 ) -> None:
     monkeypatch.setattr(identity, "software", lambda domain: f"another of {domain}")
     source.run("bronze")
-    assert set(how(source).values()) == {"whole: this software changed"}
+    assert set(how(source).values()) == {"full: this software changed"}
 
 
 def test_a_user_who_may_not_identify_the_server_loads_in_full(source: Lake) -> None:
@@ -349,7 +349,7 @@ def test_a_user_who_may_not_identify_the_server_loads_in_full(source: Lake) -> N
         reader = replace(source, address=source.address.model_copy(update={"user": "leitor"}))
         reader.run("bronze")
         assert set(how(source).values()) == {
-            "whole: this user may not ask which server it is (EXECUTE on pg_control_system, pg_control_checkpoint)"
+            "full: this user may not ask which server it is (EXECUTE on pg_control_system, pg_control_checkpoint)"
         }
     finally:
         execute(source.address, "DROP OWNED BY leitor", "DROP ROLE leitor")
@@ -401,13 +401,13 @@ def test_a_standby_that_lags_or_takes_over_hides_no_change(servers: Path, tmp_pa
             lagging = replace(lake, address=other)
             lagging.run("bronze")
             assert "nome" in query(other, "SELECT 'nome' FROM associado WHERE nome = 'Ana'")[0]
-            assert set(how(lake).values()) == {"whole: the source is older than when it was read last"}
+            assert set(how(lake).values()) == {"full: the source is older than when it was read last"}
             as_a_full_load(lagging)
             execute(other, "SELECT pg_wal_replay_resume()", "SELECT pg_promote()")
             for at in range(9):
                 execute(other, f"INSERT INTO associado VALUES ({100 + at}, 'on the new primary')")
             lagging.run("bronze")
-            assert set(how(lake).values()) == {"whole: the server was restored, or another one took over"}
+            assert set(how(lake).values()) == {"full: the server was restored, or another one took over"}
             as_a_full_load(lagging)
 
 
@@ -428,5 +428,5 @@ def test_a_data_folder_that_was_copied_back_hides_no_change(servers: Path, tmp_p
         for at in range(9):
             execute(server, f"UPDATE conta SET data_criacao = '2022-01-0{at + 1}' WHERE id = {at}")
         lake.run("bronze")
-        assert set(how(lake).values()) == {"whole: the server was started anew, and may be a copy of before"}
+        assert set(how(lake).values()) == {"full: the server was started anew, and may be a copy of before"}
         as_a_full_load(lake)

@@ -207,7 +207,7 @@ def test_newer_exports_give_what_a_run_of_them_alone_gives(varejo: Lake, tmp_pat
     lines = offers.read_bytes().splitlines(keepends=True)
     offers.write_bytes(b"".join(lines[:-4]))  # what was sold by them loses its offer
     varejo.run("bronze", "silver")
-    assert varejo.last("silver").table("special_offer_product").how != "whole: the first time"
+    assert varejo.last("silver").table("special_offer_product").how != "full: the first time"
     whole = Lake(tmp_path / "whole", varejo.address, varejo.spark, "varejo")
     shutil.copytree(varejo.folder / "landing", whole.folder / "landing")
     whole.run("bronze", "silver")

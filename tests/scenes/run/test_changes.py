@@ -228,7 +228,7 @@ def test_plan_says_what_the_next_run_will_do_and_writes_nothing(
     assert printed == [
         "layer table rows to read deleted how",
         "bronze associado 2 0 what changed",
-        "bronze conta 20 0 whole: its columns or their defaults changed",
+        "bronze conta 20 0 full: its columns or their defaults changed",
         "bronze cartao 0 0 unchanged",
         "bronze movimento 1 3 what changed",
         "silver associado what changed in bronze",
@@ -241,7 +241,7 @@ def test_plan_says_what_the_next_run_will_do_and_writes_nothing(
     result = cli(
         "plan", env=connection_settings(keyed_lake.address) | {"FULL": "1", "TABLES": "movimento,movimento_flat"}
     )
-    assert result.stdout.count("whole: asked for") == 3 and tree(keyed_lake.folder) == before
+    assert result.stdout.count("full: asked for") == 3 and tree(keyed_lake.folder) == before
     result = cli("plan", env=connection_settings(keyed_lake.address) | {"LAKEHOUSE_ROOT": "another"})
-    assert result.returncode == 0 and result.stdout.count("whole: the first time") == 9
+    assert result.returncode == 0 and result.stdout.count("full: the first time") == 9
     assert not (keyed_lake.folder / "another").exists()
