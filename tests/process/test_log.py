@@ -6,6 +6,7 @@ from conf.settings import Postgres
 from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.seed.postgres import seed
+from tests.support.here import CliHere
 from tests.support.lake import Lake
 from tests.support.log import objects
 from tests.support.process import Cli, connection_settings
@@ -14,7 +15,7 @@ from tests.support.source import execute, query
 LOOKING = ("status", "quality", "history", "plan", "export", "maintain", "reconcile")
 
 
-def test_each_line_of_a_run_is_an_object_without_a_person(cli: Cli, database: Postgres) -> None:
+def test_each_line_of_a_run_is_an_object_without_a_person(cli: Cli, cli_here: CliHere, database: Postgres) -> None:
     with Report(quiet=True) as report:
         fake = Lake(cli.folder, database, None).settings(SEED__MOVIMENTOS="50")  # type: ignore[arg-type]
         seed(fake, database, catalogue.tables_of("bronze", "cartoes"), False, report)
@@ -42,7 +43,7 @@ def test_each_line_of_a_run_is_an_object_without_a_person(cli: Cli, database: Po
     assert (end["level"], end["code"], end["kind"]) == ("info", 0, "done") and float(str(end["seconds"])) > 1
     output = result.stdout + result.stderr
     for word in LOOKING:
-        looked = cli(word, env=env)
+        looked = cli_here(word, env=env)
         assert looked.returncode == 0 and objects(looked), looked.stderr
         output += looked.stdout + looked.stderr
     row = '"row": {"layer": "gold", "domain": "cartoes", "source": "'

@@ -17,6 +17,7 @@ from pyspark.sql import SparkSession
 from pipelines.lake import run_log
 from tests.support.condominio import PARENTS, SALES, everything, some_files
 from tests.support.crash import STREAM_SCENARIOS
+from tests.support.here import CliHere
 from tests.support.lake import NOWHERE, Lake
 from tests.support.process import Cli, clean_environment
 from tests.support.stream import ENV, batch, taken_once
@@ -96,17 +97,17 @@ def test_files_that_come_while_it_runs_are_taken_beside_other_runs_until_a_signa
     [pytest.param(name, marks=[pytest.mark.long] * scenario.long) for name, scenario in STREAM_SCENARIOS.items()],
 )
 def test_killed_between_any_two_steps_a_stream_goes_on_as_if_nothing_was(
-    cli: Cli, lakehouse: Lake, tmp_path: Path, scenario: str
+    cli_here: CliHere, lakehouse: Lake, tmp_path: Path, scenario: str
 ) -> None:
     for at, (name, text) in enumerate(some_files(random.Random(9), 4), 1):
         lakehouse.drop(name, text, at)
     lakehouse.drop("transacoes.csv", SALES + "1,1,2024-03-01,10.00\n", 0)
-    env = clean_environment(cli.folder) | ENV | {"ONCE": "1"}
+    env = clean_environment(tmp_path) | ENV | {"ONCE": "1"}
     command = [sys.executable, "-m", "tests.support.crash", scenario, "kill", "stream"]
-    killed = subprocess.run(command, cwd=cli.folder, env=env, capture_output=True, text=True, timeout=200)
+    killed = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     lakehouse.drop("moradores_zz.csv", PARENTS["moradores.csv"], 50)
-    result = cli("stream", env=ENV | {"ONCE": "1"})
+    result = cli_here("stream", env=ENV | {"ONCE": "1"})
     assert result.returncode == 0, result.stderr
     assert everything(lakehouse) == everything(batch(lakehouse, tmp_path / "batch"))
     assert taken_once(lakehouse)
