@@ -20,7 +20,7 @@ from pipelines.lake.changes import Selection, Splice, Target, splice, spliced, t
 from pipelines.lake.checksums import measured
 from pipelines.lake.engine import engine, listed, relation
 from pipelines.lake.run_log import read_files
-from pipelines.lake.runs import IngestedFile, RunContext, TableRun
+from pipelines.lake.runs import IngestedFile, RunContext, TableRun, table_runs
 from pipelines.lake.staging import StagedTable, unchanged_table, verify
 from pipelines.lake.versions import table_version
 from pipelines.sources.files.landing import AUDIT, LandedFile, arrived, ingest, not_ingested, unmatched
@@ -75,7 +75,7 @@ def read(
     settings: Settings, intake: LandingState, tables: tuple[Table, ...], call: RunContext, report: Report
 ) -> Iterator[StagedTable]:
     """Each table with the rows of the files that came for it. Raises ContractFault, SourceFault, QualityFault."""
-    before = {done.name: done for done in call.previous.tables} if call.previous else {}
+    before = table_runs(call.previous)
     for table in tables:
         began, done = time.monotonic(), before.get(table.name)
         some = LandingState(

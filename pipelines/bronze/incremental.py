@@ -19,7 +19,7 @@ from pipelines.lake import folders, full_build
 from pipelines.lake.changes import Splice, Target, differing_keys, splice, with_keys, write
 from pipelines.lake.checksums import measured
 from pipelines.lake.engine import Engine, count, listed, named_files, relation, within, without
-from pipelines.lake.runs import Mode, Run, RunContext, TableRun
+from pipelines.lake.runs import Mode, Run, RunContext, TableRun, table_runs
 from pipelines.lake.staging import StagedTable, unchanged_table
 from pipelines.lake.versions import TableVersion, table_version
 from pipelines.sources.postgres import fingerprint
@@ -55,7 +55,7 @@ ReadRows = Callable[[ReadPlan, str, Path], list[WrittenFile]]
 def plan_loads(settings: Settings, snapshot: Snapshot, plans: list[ReadPlan], call: RunContext) -> list[LoadPlan]:
     """How each table will be loaded: whole where anything could hide a change from `xmin`, or all is old."""
     known = fingerprint.server_facts(snapshot.connection, settings)
-    before = {table_run.name: table_run for table_run in call.previous.tables} if call.previous else {}
+    before = table_runs(call.previous)
     back = fingerprint.went_back(call.previous, snapshot) if call.previous else ""
     decided = []
     for one in plans:

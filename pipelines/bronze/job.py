@@ -29,7 +29,7 @@ from pipelines.core.errors import ContractFault, SourceFault
 from pipelines.core.points import Point, crash_point
 from pipelines.lake import delta, folders
 from pipelines.lake.engine import engine
-from pipelines.lake.runs import Run, RunContext, TableRun
+from pipelines.lake.runs import Run, RunContext, TableRun, table_runs
 from pipelines.lake.staging import StagedTable, verify
 from pipelines.sources.postgres.connection import cancel, hang_up, source_fault, unhurried
 from pipelines.sources.postgres.fingerprint import newer_than
@@ -309,7 +309,7 @@ def _end(pools: tuple[ThreadPoolExecutor, ...], server: Postgres, give_up: Calla
 
 
 def _report_drift(settings: Settings, todo: list[ReadPlan], previous: Run | None, report: Report) -> None:
-    before = {table.name: table for table in previous.tables} if previous else {}
+    before = table_runs(previous)
     drifted = [text for one in todo if one.table.name in before for text in drift(one, before[one.table.name])]
     report_or_refuse(settings, drifted, report)
 

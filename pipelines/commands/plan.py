@@ -16,7 +16,7 @@ from pipelines.core.console import Report, grid
 from pipelines.core.names import LAYERS, upstream_layer
 from pipelines.lake import full_build, run_log
 from pipelines.lake.engine import count, engine, relation, without
-from pipelines.lake.runs import Run, RunContext
+from pipelines.lake.runs import Run, RunContext, table_runs
 from pipelines.lake.versions import table_version
 from pipelines.run.begin import next_run, origin_of
 from pipelines.silver import job as silver_job
@@ -65,7 +65,7 @@ def _of_files(settings: Settings, domain: str, full: frozenset[str], report: Rep
     tables, previous = catalogue.tables_of("bronze", domain), run_log.last_run(settings.bronze_path, domain)
     report.progress("plan", domain, 0)
     landing = landing_state(settings, domain, tables, report)
-    known = {table_run.name: table_run for table_run in previous.tables} if previous else {}
+    known = table_runs(previous)
     for table in tables:
         why = whole_because(table, known.get(table.name), table.name in full)
         number = sum(file.table == table for file in landing.new)

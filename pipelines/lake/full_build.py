@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from conf.settings import Settings
 from pipelines.core.identity import software
-from pipelines.lake.runs import Run, RunContext, TableRun
+from pipelines.lake.runs import Run, RunContext, TableRun, table_runs
 
 MUCH = "much of it changed"
 
@@ -25,10 +25,10 @@ def reason_for_full(settings: Settings, table_run: TableRun | None, asked: bool,
 
 
 def reason_for_full_derived(settings: Settings, call: RunContext, origin: Run | None, name: str) -> str:
-    """Why a table of silver or gold is built whole, whatever changed; `origin` is the run its last version is of."""
+    """Why a table of silver or gold is built in full, whatever changed; `origin` is the run its last version is of."""
     previous = call.previous
-    done = next((one for one in previous.tables if one.name == name), None) if previous else None
-    if why := reason_for_full(settings, done, name in call.full, call.run.started):
+    table_run = table_runs(previous).get(name)
+    if why := reason_for_full(settings, table_run, name in call.full, call.run.started):
         return why
     if previous and previous.software != software(previous.domain):
         return "this software changed"

@@ -99,9 +99,14 @@ class Run:
         raise QualityFault(f"run {self.run} of the layer before has no table {name}; run that layer again")
 
 
+def table_runs(run: Run | None) -> dict[str, TableRun]:
+    """What a run did to its tables, by name; nothing without a run."""
+    return {table.name: table for table in run.tables} if run else {}
+
+
 @dataclass(frozen=True)
 class RunContext:
-    """What a run of a layer is about: the run that begins, the one before it, the tables that are to be built whole."""
+    """What a run of a layer is about: the run that begins, the previous one, the tables to be built in full."""
 
     run: Run
     previous: Run | None

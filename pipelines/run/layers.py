@@ -16,7 +16,7 @@ from pipelines.export.publish import drafted
 from pipelines.lake import delta, folders, full_build, run_log
 from pipelines.lake.changes import MANY_SMALL_FILES
 from pipelines.lake.run_log import complete_run, no_complete_run
-from pipelines.lake.runs import Run, RunContext
+from pipelines.lake.runs import Run, RunContext, table_runs
 from pipelines.lake.staging import StagedTable
 from pipelines.run.begin import check_layers, next_run, origin_of, refuse_other_source
 from pipelines.run.commit import collect, commit_staged, discard, rolled_back_on_failure
@@ -49,7 +49,7 @@ def run_layers(
     One domain after the other: those of `only`, or all whose source is there. What one cannot do does not keep the
     others from their work; its fault is returned, or raised where it is the only one. Without `spark` a session is
     started when a layer needs one, beside bronze where silver surely will, and ends with the call. Tables in `full` are
-    built whole, the others follow what changed where they can. `at_most`: the files that a stream's micro-batch takes,
+    built in full, the others apply what changed if they can. `at_most`: the files that a stream's micro-batch takes,
     which waits until others have ended, and only says so where a file that was taken has other content.
     """
     done: list[tuple[str, Run]] = []
@@ -155,7 +155,7 @@ def _read(
     built: list[StagedTable] = []
     try:
         with take_snapshot(server, settings.schema_name, [table.source_name for table in tables]) as snapshot:
-            before = {done.name: done for done in call.previous.tables} if call.previous else {}
+            before = table_runs(call.previous)
             now = call.run.started
             if any(
                 full_build.reason_for_full(settings, before.get(one.name), one.name in call.full, now) for one in tables
