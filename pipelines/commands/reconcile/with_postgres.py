@@ -87,8 +87,8 @@ def bronze_evidence(what: str, rows: str, plan: ReadPlan) -> tuple[int, Evidence
     with engine(what) as connection:
         row = connection.execute(f"SELECT {', '.join(items)} FROM {rows}").fetchone()
     assert row is not None
-    count, *numbers = row
-    return count, {name: (numbers[2 * index], numbers[2 * index + 1]) for index, name in enumerate(names)}
+    total, *numbers = row
+    return total, {name: (numbers[2 * index], numbers[2 * index + 1]) for index, name in enumerate(names)}
 
 
 def postgres_text(value: str, kind: str) -> str:
