@@ -1,17 +1,20 @@
 """The documents say what is so: settings, commands, exit codes."""
 
 import re
+import tomllib
 
 from conf.settings import NAMES, PROJECT
 from pipelines.cli.main import TARGETS
 from pipelines.core import errors
 from tests.support.documents import MAKE_TARGETS, README, shell_lines
 
+PAGES = [*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md"), *PROJECT.glob(".github/**/*.yml")]
+CONTRIBUTING = (PROJECT / "CONTRIBUTING.md").read_text("utf-8")
+
 
 def test_every_make_command_that_a_document_names_exists() -> None:
-    contributing = (PROJECT / "CONTRIBUTING.md").read_text("utf-8")
-    lines = re.findall(r"`(make [^`]*)`", README + contributing) + shell_lines()
-    named = [match[1] for line in lines if (match := re.match(r"make ((?:[a-z-]+ ?)+)", line))]
+    lines = shell_lines() + [line for page in PAGES for line in re.findall(r"`(make [^`]*)`", page.read_text("utf-8"))]
+    named = [match[1] for line in lines if (match := re.match(r"make ((?:[a-z][a-z-]* ?)+)", line))]
     assert {word for words in named for word in words.split()} <= MAKE_TARGETS
     assert len(named) > 10
 
@@ -34,3 +37,29 @@ def test_every_exit_code_is_in_the_readme() -> None:
     }
     assert codes == {1, 2, 3, 4, 5, 6}
     assert all(f"| {code} |" in README for code in codes)
+
+
+def test_every_file_that_a_document_names_or_links_exists() -> None:
+    folders = "|".join(sorted({path.name for path in PROJECT.iterdir() if path.is_dir() and path.name[0] != "."}))
+    for page in PAGES:
+        text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.S)
+        links = {page.parent / link for link in re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", text)}
+        named = {
+            PROJECT / name
+            for name in re.findall(rf"(?<![\w/.*-])((?:{folders})/[\w/-]+\.(?:py|md|yml|json|sql))\b", text)
+        }
+        new = {"bronze/cartoes/agencia.py", "silver/cartoes/agencia.py", "bronze/agua/leituras.py"}
+        missing = {path for path in links | named if not path.exists()} - {PROJECT / name for name in new}
+        assert not missing, page.name
+
+
+def test_contributing_lists_the_rooms_of_pipelines_by_layer_and_names_files_that_they_have() -> None:
+    contracts = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = (contract["layers"] for contract in contracts if contract["name"] == "inside pipelines")
+    rooms = re.findall(r"pipelines\.(\w+)", " ".join(layers))
+    section = CONTRIBUTING.split("## The rooms of `pipelines/`")[1].split("## ")[0]
+    listed, to_add = section.split("| to add |")
+    assert re.findall(r"^\| `(\w+)` \|", listed, re.M) == rooms
+    assert {path.name for path in (PROJECT / "pipelines").iterdir() if (path / "__init__.py").exists()} == set(rooms)
+    inside = re.findall(rf"`((?:{'|'.join(rooms)})/[\w/]+\.py)`", listed + to_add)
+    assert len(inside) > 8 and all((PROJECT / "pipelines" / name).exists() for name in inside)
