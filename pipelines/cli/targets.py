@@ -20,6 +20,7 @@ from pipelines.core.errors import UsageFault
 from pipelines.core.names import LAYERS
 from pipelines.export.publish import export
 from pipelines.run.layers import run_layers
+from pipelines.run.request import RunRequest
 from pipelines.run.summary import show
 from pipelines.sources.domains import in_postgres, in_use, parse_domains, ready
 
@@ -45,7 +46,7 @@ def run_targets(settings: Settings, targets: set[str], spark: "SparkSession | No
         if "seed" in targets:
             seed(settings, domains or in_postgres(), report)
         if layers := targets & set(LAYERS):
-            runs, faults = run_layers(settings, layers, report, spark, full=full_tables(), only=domains)
+            runs, faults = run_layers(settings, RunRequest(layers, domains, full_tables()), report, spark)
             show(settings, runs, report)
             if faults:
                 raise faults[0]

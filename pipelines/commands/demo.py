@@ -6,8 +6,8 @@ from conf.settings import Settings
 from pipelines.commands.seed import seed
 from pipelines.core.console import Report
 from pipelines.core.errors import UsageFault
-from pipelines.core.names import LAYERS
 from pipelines.run.layers import run_layers
+from pipelines.run.request import RunRequest
 from pipelines.run.summary import show
 from pipelines.sources.domains import in_postgres
 
@@ -23,7 +23,7 @@ def demo(settings: Settings, report: Report, spark: "SparkSession | None" = None
             "take that out of the environment and .env, or run `make bronze silver gold`"
         )
     seed(settings, in_postgres(), report)
-    runs, _ = run_layers(settings, set(LAYERS), report, spark, only=in_postgres())
+    runs, _ = run_layers(settings, RunRequest(domains=in_postgres()), report, spark)
     show(settings, runs, report, lines=3)
     report.say("\nnext: make shell   query silver and gold in PySpark")
     report.say("      make help    all commands")

@@ -25,7 +25,7 @@ from pipelines.lake.runs import Run, TableRun
 from pipelines.lake.staging import StagedTable, verify
 from pipelines.lake.versions import table_version
 from pipelines.run.begin import check_layers, next_run
-from pipelines.run.commit import commit_run, rolled_back_on_failure
+from pipelines.run.commit import RunContent, commit_run, rolled_back_on_failure
 
 PART = "part-[0-9][0-9][0-9][0-9][0-9]-*.parquet"
 
@@ -124,7 +124,7 @@ def compact(settings: Settings, layer: str, last: Run, report: Report) -> None:
     ]
     if not many or last.hashing != HASHING:
         return
-    begun = next_run(settings, layer, last.domain, last.lake, last.upstream_run, last.source)
+    begun = next_run(settings, layer, last.domain)
     run = replace(last, run=begun.run, started=begun.started, kind="compaction", content_of=last.content)
     built: dict[str, StagedTable] = {}
     with rolled_back_on_failure(path, last.domain):
@@ -141,7 +141,7 @@ def compact(settings: Settings, layer: str, last: Run, report: Report) -> None:
             return
         commits = (built[old.name].commit() if old.name in built else old for old in last.tables)
         rules = tuple(replace(rule, run=run.run) for rule in run_log.read_rules(path, last))
-        commit_run(path, run, commits, rules)
+        commit_run(path, run, RunContent(commits, rules=rules))
     report.say(f"{layer}: {', '.join(built)} compacted, as {layer}/{run.run}")
 
 

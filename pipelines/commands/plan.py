@@ -94,7 +94,7 @@ def _of_postgres(settings: Settings, domain: str, full: frozenset[str], report: 
 def _context(settings: Settings, layer: str, domain: str, full: frozenset[str]) -> RunContext:
     """The run that would begin now."""
     previous = run_log.last_run(settings.layer_path(layer), domain)
-    run = previous or next_run(settings, layer, domain, "", None, "")
+    run = previous or next_run(settings, layer, domain)
     return RunContext(replace(run, started=datetime.now(UTC)), previous, full)
 
 

@@ -24,6 +24,7 @@ def train(file: Path) -> None:
     from pipelines.core import catalogue
     from pipelines.core.console import Report
     from pipelines.run.layers import run_layers
+    from pipelines.run.request import RunRequest
     from pipelines.seed.postgres import seed
     from pipelines.sources.domains import in_postgres
     from pipelines.sources.postgres import embedded
@@ -41,10 +42,10 @@ def train(file: Path) -> None:
             for domain in in_postgres():
                 seed(settings, address, catalogue.tables_of("bronze", domain), False, report)
             with session(settings, DUMP_SECONDS) as spark:
-                run_layers(settings, {"bronze", "silver", "gold"}, report, spark)
+                run_layers(settings, RunRequest(), report, spark)
                 with psycopg2.connect(dsn(address)) as connection, connection.cursor() as cursor:
                     cursor.execute("UPDATE associado SET nome = 'Eva' WHERE id = 1")
-                run_layers(settings, {"bronze", "silver", "gold"}, report, spark)
+                run_layers(settings, RunRequest(), report, spark)
                 create_views(settings, spark)
                 spark.table("gold.movimento_flat").limit(5).show()
     finally:

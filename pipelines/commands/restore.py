@@ -7,12 +7,12 @@ from conf.settings import Settings
 from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.errors import UsageFault
-from pipelines.export.publish import drafted
+from pipelines.export.publish import GoldRows, drafted
 from pipelines.lake import delta, folders, run_log
 from pipelines.lake.run_log import find_run
 from pipelines.lake.runs import Run
 from pipelines.run.begin import next_run
-from pipelines.run.commit import commit_run, rolled_back_on_failure
+from pipelines.run.commit import RunContent, commit_run, rolled_back_on_failure
 
 
 def restore(settings: Settings, word: str, report: Report) -> tuple[str, Run]:
@@ -27,7 +27,7 @@ def restore(settings: Settings, word: str, report: Report) -> tuple[str, Run]:
         days = f"LAKEHOUSE_HISTORY_DAYS={settings.history_days}"
         mend = f"{word} cannot be brought back: `make maintain` keeps runs for {days}"
         run_log.check_tables(layer, path, target, mend)
-        begun = next_run(settings, layer, target.domain, target.lake, target.upstream_run, target.source)
+        begun = next_run(settings, layer, target.domain)
         run = replace(
             target, run=begun.run, started=begun.started, kind="restore", content_of=target.content, warnings=()
         )
@@ -36,7 +36,7 @@ def restore(settings: Settings, word: str, report: Report) -> tuple[str, Run]:
         for table in (table for table in catalogue.tables_of(layer, target.domain) if table.csv):
             table_run = target.table(table.name)
             files = delta.file_paths(folders.table_path(path, table), table_run.version)
-            drafts[table.name] = stack.enter_context(drafted(settings, table, table_run, files, report))
+            drafts[table.name] = stack.enter_context(drafted(settings, GoldRows(table, table_run, files), report))
         if drafts:
             stack.enter_context(folders.publishing(settings))
         rules = tuple(replace(rule, run=run.run) for rule in run_log.read_rules(path, target))
@@ -46,6 +46,6 @@ def restore(settings: Settings, word: str, report: Report) -> tuple[str, Run]:
             )
             for table_run in target.tables
         )
-        run = commit_run(path, run, commits, rules, drafts)
+        run = commit_run(path, run, RunContent(commits, drafts, rules))
     report.step(f"{layer}/{run.run}: {layer} is again what {word} left")
     return layer, run

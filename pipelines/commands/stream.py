@@ -26,6 +26,7 @@ from pipelines.lake.runs import Run
 from pipelines.notify.outcome import Outcome
 from pipelines.notify.outlets import notify
 from pipelines.run.layers import run_layers
+from pipelines.run.request import RunRequest
 from pipelines.sources.domains import landing_of
 from pipelines.spark.session import session
 
@@ -222,7 +223,8 @@ class Batches:
         # The first batch runs without files, too: a run that was killed may have left work between two layers.
         if not waiting and self._number:
             return False
-        runs, _ = run_layers(self._settings, set(LAYERS), quiet, self._stream.spark, only=(domain,), at_most=at_most)
+        request = RunRequest(domains=(domain,), at_most_files=at_most)
+        runs, _ = run_layers(self._settings, request, quiet, self._stream.spark)
         self._number += 1
         seconds = time.monotonic() - began
         self._show(dict(runs), seconds)

@@ -1,7 +1,8 @@
-"""Gold as files for people: those of a run, and those that somebody asks for."""
+"""Gold as files for people: the CSVs of a run, and the files that somebody asks for."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from conf.contract import Table
@@ -16,45 +17,48 @@ if TYPE_CHECKING:
     from pipelines.export.csv import Draft, PreviousCsv
 
 
+@dataclass(frozen=True)
+class GoldRows:
+    """The rows that a file is written from: a table of gold, what its run recorded, its data files."""
+
+    table: Table
+    table_run: TableRun
+    files: list[str]
+
+
 @contextmanager
 def drafted(
-    settings: Settings,
-    table: Table,
-    done: TableRun,
-    files: list[str],
-    report: Report,
-    before: "PreviousCsv | None" = None,
+    settings: Settings, rows: GoldRows, report: Report, previous: "PreviousCsv | None" = None
 ) -> "Iterator[Draft]":
-    """The CSV of a table's files, proved to have each of the rows that `done` has; `before` is the last run's."""
+    """The CSV of these rows, proved to have each of them. Raises QualityFault, StorageFault."""
     from pipelines.export.csv import draft
 
-    report.progress("csv", table.name, 0)
-    with draft(settings, table, files, before) as csv:
-        _prove(csv, done)
+    report.progress("csv", rows.table.name, 0)
+    with draft(settings, rows.table, rows.files, previous) as csv:
+        _prove(csv, rows.table_run)
         yield csv
 
 
-def _prove(file: "Draft", done: TableRun) -> None:
-    """Raises QualityFault unless a file has each of the rows that `done` has."""
-    wrong = [name for name, total in file.totals.items() if done.totals[name] != total]
-    if file.rows != done.rows_out or wrong:
-        said = f"{file.rows:,} records for {done.rows_out:,} rows of gold, or another sum of amounts"
-        raise QualityFault(f"{file.final}: {said}; it stays as it was")
+def _prove(file: "Draft", table_run: TableRun) -> None:
+    """Raises QualityFault unless a file has each of the rows that the run recorded."""
+    if file.rows != table_run.rows_out or any(total != table_run.totals[name] for name, total in file.totals.items()):
+        problem = f"{file.rows:,} records for {table_run.rows_out:,} rows of gold, or another sum of amounts"
+        raise QualityFault(f"{file.final}: {problem}; it stays as it was")
 
 
 def export(settings: Settings, tables: Iterable[Table], report: Report, as_parquet: bool = False) -> None:
-    """Writes tables of gold's last complete run as a file each, while others run, too; of a table that a run exports, a
-    newer run's CSV stays."""
+    """Writes each table of gold's last complete run as a file, even while another run works. A CSV that a newer run
+    wrote meanwhile stays."""
     from pipelines.export.csv import draft, parquet_draft
 
     for table in tables:
         run = complete_run(settings, "gold", table.domain)
         run_log.check_tables("gold", settings.gold_path, run)
-        done = run.table(table.name)
-        files = delta.file_paths(folders.table_path(settings.gold_path, table), done.version)
+        table_run = run.table(table.name)
+        files = delta.file_paths(folders.table_path(settings.gold_path, table), table_run.version)
         drafting = (parquet_draft if as_parquet else draft)(settings, table, files)
         with drafting as file, folders.publishing(settings):
-            _prove(file, done)
+            _prove(file, table_run)
             if table.csv and complete_run(settings, "gold", table.domain).content != run.content:
                 report.step(f"{file.final}: a newer run has written it meanwhile")
                 continue

@@ -1,4 +1,4 @@
-"""What a run shows: a line for each table when it is done, the table of all of them at its end."""
+"""What a run shows: a line for each table as soon as it is built, and a summary at the end."""
 
 from pathlib import Path
 from typing import Any
@@ -11,24 +11,22 @@ from pipelines.lake import folders
 from pipelines.lake.runs import Run, TableRun
 
 
-def show_table(report: Report, layer: str, domain: str, done: TableRun) -> None:
-    if not done.is_beside:
-        report.step(_line(layer, done), **_numbers(layer, domain, done))
+def show_table(report: Report, layer: str, domain: str, table_run: TableRun) -> None:
+    if not table_run.is_beside:
+        report.step(_line(layer, table_run), **_numbers(layer, domain, table_run))
 
 
 def show_runs(report: Report, runs: list[tuple[str, Run]]) -> None:
-    """The table of a whole run, then the warnings."""
+    """The table of all runs of a call, then their warnings."""
     report.settle()
     table = grid("layer", "table", "rows in", "rows out", "set aside", "seconds", "how", left=2)
     table.columns[-1].justify = "left"
     for layer, run in runs:
-        for done in run.tables:
-            if not done.is_beside:
-                numbers = (f"{done.rows_in:,}", f"{done.rows_out:,}", f"{done.set_aside:,}", f"{done.seconds:.1f}")
-                table.add_row(layer, done.name, *numbers, done.how)
-                if report.as_json:
-                    known = _numbers(layer, run.domain, done)
-                    report.say(_line(layer, done), run=f"{layer}/{run.run}", **known)
+        for built in (table_run for table_run in run.tables if not table_run.is_beside):
+            numbers = (f"{built.rows_in:,}", f"{built.rows_out:,}", f"{built.set_aside:,}", f"{built.seconds:.1f}")
+            table.add_row(layer, built.name, *numbers, built.how)
+            if report.as_json:
+                report.say(_line(layer, built), run=f"{layer}/{run.run}", **_numbers(layer, run.domain, built))
     if not report.as_json:
         report.say("")
         report.show(table)
@@ -37,19 +35,28 @@ def show_runs(report: Report, runs: list[tuple[str, Run]]) -> None:
     report.show_warnings()
 
 
-def _line(layer: str, done: TableRun) -> str:
-    aside = f", {done.set_aside:,} set aside" if done.set_aside else ""
-    return f"{layer}.{done.name}: {done.rows_out:,} rows{aside}, {done.how}, {done.seconds:.1f} s"
+def _line(layer: str, table_run: TableRun) -> str:
+    aside = f", {table_run.set_aside:,} set aside" if table_run.set_aside else ""
+    return f"{layer}.{table_run.name}: {table_run.rows_out:,} rows{aside}, {table_run.how}, {table_run.seconds:.1f} s"
 
 
-def _numbers(layer: str, domain: str, done: TableRun) -> dict[str, Any]:
-    """What a JSON line has of a table."""
-    named = {"layer": layer, "domain": domain, "table": done.name, "how": done.how, "seconds": round(done.seconds, 3)}
-    return named | {"rows_in": done.rows_in, "rows_out": done.rows_out, "set_aside": done.set_aside}
+def _numbers(layer: str, domain: str, table_run: TableRun) -> dict[str, Any]:
+    """A table's fields in a JSON line."""
+    return {
+        "layer": layer,
+        "domain": domain,
+        "table": table_run.name,
+        "how": table_run.how,
+        "seconds": round(table_run.seconds, 3),
+        "rows_in": table_run.rows_in,
+        "rows_out": table_run.rows_out,
+        "set_aside": table_run.set_aside,
+    }
 
 
 def show(settings: Settings, runs: list[tuple[str, Run]], report: Report, lines: int = 0) -> None:
-    """The table of the runs and, of gold, the CSV: path, size and, where the people in it are fake, first lines."""
+    """The summary of the runs and, if gold is among them, each CSV: its path, its size and its first `lines`, which are
+    zero unless the people in them are fake."""
     if not runs:
         return
     show_runs(report, runs)

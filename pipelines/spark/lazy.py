@@ -1,4 +1,4 @@
-"""The Spark session of a call: started when a layer asks for it, or beside bronze where silver surely will."""
+"""The Spark session of a call: started when a layer asks for it, or beside bronze if silver surely will."""
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class LazySession:
-    """At most one session while the context lasts: `given` by the caller, or started here and ended with the context,
-    whatever signal comes, so that no JVM is left behind. `surely`: it will be asked for where a table is read whole.
+    """At most one session while the context lasts: `given` by the caller, who ends it, or started here and ended with
+    the context whatever signal comes, so that no JVM is left behind.
 
-    To be asked by one thread.
+    `is_expected`: it will be asked for if a table is read in full. Only one thread may use it.
     """
 
-    def __init__(self, settings: Settings, given: "SparkSession | None", surely: bool, report: Report) -> None:
-        self._settings, self._given, self._surely, self._report = settings, given, surely, report
+    def __init__(self, settings: Settings, given: "SparkSession | None", is_expected: bool, report: Report) -> None:
+        self._settings, self._given, self._is_expected, self._report = settings, given, is_expected, report
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="spark")
         self._future: Future[SparkSession] | None = None
         self._unwanted = threading.Event()
@@ -40,39 +40,39 @@ class LazySession:
             self._starter.shutdown()
         return bool(self._started.__exit__(*raised))
 
-    def ahead(self, rows: int, surely: bool = False) -> None:
-        """Lets the session start that will have so many rows of bronze to work on."""
-        if (surely or self._surely) and not self._given:
-            self._begun(rows)
+    def start_ahead(self, rows: int, surely: bool = False) -> None:
+        """Starts the session in the background if it is expected, or `surely` needed, for about so many rows."""
+        if (surely or self._is_expected) and not self._given:
+            self._start(rows)
 
     def get(self) -> "SparkSession":
-        """The session, when it has started."""
+        """The session; waits until it has started."""
         if self._given:
             return self._given
         self._report.progress("spark", "start", 0)
-        return self._begun(None).result()
+        return self._start(None).result()
 
     def end(self) -> None:
-        """Nobody will ask again."""
+        """Ends a session that was started here: nobody will ask for it again."""
         if self._future and self._future.done():
             self._started.close()
 
-    def _begun(self, rows: int | None) -> "Future[SparkSession]":
+    def _start(self, rows: int | None) -> "Future[SparkSession]":
         from pipelines.spark.session import brief, session
 
         if self._future is None:
-            settings = brief(self._settings, _rows_to_come(self._settings) if rows is None else rows)
+            settings = brief(self._settings, _expected_rows(self._settings) if rows is None else rows)
             starting = session(settings, unwanted=self._unwanted)
             self._future = self._starter.submit(self._started.enter_context, starting)
         return self._future
 
 
-def _rows_to_come(settings: Settings) -> int:
-    """The rows that silver and gold have work with: all, unless bronze followed what changed."""
+def _expected_rows(settings: Settings) -> int:
+    """The number of rows that silver and gold will read: all of a domain, unless its bronze applied what changed."""
     rows = 0
     for domain in catalogue.domains():
         bronze, silver = (run_log.last_run(settings.layer_path(layer), domain) for layer in LAYERS[:2])
         tables = bronze.tables if bronze else ()
-        if not silver or any(done.mode is Mode.FULL for done in tables):
-            rows += sum(done.rows_out for done in tables)
+        if not silver or any(table.mode is Mode.FULL for table in tables):
+            rows += sum(table.rows_out for table in tables)
     return rows

@@ -24,6 +24,7 @@ from pipelines.core.names import LAYERS
 from pipelines.lake import delta
 from pipelines.lake.runs import TableRun
 from pipelines.run.layers import run_layers
+from pipelines.run.request import RunRequest
 from pipelines.seed.postgres import seed
 from pipelines.spark import cluster as spark_cluster
 from pipelines.spark import worker as spark_worker
@@ -188,7 +189,7 @@ def test_what_else_a_cluster_lacks_is_named(
 def test_the_embedded_server_is_no_source_for_a_cluster(lakehouse: Lake) -> None:
     settings = lakehouse.settings(SPARK__MASTER="spark://node1:7077").model_copy(update={"postgres": None})
     with Report() as report, pytest.raises(UsageFault, match="the embedded server is for this machine only"):
-        run_layers(settings, {"bronze"}, report, only=("cartoes",))
+        run_layers(settings, RunRequest({"bronze"}, ("cartoes",)), report)
 
 
 class Idle:

@@ -13,6 +13,7 @@ from pipelines.core.console import Report
 from pipelines.core.names import LAYERS
 from pipelines.lake import delta, run_log, runs
 from pipelines.run.layers import run_layers
+from pipelines.run.request import RunRequest
 
 ALL = "associado conta cartao movimento movimento_flat"
 
@@ -36,9 +37,8 @@ class Lake:
         """Runs layers, all of them by default; `full` names tables to build whole."""
         settings = self.settings(**given)
         with Report() as report:
-            run_layers(
-                settings, set(layers or LAYERS), report, self.spark, frozenset(full.split()), only=(self.domain,)
-            )
+            request = RunRequest(frozenset(layers or LAYERS), (self.domain,), frozenset(full.split()))
+            run_layers(settings, request, report, self.spark)
         return settings
 
     def drop(self, name: str, text: str | bytes, at: int | None = None) -> Path:

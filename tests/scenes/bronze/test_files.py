@@ -22,6 +22,7 @@ from pipelines.core.errors import ContractFault, QualityFault, SourceFault
 from pipelines.lake import delta, folders, run_log
 from pipelines.lake.versions import table_version
 from pipelines.run.layers import run_layers
+from pipelines.run.request import RunRequest
 from pipelines.sources.files import landing
 from tests.support.condominio import NAMES, PARENTS, SALES, drop_all, everything, some_files
 from tests.support.lake import Lake
@@ -303,7 +304,7 @@ def test_domains_run_apart_and_a_fault_in_one_does_not_stop_the_others(
     varejo.drop("Sales.Customer.csv", b"\xff")
     settings = condominio.settings().model_copy(update={"retry_seconds": 0})
     with Report() as report:
-        runs, faults = run_layers(settings, {"bronze", "silver", "gold"}, report, condominio.spark)
+        runs, faults = run_layers(settings, RunRequest(), report, condominio.spark)
     assert [(layer, run.domain) for layer, run in runs if run.domain == "condominio"] == [
         (layer, "condominio") for layer in ("bronze", "silver", "gold")
     ]
@@ -311,7 +312,7 @@ def test_domains_run_apart_and_a_fault_in_one_does_not_stop_the_others(
     assert "cartoes: source: PostgreSQL" in capsys.readouterr().err
     shutil.rmtree(condominio.folder / "landing/condominio")
     with Report() as report:
-        runs, _ = run_layers(settings, {"bronze"}, report, condominio.spark)
+        runs, _ = run_layers(settings, RunRequest({"bronze"}), report, condominio.spark)
     assert [run.domain for _, run in runs] == ["varejo"]
     assert "condominio was left out: its source, " in capsys.readouterr().err
 

@@ -40,7 +40,7 @@ def test_a_run_writes_only_what_changed_and_nothing_if_nothing_did(
     keyed_lake.spark = spark
     printed = capsys.readouterr().err.splitlines()
     assert [line for line in printed if "nothing changed" in line] == [f"{layer}: nothing changed" for layer in LAYERS]
-    assert printed[-1] == f"{file}: stays, it is the CSV of these rows"
+    assert printed[-1] == f"{file}: unchanged, it already has these rows"
     assert versions(keyed_lake) == before and (file.stat().st_mtime_ns, file.stat().st_ino) == (
         stat.st_mtime_ns,
         stat.st_ino,

@@ -293,10 +293,11 @@ def test_a_lake_of_real_members_is_never_filled_from_the_embedded_server(lakehou
     fill(lakehouse)
     lakehouse.run("bronze")
     from pipelines.run.layers import run_layers
+    from pipelines.run.request import RunRequest
 
     lost_env: Settings = lakehouse.settings().model_copy(update={"postgres": None})
     with Report() as report, pytest.raises(UsageFault) as caught:
-        run_layers(lost_env, {"bronze"}, report)
+        run_layers(lost_env, RunRequest({"bronze"}), report)
     assert lakehouse.address.address in str(caught.value) and "the embedded server" in str(caught.value)
     assert len(lakehouse.table("bronze", "movimento")) == 16
 

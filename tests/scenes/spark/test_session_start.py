@@ -15,6 +15,7 @@ from pipelines.core.names import LAYERS
 from pipelines.export import csv as export_csv
 from pipelines.lake import run_log
 from pipelines.run.layers import run_layers
+from pipelines.run.request import RunRequest
 from pipelines.spark import session as spark_session
 from tests.support.lake import ALL, Lake, changed
 from tests.support.oracle import agree
@@ -24,7 +25,7 @@ from tests.support.source import execute
 def run(lakehouse: Lake) -> None:
     """All layers; a session is started as on the command line."""
     with Report() as report:
-        run_layers(lakehouse.settings(), set(LAYERS), report)
+        run_layers(lakehouse.settings(), RunRequest(), report)
 
 
 def starts(
@@ -119,7 +120,7 @@ def test_the_jvm_compiles_less_for_few_rows_and_the_users_options_come_after_our
     monkeypatch.setattr(spark_session, "session", session)
     for few, row_bytes in ((260, 10**9), (259, 1)):
         monkeypatch.setattr(spark_session, "FEW", few)
-        monkeypatch.setattr("pipelines.run.layers.ROW_BYTES", row_bytes)
+        monkeypatch.setattr("pipelines.run.bronze.ROW_BYTES", row_bytes)
         execute(keyed_lake.address, "UPDATE associado SET idade = idade + 1 WHERE id = 3")
         for lakehouse in (Lake(keyed_lake.folder / f"fresh {few}", keyed_lake.address, keyed_lake.spark), keyed_lake):
             with pytest.raises(UsageFault, match="enough"):
@@ -128,7 +129,7 @@ def test_the_jvm_compiles_less_for_few_rows_and_the_users_options_come_after_our
     for few in (259, 260):
         monkeypatch.setattr(spark_session, "FEW", few)
         with pytest.raises(UsageFault, match="enough"):
-            run_layers(keyed_lake.settings(), {"silver"}, Report(), full=frozenset(ALL.split()))
+            run_layers(keyed_lake.settings(), RunRequest({"silver"}, full=frozenset(ALL.split())), Report())
     less = "-XX:TieredStopAtLevel=1"
     assert given == [less, less, "", less, "", less]
     monkeypatch.setattr(spark_session, "FEW", 260)
