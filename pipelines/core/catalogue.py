@@ -1,4 +1,4 @@
-"""Finds the tables: one module a table, in `<layer>/<domain>/`, in the order in which they can be built."""
+"""Finds the tables, in the order in which they can be built: a module a table, in `<layer>/<domain>/`."""
 
 import importlib
 import pkgutil

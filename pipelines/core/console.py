@@ -1,5 +1,5 @@
-"""What a person sees: progress on standard error while a run works, the result on standard output at its end. Or the
-same as JSON, one object a line."""
+"""What a person sees: progress on standard error while a run works, the result on standard output at its end. As JSON,
+the same in one object a line."""
 
 import json
 import os
@@ -16,27 +16,27 @@ from rich.table import Table
 
 
 def log_line(message: str, level: str = "info", **known: object) -> str:
-    """When (UTC), how grave, what in one line, and what else is known of it."""
+    """An event as JSON: time (UTC), level (info, warning or error), message in one line, and what else is known."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return json.dumps({"time": now, "level": level, "message": " ".join(message.split())} | known)
 
 
 def unread(stream: IO[str]) -> None:
-    """Lets what is written to a stream of this process go nowhere: its reader has gone, and a run goes on."""
+    """Discards what is written to a stream of this process: its reader has gone, and a run goes on."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 
 class Screen(Console):
-    """Where nobody reads on, a run goes on."""
+    """A console whose reader may go away while a run goes on."""
 
     def on_broken_pipe(self) -> None:
         unread(sys.stderr if self.stderr else sys.stdout)
 
 
 class Report:
-    """Collects what to tell. Safe to call from the readers' threads. A `quiet` one only collects."""
+    """Shows progress and results, collects warnings. Readers' threads may call it. A `quiet` one only collects."""
 
     def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
         self.as_json = as_json
@@ -48,20 +48,19 @@ class Report:
         self._shown = 0.0
         self._lock = threading.Lock()
         self._warnings: list[str] = []
-        self._taken = 0
+        self._given = 0
 
     def __enter__(self) -> "Report":
         return self
 
     def __exit__(self, *_: object) -> None:
-        """What was not shown with a result is shown now: a run that failed has its warnings, too."""
-        if self._status:
-            self._status.stop()
+        """Shows the warnings that were not shown with a result: a run that failed has them, too."""
+        self.settle()
         for text in self._warnings:
             self.step(text, level="warning")
 
     def progress(self, layer: str, table: str, rows: int) -> None:
-        """`rows` more of a table are done; at a terminal the line moves a few times a second."""
+        """`rows` more of a table are there; at a terminal the line moves a few times a second."""
         with self._lock:
             name = f"{layer}.{table}"
             self._rows[name] = self._rows.get(name, 0) + rows
@@ -73,42 +72,41 @@ class Report:
                 self._status.start()
 
     def step(self, text: str, **known: object) -> None:
-        """One line of progress, and what JSON has beside its text; its `level` is info, warning or error."""
+        """Shows a line of progress. JSON has what is `known` beside its text; a `level` warning is marked on a screen."""
         self._tell(self._screen, text, known)
 
     def again(self, text: str) -> None:
-        """Why the work begins anew; its rows are counted anew."""
+        """Says why the work starts over; its rows are counted from zero."""
         with self._lock:
             self._rows.clear()
         self._tell(self._screen, text, {"level": "warning"}, mark="")
 
     def warning(self, text: str) -> None:
-        """Kept for the end, where it is read; once, however often the work began anew."""
-        if text not in self._warnings[self._taken :]:
+        """Keeps a warning for the end, where it is read; once, however often the work starts over."""
+        if text not in self._warnings[self._given :]:
             self._warnings.append(text)
 
     def new_warnings(self) -> tuple[str, ...]:
-        """The warnings since this was asked last."""
-        new = tuple(self._warnings[self._taken :])
-        self._taken += len(new)
+        """The warnings since the last call."""
+        new = tuple(self._warnings[self._given :])
+        self._given += len(new)
         return new
 
     def settle(self) -> None:
-        """The line that moves stands still: a result comes."""
+        """Ends the line that moves, before a result."""
         if self._status:
             self._status.stop()
 
     def show_warnings(self) -> None:
-        """The warnings as a part of the result; they are not shown again."""
+        """Shows the warnings as a part of the result, and not again at the end."""
         for text in self._warnings:
             self.say(text, level="warning")
         self._warnings.clear()
-        self._taken = 0
+        self._given = 0
 
     def show(self, table: Table) -> None:
-        """A table of the result; as JSON, a line each row."""
-        if self._status:
-            self._status.stop()
+        """Shows a table of the result; as JSON, a line a row."""
+        self.settle()
         if not self.as_json:
             self._result.print(table)
             return
@@ -118,11 +116,11 @@ class Report:
             self.say(", ".join(f"{name} {cell}" for name, cell in row.items() if cell), row=row)
 
     def say(self, text: str, **known: object) -> None:
-        """A line of the result, and what JSON has beside its text."""
+        """Shows a line of the result, in the same way."""
         self._tell(self._result, text, known)
 
     def sample(self, row: str) -> None:
-        """A row of a table, for a person to look at: it goes to no log."""
+        """Shows a row of a table to a person; it goes to no log."""
         if not self.as_json:
             self.say(row)
 
@@ -134,7 +132,7 @@ class Report:
 
 
 def grid(*titles: str, left: int) -> Table:
-    """A table without lines: the first `left` columns words, the others numbers."""
+    """A table without lines: the first `left` columns are words, the others numbers."""
     table = Table(box=None, pad_edge=False)
     for index, title in enumerate(titles):
         table.add_column(title, justify="left" if index < left else "right", overflow="fold")

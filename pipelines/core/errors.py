@@ -1,4 +1,4 @@
-"""What can go wrong in a way that a person can mend; each kind has its exit code."""
+"""Faults that a person can mend; each kind has its exit code."""
 
 
 class Fault(Exception):
@@ -44,7 +44,7 @@ class ContractFault(SourceFault):
 
 
 class QualityFault(Fault):
-    """What came out would be wrong, or what is needed was never completed."""
+    """A result would be wrong, or a layer that is needed has no complete run."""
 
     code = 4
     kind = "quality"

@@ -13,13 +13,13 @@ from filelock import FileLock, Timeout
 
 from pipelines.core.errors import LockedFault
 
-BRIEF, PATIENCE = "brief", 600  # seconds that one waits for a holder who is soon done
+BRIEF, BRIEF_HOLDER_SECONDS = "brief", 600  # how long a holder that needs its lock briefly is waited for
 
 
 @contextmanager
 def held(path: Path, what: str, seconds: float = 0, brief: bool = False) -> Iterator[None]:
     """Holds the lock file `path` while the context lasts, `brief` if that is not for long. Raises LockedFault, naming
-    the holder of `what`, at once or after some seconds, below 0 never; one who holds it briefly is waited for."""
+    the holder of `what`, after some seconds (0: at once, below 0: never); a brief holder is waited for."""
     lock = FileLock(path, timeout=seconds, mode=0o600)
     try:
         lock.acquire()
@@ -27,7 +27,7 @@ def held(path: Path, what: str, seconds: float = 0, brief: bool = False) -> Iter
         try:
             if not _note(path).get(BRIEF):
                 raise
-            lock.acquire(timeout=PATIENCE)
+            lock.acquire(timeout=BRIEF_HOLDER_SECONDS)
         except Timeout:
             raise LockedFault(f"{_holder(path)} works on {what}; wait for it to end, or stop it") from error
     try:
@@ -41,7 +41,7 @@ def held(path: Path, what: str, seconds: float = 0, brief: bool = False) -> Iter
 
 
 def _holder(path: Path) -> str:
-    """The process that holds the lock, as it wrote itself down; it may not have come to that yet."""
+    """The process that holds the lock, as it noted itself; it may not have done so yet."""
     note = _note(path)
     return f"process {note['pid']} on {note['host']}, since {note['since']}," if "pid" in note else "another process"
 

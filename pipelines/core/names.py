@@ -1,4 +1,4 @@
-"""Names that every room uses for the same thing."""
+"""Names that all rooms share."""
 
 LAYERS = ("bronze", "silver", "gold")
 
@@ -22,5 +22,5 @@ QUARANTINE, HISTORY = "__quarantine", "__history"
 DELETED = "_deleted"
 
 
-# In `_rescued`, of a file: a line that is no row, why it is none, where it stands; the column that took the rest.
+# Keys in `_rescued` of rows from files: a line that is no row, why, its number; the column that took the rest.
 LINE, WHY, AT, REST = "_line", "_why", "_at", "_rest"

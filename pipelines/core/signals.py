@@ -1,4 +1,4 @@
-"""Signals that come at a bad moment."""
+"""Signals that come at a moment when they must wait or not be heard."""
 
 import signal
 import threading
@@ -11,7 +11,7 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def deferred_signals() -> Iterator[None]:
-    """While the context lasts a signal to stop waits, so that the commit point is not passed by halves."""
+    """While the context lasts a signal to stop waits, so that a run passes its commit point or does not."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -30,7 +30,7 @@ def deferred_signals() -> Iterator[None]:
 
 @contextmanager
 def children_ignore_signals() -> Iterator[None]:
-    """Children that this thread starts never hear Ctrl-C, not even before they are the program that they will be."""
+    """Children that this thread starts never get Ctrl-C, not even before they execute their program."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -30,10 +30,10 @@ LOG = "_delta_log"
 COMMIT = re.compile(r"(\d{20})\.json")
 
 
-CHECKPOINT_EVERY = 10  # commits; without one a reader goes through all of them
+CHECKPOINT_EVERY = 10  # commits; a reader goes through all since the last checkpoint
 
 
-# Which superseded versions stay is `make maintain`'s to say, by runs, not Delta's by the clock.
+# `make maintain` decides by runs which superseded versions stay, not Delta by the clock.
 PROPERTIES = {
     "delta.logRetentionDuration": "interval 3650 days",
     "delta.deletedFileRetentionDuration": "interval 3650 days",
@@ -75,7 +75,7 @@ def commits(path: Path) -> list[int]:
 
 
 def make_folder(path: Path) -> None:
-    """Creates the folder of a table with its log, which marks it as ours before the first file is in it."""
+    """Creates the folder of a table with an empty log, which marks it as ours before the first file is in it."""
     version(path)  # refuses a folder that is not ours
     with storage(f"table {path}"):
         (path / LOG).mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ def version_content(path: Path, at: int) -> VersionContent:
 
 @lru_cache(maxsize=256)
 def _version_content(path: Path, at: int, _: tuple[int, int, int]) -> VersionContent:
-    """The same, remembered while the commit is the same file: a version never changes."""
+    """The same, cached while the commit is the same file: a version never changes."""
     table = DeltaTable(path, version=at)
     # Not file_uris(): it percent-encodes the table's folder.
     adds = pa.table(table.get_add_actions())
@@ -124,7 +124,7 @@ def part_name(run: int, which: str = "") -> str:
 
 
 def commit_files(path: Path, table: Table, schema: pa.Schema, files: list[str]) -> int:
-    """Makes the Parquet files, named from `path`, the whole content of the table, in one commit. Its version.
+    """Makes the Parquet files, named from `path`, the content of the table, in one commit. Its version.
 
     A table that is empty already gets no commit. Raises StorageFault when another table is there.
     """
@@ -149,7 +149,7 @@ def commit_files(path: Path, table: Table, schema: pa.Schema, files: list[str]) 
 
 
 def commit_changes(path: Path, table: Table, added: Sequence[str], removed: Sequence[str]) -> int:
-    """Some files come, some go, the others stay, in one commit. Its version.
+    """Adds files to a table and removes others, in one commit. Its version.
 
     ADR 10 says why it is not delta-rs that does it.
     Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#add-file-and-remove-file
@@ -180,9 +180,9 @@ def commit_changes(path: Path, table: Table, added: Sequence[str], removed: Sequ
                 file.flush()
                 os.fsync(file.fileno())
             crash_point(Point.COMMIT_WRITTEN)
-            half.rename(log / f"{target:020d}.json")  # whole or not at all; the lock keeps others out
+            half.rename(log / f"{target:020d}.json")  # in full or not at all; the lock keeps others out
         if target % CHECKPOINT_EVERY == 0:
-            with suppress(OSError, DeltaError):  # without one the log is only longer
+            with suppress(OSError, DeltaError):  # without a checkpoint the log is only longer to read
                 DeltaTable(path).create_checkpoint()
         return target
 

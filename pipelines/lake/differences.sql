@@ -3,7 +3,7 @@
 -- `changed`, how many values of each column differ.
 
 CREATE VIEW expected AS
-SELECT *, hash($columns) AS h -- of the whole row
+SELECT *, hash($columns) AS h -- of all columns
 FROM (SELECT $key AS k, $values FROM $expected);
 
 CREATE VIEW actual AS

@@ -42,7 +42,7 @@ class Engine:
         return name
 
     def interrupt(self) -> None:
-        """Ends the query that works now, if any; it raises."""
+        """Ends the query that works now, if any, which then raises."""
         with suppress(duckdb.Error):  # it may be closed
             self._connection.interrupt()
 
@@ -65,7 +65,7 @@ def engine(what: str, scratch: Path | None = None, share: int = 1) -> Iterator[E
 
 
 def relation(files: Sequence[str], columns: Mapping[str, str], where: str = "true") -> str:
-    """SQL that reads columns (name to Spark SQL type) of Parquet files; where there are none, no rows."""
+    """SQL that reads columns (name to Spark SQL type) of Parquet files; no rows when there are no files."""
     if not files:
         named = ", ".join(f"NULL::{type_of(kind).duckdb} AS {identifier(name)}" for name, kind in columns.items())
         return f"(SELECT {named} WHERE false)"
@@ -108,12 +108,12 @@ def save(db: Engine, rows: str, file: Path) -> None:
     dialect = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, USE_TMP_FILE false"
     kinds = {kind for _, kind, *_ in db.execute(f"DESCRIBE SELECT * FROM {rows}").fetchall()}
     if kinds & {"FLOAT", "DOUBLE"}:
-        dialect += ", DICTIONARY_SIZE_LIMIT 0"  # in a dictionary DuckDB makes -0.0 and 0.0 one
+        dialect += ", DICTIONARY_SIZE_LIMIT 0"  # in a dictionary DuckDB takes -0.0 and 0.0 for the same
     db.execute(f"COPY (SELECT * FROM {rows}) TO {duckdb_literal(str(file))} ({dialect})")
 
 
 def named_files(files: Sequence[str], types: Mapping[str, str]) -> tuple[str, str]:
-    """SQL that reads Parquet files with the file of each row, and that column's name: one that `types` has not."""
+    """SQL that reads Parquet files with the file of each row, and the name of that column, which is not in `types`."""
     name = "_file"
     while name in {column.lower() for column in types}:
         name += "_"

@@ -1,4 +1,4 @@
-"""The lake's folders: their locks, their scratch space, the names of what lies in them."""
+"""The lake's folders: locks, scratch space, names of files."""
 
 import hashlib
 import os
@@ -33,7 +33,7 @@ def storage(what: str) -> Iterator[None]:
 
 @contextmanager
 def scratch(folder: Path, name: str) -> Iterator[Path]:
-    """A folder for a while; those that killed processes left are removed."""
+    """A temporary folder in `folder`; those that killed processes left are removed."""
     sweep(folder.glob(f".{name}.*"), f".{name}.")
     with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.{os.getpid()}.") as made:
         yield Path(made)
@@ -54,16 +54,16 @@ def beside(final: Path) -> Iterator[Path]:
 
 
 def sweep(paths: Iterable[Path], prefix: str) -> None:
-    """Removes what is named by `prefix` and the number of a process that is gone."""
+    """Removes the paths that are named by `prefix` and the id of a process that is gone."""
     for path in paths:
         pid = path.name.removeprefix(prefix).split(".")[0]
         if pid.isdigit() and is_left(path, int(pid)):
-            # Somebody may do the same now, or a JVM that lost its process may still write.
+            # Another process may do the same now, or a JVM that lost its process may still write.
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def is_left(path: Path, pid: int) -> bool:
-    """Whether the process that made `path` is gone; its number may be another's now, as in a new container."""
+    """Whether the process that made `path` is gone. Another may have its id now, as in a new container."""
     try:
         return pid != os.getpid() and psutil.Process(pid).create_time() > path.stat().st_mtime + 1
     except (psutil.Error, OSError):
@@ -93,7 +93,7 @@ def locked(settings: Settings, patient: bool = False) -> Iterator[None]:
             path = settings.layer_path(layer)
             with storage(f"{layer} folder {path}"):
                 held.enter_context(locks.held(path / LOCK, str(path), -1 if patient else 0, brief=patient))
-                # Never looser than before: older versions may have plain card numbers.
+                # Never more open than it is: older versions may have plain card numbers.
                 closed = 0o700 if layer == "bronze" or settings.card_numbers == "plain" else 0o750
                 path.chmod(path.stat().st_mode & closed)
         yield

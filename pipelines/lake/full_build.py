@@ -1,4 +1,4 @@
-"""When a table is built in full, whatever changed, and why."""
+"""Why a table is built in full, whatever changed."""
 
 from datetime import datetime, timedelta
 

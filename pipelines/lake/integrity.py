@@ -1,6 +1,6 @@
-"""Looks at a table before it is trusted: a log without a gap, files as the log names them. No row is read.
+"""Checks a table before it is trusted: the log has no gap, the files are as it names them. No row is read.
 
-delta-rs passes over an empty commit and answers a missing one with a riddle, so the log is looked at here first.
+delta-rs skips an empty commit and reports a missing one with a riddle, so the log is checked here first.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from pipelines.lake.folders import storage
 CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\..*parquet")
 
 
-PROTOCOL = (3, 7)  # the newest reader and writer version that Delta has numbers for; beyond, it names features
+PROTOCOL = (3, 7)  # the newest reader and writer versions: later features have names instead of numbers
 
 
 def checked(path: Path, version: int | None, name: str, at: str = "") -> str:
@@ -40,7 +40,7 @@ def checked(path: Path, version: int | None, name: str, at: str = "") -> str:
 
 
 def fingerprint(files: list[tuple[Path, int]]) -> str:
-    """Of a version's files: their names and sizes."""
+    """The fingerprint of a version's files, by their names and sizes."""
     return hashlib.sha256("\n".join(sorted(f"{file.name} {size}" for file, size in files)).encode()).hexdigest()
 
 

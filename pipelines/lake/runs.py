@@ -1,4 +1,4 @@
-"""What a run records of itself, as frozen data."""
+"""What a run records, as frozen data."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,7 +21,7 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True)
 class TableRun:
-    """What a run did to one table: the Delta version it left, and its rows. rows_in = rows_out + set_aside + copies.
+    """What a run did to a table: the Delta version that it left, and its rows: rows_in = rows_out + set_aside + copies.
 
     `guaranteed`: what the source's constraints promise, "key" or the name of a column with a reference.
     `files`: fingerprint of the version's files. `full_at`: when it was last built in full; `how`: what this run did, in
@@ -64,10 +64,13 @@ class TableRun:
 
 @dataclass(frozen=True)
 class Run:
-    """A complete run of one layer and domain. `source` (an address, or EMBEDDED) and `lake` come down
-    from bronze, `snapshot` is the source's. `hashing` says how the columns' checksums were made, `card_numbers` whether
-    they are masked from silver on. `kind` is run, restore or compaction; the latter two have the content of the run
-    `content_of`. `position`: the source's place in its write-ahead log; `software`: fingerprint of what built it."""
+    """A complete run of one layer and domain.
+
+    `source` (an address, or EMBEDDED), `lake` and `snapshot` come down from bronze. `hashing`: how the columns'
+    checksums were made. `card_numbers`: whether they are masked from silver on. `kind`: run, restore or compaction; the
+    latter two have the content of the run `content_of`. `position`: the source's place in its write-ahead log.
+    `software`: fingerprint of the software that built it.
+    """
 
     run: int
     lake: str
@@ -92,7 +95,7 @@ class Run:
         return self.run if self.content_of is None else self.content_of
 
     def table(self, name: str) -> TableRun:
-        """What the run did to a table; raises QualityFault where the table is younger than the run."""
+        """What the run did to a table. Raises QualityFault when the table is younger than the run."""
         for table in self.tables:
             if table.name == name:
                 return table
@@ -115,7 +118,7 @@ class RunContext:
 
 @dataclass(frozen=True)
 class RuleRun:
-    """How one rule fared in a run: rows tested, rows failed, up to three keys of failed ones."""
+    """How a rule fared in a run: rows tested, rows failed, up to three keys of failed ones."""
 
     run: int
     domain: str

@@ -1,4 +1,4 @@
-"""A table's new content before it counts: files that are written, what a second engine finds in them, their commit."""
+"""A table's new content before it counts: its files, what DuckDB finds in them, their commit."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from pipelines.lake.versions import TableVersion, superseded_from
 @dataclass(frozen=True)
 class StagedTable:
     """New content of a table, which nobody sees until it is committed: new files, and those that it keeps of the
-    version before, None when it keeps nothing. `table_run` has the version before, or none yet. `taken`: the files that
+    previous version, None when it keeps nothing. `table_run` has the previous version. `taken`: the files that
     its new rows come from, if the source is files."""
 
     table_run: TableRun
@@ -39,7 +39,7 @@ class StagedTable:
 
     @property
     def is_unchanged(self) -> bool:
-        """Whether it is the version before."""
+        """Whether it is the previous version."""
         return self.table_run.mode is Mode.UNCHANGED
 
     @property

@@ -1,6 +1,6 @@
-"""What a version of a table holds, as SQL that DuckDB and Spark understand alike.
+"""The rows of a version, as SQL that both DuckDB and Spark understand.
 
-Bronze appends what changed, as batches: of a key the row of its last batch counts, none if that says it was deleted.
+Bronze appends what changed, as batches. Of a key the row in its last batch counts; none if that one is deleted.
 """
 
 from collections.abc import Callable, Mapping
@@ -60,9 +60,9 @@ def superseded_from(table_run: TableRun) -> int | None:
 def latest_rows(
     raw: str, columns: tuple[str, ...], keys: tuple[str, ...], base: int, quote: Callable[[str], str]
 ) -> str:
-    """SQL of the rows that count: those of the last batch of their key, deleted ones left out.
+    """SQL of the rows that count: those in the last batch of their key, without deleted ones.
 
-    `raw` is SQL that may stand after FROM. The batches after `base` are few rows: they are sent to the others.
+    `raw` is SQL that may stand after FROM. The batches after `base` are few rows, so Spark broadcasts their keys.
     """
     shown = ", ".join(f"r.{quote(name)}" for name in columns)
     named, batch, deleted = ", ".join(map(quote, keys)), quote("_batch"), quote(DELETED)
