@@ -72,7 +72,7 @@ class Report:
                 self._status.start()
 
     def step(self, text: str, **known: object) -> None:
-        """Shows a line of progress. JSON has what is `known` beside its text; a `level` warning is marked on a screen."""
+        """Shows a line of progress. JSON has what is `known` beside its text; a screen marks a `level` of warning."""
         self._tell(self._screen, text, known)
 
     def again(self, text: str) -> None:
