@@ -49,20 +49,27 @@ def changed_keys(old: TableVersion, new: TableVersion) -> str:
 
 
 def differing_keys(old_rows: str, new_rows: str, old: TableVersion, new: TableVersion) -> str:
-    """SQL of the keys of which two relations have other rows; `old` and `new` say which columns these have."""
-    keys = old.keys
-    values = {name: kind for name, kind in new.types.items() if name not in (*keys, *TECHNICAL)}
-    if values.keys() != {name for name in old.types if name not in (*keys, *TECHNICAL)}:
-        return f"(SELECT {listed(keys)} FROM {old_rows} UNION SELECT {listed(keys)} FROM {new_rows})"
-    sides = [
-        f"(SELECT {listed(keys)}, true AS _here"
-        + "".join(f", {exact(name, kind)} AS v{index}" for index, (name, kind) in enumerate(values.items()))
-        + f" FROM {rows})"
-        for rows in (old_rows, new_rows)
-    ]
+    """SQL of the keys of which two relations have other rows; `old` and `new` say which columns these have. With the
+    key id and the column nome, so that floats and decimals compare exactly:
+
+    SELECT "id"
+    FROM (SELECT "id", true AS _here, "nome" AS v0 FROM old_rows) a
+    FULL JOIN (SELECT "id", true AS _here, "nome" AS v0 FROM new_rows) b USING ("id")
+    WHERE a._here IS NULL OR b._here IS NULL OR a.v0 IS DISTINCT FROM b.v0
+    """
+    keys, values = listed(old.keys), _values(new)
+    if values.keys() != _values(old).keys():
+        return f"(SELECT {keys} FROM {old_rows} UNION SELECT {keys} FROM {new_rows})"
+    columns = "".join(f", {exact(*column)} AS v{index}" for index, column in enumerate(values.items()))
+    old_side, new_side = (f"(SELECT {keys}, true AS _here{columns} FROM {rows})" for rows in (old_rows, new_rows))
     differs = "".join(f" OR a.v{index} IS DISTINCT FROM b.v{index}" for index in range(len(values)))
     where = f"a._here IS NULL OR b._here IS NULL{differs}"
-    return f"(SELECT {listed(keys)} FROM {sides[0]} a FULL JOIN {sides[1]} b USING ({listed(keys)}) WHERE {where})"
+    return f"(SELECT {keys} FROM {old_side} a FULL JOIN {new_side} b USING ({keys}) WHERE {where})"
+
+
+def _values(version: TableVersion) -> dict[str, str]:
+    """The columns that a key determines, and their types."""
+    return {name: kind for name, kind in version.types.items() if name not in (*version.keys, *TECHNICAL)}
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,13 @@ def latest_rows(
 ) -> str:
     """SQL of the rows that count: those in the last batch of their key, without deleted ones.
 
-    `raw` is SQL that may stand after FROM. The batches after `base` are few rows, so Spark broadcasts their keys.
+    `raw` is SQL that may stand after FROM. The batches after `base` are few rows, so Spark broadcasts their keys. Of
+    the columns id, the key, and nome, after run 7:
+
+    SELECT /*+ BROADCAST(l) */ r."id", r."nome"
+    FROM raw r
+    LEFT JOIN (SELECT "id", max("_batch") AS last FROM raw b WHERE "_batch" > 7 GROUP BY "id") l ON r."id" = l."id"
+    WHERE l.last IS NULL OR (r."_batch" = l.last AND NOT r."_deleted")
     """
     shown = ", ".join(f"r.{quote(name)}" for name in columns)
     named, batch, deleted = ", ".join(map(quote, keys)), quote("_batch"), quote(DELETED)
