@@ -1,7 +1,7 @@
 # One line a target; what it does is in pipelines/. `make help` lists the targets.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo seed bronze silver gold stream plan export answers status quality reconcile history restore maintain shell env up down logs airflow test test-long lint audit clean reset bench
+.PHONY: help setup demo seed bronze silver gold stream plan export answers status quality reconcile history restore maintain shell env up down logs airflow check test test-long lint audit clean reset bench
 
 PYTHON ?= python3
 COMPOSE ?= docker compose
@@ -17,22 +17,22 @@ help: ## this list
 
 setup: .venv/run.stamp ## virtual environment, pinned packages, Delta jars
 
-demo: .venv/run.stamp ## fake data through all layers to one CSV, on an embedded PostgreSQL
+demo: .venv/run.stamp ## fake data through all layers to the CSV, on an embedded PostgreSQL
 	$(CLI) demo
 
-seed: .venv/run.stamp ## create the source tables and fill them with fake data; files: DOMAIN=condominio,varejo
+seed: .venv/run.stamp ## create the source tables and fill them with fake data; write fake files: DOMAIN=condominio,varejo
 	$(CLI) seed
 
-bronze silver gold: .venv/run.stamp ## any of them, in any combination; DOMAIN=varejo only this one, FULL=1 all anew, TABLES=movimento FULL=1 some
+bronze silver gold: .venv/run.stamp ## the layers, in any combination; one domain: DOMAIN=varejo; rebuild in full: FULL=1, or TABLES=movimento FULL=1
 	$(if $(filter $@,$(firstword $(LAYERS))),$(CLI) $(LAYERS),@:)
 
-stream: .venv/run.stamp ## take files as they come: make stream DOMAIN=condominio; ONCE=1 ends when all are taken
+stream: .venv/run.stamp ## ingest files as they arrive: make stream DOMAIN=condominio; end when all are ingested: ONCE=1
 	$(CLI) stream
 
 plan: .venv/run.stamp ## what the next run would do with each table, and why
 	$(CLI) plan
 
-export: .venv/run.stamp ## write the CSV of gold's last run again; others: DOMAIN=condominio, TABLES=…, FORMAT=parquet
+export: .venv/run.stamp ## write the CSV of gold's last run again; other tables: DOMAIN=condominio, TABLES=…, FORMAT=parquet
 	$(CLI) export
 
 answers: .venv/run.stamp ## print the tables of gold that answer a question: make answers DOMAIN=varejo
@@ -41,7 +41,7 @@ answers: .venv/run.stamp ## print the tables of gold that answer a question: mak
 status: .venv/run.stamp ## the last run of each layer, its age and its warnings
 	$(CLI) status
 
-quality: .venv/run.stamp ## every rule of the last run, against the run before
+quality: .venv/run.stamp ## every rule of the last run, compared with the previous run
 	$(CLI) quality
 
 reconcile: .venv/run.stamp ## prove again that source, bronze, silver, gold and CSV agree
@@ -53,7 +53,7 @@ history: .venv/run.stamp ## the runs of each layer, and what changed in each
 restore: .venv/run.stamp ## bring an earlier run back: make restore RUN=gold/12
 	$(CLI) restore
 
-maintain: .venv/run.stamp ## remove what no kept run needs, make small files one
+maintain: .venv/run.stamp ## remove what no kept run needs, combine small files
 	$(CLI) maintain
 
 shell: .venv/run.stamp ## PySpark with bronze.*, silver.*, gold.* as of the last run
@@ -62,13 +62,22 @@ shell: .venv/run.stamp ## PySpark with bronze.*, silver.*, gold.* as of the last
 airflow: .venv-airflow/airflow.stamp ## Airflow with the nightly run, on http://127.0.0.1:8080, until Ctrl-C
 	@.venv-airflow/bin/python tools/serve_airflow.py
 
+check: .venv/dev.stamp ## format, style, types, imports, names and the tests that need neither Spark nor a server: under a minute
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+	@.venv/bin/python tools/check_transforms.py
+	@.venv/bin/python tools/check_names.py
+	@.venv/bin/python -m pytest tests/unit
+
 test: .venv/dev.stamp ## the test suite
 	@.venv/bin/python -m pytest -n 2 --dist worksteal
 
-test-long: .venv/dev.stamp .venv-airflow/airflow.stamp ## many more made-up sources and killed runs, until one breaks a promise
+test-long: .venv/dev.stamp .venv-airflow/airflow.stamp ## many more generated sources and killed runs, a cluster, the image
 	@LAKEHOUSE_TEST_CODEGEN=1 .venv/bin/python -m pytest -m "long or not long" $(LONG) --hypothesis-profile=long --hypothesis-show-statistics
 
-lint: .venv/dev.stamp ## format, style, types, direction of imports, purity of transforms, workflows
+lint: .venv/dev.stamp ## format, style, types, direction of imports, pure transforms, workflows
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
@@ -81,14 +90,14 @@ lint: .venv/dev.stamp ## format, style, types, direction of imports, purity of t
 	@.venv/bin/zizmor --offline -qq --no-progress --strict-collection .
 	@.venv/bin/python tools/go_tool.py actionlint || [ $$? = 69 ]
 
-audit: .venv/audit.stamp ## secrets in the history, published holes in what is pinned; needs the network
+audit: .venv/audit.stamp ## secrets in the history, known vulnerabilities in what is pinned; needs the network
 	@.venv/bin/python tools/go_tool.py gitleaks git --redact --no-banner
 	@.venv/bin/pip-audit --strict --disable-pip --require-hashes $(patsubst %,-r %,$(wildcard requirements/*.txt))
 
-bench: .venv/bench.stamp ## several ways to the same lake, measured; SIZES=10000,5000000 ROUNDS=3 WAYS=ours,D NIGHTS=5000000
+bench: .venv/bench.stamp ## measure several ways to the same lake; SIZES=10000,5000000 ROUNDS=3 WAYS=ours,D NIGHTS=5000000
 	@.venv/bin/python -m bench $(foreach name,SIZES ROUNDS WAYS NIGHTS,$(if $(filter undefined,$(origin $(name))),,--$(shell echo $(name) | tr A-Z a-z) '$($(name))'))
 
-env: ## write what the containers read, once: .env, and passwords in .secrets
+env: ## write the containers' settings to .env and passwords to .secrets, once
 	@$(PYTHON) tools/env.py
 
 up: ## the layers in containers: make up PROFILE=demo with a PostgreSQL; PROFILE="stream cluster" starts more

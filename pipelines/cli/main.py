@@ -29,16 +29,16 @@ TARGETS = {
     "bronze": "copy the source's tables",
     "silver": "clean, type and check them",
     "gold": "build movimento_flat and its CSV",
-    "stream": "watch a landing folder, DOMAIN=condominio; ONCE=1 ends when all is taken",
+    "stream": "ingest files as they arrive: DOMAIN=condominio; ONCE=1 ends when all are ingested",
     "plan": "what the next run would do with each table, and why",
-    "export": "write the CSV of gold's last run again; DOMAIN=, TABLES=, FORMAT=parquet for others",
+    "export": "write the CSV of gold's last run again; other tables: DOMAIN=, TABLES=, FORMAT=parquet",
     "answers": "print the tables of gold that answer a question",
     "status": "the last run of each layer, its age and its warnings",
-    "quality": "every rule of the last silver run, against the run before",
+    "quality": "every rule of the last silver run, compared with the previous run",
     "reconcile": "prove again that source, bronze, silver, gold and CSV agree",
     "history": "the runs of each layer, and what changed in each",
-    "restore": "make an old run the present one, as in RUN=gold/12",
-    "maintain": "remove what no kept run needs, make small files one",
+    "restore": "bring an earlier run back: RUN=gold/12",
+    "maintain": "remove what no kept run needs, combine small files",
     "shell": "open a PySpark shell with bronze.*, silver.*, gold.*",
     "demo": "fake data through all layers to the CSV, on the embedded PostgreSQL",
     "reset": "delete lake, CSV and embedded data; asks first",
@@ -63,7 +63,31 @@ def run_command(words: list[str], spark: "SparkSession | None" = None) -> int:
         arguments = parse(words)
     except SystemExit as end:  # argparse has printed what is wrong, or the help
         return int(end.code or 0)
-    settings, failure, began = None, None, datetime.now(UTC)
+    started = datetime.now(UTC)
+    settings, failure = _attempt(arguments, spark)
+    settings = settings or outlets_only(arguments.set)
+    kind, text, code = ended(failure)
+    seconds = (datetime.now(UTC) - started).total_seconds()
+    if settings and settings.log_format == "json":
+        known = {"kind": kind, "code": code, "seconds": round(seconds, 3)}
+        say(log_line(text or kind, "error" if code else "info", **known))
+    elif text:
+        say(f"{kind}: {' '.join(text.split())}")
+    targets = tuple(target for target in TARGETS if target in arguments.targets)
+    if settings and (code or "stream" not in targets):  # a stream's micro-batches have notified
+        line = failure.public_text if isinstance(failure, Fault) else text
+        outcome = Outcome(targets, os.environ.get("DOMAIN", ""), code, kind, line, started, seconds)
+        with suppress(KeyboardInterrupt, SystemExit):  # a second signal does not wait for that
+            for warning in notify(settings, outcome):
+                say_warning(settings, warning)
+    return code
+
+
+def _attempt(
+    arguments: argparse.Namespace, spark: "SparkSession | None"
+) -> tuple[Settings | None, BaseException | None]:
+    """Runs the targets. Returns the settings, if they could be read, and the failure, if there was one."""
+    settings = None
     try:
         settings = read_settings(arguments.set)
         if settings.log != "debug":
@@ -72,32 +96,14 @@ def run_command(words: list[str], spark: "SparkSession | None" = None) -> int:
 
         run_targets(settings, set(arguments.targets), spark)
     except (Exception, KeyboardInterrupt, SystemExit) as error:
-        failure = error
-    kind, text, code = ended(failure)
-    if settings is None:
-        settings = outlets_only(arguments.set)
-    elif settings.log == "debug" and isinstance(failure, Exception):
-        traceback.print_exception(failure)
-    seconds = (datetime.now(UTC) - began).total_seconds()
-    if settings and settings.log_format == "json":
-        known = {"kind": kind, "code": code, "seconds": round(seconds, 3)}
-        say(log_line(text or kind, "error" if code else "info", **known))
-    elif text:
-        say(f"{kind}: {' '.join(text.split())}")
-    if settings is None:
-        return code
-    targets = tuple(target for target in TARGETS if target in arguments.targets)
-    line = failure.public_text if isinstance(failure, Fault) else text
-    outcome = Outcome(targets, os.environ.get("DOMAIN", ""), code, kind, line, began, seconds)
-    with suppress(KeyboardInterrupt, SystemExit):  # a second signal does not wait for that
-        if code or "stream" not in targets:  # its micro-batches have notified
-            for warning in notify(settings, outcome):
-                say_warning(settings, warning)
-    return code
+        if settings and settings.log == "debug" and isinstance(error, Exception):
+            traceback.print_exception(error)
+        return settings, error
+    return settings, None
 
 
 def ended(failure: BaseException | None) -> tuple[str, str, int]:
-    """What kind of end a failure is, its one line, its exit code."""
+    """The kind of a call's end, its line for people, its exit code."""
     match failure:
         case None | SystemExit(code=None):
             return "done", "", 0
@@ -108,7 +114,7 @@ def ended(failure: BaseException | None) -> tuple[str, str, int]:
         case KeyboardInterrupt():
             return "stopped", "the last complete run is untouched", 128 + signal.SIGINT
         case SystemExit(code=int(code)):
-            return "stopped", "", code  # nobody may be there to read it
+            return "stopped", "", code  # after SIGTERM or SIGHUP perhaps nobody reads
         case _:
             return "unexpected", f"{type(failure).__name__}; LAKEHOUSE_LOG=debug shows where", 1
 
@@ -129,13 +135,13 @@ def parse(words: list[str]) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a setting, before environment and .env; no passwords here",
+        help="a setting, which wins over environment and .env; no passwords here",
     )
     return parser.parse_args(words)
 
 
 def read_settings(given: list[str]) -> Settings:
-    """The settings; warns of names that are none."""
+    """The settings; warns about names that are not settings."""
     settings, warnings = load(*read_sources(given), base=Path.cwd())
     for warning in warnings:
         say_warning(settings, warning)
@@ -144,7 +150,7 @@ def read_settings(given: list[str]) -> Settings:
 
 
 def outlets_only(given: list[str]) -> Settings | None:
-    """Where and how a failure is told that wrong settings are; None where that is wrong, too."""
+    """The settings of metrics and alerts alone, to report that others are wrong; None if these are wrong, too."""
     try:
         sources = read_sources(given)
     except (SettingsError, OSError):
@@ -171,21 +177,22 @@ def read_sources(given: list[str]) -> list[dict[str, str]]:
         file = read_env(Path.cwd() / ".env")
         secrets = [read_secrets(folder) for folder in folders]
     except (OSError, UnicodeDecodeError) as error:
-        named = error.filename if isinstance(error, OSError) else ".env or a file of a secret"
-        raise SettingsError([f"{named} cannot be read as UTF-8 text; mend its rights or its encoding"]) from error
+        file_name = error.filename if isinstance(error, OSError) else ".env or a file of a secret"
+        raise SettingsError(
+            [f"{file_name} cannot be read as UTF-8 text; correct its rights or its encoding"]
+        ) from error
     return [line, dict(os.environ), file, *secrets]
 
 
 def read_env(path: Path) -> dict[str, str]:
-    """The names and values of a .env file, nothing interpolated. Raises SettingsError naming each line that is none."""
+    """The names and values of a .env file, without interpolation. Raises SettingsError naming each wrong line."""
     if not path.exists():
         return {}
     with path.open(encoding="utf-8") as file:
-        found = list(parse_stream(file))
-    wrong = [str(one.original.line) for one in found if one.error]
-    if wrong:
+        bindings = list(parse_stream(file))
+    if wrong := [str(binding.original.line) for binding in bindings if binding.error]:
         raise SettingsError([f"{path.name}: line {', '.join(wrong)} cannot be read; write NAME=value"])
-    return {one.key: one.value for one in found if one.key and one.value}
+    return {binding.key: binding.value for binding in bindings if binding.key and binding.value}
 
 
 def say_warning(settings: Settings, text: str) -> None:

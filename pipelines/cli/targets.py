@@ -1,4 +1,4 @@
-"""What each target of the command line does, and what it shows at its end."""
+"""What each target of the command line runs, and what it shows at the end."""
 
 import os
 from typing import TYPE_CHECKING
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 
 
 def run_targets(settings: Settings, targets: set[str], spark: "SparkSession | None" = None) -> None:
-    """Runs the targets in the order seed, layers, export, what looks at them, shell, whatever the order typed; in
-    `spark`, if given, else in a session of their own."""
+    """Runs the targets in the order seed, layers, export, what shows them, shell, whatever the order typed. Spark's
+    work is done in `spark`, if given, else in a session of their own."""
     alone = targets & {"demo", "reset", "restore", "stream"}
     if alone and len(targets) > 1:
-        raise UsageFault(f"{min(alone)} goes alone")
+        raise UsageFault(f"{min(alone)} runs alone: name no other target")
     domains = parse_domains(os.environ.get("DOMAIN", ""))
     as_json = settings.log_format == "json" and "reset" not in targets  # which asks a person
     if as_json and "answers" in targets:
-        raise UsageFault("answers prints rows, which belong into no log; say LAKEHOUSE_LOG_FORMAT=text")
+        raise UsageFault("answers prints rows, which do not belong in a log; say LAKEHOUSE_LOG_FORMAT=text")
     with Report(as_json=as_json) as report:
         if "reset" in targets:
             reset(settings, report)
@@ -86,35 +86,43 @@ def run_targets(settings: Settings, targets: set[str], spark: "SparkSession | No
 
 def full_tables() -> frozenset[str]:
     """The tables that FULL=1 asks to rebuild in full: all, or those that TABLES names. Raises UsageFault."""
-    full, some = os.environ.get("FULL", ""), os.environ.get("TABLES", "").replace(",", " ").split()
-    names = {table.name for layer in LAYERS for table in catalogue.tables(layer)}
+    full, tables = os.environ.get("FULL", ""), _names("TABLES")
+    known = {table.name for layer in LAYERS for table in catalogue.tables(layer)}
     if full not in ("", "0", "1"):
-        raise UsageFault(f"FULL is {full}; say FULL=1 to build tables whole")
-    if unknown := sorted(set(some) - names):
-        raise UsageFault(f"TABLES names {', '.join(unknown)}; there are {', '.join(sorted(names))}")
-    if some and full != "1":
-        raise UsageFault(f"TABLES={','.join(some)} says which tables FULL=1 builds whole; say FULL=1, too")
-    return frozenset(some or names) if full == "1" else frozenset()
+        raise UsageFault(f"FULL is {full}; say FULL=1 to rebuild tables in full")
+    if unknown := sorted({*tables} - known):
+        raise UsageFault(f"TABLES names {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+    if tables and full != "1":
+        raise UsageFault(f"TABLES={','.join(tables)} says which tables FULL=1 rebuilds in full; say FULL=1, too")
+    return frozenset(tables or known) if full == "1" else frozenset()
 
 
 def streamed(domains: tuple[str, ...]) -> tuple[str, bool]:
-    """The domain whose files `make stream` takes, and whether ONCE says to end when there is none left. Raises
+    """The domain whose files `make stream` ingests, and whether ONCE=1 says to end when none is left. Raises
     UsageFault."""
     once, known = os.environ.get("ONCE", ""), [name for name in catalogue.domains() if catalogue.is_of_files(name)]
     if len(domains) != 1 or domains[0] not in known:
         raise UsageFault(f"say which files to watch: make stream DOMAIN={known[0]}; there are {', '.join(known)}")
     if once not in ("", "0", "1"):
-        raise UsageFault(f"ONCE is {once}; say ONCE=1 to end when all files are taken")
+        raise UsageFault(f"ONCE is {once}; say ONCE=1 to end when all files are ingested")
     return domains[0], once == "1"
 
 
 def exported(domains: tuple[str, ...]) -> tuple[list[Table], bool]:
-    """The tables that `make export` writes, those of DOMAIN or TABLES, or those that runs export; and whether as
-    Parquet, which FORMAT says. Raises UsageFault."""
-    some, kind = os.environ.get("TABLES", "").replace(",", " ").split(), os.environ.get("FORMAT", "csv")
-    if kind not in ("csv", "parquet"):
-        raise UsageFault(f"FORMAT is {kind}; say FORMAT=csv or FORMAT=parquet")
+    """The tables that `make export` writes, and whether FORMAT says Parquet: the tables that TABLES names, or all of
+    DOMAIN, or those that runs export. Raises UsageFault."""
+    names, file_format = _names("TABLES"), os.environ.get("FORMAT", "csv")
+    if file_format not in ("csv", "parquet"):
+        raise UsageFault(f"FORMAT is {file_format}; say FORMAT=csv or FORMAT=parquet")
     tables = [table for domain in domains or catalogue.domains() for table in catalogue.tables_of("gold", domain)]
-    if unknown := sorted(set(some) - {table.name for table in tables}):
+    if unknown := sorted({*names} - {table.name for table in tables}):
         raise UsageFault(f"TABLES names {', '.join(unknown)}; gold has {', '.join(table.name for table in tables)}")
-    return [one for one in tables if (one.name in some if some else domains or one.csv)], kind == "parquet"
+    if names:
+        tables = [table for table in tables if table.name in names]
+    elif not domains:
+        tables = [table for table in tables if table.csv]
+    return tables, file_format == "parquet"
+
+
+def _names(variable: str) -> list[str]:
+    return os.environ.get(variable, "").replace(",", " ").split()
