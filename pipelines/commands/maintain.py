@@ -125,7 +125,7 @@ def compact(settings: Settings, layer: str, last: Run, report: Report) -> None:
     if not many or last.hashing != HASHING:
         return
     begun = next_run(settings, layer, last.domain)
-    run = replace(last, run=begun.run, started=begun.started, kind="compaction", content_of=last.content)
+    run = replace(last, run=begun.run, started=begun.started, kind="compaction", content_of=last.built_in)
     built: dict[str, StagedTable] = {}
     with rolled_back_on_failure(path, last.domain):
         for name in many:

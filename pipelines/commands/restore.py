@@ -29,7 +29,7 @@ def restore(settings: Settings, word: str, report: Report) -> tuple[str, Run]:
         run_log.check_tables(layer, path, target, mend)
         begun = next_run(settings, layer, target.domain)
         run = replace(
-            target, run=begun.run, started=begun.started, kind="restore", content_of=target.content, warnings=()
+            target, run=begun.run, started=begun.started, kind="restore", content_of=target.built_in, warnings=()
         )
         stack.enter_context(rolled_back_on_failure(path, target.domain))
         drafts = {}

@@ -51,7 +51,7 @@ def _behind(settings: Settings, layer: str, domain: str, run: Run) -> list[str]:
     if layer == LAYERS[0]:
         return []
     upstream = upstream_layer(layer)
-    content = {each.run: each.content for each in run_log.read_runs(settings.layer_path(upstream), domain=domain)}
+    content = {each.run: each.built_in for each in run_log.read_runs(settings.layer_path(upstream), domain=domain)}
     if not content or content.get(run.upstream_run or 0) == content[last := max(content)]:
         return []
     return [f"{layer} was built from {upstream}/{run.upstream_run}, but {upstream}/{last} is the last: `make {layer}`"]

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from typing import Literal
 
 from conf.contract import Severity
 from pipelines.core.errors import QualityFault
@@ -62,13 +63,16 @@ class TableRun:
         return self.content.sums
 
 
+RunKind = Literal["run", "restore", "compaction"]
+
+
 @dataclass(frozen=True)
 class Run:
     """A complete run of one layer and domain.
 
     `source` (an address, or EMBEDDED), `lake` and `snapshot` come down from bronze. `hashing`: how the columns'
-    checksums were made. `card_numbers`: whether they are masked from silver on. `kind`: run, restore or compaction; the
-    latter two have the content of the run `content_of`. `position`: the source's place in its write-ahead log.
+    checksums were made. `card_numbers`: whether they are masked from silver on. `kind`: a restore or a compaction has
+    the content of the run `content_of`. `position`: the place of the source in its write-ahead log.
     `software`: fingerprint of the software that built it.
     """
 
@@ -84,13 +88,13 @@ class Run:
     hashing: str = ""
     warnings: tuple[str, ...] = ()
     card_numbers: str = "masked"
-    kind: str = "run"
+    kind: RunKind = "run"
     content_of: int | None = None
     position: str = ""
     software: str = ""
 
     @property
-    def content(self) -> int:
+    def built_in(self) -> int:
         """The number of the run that built what this one has."""
         return self.run if self.content_of is None else self.content_of
 
