@@ -1,6 +1,6 @@
 """What the comparisons of reconcile share: the run that is compared, and the findings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,7 +10,9 @@ from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.errors import SourceFault, StorageFault
 from pipelines.lake import delta
-from pipelines.lake.differences import Difference
+from pipelines.lake.checksums import measured
+from pipelines.lake.differences import Difference, differences
+from pipelines.lake.engine import Engine
 from pipelines.lake.runs import Run, TableRun
 from pipelines.lake.versions import TableVersion, superseded_from
 
@@ -77,6 +79,15 @@ def problems_of(compare: Callable[[], list[str]]) -> list[str]:
         return compare()
     except StorageFault as fault:
         return [f"cannot be read: {fault}"]
+
+
+def differing_rows(
+    db: Engine, expected: str, actual: str, types: Mapping[str, str], keys: tuple[str, ...]
+) -> list[Difference]:
+    """How two relations (SQL) differ in the columns `types`. Rows are looked at only if the checksums differ."""
+    if measured(db, expected, types, keys) == measured(db, actual, types, keys):
+        return []
+    return differences(db, expected, actual, types, keys)
 
 
 def shown(difference: Difference, table: Table) -> Difference:

@@ -1,15 +1,13 @@
 """Bronze against the files that its rows came from, as far as they are still there."""
 
-import tempfile
 from pathlib import Path
 
 from conf.contract import Table
-from pipelines.commands.reconcile.comparison import Comparison
+from pipelines.commands.reconcile.comparison import Comparison, differing_rows
 from pipelines.core.sql import duckdb_literal
 from pipelines.lake import folders
 from pipelines.lake.changes import TECHNICAL, Target
-from pipelines.lake.checksums import evidence
-from pipelines.lake.differences import Difference, differences
+from pipelines.lake.differences import Difference
 from pipelines.lake.engine import engine, relation
 from pipelines.lake.run_log import read_files
 from pipelines.lake.versions import TableVersion
@@ -44,8 +42,5 @@ def compare(comparison: Comparison, table: Table, head: TableVersion) -> tuple[l
             return [], notes
         expected = relation([str(path) for path in fresh.values()], types)
         actual = f"(SELECT * FROM {head.sql} WHERE _source_file IN ({', '.join(map(duckdb_literal, fresh))}))"
-        what = f"bronze.{table.name}"
-        if evidence(what, expected, types, LINE) == evidence(what, actual, types, LINE):
-            return [], notes
-        with tempfile.TemporaryDirectory(dir=scratch) as spill, engine(what, Path(spill)) as db:
-            return differences(db, expected, actual, types, LINE), notes
+        with engine(f"bronze.{table.name}", scratch) as db:
+            return differing_rows(db, expected, actual, types, LINE), notes

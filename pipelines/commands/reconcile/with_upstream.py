@@ -1,22 +1,18 @@
 """Each table of silver and gold against what its transform and checks make, now, of the versions that its run read."""
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyspark.errors import AnalysisException
 
-from pipelines.commands.reconcile.comparison import WITH_UPSTREAM, Comparison, shown
+from pipelines.commands.reconcile.comparison import WITH_UPSTREAM, Comparison, differing_rows, shown
 from pipelines.core import catalogue
 from pipelines.core.errors import StorageFault
 from pipelines.core.names import QUARANTINE, upstream_layer
 from pipelines.gold import proof
 from pipelines.lake import folders, run_log
 from pipelines.lake.changes import TECHNICAL
-from pipelines.lake.checksums import evidence
-from pipelines.lake.differences import differences
 from pipelines.lake.engine import engine, relation
 from pipelines.lake.runs import Run
 from pipelines.lake.versions import table_version
@@ -74,13 +70,10 @@ def _expected(
 
 def _differences(comparison: Comparison, name: str, frame: "DataFrame") -> list[str]:
     """How the rows that a table has differ from those that it should have."""
-    what, layer_path = f"{comparison.layer}.{name}", comparison.settings.layer_path(comparison.layer)
     head = comparison.head(comparison.run.table(name))
     types = {column: kind for column, kind in head.types.items() if column not in TECHNICAL}
-    with folders.scratch(layer_path, "reconcile") as scratch:
+    with folders.scratch(comparison.settings.layer_path(comparison.layer), "reconcile") as scratch:
         expected = relation([str(file) for file in write_parquet(frame, scratch)], types)
-        if evidence(what, expected, types, head.keys) == evidence(what, head.sql, types, head.keys):
-            return []
-        with tempfile.TemporaryDirectory(dir=scratch) as spill, engine(what, Path(spill)) as db:
-            wrong = differences(db, expected, head.sql, types, head.keys)
+        with engine(f"{comparison.layer}.{name}", scratch) as db:
+            wrong = differing_rows(db, expected, head.sql, types, head.keys)
     return [str(shown(difference, comparison.contract(name))) for difference in wrong]
