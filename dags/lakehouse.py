@@ -19,16 +19,16 @@ from airflow.sdk.exceptions import (
 
 DOC = """
 Copies the sources to **bronze**, cleans that to **silver**, builds **gold** and `movimento_flat.csv` from it.
-A task is one call of `python -m pipelines`. If it fails, the last good tables and CSV stay; mend the reason and run it
+A task is one call of `python -m pipelines`. If it fails, the last good tables and CSV stay; fix the cause and run it
 again. Its log ends with a line that names the reason.
 
 | the log says | code | what to do |
 |---|---|---|
 | `source` | 3 | it is retried; after that, look at the server or the landing folder |
 | `locked` | 6 | it is retried; another run is working on the lake |
-| `settings`, `usage`, `cluster` | 2 | mend the setting, parameter or cluster that the line names |
-| `quality` | 4 | `make quality`; mend the rows at the source, or the rule |
-| `storage` | 5 | make room on the disk, or mend its permissions |
+| `settings`, `usage`, `cluster` | 2 | correct the setting, parameter or cluster that the line names |
+| `quality` | 4 | `make quality`; correct the rows at the source, or the rule |
+| `storage` | 5 | make room on the disk, or fix its permissions |
 | `unexpected` | 1 | `LAKEHOUSE_LOG=debug` shows where |
 | nothing | 143 | a person stopped it, or it took two hours |
 """

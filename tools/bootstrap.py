@@ -65,14 +65,14 @@ def check_python() -> None:
 def check_java() -> None:
     home = os.environ.get("JAVA_HOME")
     java = os.path.join(home, "bin", "java") if home else shutil.which("java")
-    mend = "install one (Debian, Ubuntu: apt install openjdk-17-jre-headless) or point JAVA_HOME at it"
+    advice = "install one (Debian, Ubuntu: apt install openjdk-17-jre-headless) or point JAVA_HOME at it"
     try:
         output = subprocess.run([java or "java", "-version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout.decode("utf-8", "replace")
     except OSError:
-        fail("Java 17 or 21 is needed, none was found; %s" % mend)
+        fail("Java 17 or 21 is needed, none was found; %s" % advice)
     version = re.search(r'version "(\d+)', output)
     if not version or version.group(1) not in ("17", "21"):
-        fail("Java 17 or 21 is needed, %s is %s; %s" % (java, version.group(1) if version else "none", mend))
+        fail("Java 17 or 21 is needed, %s is %s; %s" % (java, version.group(1) if version else "none", advice))
 
 
 def make_venv(venv: str) -> None:

@@ -25,8 +25,8 @@ def restore(settings: Settings, word: str, report: Report) -> tuple[str, Run]:
         if target.card_numbers == "plain" != settings.card_numbers:
             raise UsageFault(f"{word} has plain card numbers; to bring them back, set LAKEHOUSE_CARD_NUMBERS=plain")
         days = f"LAKEHOUSE_HISTORY_DAYS={settings.history_days}"
-        mend = f"{word} cannot be brought back: `make maintain` keeps runs for {days}"
-        run_log.check_tables(layer, path, target, mend)
+        advice = f"{word} cannot be brought back: `make maintain` keeps runs for {days}"
+        run_log.check_tables(layer, path, target, advice)
         begun = next_run(settings, layer, target.domain)
         run = replace(
             target, run=begun.run, started=begun.started, kind="restore", content_of=target.built_in, warnings=()

@@ -66,8 +66,8 @@ def travel(settings: Settings, spark: "SparkSession") -> Callable[[str], list[st
         try:
             layer, earlier = find_run(settings, run)
             path, database = settings.layer_path(layer), f"{layer}_{earlier.run}"
-            mend = "`make history` lists the runs, `make maintain` keeps the recent ones"
-            run_log.check_tables(layer, path, earlier, mend)
+            advice = "`make history` lists the runs, `make maintain` keeps the recent ones"
+            run_log.check_tables(layer, path, earlier, advice)
             spark.sql(f"CREATE DATABASE IF NOT EXISTS {database}")
             return _pinned(spark, layer, database, path, earlier)
         except Fault as fault:

@@ -110,7 +110,7 @@ def stream(settings: Settings, domain: str, once: bool, report: Report, given: "
 
 def _check(landing: Path) -> None:
     if not landing.is_dir():
-        raise SourceFault(f"there is no landing folder {landing}; make it, or mend LAKEHOUSE_LANDING_PATH")
+        raise SourceFault(f"there is no landing folder {landing}; make it, or correct LAKEHOUSE_LANDING_PATH")
 
 
 class CheckpointFault(StorageFault):

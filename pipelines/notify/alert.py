@@ -24,9 +24,9 @@ BY_HAND = (129, 130)  # a person closed the terminal, or pressed Ctrl-C
 HINTS = {
     0: "`make quality` shows the rules and how to see the rows",
     1: "LAKEHOUSE_LOG=debug shows where; the lake is as the last complete run left it",
-    2: "mend what is named, then run it again",
+    2: "correct what is named, then run it again",
     3: "look at the source, then run it again; the lake is as the last complete run left it",
-    4: "`make quality` shows the rules of the last complete run, which is untouched; mend the source",
+    4: "`make quality` shows the rules of the last complete run, which is untouched; correct the source",
     5: "look at disk space and permissions; `make maintain` frees what it can",
     6: "wait for the other run, or stop it",
     143: "a person stopped it, or the machine went down: run it again",

@@ -47,7 +47,7 @@ def test_a_failure_is_sent_in_the_form_that_the_receiver_reads(cli: Cli) -> None
     as_json, slack, teams = hook.bodies
     for name in ("time", "started"):
         assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", as_json[name])
-    hint = "`make quality` shows the rules of the last complete run, which is untouched; mend the source"
+    hint = "`make quality` shows the rules of the last complete run, which is untouched; correct the source"
     assert as_json == {
         "status": "failed",
         "targets": "silver",
