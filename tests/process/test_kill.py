@@ -153,9 +153,8 @@ def test_a_signal_ends_spark_too_cleanly_and_within_ten_seconds(
     assert process.stderr is not None
     while until not in (line := process.stderr.readline()):
         assert line, "the run ended before"
-    if until == "bronze.movimento":
-        time.sleep(1)  # into the start of the JVM
-    children = family(process)
+    while not (children := family(process)):  # the JVM
+        assert process.poll() is None, "the run ended before"
     os.killpg(process.pid, number) if group else process.send_signal(number)
     began = time.monotonic()
     _, output = process.communicate(timeout=30)
