@@ -15,7 +15,7 @@ from conf.settings import Postgres
 from pipelines.bronze import incremental as bronze_incremental
 from pipelines.bronze import job as bronze_job
 from pipelines.commands.maintain import maintain
-from pipelines.core import catalogue, identity
+from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.lake import delta, full_build, run_log
 from pipelines.lake.changes import TECHNICAL
@@ -337,7 +337,7 @@ def test_zeros_of_both_signs_odd_names_and_wide_numbers_survive_batches_folds_an
 def test_a_change_of_this_software_or_its_pins_asks_for_a_full_load(
     source: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(identity, "software", lambda domain: f"another of {domain}")
+    monkeypatch.setattr(fingerprint, "software", lambda domain: f"another of {domain}")
     source.run("bronze")
     assert set(how(source).values()) == {"full: this software changed"}
 

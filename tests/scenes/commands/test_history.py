@@ -152,7 +152,7 @@ def test_maintain_merges_small_files_and_keeps_the_content(
     cli: Cli, nights_lake: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings, content = nights_lake.settings(), nights_lake.csv
-    monkeypatch.setattr(commands_maintain, "MANY", 1)
+    monkeypatch.setattr(commands_maintain, "MANY_SMALL_FILES", 1)
     before = {layer: run_log.last_run(settings.layer_path(layer), "cartoes") for layer in LAYERS}
 
     def read() -> None:
@@ -171,7 +171,7 @@ def test_maintain_merges_small_files_and_keeps_the_content(
     assert "`make" not in cli("status", env=connection_settings(nights_lake.address)).stdout
     with Report() as report:
         reconcile(settings, ("cartoes",), report, nights_lake.spark)
-    monkeypatch.setattr(commands_maintain, "MANY", 8)
+    monkeypatch.setattr(commands_maintain, "MANY_SMALL_FILES", 8)
     nights_lake.run()
     assert nights_lake.csv == content
     texts = [path.read_text("utf-8") for layer in LAYERS for path in settings.layer_path(layer).rglob("*.json")]
