@@ -62,9 +62,9 @@ def differing_keys(old_rows: str, new_rows: str, old: TableVersion, new: TableVe
         return f"(SELECT {keys} FROM {old_rows} UNION SELECT {keys} FROM {new_rows})"
     columns = "".join(f", {exact(*column)} AS v{index}" for index, column in enumerate(values.items()))
     old_side, new_side = (f"(SELECT {keys}, true AS _here{columns} FROM {rows})" for rows in (old_rows, new_rows))
-    differs = "".join(f" OR a.v{index} IS DISTINCT FROM b.v{index}" for index in range(len(values)))
-    where = f"a._here IS NULL OR b._here IS NULL{differs}"
-    return f"(SELECT {keys} FROM {old_side} a FULL JOIN {new_side} b USING ({keys}) WHERE {where})"
+    others = "".join(f" OR a.v{index} IS DISTINCT FROM b.v{index}" for index in range(len(values)))
+    differs = f"a._here IS NULL OR b._here IS NULL{others}"
+    return f"(SELECT {keys} FROM {old_side} a FULL JOIN {new_side} b USING ({keys}) WHERE {differs})"
 
 
 def _values(version: TableVersion) -> dict[str, str]:
@@ -81,10 +81,12 @@ class Target:
     run: int
 
     def new(self) -> str:
+        """The name of a new file."""
         delta.make_folder(self.path)
         return delta.part_name(self.run)
 
     def paths(self, names: Iterable[str]) -> list[str]:
+        """The paths of its files."""
         return [str(self.path / name) for name in names]
 
     def remove(self, names: Iterable[str]) -> None:
@@ -115,9 +117,11 @@ class Selection:
     others: str
 
     def of(self, rows: str) -> str:
+        """SQL of the rows of a relation that are meant."""
         return f"(SELECT * FROM {rows} {self.meant})"
 
     def rest(self, rows: str) -> str:
+        """SQL of its other rows."""
         return f"(SELECT * FROM {rows} {self.others})"
 
 

@@ -27,6 +27,7 @@ class Engine:
         self._connection, self._thread, self._kept = connection, thread, itertools.count(1)
 
     def execute(self, sql: str, parameters: object = None) -> duckdb.DuckDBPyConnection:
+        """Runs SQL to its end. The connection, which has the result. Raises duckdb.Error."""
         running = self._thread.submit(self._connection.execute, sql, parameters)
         try:
             return running.result()
@@ -86,10 +87,12 @@ def exact(name: str, kind: str) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
+    """Names as a list in SQL."""
     return ", ".join(map(identifier, names))
 
 
 def count(db: Engine, rows: str) -> int:
+    """How many rows a relation has."""
     return int((db.execute(f"SELECT count(*) FROM {rows}").fetchone() or (0,))[0])
 
 

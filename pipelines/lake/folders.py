@@ -107,13 +107,16 @@ def publishing(settings: Settings) -> Iterator[None]:
 
 
 def table_path(layer_path: Path, table: Table, suffix: str = "") -> Path:
+    """The folder of a table, or of what lies beside it under a suffix."""
     return layer_path / table.domain / (table.name + suffix)
 
 
 def csv_path(settings: Settings, table: Table) -> Path:
+    """Where the CSV of a table is published."""
     return settings.export_path / f"{table.name}.csv"
 
 
 def sha256(path: Path) -> str:
+    """The hash of a file, in hex. Raises StorageFault."""
     with storage(f"file {path}"), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

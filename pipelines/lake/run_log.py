@@ -98,6 +98,7 @@ def upstream_of(layer_path: Path, run: Run | None) -> Run | None:
 
 
 def no_complete_run(settings: Settings, layer: str, domain: str = "") -> QualityFault:
+    """The fault that says which layer to run first."""
     whose = f" of {domain}" * bool(domain)
     return QualityFault(f"{layer} has no complete run{whose} in {settings.layer_path(layer)}; run `make {layer}` first")
 

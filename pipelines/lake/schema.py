@@ -60,4 +60,5 @@ def described(types: Mapping[str, str], comments: Mapping[str, str]) -> pa.Schem
 
 
 def types_of(table: Table, more: Mapping[str, str]) -> dict[str, str]:
+    """The contract's columns, then `more`: name to Spark SQL type."""
     return {column.name: column.type for column in table.columns} | dict(more)
