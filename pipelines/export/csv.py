@@ -1,16 +1,16 @@
 """Gold as one CSV file: RFC 4180, UTF-8, in key order, written beside its place and renamed."""
 
-import csv
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from csv import writer
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow.parquet as pq
 
@@ -26,7 +26,7 @@ from pipelines.lake.engine import Engine, engine, relation, save
 WRITERS = min(4, os.cpu_count() or 1)
 
 
-BLOCK = 2**20
+BLOCK_BYTES = 2**20
 
 
 PG_FLOAT = Path(__file__).with_name("pg_float.sql")
@@ -44,28 +44,28 @@ class Draft:
 
     @contextmanager
     def published(self) -> Iterator[None]:
-        """Gives the file its name in one step: readers see the old one or the new one.
+        """Gives the file its name in one step: readers see the earlier file or this one.
 
-        If the context fails, the old one gets the name back.
+        If the context fails, the earlier file gets the name back.
         """
         with folders.storage(f"export {self.final}"):
-            old = self.temporary.with_suffix(".old")
+            earlier = self.temporary.with_suffix(".old")
             with suppress(OSError):  # no file yet, or a file system without links
-                old.hardlink_to(self.final)
+                earlier.hardlink_to(self.final)
             self.temporary.replace(self.final)
         try:
             yield
         except BaseException:
             with suppress(FileNotFoundError):
-                old.replace(self.final)
+                earlier.replace(self.final)
             raise
         finally:
-            old.unlink(missing_ok=True)
+            earlier.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
 class PreviousCsv:
-    """The CSV that a table's last run left, and what it is of: `files`, `rows`, `totals`, `sha256`."""
+    """The CSV that a table's previous run left, the data files it was written from, what reading it back gave."""
 
     files: frozenset[str]
     rows: int
@@ -73,24 +73,45 @@ class PreviousCsv:
     sha256: str
 
 
+@dataclass
+class GrowingCsv:
+    """A CSV to which parts are appended. It knows the hash of its bytes, what reading its parts back gave, and the data
+    `files` whose rows it has from the previous CSV."""
+
+    file: Path
+    files: frozenset[str] = frozenset()
+    rows: int = 0
+    totals: dict[str, Decimal] = field(default_factory=dict)
+    hash: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+
+    def append(self, part: BinaryIO, rows: int, totals: Mapping[str, Decimal]) -> None:
+        with folders.storage(f"export {self.file}"), self.file.open("ab") as target:
+            while block := part.read(BLOCK_BYTES):
+                self.hash.update(block)
+                target.write(block)
+        self.rows += rows
+        for name, total in totals.items():
+            self.totals[name] = self.totals.get(name, Decimal(0)) + total
+
+
 @contextmanager
-def draft(settings: Settings, table: Table, files: list[str], before: PreviousCsv | None = None) -> Iterator[Draft]:
-    """Writes the table's data files as one CSV beside its place; what was not published is gone afterwards.
+def draft(settings: Settings, table: Table, files: list[str], previous: PreviousCsv | None = None) -> Iterator[Draft]:
+    """Writes a table's data files as one CSV beside its place; it is gone afterwards, unless it was published.
 
     Header, the columns that do not start with `_`, ordered by key; comma, LF, NULL empty and empty text `""`,
-    all else as PostgreSQL prints it. Readable by owner and group. Where the CSV is that of `before`,
-    and all other rows come after its rows, it is copied and they are written behind. Raises StorageFault.
+    all else as PostgreSQL prints it. Readable by owner and group. If all new rows come after those of the `previous`
+    CSV, that is copied and they are appended. Raises StorageFault.
     """
     final = folders.csv_path(settings, table)
     _make_room(final)
     with folders.beside(final) as temporary:
-        whole = (_continued(table, files, before, final, temporary) if before else None) or _begun(table, temporary)
+        csv = (_copied(table, files, previous, final, temporary) if previous else None) or _begun(table, temporary)
         with folders.scratch(settings.gold_path, "export") as scratch:
-            whole = _write(table, [file for file in files if file not in whole.files], whole, final, scratch)
+            _append_files(csv, table, [file for file in files if file not in csv.files], final, scratch)
         with folders.storage(f"export {temporary}"), temporary.open("rb") as file:
             os.fsync(file.fileno())
             temporary.chmod(0o640)
-        yield Draft(temporary, final, whole.rows, whole.totals, whole.hashed.hexdigest())
+        yield Draft(temporary, final, csv.rows, csv.totals, csv.hash.hexdigest())
 
 
 @contextmanager
@@ -111,26 +132,6 @@ def parquet_draft(settings: Settings, table: Table, files: list[str]) -> Iterato
         yield Draft(temporary, final, written.rows, written.sums, folders.sha256(temporary))
 
 
-@dataclass
-class GrowingCsv:
-    """A CSV that grows: its file, the hash of its bytes, and what reading them back gave."""
-
-    file: Path
-    hashed: "hashlib._Hash"
-    rows: int
-    totals: dict[str, Decimal]
-    files: frozenset[str] = frozenset()
-
-    def append(self, part: Path, rows: int, sums: dict[str, Decimal]) -> None:
-        with folders.storage(f"export {self.file}"), self.file.open("ab") as target, part.open("rb") as source:
-            while block := source.read(BLOCK):
-                self.hashed.update(block)
-                target.write(block)
-        self.rows += rows
-        for name, total in sums.items():
-            self.totals[name] = self.totals.get(name, Decimal(0)) + total
-
-
 def _make_room(final: Path) -> None:
     with folders.storage(f"export folder {final.parent}"):
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -138,39 +139,39 @@ def _make_room(final: Path) -> None:
 
 def _begun(table: Table, target: Path) -> GrowingCsv:
     """A CSV that has its header."""
-    names = io.StringIO()
-    csv.writer(names, lineterminator="\n").writerow(exported(table))
-    head = names.getvalue().encode()
-    with folders.storage(f"export {target}"):
-        target.write_bytes(head)
-    return GrowingCsv(target, hashlib.sha256(head), 0, {})
-
-
-def _continued(table: Table, files: list[str], before: PreviousCsv, final: Path, target: Path) -> GrowingCsv | None:
-    """A copy of the CSV of `before`; None where that is not there, or not all other rows come after it."""
-    new = [file for file in files if file not in before.files]
-    spans = [_span(table, file) for file in (*before.files, *new)]
-    if not before.files <= set(files) or None in spans or not final.exists():
-        return None
-    old = [span for span in spans[: len(before.files)] if span]
-    if not old or any(span[0] <= max(last for _, last in old) for span in spans[len(before.files) :] if span):
-        return None
+    header = io.StringIO()
+    writer(header, lineterminator="\n").writerow(exported(table))
+    csv = GrowingCsv(target)
     with folders.storage(f"export {target}"):
         target.write_bytes(b"")
-    whole = GrowingCsv(target, hashlib.sha256(), 0, {}, before.files)
-    whole.append(final, before.rows, before.totals)
-    return whole if whole.hashed.hexdigest() == before.sha256 else None
+    csv.append(io.BytesIO(header.getvalue().encode()), 0, {})
+    return csv
 
 
-def _write(table: Table, files: list[str], whole: GrowingCsv, final: Path, scratch: Path) -> GrowingCsv:
-    """Writes segments side by side, each one's keys after those of the one before, and puts them together."""
+def _copied(table: Table, files: list[str], previous: PreviousCsv, final: Path, target: Path) -> GrowingCsv | None:
+    """A copy of the previous CSV; None if that is not there any more, or if not all new rows come after its rows."""
+    new = [file for file in files if file not in previous.files]
+    old_spans, new_spans = ([_span(table, file) for file in part] for part in (sorted(previous.files), new))
+    if not previous.files <= {*files} or not old_spans or None in (*old_spans, *new_spans) or not final.exists():
+        return None
+    last = max(span[1] for span in old_spans if span)
+    if any(span[0] <= last for span in new_spans if span):
+        return None
+    csv = GrowingCsv(target, previous.files)
+    with folders.storage(f"export {final}"), final.open("rb") as file:
+        csv.append(file, previous.rows, previous.totals)
+    return csv if csv.hash.hexdigest() == previous.sha256 else None
+
+
+def _append_files(csv: GrowingCsv, table: Table, files: list[str], final: Path, scratch: Path) -> None:
+    """Writes segments of data files side by side, then appends them in the order of their keys."""
     segments = _segments(table, files)
     at_once = max(1, min(WRITERS, len(segments)))
     engines: list[Engine] = []
     with ExitStack() as stack, ThreadPoolExecutor(at_once) as pool:
         parts = [stack.enter_context(folders.beside(final)) for _ in segments]
 
-        def written(files: list[str], part: Path) -> Totals:
+        def write(files: list[str], part: Path) -> Totals:
             what = f"export {final.parent}: writing {table.name}"
             with engine(what, scratch, share=at_once) as connection:
                 engines.append(connection)
@@ -179,26 +180,27 @@ def _write(table: Table, files: list[str], whole: GrowingCsv, final: Path, scrat
             return read_back(table, part)
 
         try:
-            running = [pool.submit(written, some, part) for some, part in zip(segments, parts, strict=True)]
-            for future, part in zip(running, parts, strict=True):
-                whole.append(part, *future.result())
+            writing = [pool.submit(write, segment, part) for segment, part in zip(segments, parts, strict=True)]
+            for future, part in zip(writing, parts, strict=True):
+                written = future.result()
+                with folders.storage(f"export {part}"), part.open("rb") as records:
+                    csv.append(records, written.rows, written.sums)
                 part.unlink()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for connection in engines:
                 connection.interrupt()
             raise
-    return whole
 
 
 def _segments(table: Table, files: list[str]) -> list[list[str]]:
-    """The files in groups, in order, so that all keys of a group come after those of the one before."""
+    """The files in groups, in order, so that all keys of a group come after those of the previous group."""
     spans = {file: _span(table, file) for file in files}
     if None in spans.values():
         return [files]
     groups: list[list[str]] = []
     last: Any = None
-    for file, span in sorted(spans.items(), key=lambda one: one[1] or (0, 0)):
+    for file, span in sorted(spans.items(), key=lambda item: item[1] or (0, 0)):
         assert span is not None
         if groups and span[0] <= last:
             groups[-1].append(file)
@@ -209,27 +211,27 @@ def _segments(table: Table, files: list[str]) -> list[list[str]]:
 
 
 def _span(table: Table, file: str) -> tuple[Any, Any] | None:
-    """The least and the greatest first key of a file, as its footer has them; None where that does not say."""
+    """The least and the greatest first key of a file, as its footer has them; None if that does not say."""
     if table[table.keys[0]].type not in ("bigint", "integer", "smallint"):
         return None
     with folders.storage(file):
         footer = pq.read_metadata(file)
     column = footer.schema.to_arrow_schema().get_field_index(table.keys[0])
-    found = [footer.row_group(group).column(column).statistics for group in range(footer.num_row_groups)]
-    if not found or not all(one and one.has_min_max for one in found):
+    statistics = [footer.row_group(group).column(column).statistics for group in range(footer.num_row_groups)]
+    if not statistics or not all(group and group.has_min_max for group in statistics):
         return None
-    return min(one.min for one in found), max(one.max for one in found)
+    return min(group.min for group in statistics), max(group.max for group in statistics)
 
 
 def _copy(table: Table, files: list[str], target: Path, connection: Engine) -> None:
-    """Writes the records of some files, in order; those of a file that is so already are not sorted."""
+    """Writes the records of data files in the order of their keys. A single file that has this order is not sorted."""
     keys = ", ".join(map(identifier, table.keys))
     types = {name: type_of(table[name].type) for name in exported(table)}
     shown = ", ".join(kind.csv.format(identifier(name)) for name, kind in types.items())
     if any(kind.is_float for kind in types.values()):
         connection.execute(PG_FLOAT.read_text("utf-8"))
     dialect = "FORMAT csv, HEADER false, DELIMITER ',', QUOTE '\"', ESCAPE '\"', NULLSTR '', NEW_LINE '\\n'"
-    dialect += ", USE_TMP_FILE false"  # its own would be open to all
+    dialect += ", USE_TMP_FILE false"  # it would be open to all users
     back = f"SELECT ({keys}) <= lag(({keys})) OVER () AS back FROM read_parquet($files)"
     (unsorted,) = connection.execute(
         f"SELECT coalesce(bool_or(back), false) FROM ({back})", {"files": files}
@@ -246,7 +248,7 @@ def exported(table: Table) -> list[str]:
 
 
 def read_back(table: Table, file: Path) -> Totals:
-    """Records of a CSV without a header and the sums of its amounts, as a reader of the file finds them."""
+    """What a reader finds in a CSV without a header: the number of its records, the sums of its amounts."""
     kinds = {name: table[name].type for name in exported(table)}
     with engine(f"export {file.parent}: reading {table.name} back") as connection:
         return totals(connection, records_of(table, file, header=False), kinds)
@@ -258,6 +260,6 @@ def records_of(table: Table, file: Path, header: bool = True) -> str:
     dialect = (
         f"header = {header}, delim = ',', quote = '\"', escape = '\"', new_line = '\\n', allow_quoted_nulls = false"
     )
-    # One thread: several look for the ends of records, and may take a line inside a text for one.
+    # One thread: several would look for the ends of records, and may take a line break inside a text for one.
     dialect += ", parallel = false, max_line_size = 16777216"
     return f"read_csv({duckdb_literal(str(file))}, auto_detect = false, {dialect}, columns = {{{kinds}}})"
