@@ -49,7 +49,7 @@ def test_history_lists_each_run_with_what_changed(cli: Cli, nights_lake: Lake) -
         rf"gold/1 cartoes run of silver/1 {when} first run 16 0 \d+\.\d",
     ):
         assert any(re.fullmatch(pattern, line) for line in printed), (pattern, printed)
-    assert "keeps those of 30 days" in printed[-1]
+    assert "keeps those of the last 30 days" in printed[-1]
     empty = cli("history", env=connection_settings(nights_lake.address) | {"LAKEHOUSE_ROOT": "elsewhere"})
     assert "no layer has a complete run" in empty.stdout and not (nights_lake.folder / "elsewhere").exists()
 
