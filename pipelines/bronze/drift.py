@@ -1,10 +1,25 @@
-"""Columns of the source that no contract names, and that were not there in the last run."""
+"""Columns of the source that no contract names, and that are not as the last run found them."""
 
 from collections.abc import Sequence
 
 from conf.settings import Settings
 from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault
+from pipelines.lake.runs import TableRun
+from pipelines.sources.postgres.reader import POSTGRES_AUDIT, ReadPlan
+
+
+def drift(plan: ReadPlan, previous: TableRun) -> list[str]:
+    """What changed, since the previous run, in the columns that no contract names."""
+    named = {column.name for column in plan.table.columns} | set(POSTGRES_AUDIT)
+    old = {column.name: column.type for column in previous.columns if column.name not in named}
+    new = {name: kind for name, kind in plan.types.items() if name not in named}
+    column = f"column {plan.relation.schema}.{plan.relation.name}."
+    return (
+        [f"{column}{name} is new: {kind}" for name, kind in new.items() if name not in old]
+        + [f"{column}{name} is gone" for name in old if name not in new]
+        + [f"{column}{name} was {old[name]}, is {kind}" for name, kind in new.items() if old.get(name, kind) != kind]
+    )
 
 
 def report_or_refuse(settings: Settings, drifted: Sequence[str], report: Report) -> None:

@@ -1,4 +1,4 @@
-"""Reads the source on the executors of a cluster, a range a task."""
+"""Reads the source on the executors of a cluster, one range per task."""
 
 import socket
 import time
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from pipelines.sources.postgres.reader import ReadPlan, WrittenFile
+    from pipelines.sources.postgres.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -35,38 +36,39 @@ class ReadTask:
 
 
 class Executors:
-    """Reads ranges of source tables on the cluster, each in a job of one task, which is tried again where its worker is
+    """Reads ranges of source tables on the cluster, each in a job of one task, which Spark tries again if its worker is
     lost."""
 
-    def __init__(self, spark: "SparkSession", settings: Settings, server: Postgres, exported: str, run: int) -> None:
+    def __init__(self, spark: "SparkSession", settings: Settings, snapshot: "Snapshot", run: int) -> None:
         from pipelines.core.identity import software
 
         self._context, self._master = spark.sparkContext, settings.spark.master
-        self._server, self._exported, self._run = server, exported, run
+        self._snapshot, self._run = snapshot, run
         self._software = software("")
         self._group = f"bronze {run} {uuid.uuid4().hex}"
 
-    def read(self, one: "ReadPlan", condition: str, path: Path) -> "WrittenFile":
-        """One range of one table as one Parquet file. Raises SourceFault where the source fails."""
+    def read(self, plan: "ReadPlan", condition: str, path: Path) -> "WrittenFile":
+        """Reads one range of a table into one Parquet file. Raises SourceFault when the source fails."""
         started = time.monotonic()
-        task = ReadTask(self._server, self._exported, self._software, self._run, one, condition, path)
-        self._context.setJobGroup(self._group, f"bronze.{one.table.name}", interruptOnCancel=True)
+        server, exported = self._snapshot.server, self._snapshot.exported
+        task = ReadTask(server, exported, self._software, self._run, plan, condition, path)
+        self._context.setJobGroup(self._group, f"bronze.{plan.table.name}", interruptOnCancel=True)
         with jobs(self._master):
-            # Not as the data: PySpark puts that into a file, and it has the password.
-            (found,) = self._context.parallelize([0], 1).map(lambda _: _read(task)).collect()
-        if isinstance(found, Fault):
-            raise found
-        return replace(found, started=started)
+            # The task is in the function, not in the data: PySpark writes data to a file, and it has the password.
+            (result,) = self._context.parallelize([0], 1).map(lambda _: _read(task)).collect()
+        if isinstance(result, Fault):
+            raise result
+        return replace(result, started=started)
 
     def cancel(self) -> None:
-        """Ends what still reads, with its connection."""
+        """Ends the tasks that still read, with their connections."""
         with suppress(Exception):  # the JVM may be gone, and its executors with it
             self._context.cancelJobGroup(self._group)
 
 
 def _read(task: ReadTask) -> "WrittenFile | Fault":
-    """In an executor, which may have come after all were asked. A fault is an answer: Spark is not to try again what
-    only a new snapshot mends."""
+    """Runs in an executor, which may have joined after all were checked. A fault is returned, not raised: Spark must
+    not try again what only a new snapshot can mend."""
     from pipelines.core.identity import software
     from pipelines.sources.postgres.reader import Reader
 

@@ -1,163 +1,157 @@
-"""Bronze without reading everything again: which tables may follow their source by what changed, and how they do.
+"""Bronze without reading everything again: a table's next version from what changed in its source.
 
 Rows are found by `xmin`. A key that is new was written since, so old rows + new keys - rows now were deleted; only if
 there are any, keys are compared.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from pathlib import Path
+from types import TracebackType
 
-from conf.settings import Settings
+from pipelines.bronze.loads import LoadPlan, guaranteed
 from pipelines.core.errors import QualityFault
 from pipelines.core.names import DELETED
 from pipelines.core.sql import identifier
 from pipelines.core.types import type_of
-from pipelines.lake import folders, full_build
+from pipelines.lake import folders
 from pipelines.lake.changes import Splice, Target, differing_keys, splice, with_keys, write
 from pipelines.lake.checksums import measured
 from pipelines.lake.engine import Engine, count, listed, named_files, relation, within, without
-from pipelines.lake.runs import Mode, Run, RunContext, TableRun, table_runs
+from pipelines.lake.runs import Mode
 from pipelines.lake.staging import StagedTable, unchanged_table
-from pipelines.lake.versions import TableVersion, table_version
-from pipelines.sources.postgres import fingerprint
+from pipelines.lake.versions import TableVersion
 from pipelines.sources.postgres.reader import ReadPlan, WrittenFile
-from pipelines.sources.postgres.snapshot import Snapshot
+from pipelines.sources.postgres.totals import SourceTotals
 
-SHARE, BATCHES = 0.2, 30  # of rows that batches may replace, and of batches, before bronze folds them
-
-
-@dataclass(frozen=True)
-class LoadPlan:
-    """How a table is loaded: whole, and `why`, or what changed since `before`, where that is empty."""
-
-    plan: ReadPlan
-    basis: str
-    why: str
-    before: TableRun | None
-
-
-@dataclass(frozen=True)
-class SourceTotals:
-    """What the source counts in the snapshot: rows, the sums of amounts by column, rows written since the last run."""
-
-    rows: int
-    sums: dict[str, Decimal]
-    newer: int
-
+# Batches are folded into one when there are more, or when they replace a larger share of a table's rows.
+FOLD_BATCHES, FOLD_SHARE = 30, 0.2
 
 # Reads the rows of a plan that meet a condition into files of a folder.
 ReadRows = Callable[[ReadPlan, str, Path], list[WrittenFile]]
 
 
-def plan_loads(settings: Settings, snapshot: Snapshot, plans: list[ReadPlan], call: RunContext) -> list[LoadPlan]:
-    """How each table will be loaded: whole where anything could hide a change from `xmin`, or all is old."""
-    known = fingerprint.server_facts(snapshot.connection, settings)
-    before = table_runs(call.previous)
-    back = fingerprint.went_back(call.previous, snapshot) if call.previous else ""
-    decided = []
-    for one in plans:
-        facts, cannot = fingerprint.table_facts(snapshot.connection, one, known)
-        done = before.get(one.table.name)
-        why = full_build.reason_for_full(settings, done, one.table.name in call.full, call.run.started)
-        if done and not why:
-            why = cannot or back or fingerprint.what_changed(done.basis, facts)
-        decided.append(LoadPlan(one, facts, why, done))
-    return decided
+class NotProved(Exception):
+    """What changed does not give the table that the source counts; the text says why. It has to be loaded in full."""
 
 
-def apply_changes(
-    db: Engine, settings: Settings, one: LoadPlan, previous: Run, totals: SourceTotals, read: ReadRows, run: int
-) -> StagedTable | str:
-    """A table with what changed in its source since `previous`; or why that is not what the source counts."""
-    table, started = one.plan.table, time.monotonic()
-    assert one.before is not None
-    old = table_version(settings.bronze_path, previous, table)
-    path = folders.table_path(settings.bronze_path, table)
-    if not totals.newer and totals.rows == one.before.rows_out and totals.sums == one.before.totals:
-        return unchanged_table(one.before, table, path)
-    parts = read(one.plan, fingerprint.newer_than(previous.snapshot), path)
-    files = [part.name for part in parts if part.rows]
-    try:
-        built = _followed(db, one, old, totals, files, Target(table, path, run), read)
-    except BaseException:
-        _remove(path, files)
-        raise
-    if isinstance(built, str):
-        _remove(path, files)
-        return built
-    if not built.files and set(built.kept or ()) == {Path(file).name for file in old.files}:
-        return unchanged_table(one.before, table, path)
-    return replace(built, table_run=replace(built.table_run, seconds=time.monotonic() - started))
+@dataclass(frozen=True)
+class Batch:
+    """What the next batch of a table is made from: its plan, its `old` version, what the source counts, a way to read
+    rows; and where it goes."""
+
+    load: LoadPlan
+    old: TableVersion
+    totals: SourceTotals
+    target: Target
+    read: ReadRows
 
 
-def _followed(
-    db: Engine, one: LoadPlan, old: TableVersion, totals: SourceTotals, files: list[str], place: Target, read: ReadRows
-) -> StagedTable | str:
-    """`files` has the new rows; it always names what has been written."""
-    assert one.before is not None
-    keys, before = old.keys, one.before
-    name = f'"changed {place.table.name}"'
-    batch = relation([str(place.path / file) for file in files], old.types)
-    db.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT {listed(keys)} FROM {batch}")
-    came = count(db, name)
-    deleted = before.rows_out + count(db, without(name, keys, old.sql)) - totals.rows
+class UnprovedFiles:
+    """Names of files in a table's folder that nobody has proved yet. As a context: when it fails, none stays."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self.names: list[str] = []
+
+    @property
+    def paths(self) -> list[str]:
+        return self._target.paths(self.names)
+
+    def add(self, names: Iterable[str]) -> None:
+        self.names += names
+
+    def swap(self, names: Iterable[str]) -> None:
+        """Removes the files, and has others in their place."""
+        self._target.remove(self.names)
+        self.names = list(names)
+
+    def __enter__(self) -> "UnprovedFiles":
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: TracebackType | None) -> None:
+        if error is not None:
+            self._target.remove(self.names)
+
+
+def apply_changes(db: Engine, batch: Batch) -> StagedTable:
+    """The table with what changed in its source. Raises NotProved; whatever it raises, no file stays."""
+    started, load, old, target = time.monotonic(), batch.load, batch.old, batch.target
+    assert load.previous is not None
+    previous = replace(load.previous, guaranteed=guaranteed(load.plan))
+    totals = batch.totals
+    if not totals.newer and (totals.rows, totals.sums) == (previous.rows_out, previous.totals):
+        return unchanged_table(previous, target.table, target.path)
+    with UnprovedFiles(target) as files:
+        files.add(part.name for part in batch.read(load.plan, load.newer, target.path) if part.rows)
+        staged = _staged(db, batch, files)
+    if not staged.files and set(staged.kept or ()) == {Path(file).name for file in old.files}:
+        return unchanged_table(previous, target.table, target.path)
+    seconds = time.monotonic() - started
+    return replace(staged, table_run=replace(staged.table_run, guaranteed=previous.guaranteed, seconds=seconds))
+
+
+def _staged(db: Engine, batch: Batch, files: UnprovedFiles) -> StagedTable:
+    """The table's next version. `files` has the rows that were written since the previous run, and then what the
+    version adds to the files of the old one."""
+    load, old, keys, target, totals = batch.load, batch.old, batch.old.keys, batch.target, batch.totals
+    previous = load.previous
+    assert previous is not None
+    rows = relation(files.paths, old.types)
+    written = _temporary(db, f"written {target.table.name}", f"SELECT {listed(keys)} FROM {rows}")
+    deleted = previous.rows_out + count(db, without(written, keys, old.sql)) - totals.rows
     if deleted < 0:
-        return "the source has rows that nobody wrote since it was read last"
+        raise NotProved("the source has rows that nobody wrote since it was read last")
     # Somebody may have written a row without changing it, or a transaction may have been open for long.
-    really = f'"really {place.table.name}"'
-    some = differing_keys(within(old.sql, keys, name), batch, old, old)
-    db.execute(f"CREATE OR REPLACE TEMP TABLE {really} AS SELECT * FROM {some}")
-    expected = measured(db, within(batch, keys, really), old.types, keys)
-    if (differ := count(db, really)) < came:
-        written = write(db, within(batch, keys, really), place) if differ else []
-        _remove(place.path, files)
-        files[:] = written
-        batch = relation([str(place.path / file) for file in files], old.types)
+    differing = differing_keys(within(old.sql, keys, written), rows, old, old)
+    changed = _temporary(db, f"changed {target.table.name}", f"SELECT * FROM {differing}")
+    changed_rows, number = within(rows, keys, changed), count(db, changed)
+    expected = measured(db, changed_rows, old.types, keys)
+    if number < count(db, written):
+        files.swap(write(db, changed_rows, target) if number else [])
+        rows = relation(files.paths, old.types)
     if deleted:
-        with folders.scratch(place.path, "run") as folder:
-            there = _keys(one.plan, folder, read)
-            gone = without(f"(SELECT {listed(keys)} FROM {old.sql})", keys, there)
+        with folders.scratch(target.path, "run") as folder:
+            gone = without(f"(SELECT {listed(keys)} FROM {old.sql})", keys, _keys(load.plan, folder, batch.read))
             if count(db, gone) != deleted:
-                return "other rows were deleted than its rows and keys say"
-            db.execute(f"INSERT INTO {really} SELECT * FROM {gone}")
-            files.append(_tombstones(db, gone, old, place))
-    gone_content, batch_content = (
-        measured(db, rows, old.types, keys) for rows in (within(old.sql, keys, really), batch)
-    )
-    if batch_content != expected:
-        return "a file does not hold what was read"
-    rows, columns = before.content.after(gone_content, batch_content)
-    done = replace(
-        before,
+                raise NotProved("other rows were deleted than its rows and keys say")
+            db.execute(f"INSERT INTO {changed} SELECT * FROM {gone}")
+            files.add(_tombstones(db, gone, old, target))
+    replaced, came = (measured(db, part, old.types, keys) for part in (within(old.sql, keys, changed), rows))
+    if came != expected:
+        raise NotProved("a file does not hold what was read")
+    content = previous.content.after(replaced, came)
+    if (content.rows, content.sums) != (totals.rows, totals.sums):
+        raise NotProved("its rows or sums are not those that what changed makes")
+    table_run = replace(
+        previous,
         rows_in=totals.rows,
-        rows_out=rows,
-        columns=columns,
-        basis=one.basis,
+        rows_out=content.rows,
+        columns=content.columns,
+        basis=load.basis,
+        batches=previous.batches + bool(files.names),
         mode=Mode.CHANGED,
-        how=f"{differ:,} written, {deleted:,} deleted",
+        how=f"{number:,} written, {deleted:,} deleted",
     )
-    if done.rows_out != totals.rows or done.totals != totals.sums:
-        return "its rows or sums are not those that what changed makes"
     kept = tuple(Path(file).name for file in old.files)
-    if not files:
-        return StagedTable(done, place.table, place.path, None, [], (), kept)
-    done = replace(done, batches=before.batches + 1)
-    try:
-        return _folded(db, StagedTable(done, place.table, place.path, None, files, (), kept), old, place)
-    except QualityFault:
-        return "its batches cannot be folded"
+    staged = StagedTable(table_run, target.table, target.path, None, files.names, (), kept)
+    return _folded(db, staged, old, target) if files.names else staged
 
 
-def _tombstones(db: Engine, gone: str, old: TableVersion, place: Target) -> str:
-    """Writes a row that says deleted for each key of the relation `gone`. The file's name."""
-    said = {"_batch": f"{place.run}::bigint", DELETED: "true"} | {key: identifier(key) for key in old.keys}
+def _temporary(db: Engine, name: str, sql: str) -> str:
+    """Makes a temporary table of what a query gives; its name as SQL."""
+    db.execute(f"CREATE OR REPLACE TEMP TABLE {identifier(name)} AS {sql}")
+    return identifier(name)
+
+
+def _tombstones(db: Engine, gone: str, old: TableVersion, target: Target) -> str:
+    """Writes a row marked as deleted for each key of the relation `gone`. The file's name."""
+    marks = {"_batch": f"{target.run}::bigint", DELETED: "true"} | {key: identifier(key) for key in old.keys}
     values = (
-        f"{said.get(name, f'NULL::{type_of(kind).duckdb}')} AS {identifier(name)}" for name, kind in old.types.items()
+        f"{marks.get(name, f'NULL::{type_of(kind).duckdb}')} AS {identifier(name)}" for name, kind in old.types.items()
     )
-    (file,) = write(db, f"(SELECT {', '.join(values)} FROM {gone})", place)
+    (file,) = write(db, f"(SELECT {', '.join(values)} FROM {gone})", target)
     return file
 
 
@@ -169,27 +163,25 @@ def _keys(plan: ReadPlan, folder: Path, read: ReadRows) -> str:
     return relation([str(folder / part.name) for part in parts if part.rows], keys)
 
 
-def _folded(db: Engine, built: StagedTable, old: TableVersion, place: Target) -> StagedTable:
-    """Where the batches have become many, all before this one become one with what they rest on."""
+def _folded(db: Engine, staged: StagedTable, old: TableVersion, target: Target) -> StagedTable:
+    """When batches have become many, all earlier than this one are folded into what they rest on. Raises NotProved."""
     if old.base is None:
-        return built
-    batches = f'"batches {place.table.name}"'
+        return staged
     later = f"SELECT DISTINCT {listed(old.keys)} FROM {old.raw} WHERE _batch > {old.base}"
-    db.execute(f"CREATE OR REPLACE TEMP TABLE {batches} AS {later}")
-    if built.table_run.batches <= BATCHES and count(db, batches) <= SHARE * built.table_run.rows_out:
-        return built
+    batched = _temporary(db, f"batched {target.table.name}", later)
+    table_run = staged.table_run
+    if table_run.batches <= FOLD_BATCHES and count(db, batched) <= FOLD_SHARE * table_run.rows_out:
+        return staged
     rows_of, file = named_files(old.files, old.types)
     young = f"SELECT {file} FROM {rows_of} GROUP BY {file} HAVING max(_batch) > {old.base}"
-    late = {str(name) for (name,) in db.execute(young).fetchall()}
-    resting = TableVersion(tuple(sorted(set(old.files) - late)), old.types, old.keys)
+    batches = {str(name) for (name,) in db.execute(young).fetchall()}
+    resting = TableVersion(tuple(sorted(set(old.files) - batches)), old.types, old.keys)
     rows, columns = measured(db, resting.sql, old.types, old.keys)
-    was = replace(built.table_run, rows_out=rows, columns=columns)
-    replaced = with_keys(old.keys, batches)
-    whole = splice(db, Splice(resting, was, replaced, replaced.of(old.sql)), place)
-    done = replace(built.table_run, base=place.run - 1, batches=1)
-    return replace(built, table_run=done, files=[*whole.files, *built.files], kept=whole.kept)
-
-
-def _remove(path: Path, files: list[str]) -> None:
-    for name in files:
-        (path / name).unlink(missing_ok=True)
+    replaced = with_keys(old.keys, batched)
+    change = Splice(resting, replace(table_run, rows_out=rows, columns=columns), replaced, replaced.of(old.sql))
+    try:
+        folded = splice(db, change, target)
+    except QualityFault as fault:
+        raise NotProved("its batches cannot be folded") from fault
+    table_run = replace(table_run, base=target.run - 1, batches=1)
+    return replace(staged, table_run=table_run, files=[*folded.files, *staged.files], kept=folded.kept)

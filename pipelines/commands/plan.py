@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from conf.settings import Settings
+from pipelines.bronze.drift import drift
 from pipelines.bronze.files import landing_state, whole_because
-from pipelines.bronze.incremental import LoadPlan, plan_loads
-from pipelines.bronze.job import drift, read_plans, source_totals
+from pipelines.bronze.loads import LoadPlan, plan_loads, read_plans
 from pipelines.core import catalogue
 from pipelines.core.console import Report, grid
 from pipelines.core.names import LAYERS, upstream_layer
@@ -20,10 +20,10 @@ from pipelines.lake.runs import Run, RunContext, table_runs
 from pipelines.lake.versions import table_version
 from pipelines.run.begin import next_run, origin_of
 from pipelines.silver import job as silver_job
-from pipelines.sources.postgres import fingerprint
 from pipelines.sources.postgres.embedded import source_server
 from pipelines.sources.postgres.reader import Reader
 from pipelines.sources.postgres.snapshot import Snapshot, take_snapshot
+from pipelines.sources.postgres.totals import source_totals
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _of_postgres(settings: Settings, domain: str, full: frozenset[str], report: 
             report.progress("plan", load.plan.table.name, 0)
             rows, deleted = _counted(settings, reader, snapshot, load, context.previous)
             how = f"full: {load.why}" if load.why else "what changed" if rows or deleted else "unchanged"
-            notes = drift(load.plan, load.before) if load.before else []
+            notes = drift(load.plan, load.previous) if load.previous else []
             yield TablePlan(load.plan.table.name, how, rows, deleted, tuple(notes))
 
 
@@ -102,11 +102,10 @@ def _counted(
     settings: Settings, reader: Reader, snapshot: Snapshot, load: LoadPlan, previous: Run | None
 ) -> tuple[int, int]:
     """Rows to read, and rows deleted since the previous run."""
-    since = fingerprint.newer_than(previous.snapshot) if previous and not load.why else "false"
-    totals = source_totals(snapshot.connection, load.plan, since, reader.watchdog)
-    if previous is None or load.why or load.before is None:
+    totals = source_totals(snapshot.connection, load.plan, load.newer, reader.watchdog)
+    if previous is None or load.why or load.previous is None:
         return totals.rows, 0
-    expected = load.before.rows_out + _new_keys(settings, reader, load, previous)
+    expected = load.previous.rows_out + _new_keys(settings, reader, load, previous)
     return totals.newer, expected - totals.rows
 
 
@@ -116,7 +115,7 @@ def _new_keys(settings: Settings, reader: Reader, load: LoadPlan, previous: Run)
     old, types = table_version(settings.bronze_path, previous, plan.table), {key: plan.types[key] for key in keys}
     only_keys = replace(plan, readings={key: plan.readings[key] for key in keys}, types=types)
     with tempfile.TemporaryDirectory() as folder, engine(f"bronze.{plan.table.name}", Path(folder)) as db:
-        part = reader.read(only_keys, fingerprint.newer_than(previous.snapshot), Path(folder))
+        part = reader.read(only_keys, load.newer, Path(folder))
         new = relation([f"{folder}/{part.name}"] if part.rows else [], types)
         return count(db, without(new, keys, old.sql))
 

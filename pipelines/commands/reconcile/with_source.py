@@ -3,14 +3,15 @@
 from dataclasses import replace
 
 from conf.contract import Table
-from pipelines.bronze.job import drift, read_plans
+from pipelines.bronze.drift import drift
+from pipelines.bronze.loads import read_plans
 from pipelines.commands.reconcile import with_files, with_postgres
 from pipelines.commands.reconcile.comparison import DIFFERS, WITH_RUN, WITH_UPSTREAM, Comparison, shown
 from pipelines.core import catalogue
 from pipelines.core.errors import SourceFault, StorageFault
 from pipelines.sources.domains import address
 from pipelines.sources.postgres.embedded import source_server
-from pipelines.sources.postgres.reader import AUDIT, ReadPlan
+from pipelines.sources.postgres.reader import POSTGRES_AUDIT, ReadPlan
 from pipelines.sources.postgres.snapshot import Snapshot, take_snapshot
 
 
@@ -47,7 +48,7 @@ def _with_postgres(comparison: Comparison, snapshot: Snapshot, plan: ReadPlan) -
     findings, run, name = comparison.findings, comparison.run, plan.table.name
     table_run = run.table(name)
     findings.notes += [f"{text}, since run {run.run}" for text in drift(plan, table_run)]
-    types = {column.name: column.type for column in table_run.columns if column.name not in AUDIT}
+    types = {column.name: column.type for column in table_run.columns if column.name not in POSTGRES_AUDIT}
     if not types:
         return  # with_run reported it
     known = {column: reading for column, reading in plan.readings.items() if types.get(column) == plan.types[column]}

@@ -27,7 +27,7 @@ from pipelines.sources.postgres.relations import Relation
 from pipelines.sources.postgres.types import Reading, select_list
 from pipelines.sources.postgres.watchdog import Watchdog
 
-AUDIT = {"_rescued": "string", "_batch": "bigint", DELETED: "boolean"}
+POSTGRES_AUDIT = {"_rescued": "string", "_batch": "bigint", DELETED: "boolean"}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from deltalake import DeltaTable
 
 from conf.settings import Postgres, load
 from pipelines.bronze import job as bronze_job
+from pipelines.bronze import loads as bronze_loads
+from pipelines.bronze import readers as bronze_readers
 from pipelines.core.errors import SourceFault, StorageFault
 from tests.support.lake import Lake
 from tests.support.source import LOOSE, execute, query
@@ -86,8 +88,8 @@ def test_everything_that_is_wrong_with_the_source_is_named_before_anything_is_wr
 
 
 def test_a_table_larger_than_one_range_arrives_whole(lakehouse: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bronze_job, "SMALL_BYTES", 8192)
-    monkeypatch.setattr(bronze_job, "RANGE_BYTES", 8192)
+    monkeypatch.setattr(bronze_readers, "SMALL_BYTES", 8192)
+    monkeypatch.setattr(bronze_readers, "RANGE_BYTES", 8192)
     execute(
         lakehouse.address,
         *LOOSE,
@@ -125,7 +127,7 @@ def test_views_and_partitioned_tables_are_read_too(lakehouse: Lake) -> None:
 def test_all_tables_are_read_under_one_snapshot(lakehouse: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer adds a card and its movement in one transaction after the snapshot was taken: neither arrives."""
     execute(lakehouse.address, *LOOSE)
-    plans = bronze_job.read_plans
+    plans = bronze_loads.read_plans
 
     def plans_then_write(*arguments):  # type: ignore[no-untyped-def]
         made = plans(*arguments)
@@ -165,7 +167,7 @@ def test_what_a_snapshot_does_not_keep_out_waits_until_all_is_read(
         "ALTER TABLE conta RENAME TO contas",
         "CREATE MATERIALIZED VIEW conta AS SELECT * FROM contas",
     )
-    plans = bronze_job.read_plans
+    plans = bronze_loads.read_plans
 
     def plans_then_disturb(*arguments):  # type: ignore[no-untyped-def]
         made = plans(*arguments)

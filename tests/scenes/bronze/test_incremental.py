@@ -13,7 +13,6 @@ from pyspark.sql import SparkSession
 
 from conf.settings import Postgres
 from pipelines.bronze import incremental as bronze_incremental
-from pipelines.bronze import job as bronze_job
 from pipelines.commands.maintain import maintain
 from pipelines.core import catalogue
 from pipelines.core.console import Report
@@ -234,8 +233,8 @@ def test_a_transaction_that_commits_later_with_lower_ids_is_not_lost(source: Lak
 
 
 def test_many_batches_are_folded_into_one_snapshot(source: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bronze_incremental, "BATCHES", 4)
-    monkeypatch.setattr(bronze_incremental, "SHARE", 9)
+    monkeypatch.setattr(bronze_incremental, "FOLD_BATCHES", 4)
+    monkeypatch.setattr(bronze_incremental, "FOLD_SHARE", 9)
     seen = []
     for night in range(7):
         execute(
@@ -279,8 +278,7 @@ def test_a_table_whose_count_differs_from_the_sources_is_loaded_in_full_and_repo
     source: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As if a change could hide from `xmin`: the rows found are not all."""
-    monkeypatch.setattr(bronze_job, "newer", lambda _: "id = -1")
-    monkeypatch.setattr(fingerprint, "newer", lambda _: "id = -1")
+    monkeypatch.setattr(fingerprint, "newer_than", lambda _: "id = -1")
     for statement, reason in (
         (
             "UPDATE movimento SET vlr_transacao = 2 WHERE id = 1",
@@ -303,7 +301,7 @@ def test_zeros_of_both_signs_odd_names_and_wide_numbers_survive_batches_folds_an
     source: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What a source brings along is written again by another engine than the one that read it."""
-    monkeypatch.setattr(bronze_incremental, "BATCHES", 2)
+    monkeypatch.setattr(bronze_incremental, "FOLD_BATCHES", 2)
     execute(
         source.address,
         """ALTER TABLE associado ADD filename text DEFAULT 'f', ADD _file int, ADD peso double precision DEFAULT 0,

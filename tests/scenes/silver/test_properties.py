@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
 from conf.settings import Postgres
-from pipelines.bronze import job as bronze_job
+from pipelines.bronze import readers as bronze_readers
 from pipelines.lake import run_log
 from tests.support.lake import Lake
 from tests.support.oracle import agree
@@ -130,8 +130,8 @@ def test_whatever_the_source_has_the_result_is_the_oracles_and_nothing_is_lost(
     shuffled["associado"].append((99, "Sem", "Conta", 1, None))
     fill(made_up, shuffled)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bronze_job, "SMALL_BYTES", 4096)
-        patch.setattr(bronze_job, "RANGE_BYTES", 4096)
+        patch.setattr(bronze_readers, "SMALL_BYTES", 4096)
+        patch.setattr(bronze_readers, "RANGE_BYTES", 4096)
         made_up.spark.conf.set("spark.sql.shuffle.partitions", 1 + seed % 4)
         try:
             made_up.run()

@@ -4,7 +4,7 @@ import pytest
 from deltalake import DeltaTable
 
 from conf.contract import fail
-from pipelines.bronze import job as bronze_job
+from pipelines.bronze import readers as bronze_readers
 from pipelines.core import catalogue, names
 from pipelines.core.errors import QualityFault, StorageFault
 from pipelines.export import csv as export_csv
@@ -197,7 +197,7 @@ def test_a_run_that_fails_leaves_no_file_of_its_work(keyed_lake: Lake, monkeypat
 
     for module, name in (
         (staging, "evidence"),
-        (bronze_job, "source_totals"),
+        (bronze_readers, "source_totals"),
         (checks, "examples"),
         (export_csv, "read_back"),
     ):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from conf.settings import Postgres
-from pipelines.bronze import job as bronze_job
+from pipelines.bronze.readers import ranges
 from pipelines.core.errors import TransientFault
 from pipelines.lake.runs import Run
 from pipelines.sources.postgres import fingerprint
@@ -20,7 +20,7 @@ from pipelines.sources.postgres.types import read_as
 @pytest.mark.parametrize("size", [0, 1, 8192, 9 * 2**20, 70 * 2**20, 500 * 2**20])
 def test_ranges_cover_every_page_once(size: int, readers: int) -> None:
     relation = Relation(1, "s", "t", (), size, size // 8192)
-    conditions = bronze_job.ranges(relation, readers)
+    conditions = ranges(relation, readers)
     for page in {0, 1, relation.pages // 2, relation.pages, relation.pages + 5}:
         assert sum(inside(condition, page) for condition in conditions) == 1
 

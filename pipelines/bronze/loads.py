@@ -1,0 +1,121 @@
+"""How each table of the source is loaded: which columns, read as what, and whether in full or by what changed."""
+
+import difflib
+from dataclasses import dataclass
+
+from conf.contract import Table
+from conf.settings import Settings
+from pipelines.core.errors import ContractFault
+from pipelines.lake import full_build
+from pipelines.lake.runs import RunContext, TableRun
+from pipelines.sources.postgres import fingerprint
+from pipelines.sources.postgres.reader import POSTGRES_AUDIT, ReadPlan
+from pipelines.sources.postgres.relations import Relation, describe
+from pipelines.sources.postgres.snapshot import Snapshot
+from pipelines.sources.postgres.types import Reading, natural_type, read_as
+
+
+@dataclass(frozen=True)
+class LoadPlan:
+    """How a table is loaded: in full, and `why`; or, when that is empty, by what changed since its `previous` run.
+
+    `newer`: the SQL condition of the rows written since then, "false" for a load in full. `basis`: the facts, as JSON,
+    that later incremental loads rest on.
+    """
+
+    plan: ReadPlan
+    basis: str
+    why: str
+    newer: str
+    previous: TableRun | None
+
+    @property
+    def table(self) -> Table:
+        return self.plan.table
+
+
+def read_plans(snapshot: Snapshot, tables: tuple[Table, ...]) -> list[ReadPlan]:
+    """The plans of all tables. Raises one ContractFault that names everything that is missing or does not convert."""
+    plans, problems = [], []
+    for table in tables:
+        relation = describe(snapshot, table.source_name)
+        if relation is None:
+            problems.append(f"table {snapshot.schema}.{table.source_name} is missing")
+            continue
+        try:
+            plans.append(read_plan(table, relation))
+        except ContractFault as fault:
+            problems.append(str(fault))
+    if problems:
+        raise ContractFault(f"the source is not what the contracts say: {'; '.join(problems)}")
+    return plans
+
+
+def read_plan(table: Table, relation: Relation) -> ReadPlan:
+    """Every declared column as its contract's type, then the source's other columns as their own. Raises
+    ContractFault naming each declared column that is missing or of another family."""
+    problems: list[str] = []
+    readings: dict[str, Reading] = {}
+    types = {column.name: column.type for column in table.columns}
+    place = f"column {relation.schema}.{relation.name}"
+    source = {column.name: column for column in relation.columns}
+    extras = [column for column in relation.columns if column.name not in types]
+    for column in table.columns:
+        if column.name not in source:
+            if not column.optional:
+                alike = difflib.get_close_matches(column.name, [extra.name for extra in extras], n=1)
+                problems.append(f"{place}.{column.name} is missing" + (f"; is it {alike[0]} now?" if alike else ""))
+        elif reading := read_as(source[column.name], column.type):
+            readings[column.name] = reading
+        else:
+            kind = source[column.name].type
+            problems.append(f"{place}.{column.name} is {kind}, which cannot become {column.type} exactly")
+    names = {name.lower() for name in (*types, *POSTGRES_AUDIT)}
+    for extra in extras:
+        if extra.name.lower() in names:
+            same = "bronze has a column of this name, but for case"
+            problems.append(f"{place}.{extra.name}: {same}; rename it, or leave it out")
+            continue
+        names.add(extra.name.lower())
+        types[extra.name] = natural_type(extra)
+        natural = read_as(extra, types[extra.name])
+        assert natural is not None, "every column can be read as its natural type"
+        readings[extra.name] = natural
+    problems += [f"{place}.{column.name}: no right to read it" for column in relation.columns if not column.readable]
+    if problems:
+        raise ContractFault("; ".join(problems))
+    return ReadPlan(table, relation, readings, types | POSTGRES_AUDIT)
+
+
+def plan_loads(settings: Settings, snapshot: Snapshot, plans: list[ReadPlan], call: RunContext) -> list[LoadPlan]:
+    """How each table will be loaded: in full if anything could hide a change from `xmin`, or if it is due."""
+    server = fingerprint.server_facts(snapshot.connection, settings)
+    known = {table_run.name: table_run for table_run in call.previous.tables} if call.previous else {}
+    went_back = fingerprint.went_back(call.previous, snapshot) if call.previous else ""
+    newer = fingerprint.newer_than(call.previous.snapshot) if call.previous else "false"
+    loads = []
+    for plan in plans:
+        facts, unfit = fingerprint.table_facts(snapshot.connection, plan, server)
+        previous = known.get(plan.table.name)
+        why = full_build.reason_for_full(settings, previous, plan.table.name in call.full, call.run.started)
+        if previous and not why:
+            why = unfit or went_back or fingerprint.what_changed(previous.basis, facts)
+        loads.append(LoadPlan(plan, facts, why, "false" if why else newer, previous))
+    return loads
+
+
+def guaranteed(plan: ReadPlan) -> tuple[str, ...]:
+    """What the source's constraints promise of numbers: "key", and each column whose reference holds.
+
+    Texts are left out: cleaning may make two of them equal.
+    """
+    table, relation = plan.table, plan.relation
+    exact = {column.name for column in table.columns if column.type != "string"}
+    key = ["key"] if set(table.keys) <= exact and frozenset(table.keys) in relation.unique else []
+    return tuple(key) + tuple(
+        column.name
+        for column, reference in table.references
+        if column.name in exact
+        and not reference.with_columns
+        and (column.name, reference.table.source_name, reference.table.keys[0]) in relation.foreign_keys
+    )

@@ -1,0 +1,158 @@
+"""Reads ranges of the source's tables with many readers at a time, all in one snapshot.
+
+Readers are threads of this process: ADBC and pyarrow leave the interpreter free while they work. On a cluster each
+thread waits for an executor that reads in its place.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from conf.contract import Table
+from conf.settings import Settings
+from pipelines.bronze.executors import Executors
+from pipelines.core.console import Report
+from pipelines.core.errors import SourceFault
+from pipelines.lake import delta, folders
+from pipelines.sources.postgres.connection import cancel, hang_up
+from pipelines.sources.postgres.reader import Reader, ReadPlan, WrittenFile
+from pipelines.sources.postgres.relations import Relation
+from pipelines.sources.postgres.snapshot import Snapshot
+from pipelines.sources.postgres.totals import SourceTotals, source_totals
+from pipelines.spark import cluster
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+RANGE_BYTES, SMALL_BYTES = 64 * 2**20, 8 * 2**20
+
+LOCAL_READERS = min(4, os.cpu_count() or 1)
+
+# Between two requests to end all queries, and after which connections are cut that such a request does not end.
+CANCEL_SECONDS, HANG_UP_SECONDS = 0.1, 3
+
+
+def ranges(relation: Relation, readers: int, parts: int = 0) -> list[str]:
+    """Conditions on `ctid` that cut a table into page ranges; the last one is open, so that no row is left out.
+
+    Each reader, and so each task that later reads its files, gets the same number; a small table is one range.
+    """
+    if not parts:
+        parts = -(-relation.size // (RANGE_BYTES * readers)) * readers if relation.size > SMALL_BYTES else 1
+    bounds = [relation.pages * part // parts for part in range(1, parts)]
+    lower = ["", *(f"ctid >= '({page},0)'" for page in bounds)]
+    upper = [*(f"ctid < '({page},0)'" for page in bounds), ""]
+    return [" AND ".join(filter(None, both)) for both in zip(lower, upper, strict=True)]
+
+
+class Readers:
+    """Counts tables and reads their ranges. As a context: when it fails, no query runs on, and no file stays of a
+    table that was not kept. A count that failed is raised before the readers' SourceFault, which follows from it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        snapshot: Snapshot,
+        run: int,
+        report: Report,
+        start_session: "Callable[[], SparkSession]",
+    ) -> None:
+        self._settings, self._snapshot, self._run, self._report = settings, snapshot, run, report
+        self._start_session = start_session
+        self._executors: Executors | None = None
+        self._reader = Reader(snapshot.server, snapshot.exported, run, report)
+        self._number = LOCAL_READERS if settings.spark.is_local else cluster.READERS
+        self._counter = ThreadPoolExecutor(1, thread_name_prefix="counter")  # of the snapshot's one connection
+        self._threads = ThreadPoolExecutor(self._number, thread_name_prefix="reader")
+        self._counts: list[Future[SourceTotals]] = []
+        self._not_kept: dict[str, set[Path]] = {}
+
+    def count(self, plan: ReadPlan, newer: str) -> Future[SourceTotals]:
+        """Lets the server count a table, one after the other."""
+        connection, watchdog = self._snapshot.connection, self._reader.watchdog
+        self._counts.append(self._counter.submit(source_totals, connection, plan, newer, watchdog))
+        return self._counts[-1]
+
+    def load(self, plan: ReadPlan) -> list[Future[WrittenFile]]:
+        """Begins to read all of a table into its folder."""
+        path = folders.table_path(self._settings.bronze_path, plan.table)
+        return [self._submit(plan, condition, path) for condition in ranges(plan.relation, self._number)]
+
+    def rows(self, plan: ReadPlan, condition: str, path: Path) -> list[WrittenFile]:
+        """Reads the rows that meet a condition, with all readers if the table is large."""
+        parts = ranges(plan.relation, self._number, min(self._number, len(ranges(plan.relation, self._number))))
+        futures = [self._submit(plan, " AND ".join(filter(None, (condition, part))), path) for part in parts]
+        return [future.result() for future in futures]
+
+    def keep(self, table: Table) -> None:
+        """The files of a table are somebody else's from now on."""
+        self._not_kept.pop(table.name, None)
+
+    def _submit(self, plan: ReadPlan, condition: str, path: Path) -> Future[WrittenFile]:
+        self._not_kept.setdefault(plan.table.name, set()).add(path)
+        reader = self._reader if self._settings.spark.is_local else self._on_cluster()
+        return self._threads.submit(reader.read, plan, condition, path)
+
+    def _on_cluster(self) -> Executors:
+        if self._executors is None:
+            session = self._start_session()
+            if warning := cluster.unencrypted_warning(session, self._snapshot.server):
+                self._report.warning(warning)
+            self._executors = Executors(session, self._settings, self._snapshot, self._run)
+        return self._executors
+
+    def __enter__(self) -> "Readers":
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: TracebackType | None) -> None:
+        try:
+            if error is not None:
+                self._end()
+                for path in set[Path]().union(*self._not_kept.values()):
+                    sweep(path, self._run)
+        finally:
+            for pool in (self._threads, self._counter):
+                pool.shutdown()
+            self._reader.close()
+        if isinstance(error, SourceFault):
+            # A count that fails ends the snapshot, and with it the readers.
+            failed = (count.exception() for count in self._counts if not count.cancelled())
+            if (first := next(filter(None, failed), error)) is not error:
+                raise first from error
+
+    def _end(self) -> None:
+        """Waits until no query runs. One may begin after a cancel, so they are cancelled until all have ended. The
+        connections of a server that does not answer are cut, and executors that wait for it are given up."""
+        self._reader.stop()
+        pools, ended = (self._threads, self._counter), threading.Event()
+        for pool in pools:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+        def cancel_queries() -> None:
+            while not ended.wait(CANCEL_SECONDS):
+                cancel(self._snapshot.server)
+
+        def give_up() -> None:
+            while not ended.wait(HANG_UP_SECONDS):
+                hang_up(self._snapshot.server)
+                if self._executors:
+                    self._executors.cancel()
+
+        with ThreadPoolExecutor(2) as enders:
+            enders.submit(cancel_queries)
+            enders.submit(give_up)
+            try:
+                for pool in pools:
+                    pool.shutdown()
+            finally:
+                ended.set()
+
+
+def sweep(path: Path, run: int, kept: Sequence[str] = ()) -> None:
+    """Removes the files of a run from a table's folder, `kept` ones aside: written in vain, or on a lost worker."""
+    for file in set(path.glob(delta.part_name(run, "*"))) - {path / name for name in kept}:
+        file.unlink(missing_ok=True)
