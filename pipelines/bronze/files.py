@@ -1,17 +1,19 @@
-"""Bronze's job where the source is files: takes those that no run has taken, whole, in the order in which they came.
+"""Bronze's job when the source is files: ingests those that no run has ingested, in the order in which they arrived.
 
-The rows of a file that was taken stay what they are; new ones are added, and proved, without reading the others.
+The rows of a file that was ingested stay as they are; those of new files are added, and proved, without reading others.
 """
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
 from conf.contract import Table
 from conf.settings import Settings
 from pipelines.bronze.drift import report_or_refuse
+from pipelines.bronze.unproved import UnprovedFiles
 from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault, QualityFault, SourceFault
 from pipelines.core.sql import duckdb_literal, identifier
@@ -22,166 +24,165 @@ from pipelines.lake.engine import engine, listed, relation
 from pipelines.lake.run_log import read_files
 from pipelines.lake.runs import IngestedFile, RunContext, TableRun, table_runs
 from pipelines.lake.staging import StagedTable, unchanged_table, verify
-from pipelines.lake.versions import table_version
+from pipelines.lake.versions import TableVersion, table_version
 from pipelines.sources.files.landing import AUDIT, LandedFile, arrived, ingest, not_ingested, unmatched
 
 
 @dataclass(frozen=True)
 class LandingState:
-    """The files that came, in order, those of them that wait, those that are to be taken now, and what was taken."""
+    """The files in the landing folder, in order: all that `arrived`, those that are `waiting` for a run, the `new` ones
+    that this run ingests; and the files that earlier runs `ingested`."""
 
     arrived: list[LandedFile]
     waiting: list[LandedFile]
     new: list[LandedFile]
-    taken: list[IngestedFile]
+    ingested: list[IngestedFile]
+
+    def of(self, table: Table) -> "LandingState":
+        """What concerns one table."""
+
+        def own(files: list[LandedFile]) -> list[LandedFile]:
+            return [file for file in files if file.table == table]
+
+        ingested = [file for file in self.ingested if file.table == table.name]
+        return LandingState(own(self.arrived), own(self.waiting), own(self.new), ingested)
 
     @property
-    def present(self) -> list[IngestedFile]:
-        """What was taken and still counts, in this order: of a name the last, unless a newer file takes its place."""
-        last, newer = {one.name: one for one in self.taken}, {file.name for file in self.new}
-        return [one for one in self.taken if last[one.name] == one and one.name not in newer]
+    def current(self) -> list[IngestedFile]:
+        """The ingested files that still count, in order: of each name the last, unless a new file takes its place."""
+        last, new = {file.name: file for file in self.ingested}, {file.name for file in self.new}
+        return [file for file in self.ingested if last[file.name] == file and file.name not in new]
 
     @property
     def known(self) -> dict[str, LandedFile]:
-        """The files that were taken and are still there, by name."""
+        """The ingested files that are still in the folder, by name."""
         waiting = {file.name for file in self.waiting}
         return {file.name: file for file in self.arrived if file.name not in waiting}
 
     @property
     def gone(self) -> list[str]:
-        """The names of those that are not there any more."""
+        """The names of the current files that are no longer in the folder."""
         known = self.known
-        return [one.name for one in self.present if one.name not in known]
+        return [file.name for file in self.current if file.name not in known]
 
 
 def landing_state(
     settings: Settings, domain: str, tables: tuple[Table, ...], report: Report, at_most: int | None = None
 ) -> LandingState:
-    """What a run of a domain has to take: all files that came, or the first ones. Raises SourceFault where one that was
-    taken has other content, or, where files are limited, tells `report`."""
-    taken = read_files(settings.bronze_path, domain)
+    """What a run of a domain has to ingest: all waiting files, or `at_most` so many. Raises SourceFault if an ingested
+    file has other content now; with `at_most` that is a warning."""
+    ingested = read_files(settings.bronze_path, domain)
     files = arrived(settings.landing_path / domain, tables)
-    some, refused = not_ingested(files, taken, thorough=at_most is None)
+    waiting, refused = not_ingested(files, ingested, thorough=at_most is None)
     if others := unmatched(settings.landing_path / domain, files):
         report.warning(f"no table takes {', '.join(others[:3])}{' …' * (len(others) > 3)} in {domain}'s landing folder")
     if refused and at_most is None:
         raise SourceFault("; ".join(refused.values()))
-    for said in refused.values():
-        report.warning(said)
-    return LandingState([file for file in files if file not in refused], some, some[:at_most], taken)
+    for problem in refused.values():
+        report.warning(problem)
+    return LandingState([file for file in files if file not in refused], waiting, waiting[:at_most], ingested)
 
 
 def read(
-    settings: Settings, intake: LandingState, tables: tuple[Table, ...], call: RunContext, report: Report
+    settings: Settings, landing: LandingState, tables: tuple[Table, ...], call: RunContext, report: Report
 ) -> Iterator[StagedTable]:
-    """Each table with the rows of the files that came for it. Raises ContractFault, SourceFault, QualityFault."""
-    before = table_runs(call.previous)
+    """Yields each table with the rows of its new files. Raises ContractFault, SourceFault, QualityFault."""
+    known = table_runs(call.previous)
     for table in tables:
-        began, done = time.monotonic(), before.get(table.name)
-        some = LandingState(
-            [file for file in intake.arrived if file.table == table],
-            [file for file in intake.waiting if file.table == table],
-            [file for file in intake.new if file.table == table],
-            [one for one in intake.taken if one.table == table.name],
-        )
-        path = folders.table_path(settings.bronze_path, table)
-        delta.make_folder(path)
-        why = whole_because(table, done, table.name in call.full)
-        if done and table.name in call.full and (gone := some.gone):
+        started, files, previous = time.monotonic(), landing.of(table), known.get(table.name)
+        target = Target(table, folders.table_path(settings.bronze_path, table), call.run.run)
+        delta.make_folder(target.path)
+        why = reason_for_full(table, previous, table.name in call.full)
+        if previous and table.name in call.full and (gone := files.gone):
             report.warning(
                 f"bronze.{table.name}: not read again: {len(gone):,} of its files, as {gone[0]}, are not there"
             )
             why = ""
-        if why:
-            built = _whole(table, some, Target(table, path, call.run.run), why, call, report)
-        elif done and some.new:
-            built = _added(settings, some, done, Target(table, path, call.run.run), call, report)
+        if why or previous is None or call.previous is None:
+            staged = _in_full(files, target, why, call.run.started, report)
+        elif files.new:
+            staged = _added(files, previous, table_version(settings.bronze_path, call.previous, table), target, report)
         else:
-            assert done is not None
-            yield unchanged_table(done, table, path)
+            yield unchanged_table(previous, table, target.path)
             continue
-        try:
-            _tell(settings, table, some.taken, built.taken, report)
-            known = replace(built.table_run, guaranteed=_guaranteed(table, built), seconds=time.monotonic() - began)
-        except BaseException:
-            built.discard()
-            raise
-        yield replace(built, table_run=known)
+        with UnprovedFiles(target) as written:
+            written.add(*staged.files)
+            _report_drift(settings, files.ingested, staged.taken, report)
+            _report_content(table, files.ingested, staged.taken, report)
+            guaranteed = _guaranteed(table, staged)
+        seconds = time.monotonic() - started
+        yield replace(staged, table_run=replace(staged.table_run, guaranteed=guaranteed, seconds=seconds))
 
 
-def whole_because(table: Table, done: TableRun | None, asked: bool) -> str:
-    """Why all files are read, those that were taken, too; empty where only new ones are."""
-    if done is None:
+def reason_for_full(table: Table, previous: TableRun | None, asked: bool) -> str:
+    """Why all files are read, even those already ingested; empty if only new ones are."""
+    if previous is None:
         return "the first time"
     if asked:
         return "asked for"
-    was = {column.name: column.type for column in done.columns}
-    return "" if was == schema.types_of(table, AUDIT) else "its columns changed"
+    types = {column.name: column.type for column in previous.columns}
+    return "" if types == schema.types_of(table, AUDIT) else "its columns changed"
 
 
-def _whole(
-    table: Table, intake: LandingState, place: Target, why: str, call: RunContext, report: Report
-) -> StagedTable:
-    """All files of a table, in the order in which they were taken. Raises ContractFault where one of them is not there
-    any more as it was."""
-    again, known = intake.present, intake.known
-    if gone := intake.gone:
+def _in_full(landing: LandingState, target: Target, why: str, started: datetime, report: Report) -> StagedTable:
+    """A table from all of its files, in the order in which they were ingested. Raises ContractFault if one of them is
+    gone or would give other rows."""
+    table, again, known = target.table, landing.current, landing.known
+    if gone := landing.gone:
         raise ContractFault(
             f"bronze.{table.name}: {why}, but {len(gone):,} of its files, as {gone[0]}, left the landing folder; "
             "put them back, or leave the table as it was"
         )
-    files = [*(known[one.name] for one in again), *intake.new]
-    types, taken, names, sums = schema.types_of(table, AUDIT), list[IngestedFile](), list[str](), dict[str, Decimal]()
-    if files:
-        taken, name, sums = ingest(files, place, 1, report)
-        names = [name]
-    done = TableRun(table.name, 0, 0, 0, full_at=call.run.started, how=f"full: {why}")
-    built = StagedTable(
-        done, table, place.path, schema.schema_of(table, AUDIT), names, taken=tuple(taken[len(again) :])
-    )
-    rows = sum(one.lines for one in taken)
-    built = verify(built, types, table.keys, rows, sums)
-    if other := [one.name for one, was in zip(taken, again, strict=False) if one.sha256 != was.sha256]:
-        built.discard()
-        raise SourceFault(f"bronze.{table.name}: {other[0]} changed while it was read; run it again")
-    wrong = [one for one, was in zip(taken, again, strict=False) if one.lines != was.lines]
-    if wrong and any(column.serial for column in table.columns):
-        built.discard()
-        said = wrong[0].why or "it has other lines now"
-        raise ContractFault(f"bronze.{table.name}: {why}; of {wrong[0].name}: {said}; its rows would get other numbers")
-    return replace(built, table_run=replace(built.table_run, rows_in=rows, rows_out=rows))
+    files = [*(known[file.name] for file in again), *landing.new]
+    types, ingested, sums = schema.types_of(table, AUDIT), list[IngestedFile](), dict[str, Decimal]()
+    with UnprovedFiles(target) as written:
+        if files:
+            ingested, name, sums = ingest(files, target, 1, report)
+            written.add(name)
+        rows = sum(file.lines for file in ingested)
+        table_run = TableRun(table.name, 0, rows, rows, full_at=started, how=f"full: {why}")
+        taken = tuple(ingested[len(again) :])
+        staged = StagedTable(table_run, table, target.path, schema.schema_of(table, AUDIT), written.names, taken=taken)
+        staged = verify(staged, types, table.keys, rows, sums)
+        for file, earlier in zip(ingested, again, strict=False):
+            if file.sha256 != earlier.sha256:
+                raise SourceFault(f"bronze.{table.name}: {file.name} changed while it was read; run it again")
+        for file, earlier in zip(ingested, again, strict=False):
+            if file.lines != earlier.lines and any(column.serial for column in table.columns):
+                problem = f"of {file.name}: {file.why or 'it has other lines now'}; its rows would get other numbers"
+                raise ContractFault(f"bronze.{table.name}: {why}; {problem}")
+    return staged
 
 
 def _added(
-    settings: Settings, intake: LandingState, table_run: TableRun, target: Target, call: RunContext, report: Report
+    landing: LandingState, table_run: TableRun, old: TableVersion, target: Target, report: Report
 ) -> StagedTable:
-    """A table with the rows of new files; those of files that they replace leave. Many small data files become one."""
-    assert call.previous is not None
-    old = table_version(settings.bronze_path, call.previous, target.table)
-    first = max((file.first + file.lines for file in intake.taken), default=1)
-    taken, name, sums = ingest(intake.new, target, first, report)
-    files = f"{len(taken):,} file{'s' if taken[1:] else ''}"
-    written = [name]
-    try:
-        with folders.scratch(target.path, "run") as folder, engine(f"bronze.{target.table.name}", folder) as db:
-            rows = relation(target.paths(written), old.types)
-            came = measured(db, rows, old.types, old.keys)
-            if (came.rows, came.sums) != (sum(file.lines for file in taken), sums):
-                raise QualityFault(f"bronze.{target.table.name}: a file does not hold what was read; run it again")
-            replaced = _rows_of({file.name for file in taken} & {file.name for file in intake.taken})
-            if touched_files(db, old, replaced):
-                staged = splice(db, Splice(old, table_run, replaced, rows), target)
-                target.remove(written)
-            else:
-                gone = measured(db, relation([], old.types), old.types, old.keys)
-                kept = tuple(Path(file).name for file in old.files)
-                table_run = spliced(table_run, gone, came)
-                staged = StagedTable(table_run, target.table, target.path, None, written, (), kept)
-    except BaseException:
-        target.remove(written)
-        raise
-    how = f"{files}: {staged.table_run.how}"
-    return replace(staged, table_run=replace(staged.table_run, how=how), taken=tuple(taken))
+    """A table with the rows of new files; rows of files that these replace go. Many small data files become one."""
+    what = f"bronze.{target.table.name}"
+    first = max((file.first + file.lines for file in landing.ingested), default=1)
+    ingested, name, sums = ingest(landing.new, target, first, report)
+    with (
+        UnprovedFiles(target) as written,
+        folders.scratch(target.path, "run") as folder,
+        engine(what, folder) as db,
+    ):
+        written.add(name)
+        rows = relation(written.paths, old.types)
+        came = measured(db, rows, old.types, old.keys)
+        if (came.rows, came.sums) != (sum(file.lines for file in ingested), sums):
+            raise QualityFault(f"{what}: a file does not hold what was read; run it again")
+        replaced = _rows_of({file.name for file in ingested} & {file.name for file in landing.ingested})
+        if touched_files(db, old, replaced):
+            staged = splice(db, Splice(old, table_run, replaced, rows), target)
+            written.swap(staged.files)
+        else:
+            gone = measured(db, relation([], old.types), old.types, old.keys)
+            kept = tuple(Path(file).name for file in old.files)
+            staged = StagedTable(
+                spliced(table_run, gone, came), target.table, target.path, None, written.names, (), kept
+            )
+    how = f"{len(ingested):,} file{'s' if ingested[1:] else ''}: {staged.table_run.how}"
+    return replace(staged, table_run=replace(staged.table_run, how=how), taken=tuple(ingested))
 
 
 def _rows_of(files: set[str]) -> Selection:
@@ -189,38 +190,45 @@ def _rows_of(files: set[str]) -> Selection:
     return where(f"_source_file IN ({', '.join(map(duckdb_literal, sorted(files)))})" if files else "false")
 
 
-def _tell(
-    settings: Settings, table: Table, before: list[IngestedFile], taken: tuple[IngestedFile, ...], report: Report
+def _report_drift(
+    settings: Settings, earlier: list[IngestedFile], ingested: tuple[IngestedFile, ...], report: Report
 ) -> None:
-    """What a person should know of the files. Raises ContractFault where one has a column that the first ones had not,
-    and the schema is frozen."""
-    known = {name for one in before for name in one.extras}
+    """Reports columns that earlier files did not have. Raises ContractFault when the schema is frozen."""
+    known = {name for file in earlier for name in file.extras}
     drifted = [
-        f"file {one.name}: column {name} is new, no contract names it"
-        for one in taken
-        for name in one.extras
-        if before and name not in known
+        f"file {file.name}: column {name} is new, no contract names it"
+        for file in ingested
+        for name in file.extras
+        if earlier and name not in known
     ]
     report_or_refuse(settings, drifted, report)
-    twins: dict[str, set[str]] = {}
-    for one in (*before, *taken):
-        twins.setdefault(one.sha256, set()).add(one.name)
-    for one in taken:
-        if same := twins.get(one.sha256, set()) - {one.name}:
-            report.warning(f"bronze.{table.name}: {one.name} has the content of {min(same)}; its rows came twice")
-        if one.why:
-            report.warning(f"bronze.{table.name}: no line of {one.name} is a row: {one.why}")
 
 
-def _guaranteed(table: Table, built: StagedTable) -> tuple[str, ...]:
-    """The word "key" where each row has one that no other has. Of texts none: cleaning may make two of them one."""
+def _report_content(
+    table: Table, earlier: list[IngestedFile], ingested: tuple[IngestedFile, ...], report: Report
+) -> None:
+    """Reports files with the content of another file, and files without any row."""
+    names: dict[str, set[str]] = {}
+    for file in (*earlier, *ingested):
+        names.setdefault(file.sha256, set()).add(file.name)
+    for file in ingested:
+        if same := names[file.sha256] - {file.name}:
+            report.warning(f"bronze.{table.name}: {file.name} has the content of {min(same)}; its rows came twice")
+        if file.why:
+            report.warning(f"bronze.{table.name}: no line of {file.name} is a row: {file.why}")
+
+
+def _guaranteed(table: Table, staged: StagedTable) -> tuple[str, ...]:
+    """The word "key" if every row has a key that no other row has. Never for texts: cleaning may make two of them
+    equal."""
     keys = [table[key] for key in table.keys]
     if all(key.serial for key in keys):
         return ("key",)
     if any(key.type == "string" for key in keys):
         return ()
     types = {key.name: key.type for key in keys}
-    named, whole = listed(types), " AND ".join(f"{identifier(name)} IS NOT NULL" for name in types)
-    sql = f"SELECT count(*) = count(DISTINCT ({named})) FILTER (WHERE {whole}) FROM {relation(built.paths, types)}"
+    named, complete = listed(types), " AND ".join(f"{identifier(name)} IS NOT NULL" for name in types)
+    unique = f"count(*) = count(DISTINCT ({named})) FILTER (WHERE {complete})"
     with engine(f"bronze.{table.name}") as db:
-        return ("key",) if (db.execute(sql).fetchone() or (False,))[0] else ()
+        row = db.execute(f"SELECT {unique} FROM {relation(staged.paths, types)}").fetchone()
+    return ("key",) if row and row[0] else ()

@@ -5,12 +5,12 @@ there are any, keys are compared.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 
 from pipelines.bronze.loads import LoadPlan, guaranteed
+from pipelines.bronze.unproved import UnprovedFiles
 from pipelines.core.errors import QualityFault
 from pipelines.core.names import DELETED
 from pipelines.core.sql import identifier
@@ -48,33 +48,6 @@ class Batch:
     read: ReadRows
 
 
-class UnprovedFiles:
-    """Names of files in a table's folder that nobody has proved yet. As a context: when it fails, none stays."""
-
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        self.names: list[str] = []
-
-    @property
-    def paths(self) -> list[str]:
-        return self._target.paths(self.names)
-
-    def add(self, names: Iterable[str]) -> None:
-        self.names += names
-
-    def swap(self, names: Iterable[str]) -> None:
-        """Removes the files, and has others in their place."""
-        self._target.remove(self.names)
-        self.names = list(names)
-
-    def __enter__(self) -> "UnprovedFiles":
-        return self
-
-    def __exit__(self, _: object, error: BaseException | None, __: TracebackType | None) -> None:
-        if error is not None:
-            self._target.remove(self.names)
-
-
 def apply_changes(db: Engine, batch: Batch) -> StagedTable:
     """The table with what changed in its source. Raises NotProved; whatever it raises, no file stays."""
     started, load, old, target = time.monotonic(), batch.load, batch.old, batch.target
@@ -84,7 +57,7 @@ def apply_changes(db: Engine, batch: Batch) -> StagedTable:
     if not totals.newer and (totals.rows, totals.sums) == (previous.rows_out, previous.totals):
         return unchanged_table(previous, target.table, target.path)
     with UnprovedFiles(target) as files:
-        files.add(part.name for part in batch.read(load.plan, load.newer, target.path) if part.rows)
+        files.add(*(part.name for part in batch.read(load.plan, load.newer, target.path) if part.rows))
         staged = _staged(db, batch, files)
     if not staged.files and set(staged.kept or ()) == {Path(file).name for file in old.files}:
         return unchanged_table(previous, target.table, target.path)

@@ -7,7 +7,7 @@ from conf.contract import Table
 from conf.settings import Settings
 from pipelines.core.errors import ContractFault
 from pipelines.lake import full_build
-from pipelines.lake.runs import RunContext, TableRun
+from pipelines.lake.runs import RunContext, TableRun, table_runs
 from pipelines.sources.postgres import fingerprint
 from pipelines.sources.postgres.reader import POSTGRES_AUDIT, ReadPlan
 from pipelines.sources.postgres.relations import Relation, describe
@@ -90,7 +90,7 @@ def read_plan(table: Table, relation: Relation) -> ReadPlan:
 def plan_loads(settings: Settings, snapshot: Snapshot, plans: list[ReadPlan], call: RunContext) -> list[LoadPlan]:
     """How each table will be loaded: in full if anything could hide a change from `xmin`, or if it is due."""
     server = fingerprint.server_facts(snapshot.connection, settings)
-    known = {table_run.name: table_run for table_run in call.previous.tables} if call.previous else {}
+    known = table_runs(call.previous)
     went_back = fingerprint.went_back(call.previous, snapshot) if call.previous else ""
     newer = fingerprint.newer_than(call.previous.snapshot) if call.previous else "false"
     loads = []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from conf.settings import Settings
 from pipelines.bronze.drift import drift
-from pipelines.bronze.files import landing_state, whole_because
+from pipelines.bronze.files import landing_state, reason_for_full
 from pipelines.bronze.loads import LoadPlan, plan_loads, read_plans
 from pipelines.core import catalogue
 from pipelines.core.console import Report, grid
@@ -67,9 +67,9 @@ def _of_files(settings: Settings, domain: str, full: frozenset[str], report: Rep
     landing = landing_state(settings, domain, tables, report)
     known = table_runs(previous)
     for table in tables:
-        why = whole_because(table, known.get(table.name), table.name in full)
+        why = reason_for_full(table, known.get(table.name), table.name in full)
         number = sum(file.table == table for file in landing.new)
-        number += sum(file.table == table.name for file in landing.present) if why else 0
+        number += sum(file.table == table.name for file in landing.current) if why else 0
         files = f"{number} file{'' if number == 1 else 's'}"
         yield TablePlan(table.name, f"full: {why}, {files}" if why else files if number else "unchanged")
 

@@ -282,7 +282,7 @@ def test_reconcile_finds_a_row_of_bronze_that_is_not_what_its_file_has(
             os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
     drop_all(condominio)
-    monkeypatch.setattr(bronze_files, "take", wrong)
+    monkeypatch.setattr(bronze_files, "ingest", wrong)
     settings = condominio.run("bronze")
     taken = {
         taken_file.name: taken_file.sha256 for taken_file in run_log.read_files(settings.bronze_path, "condominio")
@@ -345,7 +345,7 @@ def test_a_file_that_changes_just_before_it_is_read_again_leaves_bronze_as_it_wa
         condominio.drop("imoveis.csv", PARENTS["imoveis.csv"].replace("Casa", "Xasa"))
         return files
 
-    monkeypatch.setattr(bronze_files, "waiting", waiting)
+    monkeypatch.setattr(bronze_files, "landing_state", waiting)
     with pytest.raises(SourceFault, match=r"imoveis\.csv changed while it was read"):
         condominio.run("bronze", full="imoveis")
     assert condominio.table("bronze", "imoveis") == before
