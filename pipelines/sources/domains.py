@@ -12,7 +12,7 @@ from pipelines.sources.postgres import embedded
 
 
 def landing_of(settings: Settings, domain: str) -> Path | None:
-    """The landing folder of a domain; None where PostgreSQL is its source."""
+    """The landing folder of a domain; None if its source is PostgreSQL."""
     return settings.landing_path / domain if catalogue.is_of_files(domain) else None
 
 
@@ -30,19 +30,19 @@ def is_there(settings: Settings, domain: str) -> bool:
 
 
 def parse_domains(words: str) -> tuple[str, ...]:
-    """The domains that DOMAIN names; none where it is empty. Raises UsageFault."""
-    known, some = catalogue.domains(), tuple(words.replace(",", " ").split())
-    if unknown := sorted(set(some) - set(known)):
+    """The domains that DOMAIN names; none if it is empty. Raises UsageFault."""
+    known, named = catalogue.domains(), set(words.replace(",", " ").split())
+    if unknown := sorted(named - set(known)):
         raise UsageFault(f"DOMAIN names {', '.join(unknown)}; there are {', '.join(known)}")
-    return tuple(domain for domain in known if domain in some)
+    return tuple(domain for domain in known if domain in named)
 
 
 def in_use(settings: Settings) -> tuple[str, ...]:
-    """The domains that have a source or a run; where there is none, those of PostgreSQL, for what is missing there says
-    how to begin."""
+    """The domains that have a source or a run; if there is none, those of PostgreSQL: the fault that follows says how
+    to begin."""
     runs = {run.domain for layer in LAYERS for run in run_log.heads(settings.layer_path(layer))}
-    some = tuple(domain for domain in catalogue.domains() if domain in runs or is_there(settings, domain))
-    return some or in_postgres()
+    used = tuple(domain for domain in catalogue.domains() if domain in runs or is_there(settings, domain))
+    return used or in_postgres()
 
 
 def in_postgres() -> tuple[str, ...]:
@@ -51,13 +51,14 @@ def in_postgres() -> tuple[str, ...]:
 
 
 def ready(settings: Settings, layer: str, report: Report) -> tuple[str, ...]:
-    """The domains that a run which begins with `layer` can build: their source, or the layer before, is there."""
+    """The domains that a run which begins with `layer` can build: their source, or their upstream layer, is there. All
+    that are in use if there is none: the fault that follows says what is missing."""
     used = in_use(settings)
     if layer == "bronze":
-        some = tuple(domain for domain in used if is_there(settings, domain))
-        for domain in (domain for domain in used if some and domain not in some):
+        buildable = tuple(domain for domain in used if is_there(settings, domain))
+        for domain in (domain for domain in used if buildable and domain not in buildable):
             report.warning(f"{domain} was left out: its source, {address(settings, domain)}, is not there")
     else:
-        before = settings.layer_path(upstream_layer(layer))
-        some = tuple(domain for domain in used if run_log.last_run(before, domain))
-    return some or used
+        upstream = settings.layer_path(upstream_layer(layer))
+        buildable = tuple(domain for domain in used if run_log.last_run(upstream, domain))
+    return buildable or used

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: any role reads the same bytes, no wait is for ever, and an error says whether it may pass.
+"""Connections to PostgreSQL: any role reads the same bytes, no wait lasts for ever, and an error says if it may pass.
 
 libpq speaks English here, but a server may speak Portuguese: its texts are known in both.
 """
@@ -27,10 +27,10 @@ LIBPQ_NAMES = (
 )
 
 
-CONNECT_SECONDS = 10  # seconds to connect, or to wait for a lock
+CONNECT_SECONDS = 10  # to connect, or to wait for a lock
 
 
-ANSWER_SECONDS = 3 * CONNECT_SECONDS  # seconds to answer a question that is no work
+ANSWER_SECONDS = 3 * CONNECT_SECONDS  # to answer a question that takes no work
 
 
 # Role and database settings must not change what arrives, nor how long it may take.
@@ -61,7 +61,7 @@ PIN = (
 )
 
 
-# The queries of a process that was killed end, too; not every platform's server can.
+# Lets the server end the queries of a process that was killed; not on every platform can it.
 WATCH = "SELECT pg_catalog.set_config('client_connection_check_interval', '2s', false)"
 
 
@@ -72,7 +72,7 @@ BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 PASSING_STATES = re.compile("08|53|40|55P03|57P0")
 
 
-# Where there is no SQLSTATE: what libpq says of the network, and what a server says before it lets anybody in.
+# When there is no SQLSTATE: what libpq says about the network, and what a server says before it lets anybody in.
 PASSING_TEXTS = re.compile(
     "Connection refused|timeout expired|timed out|No route to host|Network is unreachable|onnection reset|Broken pipe"
     "|server closed the connection|connection to server was lost|no connection to the server|EOF detected"
@@ -83,18 +83,18 @@ PASSING_TEXTS = re.compile(
 )
 
 
-# A server or a certificate that TLS does not accept will not do so in a second.
+# A server or a certificate that TLS refuses now is refused in a second, too.
 FINAL_TEXTS = re.compile("does not support SSL|certificate")
 
 
-# An error in the middle of a stream comes without its code; what it quotes may be a value.
+# An error in the middle of a stream has no code; what it quotes may be a value.
 STREAMED = "[libpq] Execution error [PGRES_FATAL_ERROR]: ERROR:  "
 
 
 QUOTED = re.compile('"[^"]*"')
 
 
-FATAL = "FATAL: "  # of several addresses that a host has, the server that answered
+FATAL = "FATAL: "  # said by the server that answered, when a host has several addresses
 
 
 QUERY = re.compile(r"^IO: \[libpq\] Failed to execute query '.*':\s*", re.DOTALL)  # ADBC repeats it
@@ -105,7 +105,7 @@ CONNECTING = 20  # psycopg2's status of a connection that is not made yet; it ha
 
 def dsn(server: Postgres) -> str:
     """The connection string, the password in clear: for libpq only, never shown."""
-    made: str = extensions.make_dsn(
+    text: str = extensions.make_dsn(
         **server.parameters,
         connect_timeout=str(CONNECT_SECONDS),
         application_name=application_name(),
@@ -114,31 +114,32 @@ def dsn(server: Postgres) -> str:
         keepalives_interval="10",
         keepalives_count="3",
     )
-    return made
+    return text
 
 
 def forget_libpqs(but: str = "") -> None:
-    """Takes libpq's own names, `but` one, out of this process's environment."""
+    """Removes libpq's own variables, except `but`, from this process's environment."""
     for name in {*LIBPQ_NAMES} - {but}:
         os.environ.pop(name, None)
 
 
 def reason(error: Exception) -> str:
-    """The first line of a database error; of a data error (SQLSTATE class 22) the code only: its text quotes values."""
+    """The line of a database error that says most. A data error (SQLSTATE class 22) gives its code only: its text
+    quotes values."""
     state = _state(error)
     primary = getattr(getattr(error, "diag", None), "message_primary", None)
     text: str = primary or QUERY.sub("", str(error)).strip() or type(error).__name__
     lines = text.splitlines()
-    said = next((line for line in reversed(lines) if FATAL in line), lines[0])
+    line = next((line for line in reversed(lines) if FATAL in line), lines[0])
     if state.startswith(("22", "P0")):  # data errors and those that functions raise may quote values
         return f"the server cannot make sense of a value in it (SQLSTATE {state})"
-    if said.startswith(STREAMED):
-        return QUOTED.sub('"…"', said.removeprefix(STREAMED))
-    return said
+    if line.startswith(STREAMED):
+        return QUOTED.sub('"…"', line.removeprefix(STREAMED))
+    return line
 
 
 def source_fault(place: str, error: Exception) -> SourceFault:
-    """The fault for what a database driver raised: a PassingFault where trying again may help."""
+    """The fault for what a database driver raised: a TransientFault if trying again may help."""
     state, text = _state(error), reason(error)
     passes = PASSING_STATES.match(state) if state else PASSING_TEXTS.search(text) and not FINAL_TEXTS.search(text)
     return (TransientFault if passes else SourceFault)(f"{place}: {reason(error)}")
@@ -156,7 +157,7 @@ class SourceConnection(Connection):  # type: ignore[misc]
 
 @contextmanager
 def unhurried(connection: Connection) -> Iterator[None]:
-    """Lets a query work for as long as it needs; a Watch may look after it."""
+    """Lets a query work for as long as it needs; a Watchdog may look after it."""
     connection.unhurried = True
     try:
         yield
@@ -166,9 +167,9 @@ def unhurried(connection: Connection) -> Iterator[None]:
 
 @contextmanager
 def connect(server: Postgres, copies: bool = False) -> Iterator[Connection]:
-    """A connection in autocommit, not pinned. Raises SourceFault where the server cannot be reached or goes away.
+    """A connection in autocommit, not pinned. Raises SourceFault if the server cannot be reached or goes away.
 
-    Signals are heard while it waits, unless it `copies`: psycopg2 cannot do both.
+    Signals are handled while it waits, unless it `copies`: psycopg2 cannot do both.
     """
     extensions.set_wait_callback(None if copies else _wait)
     try:
@@ -195,7 +196,7 @@ def pinned(server: Postgres) -> Iterator[Connection]:
 
 
 def _wait(connection: Connection) -> None:
-    """Waits for the server in Python, where a signal can end it; not for ever, but for work that is unhurried."""
+    """Waits for the server in Python, where a signal can end it; not for ever, unless the work is unhurried."""
     began = time.monotonic()
     while (state := connection.poll()) != extensions.POLL_OK:
         poller = select.poll()
@@ -221,9 +222,9 @@ def cancel(server: Postgres) -> None:
 
 
 def hang_up(server: Postgres) -> None:
-    """Ends every connection of this process to the server at once: who waits on one gets an error."""
-    for one in psutil.Process().net_connections("all"):
-        with suppress(OSError), socket.socket(fileno=os.dup(one.fd)) as end:
+    """Cuts every connection of this process to the server at once: a thread that waits on one gets an error."""
+    for connection in psutil.Process().net_connections("all"):
+        with suppress(OSError), socket.socket(fileno=os.dup(connection.fd)) as end:
             peer = end.getpeername()
             port = peer[1] if isinstance(peer, tuple) else str(peer).removeprefix(f"{server.host}/.s.PGSQL.")
             if str(port) == str(server.port):

@@ -1,7 +1,7 @@
 """The embedded PostgreSQL: a real server for the demo and the tests, reached through a Unix socket only.
 
-Its programs and data lie in a short folder of our own under /var/tmp: PostgreSQL wants a short path without blanks, and
-refuses to run as root, so that for root it runs as nobody, who could not enter root's folders.
+Its programs and data lie in a short folder of our own under /var/tmp. PostgreSQL wants a short path without blanks and
+refuses to run as root; for root it runs as nobody, who cannot enter root's folders.
 """
 
 import hashlib
@@ -54,7 +54,7 @@ def home(project: Path = PROJECT) -> Path:
 
 
 def _server_user() -> dict[str, int | list[int]]:
-    """For root, the user that the server runs as, in subprocess's words; empty for anybody else."""
+    """For root, the user that the server runs as, as arguments of subprocess; empty for anybody else."""
     if os.getuid() != 0:
         return {}
     nobody = pwd.getpwnam("nobody")
@@ -62,11 +62,10 @@ def _server_user() -> dict[str, int | list[int]]:
 
 
 def _own(folder: Path) -> None:
-    """Makes the folder, private to the server's user. Raises SourceFault where somebody else owns it."""
+    """Makes the folder, private to the server's user. Raises SourceFault if somebody else owns it."""
     owner = int(_server_user().get("user", os.getuid()))  # type: ignore[arg-type]
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
-    if folder.is_symlink() or found.st_uid not in (os.getuid(), owner):
+    if folder.is_symlink() or folder.lstat().st_uid not in (os.getuid(), owner):
         raise SourceFault(f"embedded PostgreSQL: {folder} belongs to somebody else; remove it")
     os.chown(folder, owner, -1)
     folder.chmod(0o700)
@@ -104,9 +103,9 @@ def _hand_over(folder: Path) -> None:
 
 
 def _run(command: list[str | Path]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, cwd="/", env={"LC_ALL": "C"}, **_server_user())  # type: ignore[call-overload]
-    if done.returncode:
-        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+    result = subprocess.run(command, capture_output=True, text=True, cwd="/", env={"LC_ALL": "C"}, **_server_user())  # type: ignore[call-overload]
+    if result.returncode:
+        last = (result.stderr or result.stdout).strip().splitlines()[-1:]
         raise SourceFault(f"embedded PostgreSQL: {Path(command[0]).name} failed: {' '.join(last)}")
 
 
@@ -118,15 +117,15 @@ def _stop_left_over(data: Path) -> None:
         if str(data) in process.cmdline():
             process.send_signal(signal.SIGINT)
             process.wait(10)
-    note.unlink(missing_ok=True)  # else PostgreSQL takes the number's next owner for a server
+    note.unlink(missing_ok=True)  # else PostgreSQL takes the next process of this number for a server
 
 
 @contextmanager
 def server(folder: Path | None = None, options: Mapping[str, str] | None = None) -> Iterator[Postgres]:
     """The embedded server, running while the context lasts. Its data stays in `folder` (the project's own by default).
-    `options` are PostgreSQL's, beside ours.
+    `options` of PostgreSQL are added to ours.
 
-    Raises SourceFault where it does not start, LockedFault where another process uses it.
+    Raises SourceFault if it does not start, LockedFault if another process uses it.
     """
     folder = folder or home()
     _own(folder)
@@ -143,28 +142,14 @@ def _started(folder: Path, settings: Mapping[str, str]) -> Iterator[Postgres]:
     if not (data / "PG_VERSION").exists():
         half = folder / "data.half"
         shutil.rmtree(half, ignore_errors=True)
-        _run(
-            [
-                programs / "initdb",
-                "-D",
-                half,
-                "-U",
-                USER,
-                "-A",
-                "trust",
-                "-E",
-                "UTF8",
-                "--no-locale",
-                "--no-sync",
-                "--no-instructions",
-            ]
-        )
+        options = f"--username={USER} --auth=trust --encoding=UTF8 --no-locale --no-sync --no-instructions"
+        _run([programs / "initdb", "--pgdata", half, *options.split()])
         half.rename(data)
     _stop_left_over(data)
-    options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+    named = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     with log.open("wb") as output:
         process = subprocess.Popen(  # type: ignore[call-overload]
-            [programs / "postgres", "-D", data, "-k", folder, *options],
+            [programs / "postgres", "-D", data, "-k", folder, *named],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -188,7 +173,7 @@ def _started(folder: Path, settings: Mapping[str, str]) -> Iterator[Postgres]:
 
 
 def _wait_until_ready(process: "subprocess.Popen[bytes]", address: Postgres, log: Path) -> None:
-    """Waits for the server to answer, and creates our database in it on the first day."""
+    """Waits for the server to answer, and creates our database in it the first time."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:

@@ -1,7 +1,7 @@
-"""What an incremental load rests on: facts of server, table and software of which each, once changed, asks for a full
-load; and whether a snapshot is later than another.
+"""What an incremental load rests on: facts about server, table and software. When any of them changes, the table is
+loaded in full. And whether a snapshot is later than that of an earlier run.
 
-A row's `xmin` tells who wrote it last, but not that its table was swapped, a partition attached, a column added with a
+A row's `xmin` says who wrote it last, but not that its table was swapped, a partition attached, a column added with a
 default, a label renamed, or the server restored from a backup.
 """
 
@@ -19,7 +19,7 @@ from pipelines.sources.postgres.reader import ReadPlan
 from pipelines.sources.postgres.snapshot import Snapshot
 from pipelines.sources.postgres.types import select_list
 
-# What a person is told when a fact is another one.
+# How each fact is reported when it is not as it was.
 CHANGED = {
     "server": "the server is another one",
     "timeline": "the server was restored, or another one took over",
@@ -36,7 +36,7 @@ CHANGED = {
 }
 
 
-HALF = 2**31  # transaction ids that a row's age tells apart
+XID_DISTANCE = 2**31  # transaction ids that a row's age can tell apart
 
 
 SERVER = read_sql(__file__, "fingerprint_server.sql")
@@ -50,7 +50,8 @@ SELECT bool_and(has_function_privilege(f, 'EXECUTE')) FROM unnest(ARRAY['pg_cont
 
 
 def server_facts(connection: Connection, settings: Settings) -> dict[str, str] | None:
-    """The facts of the server; None where this user may not know them. Nobody but us starts the embedded one, often."""
+    """The facts about the server; None if this user may not ask for them. The start counts for a foreign server only:
+    the embedded one is started for each run."""
     with connection.cursor() as cursor:
         cursor.execute(READABLE)
         if not cursor.fetchone()[0]:
@@ -61,20 +62,20 @@ def server_facts(connection: Connection, settings: Settings) -> dict[str, str] |
     return known | {"database": database, "version": version, "extensions": _hash(extensions or "")}
 
 
-def table_facts(connection: Connection, one: ReadPlan, known: dict[str, str] | None) -> tuple[str, str]:
-    """What a table's incremental loads rest on, as JSON; and why it has none, empty where it may."""
+def table_facts(connection: Connection, plan: ReadPlan, known: dict[str, str] | None) -> tuple[str, str]:
+    """What a table's incremental loads rest on, as JSON; and why it cannot have any, empty if it can."""
     with connection.cursor() as cursor:
-        cursor.execute(TABLE, {"oid": one.relation.oid})
+        cursor.execute(TABLE, {"oid": plan.relation.oid})
         relations, columns, types, foreign, names = cursor.fetchone()
-    keys = frozenset(one.table.keys)
+    keys = frozenset(plan.table.keys)
     why = ""
     if known is None:
         why = "this user may not ask which server it is (EXECUTE on pg_control_system, pg_control_checkpoint)"
-    elif foreign or not one.relation.has_xmin:
+    elif foreign or not plan.relation.has_xmin:
         why = "it is a view, or another kind of table than PostgreSQL's own"
-    elif keys not in one.relation.unique:
-        why = f"the source has no unique, not null key {', '.join(one.table.keys)}"
-    elif any(one.readings[key].fits for key in one.table.keys):
+    elif keys not in plan.relation.unique:
+        why = f"the source has no unique, not null key {', '.join(plan.table.keys)}"
+    elif any(plan.readings[key].fits for key in plan.table.keys):
         why = "its key may have values that bronze cannot hold"
     elif names:
         why = "a column holds names of the catalogue"
@@ -82,44 +83,44 @@ def table_facts(connection: Connection, one: ReadPlan, known: dict[str, str] | N
         "relations": relations,
         "columns": _hash(columns),
         "types": _hash(types or ""),
-        "key": ", ".join(one.table.keys) if keys in one.relation.unique else "",
-        "reading": _hash(select_list(one.readings) + json.dumps(one.types)),
-        "software": software(one.table.domain),
+        "key": ", ".join(plan.table.keys) if keys in plan.relation.unique else "",
+        "reading": _hash(select_list(plan.readings) + json.dumps(plan.types)),
+        "software": software(plan.table.domain),
     }
     return json.dumps(facts), why
 
 
 def what_changed(was: str, now: str, but: tuple[str, ...] = ()) -> str:
-    """The first fact that is another one, in words; empty where all are the same, or among `but`."""
-    before, after = json.loads(was or "{}"), json.loads(now)
-    return next((said for name, said in CHANGED.items() if name not in but and before.get(name) != after.get(name)), "")
+    """The first fact that changed, in words; empty if none did, except those named in `but`."""
+    old, new = json.loads(was or "{}"), json.loads(now)
+    return next((text for name, text in CHANGED.items() if name not in but and old.get(name) != new.get(name)), "")
 
 
 def went_back(was: Run, now: Snapshot) -> str:
-    """Why a snapshot may not see what the one of a run saw; empty where it sees all of that.
+    """Why a snapshot may not see all that the snapshot of a run saw; empty if it does.
 
-    Of a standby's snapshot the transactions that run are not told (`xmin:xmax:xip,…`); its place in the log is.
+    A standby's snapshot (`xmin:xmax:xip,…`) does not name the running transactions; its position in the log says more.
     """
     (low, high, running), (_, top, still) = _parsed(was.snapshot), _parsed(now.xid_range)
-    ahead = not was.position or _place(was.position) > _place(now.log_before)
-    if ahead or top < high or any(one < high and one not in running for one in still):
+    is_ahead = not was.position or _position(was.position) > _position(now.log_before)
+    if is_ahead or top < high or any(xid < high and xid not in running for xid in still):
         return "the source is older than when it was read last"
-    return "too many transactions since it was read last" if top - low >= HALF else ""
+    return "too many transactions since it was read last" if top - low >= XID_DISTANCE else ""
 
 
 def newer_than(snapshot: str) -> str:
-    """The SQL condition of the rows that were written by a transaction which a snapshot may not have seen."""
+    """The SQL condition of the rows that were written by a transaction that a snapshot may not have seen."""
     return f"age(xmin) <= (SELECT age('{int(snapshot.split(':')[0]) % 2**32}'::xid))"
 
 
 def _parsed(snapshot: str) -> tuple[int, int, set[int]]:
     low, high, running = re.fullmatch(r"(\d+):(\d+):([\d,]*)", snapshot).groups()  # type: ignore[union-attr]
-    return int(low), int(high), {int(one) for one in running.split(",") if one}
+    return int(low), int(high), {int(xid) for xid in running.split(",") if xid}
 
 
-def _place(position: str) -> int:
-    """A place in the write-ahead log, as `16/B374D848`, as a number."""
-    high, low = position.split("/")
+def _position(text: str) -> int:
+    """A position in the write-ahead log, written as `16/B374D848`, as a number."""
+    high, low = text.split("/")
     return int(high, 16) << 32 | int(low, 16)
 
 

@@ -10,20 +10,20 @@ from pipelines.sources.postgres.relations import SourceColumn
 NATIVE = {row.source: row for row in TYPES.values() if row.source}
 
 
-MONEY = (19, 2)  # all that its 64 bits hold
+MONEY = (19, 2)  # precision and scale of all that its 64 bits hold
 
 
-SHORT = 18  # digits that 64 bits hold
+INT64_DIGITS = 18  # that 64 bits always hold
 
 
 # Arrow and Delta hold the years 1 to 9999; PostgreSQL also knows infinity, BC and five-digit years.
-FROM, BEFORE = "0001-01-01", "10000-01-01"
+FIRST_DAY, AFTER_LAST_DAY = "0001-01-01", "10000-01-01"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """`expression` is the SQL that reads a column; `fits` the SQL condition for a value to be held, None if all are;
-    `scale` that of a decimal that 64 bits hold."""
+    """How a column is read: `expression` (SQL) gives its value; `fits` is the SQL condition for a value that bronze can
+    hold, None if it can hold all; `scale` is that of a decimal that 64 bits hold."""
 
     expression: str
     fits: str | None = None
@@ -31,17 +31,17 @@ class Reading:
 
     @property
     def value(self) -> str:
-        """The SQL of the value: null where it does not fit."""
-        return self._where_it_fits(self.expression)
+        """The SQL of the value: null if it does not fit."""
+        return self._if_it_fits(self.expression)
 
     @property
     def sent(self) -> str:
-        """The SQL of what arrives: of a short decimal its unscaled integer, which ADBC does not turn into text."""
+        """The SQL of what is sent: for a short decimal its unscaled integer, since ADBC sends a numeric as text."""
         if self.scale is None:
             return self.value
-        return self._where_it_fits(f"({self.expression} * {10**self.scale})::int8")
+        return self._if_it_fits(f"({self.expression} * {10**self.scale})::int8")
 
-    def _where_it_fits(self, expression: str) -> str:
+    def _if_it_fits(self, expression: str) -> str:
         return f"CASE WHEN {self.fits} THEN {expression} END" if self.fits else expression
 
 
@@ -57,7 +57,7 @@ def natural_type(column: SourceColumn) -> str:
 
 
 def read_as(column: SourceColumn, target: str) -> Reading | None:
-    """How to read `column` as the Spark SQL type `target`; None where the types are of different families."""
+    """How to read `column` as the Spark SQL type `target`; None if the types are of different families."""
     name, source, wanted = identifier(column.name), column.type, type_of(target)
     if target == "string":
         # A float has no exact text; as a column that no contract names it stays a float.
@@ -70,13 +70,13 @@ def read_as(column: SourceColumn, target: str) -> Reading | None:
         return _as_integer(column, wanted)
     if wanted.is_decimal:
         reading = _as_decimal(column, wanted.precision, wanted.scale)
-        return replace(reading, scale=wanted.scale) if reading and wanted.precision <= SHORT else reading
+        return replace(reading, scale=wanted.scale) if reading and wanted.precision <= INT64_DIGITS else reading
     if target in ("date", "timestamp_ntz", "timestamp") and (
         source == wanted.source or (source, target) == ("date", "timestamp_ntz")
     ):
         zone = "+00" if target == "timestamp" else ""
         expression = f"{name}::timestamp" if source == "date" and target == "timestamp_ntz" else name
-        return Reading(expression, f"{name} >= '{FROM}{zone}' AND {name} < '{BEFORE}{zone}'")
+        return Reading(expression, f"{name} >= '{FIRST_DAY}{zone}' AND {name} < '{AFTER_LAST_DAY}{zone}'")
     if source == wanted.source or (source, target) == ("float4", "double"):
         return Reading(name)
     return None
@@ -120,17 +120,17 @@ def _as_decimal(column: SourceColumn, precision: int, scale: int) -> Reading | N
 
 
 def select_list(readings: dict[str, Reading]) -> str:
-    """The SELECT list: each column by name, null where its value does not fit, and `_rescued`."""
+    """The SELECT list: each column by name, null if its value does not fit, and `_rescued`."""
     items = [f"{reading.sent} AS {identifier(column)}" for column, reading in readings.items()]
     return ", ".join([*items, f'{rescued(readings)} AS "_rescued"'])
 
 
 def rescued(readings: dict[str, Reading]) -> str:
-    """The SQL of `_rescued`: a JSON object of column to the source's text, null where every value fits."""
+    """The SQL of `_rescued`: a JSON object from column to the source's text, null if every value fits."""
     checked = {column: reading.fits for column, reading in readings.items() if reading.fits}
     if not checked:
         return "NULL::text"
-    # A null value makes its condition null, which is no misfit.
+    # A null makes its condition null; it is no misfit.
     all_fit = " AND ".join(f"({fits}) IS NOT FALSE" for fits in checked.values())
     names = ", ".join(postgres_literal(column) for column in checked)
     texts = ", ".join(f"CASE WHEN NOT ({fits}) THEN {identifier(column)}::text END" for column, fits in checked.items())
