@@ -73,8 +73,8 @@ def read_plan(table: Table, relation: Relation) -> ReadPlan:
     names = {name.lower() for name in (*types, *POSTGRES_AUDIT)}
     for extra in extras:
         if extra.name.lower() in names:
-            same = "bronze has a column of this name, but for case"
-            problems.append(f"{place}.{extra.name}: {same}; rename it, or leave it out")
+            alike_name = "bronze has a column whose name differs only in case"
+            problems.append(f"{place}.{extra.name}: {alike_name}; rename it, or leave it out")
             continue
         names.add(extra.name.lower())
         types[extra.name] = natural_type(extra)

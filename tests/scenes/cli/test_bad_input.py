@@ -26,7 +26,7 @@ SCHEMAS = {
     "ALTER TABLE movimento ALTER data_movimento TYPE timestamptz": "is timestamptz, which cannot become timestamp_ntz",
     "ALTER TABLE movimento ALTER id TYPE boolean USING true": "is bool, which cannot become bigint exactly",
     "ALTER TABLE movimento ADD _rescued text": "column public.movimento._rescued: bronze has a column of this name",
-    'ALTER TABLE movimento ADD "ID" int': "column public.movimento.ID: bronze has a column of this name, but for case",
+    'ALTER TABLE movimento ADD "ID" int': "column public.movimento.ID: bronze has a column whose name differs only in case",
 }
 
 
