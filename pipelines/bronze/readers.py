@@ -65,7 +65,7 @@ class Readers:
         self._start_session = start_session
         self._executors: Executors | None = None
         self._reader = Reader(snapshot.server, snapshot.exported, run, report)
-        self._number = LOCAL_READERS if settings.spark.is_local else cluster.READERS
+        self._number = LOCAL_READERS if settings.spark.is_local else cluster.EXECUTOR_READERS
         self._counter = ThreadPoolExecutor(1, thread_name_prefix="counter")  # of the snapshot's one connection
         self._threads = ThreadPoolExecutor(self._number, thread_name_prefix="reader")
         self._counts: list[Future[SourceTotals]] = []

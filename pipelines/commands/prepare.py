@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from conf.settings import load
-from pipelines.spark.class_data_archive import BRIEF, archive, make, option
+from pipelines.spark.class_data_archive import COMPILE_LESS, archive, make, option
 
 DUMP_SECONDS = 120
 
@@ -32,7 +32,7 @@ def train(file: Path) -> None:
     from pipelines.spark.session import DEFAULTS, session
 
     folder = Path(tempfile.mkdtemp(prefix="lakehouse-setup-", dir="/var/tmp"))
-    java = f"{BRIEF} {option('ArchiveClassesAtExit', file)} -Xlog:disable"
+    java = f"{COMPILE_LESS} {option('ArchiveClassesAtExit', file)} -Xlog:disable"
     given = {"LAKEHOUSE_SEED__MOVIMENTOS": str(MOVIMENTOS), "LAKEHOUSE_ROOT": "lake"}
     given["LAKEHOUSE_SPARK__CONF"] = json.dumps({DEFAULTS: java})
     settings, _ = load(given, base=folder)

@@ -1,6 +1,6 @@
 """Java's class-data archive: the classes that Spark loads, laid out once in set-up; each JVM maps them instead of
-reading them out of some 280 jars. Java tests by itself whether an archive is of this JVM, of these jars and whole, and
-goes without where it is not.
+reading them out of some 280 jars. Java itself tests whether an archive is complete and fits this JVM and its jars,
+and starts without it if not.
 """
 
 import hashlib
@@ -17,18 +17,18 @@ from conf.settings import PROJECT
 JARS = PROJECT / ".jars"
 
 
-BRIEF = "-XX:TieredStopAtLevel=1"  # compile less
+COMPILE_LESS = "-XX:TieredStopAtLevel=1"
 
 
 def archive() -> Path | None:
-    """The archive of this JVM and these jars, if it was made and is whole. An empty one says that it cannot be made."""
+    """The archive of this JVM and these jars, if there is a complete one. An empty file says that it cannot be made."""
     files = JARS.glob(f"spark-{_key()}-*.jsa")
-    # Java tests the sums of what it maps, but a file that is too short kills it.
+    # Java tests the checksums of what it maps, but a file that is too short kills it.
     return next((file for file in files if file.stem.endswith(f"-{file.stat().st_size}")), None)
 
 
 def _key() -> str:
-    """Stands for the JVM that `spark-submit` takes and for the jars, by what Java tests of a jar: size, second."""
+    """Identifies the JVM that `spark-submit` takes, and the jars by what Java tests of them: size and second."""
     spec = find_spec("pyspark")
     assert spec is not None and spec.origin is not None
     given = os.environ.get("JAVA_HOME")
@@ -38,8 +38,8 @@ def _key() -> str:
     known = hashlib.sha256()
     for file in (home / "release", home / "lib/server/libjvm.so", *jars):
         with suppress(OSError):
-            found = file.stat()
-            known.update(f"{file} {found.st_size} {found.st_mtime_ns // 10**9}\n".encode())
+            status = file.stat()
+            known.update(f"{file} {status.st_size} {status.st_mtime_ns // 10**9}\n".encode())
     return known.hexdigest()[:16]
 
 
@@ -52,12 +52,12 @@ def options() -> str:
 
 
 def option(name: str, file: Path) -> str:
-    """Java's option that names a file, for Spark, which takes a line of options apart as a shell does."""
+    """Java's option that names a file, quoted: Spark splits a line of options as a shell does."""
     return shlex.quote(f"-XX:{name}={file}")
 
 
 def make(train: Callable[[Path], object]) -> bool:
-    """Lets `train` write the archive; whether it did. No other one stays."""
+    """Lets `train` write the archive and removes any other. Returns whether it was written."""
     half = JARS / f"spark-{os.getpid()}.half"
     try:
         with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):

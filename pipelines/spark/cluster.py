@@ -1,4 +1,4 @@
-"""What a Spark cluster must provide, checked when a session begins."""
+"""What a Spark cluster must provide, checked when a session starts."""
 
 import re
 import socket
@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-READERS = 16  # connections that executors have to the source, at most
+EXECUTOR_READERS = 16  # connections that executors have to the source, at most
 
 
-PATIENCE = 60  # seconds without an executor
+EXECUTOR_SECONDS = 60  # that a session waits without an executor
 
 
-LOOK, CALM = 1, 1  # seconds between two looks; in which no executor comes, so that all are there
+LOOK_SECONDS = 1  # between two looks at the executors
+
+
+CALM_SECONDS = 1  # if no executor comes in that time, all are there
 
 
 PACKAGES = ("pyspark", "pyarrow", "adbc-driver-manager", "adbc-driver-postgresql", "psycopg2-binary")
@@ -36,22 +39,22 @@ PACKAGES = ("pyspark", "pyarrow", "adbc-driver-manager", "adbc-driver-postgresql
 JAVA_IS = "java_method('java.lang.System', 'getProperty', 'java.specification.version')"
 
 
-def answers(master: str) -> None:
-    """Raises ClusterFault where nobody listens at the address of a standalone master."""
-    said = ""
+def require_answer(master: str) -> None:
+    """Raises ClusterFault if nobody listens at the address of a standalone master."""
+    problem = ""
     for host, port in re.findall(r"([^/,:]+):([0-9]+)", master) if master.startswith("spark://") else ():
         try:
-            socket.create_connection((host, int(port)), worker.SECONDS).close()
+            socket.create_connection((host, int(port)), worker.CONNECT_SECONDS).close()
             return
         except OSError as error:
-            said = error.strerror or str(error)
-    if said:
-        raise ClusterFault(f"{master} does not answer ({said}); start it, or mend LAKEHOUSE_SPARK__MASTER")
+            problem = error.strerror or str(error)
+    if problem:
+        raise ClusterFault(f"{master} does not answer ({problem}); start it, or correct LAKEHOUSE_SPARK__MASTER")
 
 
 @contextmanager
 def watched(spark: "SparkSession", settings: Settings) -> Iterator[None]:
-    """A session on executors that have what a run needs. Where none is left for a minute, its work ends. Raises
+    """A session on executors that have what a run needs. If none is left for a minute, its work is cancelled. Raises
     ClusterFault."""
     context, master = spark.sparkContext, settings.spark.master
     lost, ended = threading.Event(), threading.Event()
@@ -59,13 +62,13 @@ def watched(spark: "SparkSession", settings: Settings) -> Iterator[None]:
     def look() -> None:
         seen = time.monotonic()
         with suppress(Exception):  # the JVM may end first
-            while not ended.wait(LOOK):
+            while not ended.wait(LOOK_SECONDS):
                 if _executors(context):
                     lost.clear()
                     seen = time.monotonic()
                 elif not context.statusTracker().getActiveJobsIds():
                     seen = time.monotonic()
-                elif time.monotonic() - seen > PATIENCE:
+                elif time.monotonic() - seen > EXECUTOR_SECONDS:
                     lost.set()
                     context.cancelAllJobs()
 
@@ -79,7 +82,7 @@ def watched(spark: "SparkSession", settings: Settings) -> Iterator[None]:
     except Exception as error:
         if lost.is_set() and not isinstance(error, Fault):
             raise ClusterFault(
-                f"{master} had no executor for {PATIENCE} s; start its workers, then run it again"
+                f"{master} had no executor for {EXECUTOR_SECONDS} s; start its workers, then run it again"
             ) from error
         raise
     finally:
@@ -92,18 +95,18 @@ def _executors(context: "SparkContext") -> int:
 
 
 def _wait(context: "SparkContext", master: str) -> None:
-    """Until executors have come, and no more come."""
-    until, came, calm = time.monotonic() + PATIENCE, 0, time.monotonic()
-    while not came or time.monotonic() - calm < CALM:
+    """Waits until executors have come, and no more come. Raises ClusterFault if none comes."""
+    until, came, calm = time.monotonic() + EXECUTOR_SECONDS, 0, time.monotonic()
+    while not came or time.monotonic() - calm < CALM_SECONDS:
         if (now := _executors(context)) != came:
             came, calm = now, time.monotonic()
         if not came and time.monotonic() > until:
             memory = context.getConf().get("spark.executor.memory")
             raise ClusterFault(
-                f"{master} gave no executor in {PATIENCE} s; one needs a free core and {memory} of memory: "
+                f"{master} gave no executor in {EXECUTOR_SECONDS} s; one needs a free core and {memory} of memory: "
                 "free them, or set spark.executor.memory in LAKEHOUSE_SPARK__CONF"
             )
-        time.sleep(CALM / 10)
+        time.sleep(CALM_SECONDS / 10)
 
 
 def _check(spark: "SparkSession", settings: Settings) -> None:
@@ -123,7 +126,7 @@ def _check(spark: "SparkSession", settings: Settings) -> None:
 
 
 def _lacking(context: "SparkContext", settings: Settings, slots: int) -> list[str]:
-    """What workers say they lack, each once, and folders of theirs that have the name of ours."""
+    """What workers lack, each thing once, and folders of their own that have the same path as the lake's."""
     from pyspark import cloudpickle
 
     from pipelines.core.identity import software
@@ -133,40 +136,40 @@ def _lacking(context: "SparkContext", settings: Settings, slots: int) -> list[st
     with ExitStack() as stack:
         folders = [stack.enter_context(lake_folders.scratch(path, "probe")) for path in paths]
         for folder in folders:
-            (folder / worker.MARK).touch()
+            (folder / worker.DRIVER_MARK).touch()
         packages = {name: version(name) for name in PACKAGES}
-        asked = worker.WorkerNeeds(packages, software(""), tuple(map(str, folders)), source)
+        needs = worker.WorkerNeeds(packages, software(""), tuple(map(str, folders)), source)
         cloudpickle.register_pickle_by_value(worker)  # type: ignore[no-untyped-call]
         try:
             with jobs(settings.spark.master):
-                found = (
-                    context.parallelize(range(slots), slots).map(lambda _: worker.missing_on_worker(asked)).collect()
+                answers = (
+                    context.parallelize(range(slots), slots).map(lambda _: worker.missing_on_worker(needs)).collect()
                 )
         finally:
             cloudpickle.unregister_pickle_by_value(worker)  # type: ignore[no-untyped-call]
-        lacking = {f"worker {host} {text}" for host, texts in found for text in texts}
+        lacking = {f"worker {host} {text}" for host, texts in answers for text in texts}
         for folder in () if lacking else folders:
-            unseen = sorted({host for host, _ in found if not (folder / host).exists()})
+            unseen = sorted({host for host, _ in answers if not (folder / host).exists()})
             lacking |= {f"worker {host} has a {folder.parent} of its own: share the driver's" for host in unseen}
     return sorted(lacking)
 
 
 @contextmanager
 def jobs(master: str) -> Iterator[None]:
-    """Turns what Spark says of Python on its workers into one ClusterFault; the rest passes."""
+    """Turns Spark's errors about Python on its workers into one ClusterFault; other errors pass."""
     from py4j.protocol import Py4JError
 
     try:
         yield
     except Py4JError as error:
-        said = str(error)
-        if missing := re.search(r'Cannot run program "([^"]+)"', said):
+        text = str(error)
+        if missing := re.search(r'Cannot run program "([^"]+)"', text):
             lacks = f"a worker has no {missing[1]}: install the same Python and packages there"
-        elif "PYTHON_VERSION_MISMATCH" in said:
+        elif "PYTHON_VERSION_MISMATCH" in text:
             lacks = f"a worker's Python is not {sys.version_info.major}.{sys.version_info.minor}, as the driver's"
-        elif missing := re.search("No module named '([^']+)'", said):
+        elif missing := re.search("No module named '([^']+)'", text):
             lacks = f"a worker's Python lacks {missing[1]}: install requirements/run.txt and this project there"
-        elif fault := executors_lost(said):
+        elif fault := executors_lost(text):
             raise fault from error
         else:
             raise
@@ -175,20 +178,20 @@ def jobs(master: str) -> Iterator[None]:
         ) from error
 
 
-def executors_lost(said: str) -> ClusterFault | None:
-    """The fault for what Spark says where it lost a task's executor again and again, or what that had."""
-    if not re.search("ExecutorLostFailure|FetchFailed|Failed to get broadcast|Failed to connect to", said):
+def executors_lost(text: str) -> ClusterFault | None:
+    """The fault for an error of Spark that lost the executors of a task, or their data, again and again; else None."""
+    if not re.search("ExecutorLostFailure|FetchFailed|Failed to get broadcast|Failed to connect to", text):
         return None
-    code = re.search("exited with code ([0-9]+)", said)
+    code = re.search("exited with code ([0-9]+)", text)
     why = f" (code {code[1]})" if code else ""
     return ClusterFault(
-        f"executors were lost{why}; their workers' logs say why: where memory was short, raise spark.executor.memory "
+        f"executors were lost{why}; their workers' logs say why: if memory was short, raise spark.executor.memory "
         "in LAKEHOUSE_SPARK__CONF, then run it again"
     )
 
 
 def unencrypted_warning(spark: "SparkSession", server: Postgres) -> str:
-    """A warning where the source's password goes to the workers as anybody on the network can read it, else empty."""
+    """A warning if anybody on the network can read the source's password on its way to the workers; else empty."""
     conf = spark.sparkContext.getConf()
     hidden = all(conf.get(name) == "true" for name in ("spark.authenticate", "spark.network.crypto.enabled"))
     if server.password is None or hidden or conf.get("spark.ssl.rpc.enabled") == "true":

@@ -24,7 +24,7 @@ NO_MARK = "mapreduce.fileoutputcommitter.marksuccessfuljobs"
 
 
 def read(spark: "SparkSession", content: TableVersion) -> "DataFrame":
-    """The rows that count of a version: the files that its log names. Raises StorageFault where one is gone."""
+    """The rows of a table's version, without superseded ones. Raises StorageFault if one is gone."""
     frame = read_files(spark, list(content.files), content.types)
     if content.base is None:
         return frame
@@ -37,7 +37,7 @@ def read(spark: "SparkSession", content: TableVersion) -> "DataFrame":
 
 
 def read_files(spark: "SparkSession", files: list[str], types: Mapping[str, str]) -> "DataFrame":
-    """Parquet files of columns (name to Spark SQL type), whether a commit names them or not yet."""
+    """Parquet files with these columns (name to Spark SQL type). Raises StorageFault if one is gone."""
     schema = ", ".join(f"{spark_identifier(name)} {kind}" for name, kind in types.items())
     for file in files:
         if not Path(file).exists():
@@ -48,7 +48,7 @@ def read_files(spark: "SparkSession", files: list[str], types: Mapping[str, str]
 
 
 def write_files(frame: "DataFrame", path: Path, run: int) -> list[str]:
-    """Writes `frame` as Parquet files into the table's folder; a commit makes them its content. Their names."""
+    """Writes a frame as Parquet files into a table's folder, for a commit to name. Returns the names of the files."""
     delta.make_folder(path)
     with folders.scratch(path, "run") as half:
         written = write_parquet(frame, half)
@@ -57,10 +57,10 @@ def write_files(frame: "DataFrame", path: Path, run: int) -> list[str]:
 
 
 def write_parquet(frame: "DataFrame", folder: Path) -> list[Path]:
-    """Writes `frame` as Parquet files into a folder; those that have rows.
+    """Writes a frame as Parquet files into a folder. Returns those that have rows.
 
-    Dictionaries for texts only, extremes for all others only: numbers seldom repeat, and nobody skips by a text. Small
-    dictionaries: a text of which each row has another is given up early.
+    Only texts get dictionaries, because numbers seldom repeat; only other types get statistics, because no reader skips
+    by a text. Dictionaries are small, so that they are given up early if each row has another text.
     """
     options = {"parquet.compression.codec.zstd.level": "1", "parquet.dictionary.page.size": "262144"}
     for name, kind in frame.dtypes:
@@ -73,20 +73,20 @@ def write_parquet(frame: "DataFrame", folder: Path) -> list[Path]:
 
 @contextmanager
 def storage_faults() -> Iterator[None]:
-    """Turns what Spark says of a disk or a file into one StorageFault; the rest passes."""
+    """Turns Spark's errors about a disk or a file into one StorageFault; other errors pass."""
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
     try:
         yield
     except (PySparkException, Py4JError) as error:
-        said = str(error)
-        if fault := spark_cluster.executors_lost(said):
+        text = str(error)
+        if fault := spark_cluster.executors_lost(text):
             raise fault from error
-        if "No space left on device" in said:
+        if "No space left on device" in text:
             raise StorageFault("no space left on the disk of the lake or of the temporary folder") from error
-        if any(mark in said for mark in ("FAILED_READ_FILE", "FileNotFoundException", "java.io.IOException")):
-            file = re.search(r"file:(/[^\s,;]+)", said)
+        if any(mark in text for mark in ("FAILED_READ_FILE", "FileNotFoundException", "java.io.IOException")):
+            file = re.search(r"file:(/[^\s,;]+)", text)
             named = file[1] if file else "a file of the lake"
             raise StorageFault(f"{named} cannot be read; restore it from a backup") from error
         raise

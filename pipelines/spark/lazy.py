@@ -58,10 +58,10 @@ class LazySession:
             self._started.close()
 
     def _start(self, rows: int | None) -> "Future[SparkSession]":
-        from pipelines.spark.session import brief, session
+        from pipelines.spark.session import compiling_less, session
 
         if self._future is None:
-            settings = brief(self._settings, _expected_rows(self._settings) if rows is None else rows)
+            settings = compiling_less(self._settings, _expected_rows(self._settings) if rows is None else rows)
             starting = session(settings, unwanted=self._unwanted)
             self._future = self._starter.submit(self._started.enter_context, starting)
         return self._future

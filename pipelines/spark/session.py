@@ -29,39 +29,43 @@ if TYPE_CHECKING:
 JAVA = ("17", "21")
 
 
-HERE = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 
 
-SAME = ("-Duser.timezone=UTC", "-Duser.language=en")  # in every JVM: what functions answer depends on them
+SAME_EVERYWHERE = ("-Duser.timezone=UTC", "-Duser.language=en")  # in every JVM: the results of functions depend on them
 
 
 STOP_SECONDS = 6
 
 
-FEW = 2_500_000  # rows below which compiling well costs more than it gains
+FEW_ROWS = 2_500_000  # of bronze, for which compiling well costs more than it gains
 
 
-EXECUTORS = "spark.executor.defaultJavaOptions"
+EXECUTOR_DEFAULTS = "spark.executor.defaultJavaOptions"
 
 
-DEFAULTS, OPTIONS = "spark.driver.defaultJavaOptions", "spark.driver.extraJavaOptions"  # the second are the user's
+DEFAULTS = "spark.driver.defaultJavaOptions"
+
+
+USER_OPTIONS = "spark.driver.extraJavaOptions"
 
 
 LOG4J = {"quiet": "log4j2-quiet.properties", "debug": "log4j2-debug.properties"}
 
 
 def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
-    """Spark's configuration. The user's own entries win; of Java's options, those that come later."""
+    """Spark's configuration. The user's own entries win; of Java's options, later ones win. Raises UsageFault without
+    jars."""
     jars = sorted(str(jar) for jar in class_data_archive.JARS.glob("*.jar"))
     if not jars:
         raise UsageFault("the Delta jars are missing; run `make setup`")
     log4j = Path(__file__).with_name(LOG4J[settings.log])
-    defaults, given = settings.spark.conf.get(DEFAULTS, ""), [settings.spark.conf.get(OPTIONS, "")]
+    defaults, given = settings.spark.conf.get(DEFAULTS, ""), [settings.spark.conf.get(USER_OPTIONS, "")]
     given += [os.environ.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS")]
     named = re.search(r"-XX:\+Use\w+GC\b", " ".join([defaults, *given]))
-    collector = "" if named else "-XX:+UseParallelGC"  # Java takes but one
-    ours = (*SAME, f"-Dlog4j2.configurationFile={log4j.as_uri()}")
-    there = _at_home() if settings.spark.is_local else _on_executors(settings, jars)
+    collector = "" if named else "-XX:+UseParallelGC"  # Java takes only one
+    ours = (*SAME_EVERYWHERE, f"-Dlog4j2.configurationFile={log4j.as_uri()}")
+    there = _on_this_machine() if settings.spark.is_local else _on_executors(settings, jars)
     return {
         "spark.app.name": "lakehouse",
         "spark.master": settings.spark.master,
@@ -77,7 +81,7 @@ def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
         "spark.sql.icu.caseMappings.enabled": "false",  # its tables cost a second; Java knows the same letters
-        "spark.python.sql.dataFrameDebugging.enabled": "false",  # thrice as many questions to the JVM, errors as JSON
+        "spark.python.sql.dataFrameDebugging.enabled": "false",  # three times as many calls of the JVM, errors as JSON
         "spark.buffer.pageSize": "2m",  # a hash table of a few rows would take 64
         "spark.sql.files.maxPartitionBytes": "16m",  # a file a task: rows stay in the order of their keys
         "spark.sql.shuffle.partitions": str(max(4, 2 * (os.cpu_count() or 1))),
@@ -85,17 +89,17 @@ def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
         **there,
         **settings.spark.conf,
         DEFAULTS: " ".join(filter(None, (*ours, collector, class_data_archive.options(), defaults))),
-        EXECUTORS: " ".join([*SAME, settings.spark.conf.get(EXECUTORS, "")]),
+        EXECUTOR_DEFAULTS: " ".join([*SAME_EVERYWHERE, settings.spark.conf.get(EXECUTOR_DEFAULTS, "")]),
     }
 
 
-def _at_home() -> dict[str, str]:
-    """Nobody but this process talks to its JVM."""
-    return {"spark.driver.host": HERE, "spark.driver.bindAddress": HERE}
+def _on_this_machine() -> dict[str, str]:
+    """Only this process talks to its JVM."""
+    return {"spark.driver.host": LOOPBACK, "spark.driver.bindAddress": LOOPBACK}
 
 
 def _on_executors(settings: Settings, jars: list[str]) -> dict[str, str]:
-    """What executors get from us: the jars, our sources' folder, and how the source's administrator sees them."""
+    """What executors get from the driver: jars, the folder of this software, the name of their connections."""
     return {
         "spark.jars": ",".join(jars),
         "spark.executor.memory": settings.spark.driver_memory,
@@ -104,11 +108,11 @@ def _on_executors(settings: Settings, jars: list[str]) -> dict[str, str]:
     }
 
 
-def brief(settings: Settings, rows: int) -> Settings:
-    """Settings for a session that has so many rows of bronze to work on: where they are few, its JVM compiles less."""
-    if rows > FEW:
+def compiling_less(settings: Settings, rows: int) -> Settings:
+    """Settings for a session that reads so many rows of bronze: if they are few, its JVM compiles less."""
+    if rows > FEW_ROWS:
         return settings
-    java = " ".join(filter(None, (class_data_archive.BRIEF, settings.spark.conf.get(DEFAULTS))))
+    java = " ".join(filter(None, (class_data_archive.COMPILE_LESS, settings.spark.conf.get(DEFAULTS))))
     spark = settings.spark.model_copy(update={"conf": settings.spark.conf | {DEFAULTS: java}})
     return settings.model_copy(update={"spark": spark})
 
@@ -117,14 +121,14 @@ def brief(settings: Settings, rows: int) -> Settings:
 def session(
     settings: Settings, stop_seconds: float = STOP_SECONDS, unwanted: threading.Event | None = None
 ) -> Iterator["SparkSession"]:
-    """A session whose JVM and scratch files end with the context, the JVM within `stop_seconds`, or as soon as it is
-    `unwanted` while it starts. Raises UsageFault where Java does not start."""
+    """A session whose JVM and scratch files end with the context, the JVM within `stop_seconds`; while it starts, as
+    soon as it is `unwanted`. Raises UsageFault if Java does not start, ClusterFault if the cluster lacks something."""
     os.environ["PYSPARK_PYTHON"] = settings.spark.conf.get("spark.pyspark.python", sys.executable)
     os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     if settings.spark.is_local:
-        os.environ["SPARK_LOCAL_IP"] = HERE
+        os.environ["SPARK_LOCAL_IP"] = LOOPBACK
     else:
-        spark_cluster.answers(settings.spark.master)
+        spark_cluster.require_answer(settings.spark.master)
     os.environ.pop("SPARK_HOME", None)
     from py4j.protocol import Py4JError
     from pyspark import SparkConf, SparkContext
@@ -134,34 +138,34 @@ def session(
 
     with tempfile.TemporaryDirectory(prefix="lakehouse-", ignore_cleanup_errors=True) as scratch:
         conf = SparkConf().setAll(list(configuration(settings, Path(scratch)).items()))
-        # The child alone is silenced: others of this process's threads have something to say meanwhile.
+        # Only the child is silenced: other threads of this process may print meanwhile.
         banners = {"stderr": subprocess.DEVNULL} if settings.log == "quiet" else {}
-        heard = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+        hears_ctrl_c = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
         gateway = None
         with ExitStack() as stack, ExitStack() as starting:
-            # Interrupted while it starts, PySpark leaves a JVM behind that nobody ends.
+            # If it is interrupted while it starts, PySpark leaves a JVM behind.
             with deferred_signals():
                 try:
                     with children_ignore_signals():
                         gateway = launch_gateway(conf, banners)  # type: ignore[no-untyped-call]
                     stack.callback(_end, gateway, stop_seconds)
-                    starting.enter_context(_killed(gateway.proc, unwanted or threading.Event()))
+                    starting.enter_context(_killed_if_unwanted(gateway.proc, unwanted or threading.Event()))
                     context = SparkContext(conf=conf, gateway=gateway)
-                    # It would show a trace where the JVM ends first.
+                    # It would print a trace if the JVM ends first.
                     context._accumulatorServer.handle_error = lambda *_: None  # type: ignore[method-assign]
                     spark = SparkSession.builder.config(conf=conf).getOrCreate()
                 except (PySparkException, Py4JError, OSError) as error:
                     if gateway and not settings.spark.is_local:
                         raise ClusterFault(
-                            f"{settings.spark.master} takes no run; it must be Spark {version('pyspark')}, and "
-                            "spark.authenticate the same there and here; LAKEHOUSE_LOG=debug shows Spark's log"
+                            f"{settings.spark.master} accepts no application; it must be Spark {version('pyspark')}, "
+                            "and spark.authenticate the same there and here; LAKEHOUSE_LOG=debug shows Spark's log"
                         ) from error
                     raise UsageFault(
                         "Spark does not start; check Java (17 or 21), LAKEHOUSE_SPARK__* and free memory; "
                         "LAKEHOUSE_LOG=debug shows its log"
                     ) from error
-            if threading.current_thread() is threading.main_thread() and heard:
-                # PySpark's own handler asks the JVM in the middle of another question, and shows what comes of it.
+            if threading.current_thread() is threading.main_thread() and hears_ctrl_c:
+                # PySpark's own handler would call the JVM in the middle of another call, and print what comes of it.
                 signal.signal(signal.SIGINT, signal.default_int_handler)
             java = gateway.jvm.java.lang.System.getProperty("java.specification.version")
             if java not in JAVA:
@@ -173,8 +177,8 @@ def session(
 
 
 @contextmanager
-def _killed(process: "subprocess.Popen[bytes]", unwanted: threading.Event) -> Iterator[None]:
-    """Kills a process if it becomes unwanted while the context lasts: who waits for it gets an error."""
+def _killed_if_unwanted(process: "subprocess.Popen[bytes]", unwanted: threading.Event) -> Iterator[None]:
+    """Kills a process if it becomes unwanted while the context lasts: whoever waits for it gets an error."""
     ended = threading.Event()
 
     def wait() -> None:
@@ -191,7 +195,7 @@ def _killed(process: "subprocess.Popen[bytes]", unwanted: threading.Event) -> It
 
 
 def _end(gateway: "JavaGateway", seconds: float) -> None:
-    """Stops the session and its JVM, in whatever state they are, within some seconds."""
+    """Stops the session and its JVM within these seconds, whatever state they are in."""
     from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
@@ -214,4 +218,4 @@ def _end(gateway: "JavaGateway", seconds: float) -> None:
         except subprocess.TimeoutExpired:
             gateway.proc.kill()
             gateway.proc.wait()
-        SparkContext._gateway = SparkContext._jvm = None  # else the next session would ask this JVM
+        SparkContext._gateway = SparkContext._jvm = None  # otherwise the next session would call this JVM

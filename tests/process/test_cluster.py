@@ -152,7 +152,7 @@ def test_a_master_that_does_not_answer_is_reported_at_once(lakehouse: Lake) -> N
     began = time.monotonic()
     output = ended(on(Cluster(lakehouse.folder, "spark://127.0.0.1:1"), lakehouse, "bronze"), 2)
     assert output.splitlines()[-1] == (
-        "cluster: spark://127.0.0.1:1 does not answer (Connection refused); start it, or mend LAKEHOUSE_SPARK__MASTER"
+        "cluster: spark://127.0.0.1:1 does not answer (Connection refused); start it, or correct LAKEHOUSE_SPARK__MASTER"
     )
     assert time.monotonic() - began < 30
 
@@ -225,8 +225,8 @@ def test_missing_executors_are_reported_only_while_work_waits_for_them(
         "_wait": print,
         "_check": print,
         "_executors": lambda _: 0,
-        "LOOK": 0.01,
-        "PATIENCE": 0.1,
+        "LOOK_SECONDS": 0.01,
+        "EXECUTOR_SECONDS": 0.1,
     }.items():
         monkeypatch.setattr(spark_cluster, name, value)
     settings, idle = lakehouse.settings(SPARK__CONF='{"spark.sql.shuffle.partitions": "4"}'), Idle(*jobs)
@@ -257,7 +257,7 @@ def asked(**given: object) -> spark_worker.WorkerNeeds:
 def test_a_worker_says_what_it_lacks(tmp_path: Path, server: Postgres) -> None:
     folder = tmp_path / "bronze/.probe"
     folder.mkdir(parents=True)
-    (folder / spark_worker.MARK).touch()
+    (folder / spark_worker.DRIVER_MARK).touch()
     wrong = {
         "": asked(packages={"pyarrow": pytest.importorskip("pyarrow").__version__}, folders=(str(folder),)),
         "has pyarrow": asked(packages={"pyarrow": "1.0"}),
@@ -304,7 +304,7 @@ def test_workers_on_other_hosts_read_the_source_over_the_network(
             (tmp_path / "other/spark-defaults.conf").write_text(defaults.replace(secret, "another"))
             given["SPARK_CONF_DIR"] = str(tmp_path / "other")
             stranger = on(there, lakehouse, "bronze", conf={"spark.driver.host": places[0][1]}, **given)
-            assert f"{there.master} takes no run; it must be Spark" in ended(stranger, 2)
+            assert f"{there.master} accepts no application; it must be Spark" in ended(stranger, 2)
     assert ("goes to its workers in clear" in output) != hidden
     assert not [word for word in words if "s3cret" in word] and "s3cret" not in output
 

@@ -119,7 +119,7 @@ def test_the_jvm_compiles_less_for_few_rows_and_the_users_options_come_after_our
 
     monkeypatch.setattr(spark_session, "session", session)
     for few, row_bytes in ((260, 10**9), (259, 1)):
-        monkeypatch.setattr(spark_session, "FEW", few)
+        monkeypatch.setattr(spark_session, "FEW_ROWS", few)
         monkeypatch.setattr("pipelines.run.bronze.ROW_BYTES", row_bytes)
         execute(keyed_lake.address, "UPDATE associado SET idade = idade + 1 WHERE id = 3")
         for lakehouse in (Lake(keyed_lake.folder / f"fresh {few}", keyed_lake.address, keyed_lake.spark), keyed_lake):
@@ -127,12 +127,14 @@ def test_the_jvm_compiles_less_for_few_rows_and_the_users_options_come_after_our
                 run(lakehouse)
     keyed_lake.run("bronze", full=ALL)
     for few in (259, 260):
-        monkeypatch.setattr(spark_session, "FEW", few)
+        monkeypatch.setattr(spark_session, "FEW_ROWS", few)
         with pytest.raises(UsageFault, match="enough"):
             run_layers(keyed_lake.settings(), RunRequest({"silver"}, full=frozenset(ALL.split())), Report())
     less = "-XX:TieredStopAtLevel=1"
     assert given == [less, less, "", less, "", less]
-    monkeypatch.setattr(spark_session, "FEW", 260)
+    monkeypatch.setattr(spark_session, "FEW_ROWS", 260)
     user = keyed_lake.settings(SPARK__CONF='{"spark.driver.defaultJavaOptions": "-XX:TieredStopAtLevel=3"}')
-    java = spark_session.configuration(spark_session.brief(user, 260), keyed_lake.folder)[spark_session.DEFAULTS]
+    java = spark_session.configuration(spark_session.compiling_less(user, 260), keyed_lake.folder)[
+        spark_session.DEFAULTS
+    ]
     assert java.endswith(" -XX:TieredStopAtLevel=1 -XX:TieredStopAtLevel=3")
