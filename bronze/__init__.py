@@ -1,1 +1,1 @@
-"""Bronze: the source's tables, as they are. One sub-folder a business domain, one file a table."""
+"""Bronze: the source's tables, as they are. One sub-folder per business domain, one file per table."""

@@ -1,1 +1,1 @@
-"""Gold: tables that answer questions. One sub-folder a business domain, one file a table."""
+"""Gold: tables that answer questions. One sub-folder per business domain, one file per table."""

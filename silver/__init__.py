@@ -1,1 +1,1 @@
-"""Silver: cleaned, typed and checked. One sub-folder a business domain, one file a table."""
+"""Silver: cleaned, typed and checked. One sub-folder per business domain, one file per table."""

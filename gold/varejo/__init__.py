@@ -1,1 +1,1 @@
-"""Gold of the retail domain: one table a question."""
+"""Gold of the retail domain: one table per question."""

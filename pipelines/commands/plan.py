@@ -128,5 +128,5 @@ def _derived(settings: Settings, layer: str, domain: str, full: frozenset[str]) 
     for table in catalogue.tables_of(layer, domain):
         why = full_build.reason_for_full_derived(settings, context, origin, table.name)
         if layer == "silver" and not why and upstream:
-            why = silver_job.no_changes_because(table, origin, upstream)
+            why = silver_job.reason_not_incremental(table, origin, upstream)
         yield TablePlan(table.name, f"full: {why}" if why else f"what changed in {below}")

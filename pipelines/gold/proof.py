@@ -1,5 +1,7 @@
 """Proves a gold table against its input: the transform's rows, their keys and their sums."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from pyspark.sql import DataFrame
@@ -7,53 +9,87 @@ from pyspark.sql import DataFrame
 from conf.contract import Table
 from pipelines.core.catalogue import Entry
 from pipelines.core.errors import QualityFault
+from pipelines.core.sql import identifier
 from pipelines.lake.checksums import evidence
-from pipelines.lake.engine import HASHING
+from pipelines.lake.engine import HASHING, Engine, engine
 from pipelines.lake.staging import StagedTable
 from pipelines.lake.versions import table_version
 from pipelines.spark.job import Job
 
 
-def like(job: Job, built: StagedTable, origin: Table) -> StagedTable:
-    """`built`, if it has each row of `origin` once: as many, the same keys by their checksum, the same sums. Raises
-    QualityFault otherwise."""
-    table, upstream = built.table, job.upstream.table(origin.name)
-    try:
-        found = {column.name: column.checksum for column in built.table_run.columns}
-        same = [found[own] for own in table.keys] == _checksums_of_keys(job, origin)
-        sums = {
-            column.name: upstream.totals[column.made_from]
-            for column in table.summed
-            if column.made_from in upstream.totals
-        }
-        if built.table_run.rows_out != upstream.rows_out or not same:
+def prove_one_row_per(job: Job, built: StagedTable) -> StagedTable:
+    """`built` with its `rows_in`, if it has each row of `one_row_per` once: as many, the same keys by their checksum,
+    the same sums. Discards it and raises QualityFault otherwise."""
+    table, origin = built.table, built.table.one_row_per
+    assert origin is not None
+    upstream = job.upstream.table(origin.name)
+    with _discarded_on_failure(built):
+        checksums = {column.name: column.checksum for column in built.table_run.columns}
+        same_keys = [checksums[key] for key in table.keys] == _checksums_of_keys(job, origin)
+        if built.table_run.rows_out != upstream.rows_out or not same_keys:
             raise QualityFault(
                 f"gold.{table.name}: {upstream.rows_out} rows of silver.{origin.name} became "
                 f"{built.table_run.rows_out}, or other ones; "
                 "a join lost or multiplied rows, gold and the CSV stay as they were"
             )
-        if wrong := [name for name, total in sums.items() if built.table_run.totals[name] != total]:
-            raise QualityFault(
-                f"gold.{table.name}: the sum of {wrong[0]} is not that of silver.{origin.name}; "
-                "gold and the CSV stay as they were"
-            )
-        return replace(built, table_run=replace(built.table_run, rows_in=upstream.rows_out))
-    except BaseException:
-        built.discard()
-        raise
+        for column in table.summed:
+            total = upstream.totals.get(column.made_from)
+            if total is not None and built.table_run.totals[column.name] != total:
+                raise QualityFault(
+                    f"gold.{table.name}: the sum of {column.name} is not that of silver.{origin.name}; "
+                    "gold and the CSV stay as they were"
+                )
+    return replace(built, table_run=replace(built.table_run, rows_in=upstream.rows_out))
 
 
-def _checksums_of_keys(job: Job, origin: Table) -> list[str]:
-    """The checksums of an input's keys, as its run recorded them; made anew where another engine made those."""
-    columns = job.upstream.table(origin.name).columns
-    if job.upstream.hashing != HASHING:
-        content = table_version(job.settings.silver_path, job.upstream, origin)
-        some = {name: content.types[name] for name in origin.keys}
-        _, columns = evidence(f"silver.{origin.name}", content.sql, some, origin.keys)
-    known = {column.name: column.checksum for column in columns}
-    return [known[key] for key in origin.keys]
+def prove_totals(job: Job, built: StagedTable) -> StagedTable:
+    """`built`, if no key comes twice and each column adds up to the total that its contract promises. Discards it and
+    raises QualityFault otherwise."""
+    table, rows = built.table, built.content.sql
+    with _discarded_on_failure(built), engine(f"gold.{table.name}") as db:
+        if not _value(db, f"SELECT count(*) = count(DISTINCT ({', '.join(map(identifier, table.keys))})) FROM {rows}"):
+            raise QualityFault(f"gold.{table.name}: a key ({', '.join(table.keys)}) comes twice; gold stays as it was")
+        for column in table.columns:
+            if column.total is None:
+                continue
+            source, name = column.total.table, column.total.column
+            expected = f"coalesce(sum({identifier(name)}), 0)" if name else "count(*)"
+            silver = table_version(job.settings.silver_path, job.upstream, source).sql
+            total = _value(db, f"SELECT coalesce(sum({identifier(column.name)}), 0) FROM {rows}")
+            if total != _value(db, f"SELECT {expected} FROM {silver}"):
+                what = f"the sum of {name}" if name else "the rows"
+                raise QualityFault(
+                    f"gold.{table.name}: {column.name} does not add up to {what} of silver.{source.name}; a join lost "
+                    "or multiplied rows, gold stays as it was"
+                )
+    return built
 
 
 def transformed(entry: Entry, inputs: dict[str, DataFrame]) -> DataFrame:
     assert entry.transform is not None
     return entry.transform(*inputs.values())
+
+
+@contextmanager
+def _discarded_on_failure(built: StagedTable) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        built.discard()
+        raise
+
+
+def _value(db: Engine, sql: str) -> object:
+    row = db.execute(sql).fetchone()
+    return row[0] if row else None
+
+
+def _checksums_of_keys(job: Job, origin: Table) -> list[str]:
+    """The checksums of an input's keys, as its run recorded them; made anew if another engine made those."""
+    columns = job.upstream.table(origin.name).columns
+    if job.upstream.hashing != HASHING:
+        content = table_version(job.settings.silver_path, job.upstream, origin)
+        types = {name: content.types[name] for name in origin.keys}
+        _, columns = evidence(f"silver.{origin.name}", content.sql, types, origin.keys)
+    checksums = {column.name: column.checksum for column in columns}
+    return [checksums[key] for key in origin.keys]

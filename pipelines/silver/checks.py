@@ -1,9 +1,26 @@
-"""Checks of one silver table in one pass: every rule says of each row whether it fails, and what that means.
+"""Checks the rows of one silver table in one pass: each rule says of every row whether it fails.
 
-Transformations only (`DataFrame -> DataFrame`); who runs them is `pipelines/silver.py`.
+Transformations only (`DataFrame -> DataFrame`); `judging.py` decides what they may assume and what their results mean.
+
+A check that no row can fail is left out: its `fails` is None, Spark asks no row, and the run records 0 failures.
+`Assumptions` say which checks these are. Each assumption is proved by somebody else:
+
+| check                     | is left out if        | because                                                      |
+|---------------------------|-----------------------|--------------------------------------------------------------|
+| key:missing               | the table has no key  | there is nothing to ask                                      |
+| key:conflict              | `unique_keys`         | the source has a primary key, or `judging` counted as many   |
+|                           |                       | keys as rows                                                 |
+| line:unreadable           | `nothing_rescued`     | DuckDB looked for `_rescued` in all rows of bronze           |
+| unreadable:<column>       | `nothing_rescued`     | the same                                                     |
+| <column> is quoted where… | `nothing_rescued`     | the same                                                     |
+| <parent>:missing          | `Parent.guaranteed`   | the source has a foreign key, and DuckDB found each value    |
+|                           |                       | among the parent's keys; or nobody looked, because only      |
+|                           |                       | changes are judged and parents are many: then gold proves    |
+|                           |                       | that no row is lost                                          |
+| <parent>:quarantined      | `Parent.rows` is None | no row of the parent is in quarantine                        |
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import and_, or_
@@ -16,57 +33,154 @@ from conf.contract import Column, Pii, Reference, Severity, Table
 from pipelines.core.names import LINE, REST
 from silver.columns import masked
 
-# Columns that live only between the transform and the write.
+# Columns of a quarantine beside those of its table.
 QUARANTINE_COLUMNS = {"_rescued": "string", "_reasons": "array<string>", "_batch": "bigint"}
 
 
+# Columns that live only between the transform and the write.
 CHECKS, COPIES, CONFLICT, KNOWN = "_checks", "_copies", "_conflict", "_accepted"
 
 
 EXAMPLES = 3
 
 
-LONG_NUMBER = r"[0-9](?=([ -]?[0-9]){4})"  # its digits, but for the last four
+LONG_NUMBER = r"[0-9](?=([ -]?[0-9]){4})"  # its digits, except the last four
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Check:
-    """A rule of the contract on one table: its name, what a failure means, and when a row fails; None where none can,
-    which spares each row the question."""
+    """A rule of a table. `fails` says whether a row fails it; None if no row can."""
 
     name: str
     severity: Severity
     fails: SparkColumn | None
 
+    @property
+    def sets_aside(self) -> bool:
+        """Whether it can set a row aside."""
+        return self.severity is not Severity.WARN and self.fails is not None
+
 
 @dataclass(frozen=True)
 class Parent:
-    """What a child's reference is tested against: the parent's keys as `parents` gives them.
+    """What a reference is tested against: the parent's keys, as `parent_keys` gives them.
 
-    Where the source guarantees that each parent is there, `frame` has only those set aside, or is None for none.
+    `guaranteed`: each parent is known to be there, so `rows` has only those in quarantine, or is None if none is.
     """
 
-    frame: DataFrame | None
+    rows: DataFrame | None
     guaranteed: bool = False
 
 
-def fold_copies(frame: DataFrame, keys: tuple[str, ...]) -> DataFrame:
-    """Identical rows become one with their number in `_copies`; `_conflict` where rows that differ share a key."""
-    same_key = Window.partitionBy(*keys)
-    folded = frame.groupBy(*frame.columns).agg(F.count(F.lit(1)).alias(COPIES))
-    whole_key = F.concat(*(F.col(key).cast("string") for key in keys)).isNotNull()
-    return folded.withColumn(CONFLICT, whole_key & (F.count(F.lit(1)).over(same_key) > 1))
+@dataclass(frozen=True)
+class Assumptions:
+    """What is known of a table's rows before they are checked. `parents`: by the column that refers to them.
+    `unique_keys`: no key comes twice. `nothing_rescued`: bronze could hold every value of the source."""
+
+    parents: Mapping[str, Parent]
+    unique_keys: bool = False
+    nothing_rescued: bool = False
 
 
-def without_copies(frame: DataFrame) -> DataFrame:
-    """The same columns as `fold_copies` gives, for a table in which no key comes twice."""
-    return frame.withColumns({COPIES: F.lit(1).cast("bigint"), CONFLICT: F.lit(False)})
+@dataclass(frozen=True)
+class CheckedRows:
+    """Rows of a table, the checks, and in the column `_checks` of each row whether it fails them."""
+
+    table: Table
+    rows: DataFrame
+    checks: tuple[Check, ...]
+
+    def fails(self, check: Check) -> SparkColumn:
+        """Whether a row fails a check. Only for checks that a row can fail."""
+        return F.col(f"{CHECKS}.c{self.checks.index(check)}")
+
+    def counts_as_failed(self, check: Check) -> SparkColumn:
+        """Whether a row is reported under a check: a warning is only reported of accepted rows."""
+        return self.is_accepted & self.fails(check) if check.severity is Severity.WARN else self.fails(check)
+
+    @property
+    def is_accepted(self) -> SparkColumn:
+        """Whether a row fails nothing that sets it aside."""
+        return ~reduce(or_, (self.fails(check) for check in self.checks if check.sets_aside), F.lit(False))
 
 
-def parents(accepted: DataFrame | None, quarantined: DataFrame | None, reference: Reference) -> DataFrame:
+def apply_checks(frame: DataFrame, table: Table, known: Assumptions) -> CheckedRows:
+    """Checks each row. `frame` has the table's columns and `_rescued`; identical rows become one.
+
+    Rules see a parent's columns as `<parent table>.<column>`.
+    """
+    checks = tuple(_checks(table, known))
+    folded = _with_one_copy(frame) if known.unique_keys else _fold_copies(frame, table.keys)
+    joined = folded
+    for column, reference in table.references:
+        if (parent := known.parents[column.name].rows) is not None:
+            keys = [f"_key{index}" for index, _ in enumerate(column.foreign_key)]
+            keyed = parent.select(*keys, F.col("_parent").alias(reference.table.name))
+            pairs = zip(column.foreign_key, keys, strict=True)
+            joined = joined.join(
+                keyed, on=reduce(and_, (folded[name] == keyed[key] for name, key in pairs)), how="left"
+            ).drop(*keys)
+    results = [
+        F.coalesce(check.fails, F.lit(False)).alias(f"c{index}")
+        for index, check in enumerate(checks)
+        if check.fails is not None
+    ]
+    rows = joined.select(*(joined[name] for name in folded.columns), F.struct(*results).alias(CHECKS))
+    return CheckedRows(table, rows, checks)
+
+
+def accepted(checked: CheckedRows) -> DataFrame:
+    """The rows without a reason to set them aside, with the columns of the contract."""
+    return checked.rows.where(checked.is_accepted).select(*(column.name for column in checked.table.columns))
+
+
+def quarantined(checked: CheckedRows, batch: int) -> DataFrame:
+    """The rows with a reason: their values, card numbers masked, the reasons and the bronze run `batch`."""
+    table = checked.table
+    reasons = [F.when(checked.fails(check), check.name) for check in checked.checks if check.sets_aside]
+    rescued = F.col("_rescued")
+    if any(column.pii is Pii.CARD for column in table.columns):  # an unreadable line may have a number anywhere
+        rescued = F.when(_noted(LINE), F.regexp_replace(rescued, LONG_NUMBER, "*")).otherwise(rescued)
+    kept = checked.rows.where(~checked.is_accepted).select(
+        *(column.name for column in table.columns),
+        rescued.alias("_rescued"),
+        F.array_compact(F.array(*reasons)).alias("_reasons"),
+        F.lit(batch).cast("bigint").alias("_batch"),
+    )
+    return mask_cards(kept, table)
+
+
+def mask_cards(frame: DataFrame, table: Table) -> DataFrame:
+    """The frame with every card number masked."""
+    cards = {column.name: masked(column.name) for column in table.columns if column.pii is Pii.CARD}
+    return frame.withColumns(cards) if cards else frame
+
+
+def examples(checked: CheckedRows, failed: Sequence[Check]) -> dict[str, tuple[str, ...]]:
+    """By rule, the least keys of rows that fail it, three at most; none if keys are personal data.
+
+    The parts of a key of several columns are separated by commas.
+    """
+    table = checked.table
+    if not failed or any(table[key].pii is not Pii.NONE for key in table.keys):
+        return {}
+    key, conditions = F.struct(*table.keys), [checked.counts_as_failed(check) for check in failed]
+    least = [
+        F.array_distinct(F.min_by(F.when(fails, key), F.when(fails, key), EXAMPLES)).alias(f"k{index}")
+        for index, fails in enumerate(conditions)
+    ]
+    row = checked.rows.where(reduce(or_, conditions)).agg(*least).first()
+    assert row is not None
+    return {
+        check.name: tuple(", ".join(map(str, parts)) for parts in keys or () if any(part is not None for part in parts))
+        for check, keys in zip(failed, row, strict=True)
+    }
+
+
+def parent_keys(accepted: DataFrame | None, quarantined: DataFrame | None, reference: Reference) -> DataFrame:
     """What a child needs of its parents: their key, as `_key0`, …, whether they were accepted, the columns of rules.
 
-    One row per key, also where many rows of that key are in quarantine. At least one of the two frames is given.
+    One row per key, even if many rows of that key are in quarantine. At least one of the two frames is given.
     """
     bad, named = None, [F.col(key).alias(f"_key{index}") for index, key in enumerate(reference.table.keys)]
     if quarantined is not None:
@@ -79,197 +193,87 @@ def parents(accepted: DataFrame | None, quarantined: DataFrame | None, reference
     if accepted is None:
         assert bad is not None
         return bad
-    taken = F.struct(F.lit(True).alias(KNOWN), *reference.columns)
-    good = accepted.select(*named, taken.alias("_parent"))
+    good = accepted.select(*named, F.struct(F.lit(True).alias(KNOWN), *reference.columns).alias("_parent"))
     return good.unionByName(bad) if bad is not None else good
 
 
-def apply_checks(frame: DataFrame, table: Table, found: Mapping[str, Parent], tested: list[Check]) -> DataFrame:
-    """Adds `_checks`: for each of `tested` that a row can fail, by its index, whether the row does.
-
-    `frame` has the table's columns, `_rescued`, `_copies` and `_conflict`; `found` has the parents of each reference,
-    by column. Rules see a parent's columns as `<parent table>.<column>`.
-    """
-    joined = frame
-    for column, reference in table.references:
-        if (parent := found[column.name].frame) is not None:
-            keys = [f"_key{index}" for index, _ in enumerate(column.foreign_key)]
-            keyed = parent.select(*keys, F.col("_parent").alias(reference.table.name))
-            same = reduce(and_, (frame[name] == keyed[key] for name, key in zip(column.foreign_key, keys, strict=True)))
-            joined = joined.join(keyed, on=same, how="left").drop(*keys)
-    results = [
-        F.coalesce(check.fails, F.lit(False)).alias(f"c{index}")
-        for index, check in enumerate(tested)
-        if check.fails is not None
-    ]
-    return joined.select(*(joined[name] for name in frame.columns), F.struct(*results).alias(CHECKS))
+def _fold_copies(frame: DataFrame, keys: tuple[str, ...]) -> DataFrame:
+    """Identical rows become one with their number in `_copies`; `_conflict` if rows that differ share a key."""
+    same_key = Window.partitionBy(*keys)
+    folded = frame.groupBy(*frame.columns).agg(F.count(F.lit(1)).alias(COPIES))
+    complete_key = F.concat(*(F.col(key).cast("string") for key in keys)).isNotNull()
+    return folded.withColumn(CONFLICT, complete_key & (F.count(F.lit(1)).over(same_key) > 1))
 
 
-def checks(table: Table, found: Mapping[str, Parent], copies: bool = True, rescued: bool = True) -> list[Check]:
-    """Every rule of the table: its key, its not-null columns, its references, its labels, what the contract adds.
-
-    `copies` and `rescued` tell whether a key may come twice, and whether bronze may have rescued a value.
-    """
-    return [
-        *_line_checks(table, rescued),
-        *_key_checks(table, copies, rescued),
-        *_value_checks(table, rescued),
-        *_reference_checks(table, found),
-        *(
-            Check(f"{column.name} is a known label", Severity.WARN, ~F.col(column.name).isin(*column.labels))
-            for column in table.columns
-            if column.labels
-        ),
-        *(Check(rule.name, rule.severity, ~F.expr(rule.condition)) for rule in table.all_rules),
-    ]
+def _with_one_copy(frame: DataFrame) -> DataFrame:
+    """The columns that `_fold_copies` adds, for a table in which no key comes twice."""
+    return frame.withColumns({COPIES: F.lit(1).cast("bigint"), CONFLICT: F.lit(False)})
 
 
-def _line_checks(table: Table, rescued: bool) -> Iterator[Check]:
-    """Of tables that files are the source of: lines that are no rows, and rows of which a column took the rest."""
-    files = [one for one in table.inputs if one.files]
-    if files:
-        yield Check("line:unreadable", Severity.QUARANTINE, _noted(LINE) if rescued else None)
-    for one in files:
-        assert one.files is not None
-        if one.files.dialect.rest:
-            name = f"{one.columns[-1].name} is quoted where it has a {one.files.dialect.delimiter}"
-            yield Check(name, Severity.WARN, _noted(REST) if rescued else None)
+def _checks(table: Table, known: Assumptions) -> Iterator[Check]:
+    """Every rule of the table: its key, its not-null columns, its references, its labels, what the contract adds."""
+    yield from _line_checks(table, known)
+    yield from _key_checks(table, known)
+    yield from _value_checks(table, known)
+    yield from _reference_checks(table, known)
+    for column in table.columns:
+        if column.labels:
+            yield Check(f"{column.name} is a known label", Severity.WARN, ~F.col(column.name).isin(*column.labels))
+    for rule in table.all_rules:
+        yield Check(rule.name, rule.severity, ~F.expr(rule.condition))
 
 
-def _key_checks(table: Table, copies: bool, rescued: bool) -> Iterator[Check]:
-    missing = reduce(or_, (_is_null(table, table[key], rescued) for key in table.keys)) if table.keys else None
+def _line_checks(table: Table, known: Assumptions) -> Iterator[Check]:
+    """For tables from files: lines that are no rows, and rows in which the last column took the rest of its line."""
+    sources = [(source, source.files.dialect) for source in table.inputs if source.files]
+    if sources:
+        yield Check("line:unreadable", Severity.QUARANTINE, _unless(known.nothing_rescued, _noted(LINE)))
+    for source, dialect in sources:
+        if dialect.rest:
+            name = f"{source.columns[-1].name} is quoted where it has a {dialect.delimiter}"
+            yield Check(name, Severity.WARN, _unless(known.nothing_rescued, _noted(REST)))
+
+
+def _key_checks(table: Table, known: Assumptions) -> Iterator[Check]:
+    missing = reduce(or_, (_is_null(table, table[key], known) for key in table.keys)) if table.keys else None
     yield Check("key:missing", Severity.QUARANTINE, missing)
-    yield Check("key:conflict", Severity.QUARANTINE, F.col(CONFLICT) if copies else None)
+    yield Check("key:conflict", Severity.QUARANTINE, _unless(known.unique_keys, F.col(CONFLICT)))
 
 
-def _value_checks(table: Table, rescued: bool) -> Iterator[Check]:
-    """Values that bronze could not hold; a column that must not be null needs them, another only says so."""
+def _value_checks(table: Table, known: Assumptions) -> Iterator[Check]:
+    """Values that bronze could not hold: a column that must not be null needs them, any other only warns."""
     for column in table.columns:
         severity = Severity.WARN if column.nullable else Severity.QUARANTINE
-        yield Check(f"unreadable:{column.name}", severity, _noted(column.made_from) if rescued else None)
+        unreadable = _unless(known.nothing_rescued, _noted(column.made_from))
+        yield Check(f"unreadable:{column.name}", severity, unreadable)
         if not (column.nullable or column.key):
-            yield Check(f"{column.name}:null", Severity.QUARANTINE, _is_null(table, column, rescued))
+            yield Check(f"{column.name}:null", Severity.QUARANTINE, _is_null(table, column, known))
 
 
-def _reference_checks(table: Table, found: Mapping[str, Parent]) -> Iterator[Check]:
+def _reference_checks(table: Table, known: Assumptions) -> Iterator[Check]:
     for column, reference in table.references:
-        name, parent = reference.table.name, found[column.name]
-        given = reduce(and_, (F.col(one).isNotNull() for one in column.foreign_key))
-        missing = refused = None
-        if parent.frame is not None:
-            missing = None if parent.guaranteed else given & F.col(name).isNull()
-            refused = given & ~F.col(name)[KNOWN]
-        yield Check(f"{name}:missing", Severity.QUARANTINE, missing)
-        yield Check(f"{name}:quarantined", Severity.QUARANTINE, refused)
+        name, parent = reference.table.name, known.parents[column.name]
+        given = reduce(and_, (F.col(key).isNotNull() for key in column.foreign_key))
+        missing, refused = given & F.col(name).isNull(), given & ~F.col(name)[KNOWN]
+        yield Check(f"{name}:missing", Severity.QUARANTINE, _unless(parent.guaranteed, missing))
+        yield Check(f"{name}:quarantined", Severity.QUARANTINE, _unless(parent.rows is None, refused))
+
+
+def _unless(proved: bool, fails: SparkColumn) -> SparkColumn | None:
+    return None if proved else fails
 
 
 def _noted(name: str) -> SparkColumn:
-    """Whether bronze kept something beside a row: under the name of a column the text that its type could not hold."""
-    if name == LINE:  # which stands first, and may be too long for a parser
+    """Whether bronze kept a note beside a row: under a column's name, the text that its type could not hold."""
+    if name == LINE:  # it comes first, and may be too long for a parser
         return F.coalesce(F.startswith("_rescued", F.lit(f'{{"{LINE}": ')), F.lit(False))
     return F.get_json_object("_rescued", f"$['{name}']").isNotNull()
 
 
-def _is_null(table: Table, column: Column, rescued: bool) -> SparkColumn:
-    """Whether the source had no value. A line that is no row has none, and its own reason."""
+def _is_null(table: Table, column: Column, known: Assumptions) -> SparkColumn:
+    """Whether the source had no value. An unreadable line has none, but a reason of its own."""
     null = F.col(column.name).isNull()
-    if not rescued:
+    if known.nothing_rescued:
         return null
-    known = null & ~_noted(column.made_from)
-    return known & ~_noted(LINE) if any(one.files for one in table.inputs) else known
-
-
-def _failed(index: int) -> SparkColumn:
-    return F.col(f"{CHECKS}.c{index}")
-
-
-def _setting_aside(tested: list[Check]) -> list[int]:
-    """The checks that may set a row aside, by index."""
-    return [
-        index for index, check in enumerate(tested) if check.severity is not Severity.WARN and check.fails is not None
-    ]
-
-
-def is_accepted(tested: list[Check]) -> SparkColumn:
-    """Whether a judged row fails nothing that would set it aside."""
-    return ~reduce(or_, map(_failed, _setting_aside(tested)), F.lit(False))
-
-
-def counts(table: Table, tested: list[Check]) -> list[SparkColumn]:
-    """Aggregates over a judged frame: rows, the sums of amounts, and the rows that fail each check that one can fail.
-
-    rows_in, rows_out, set_aside, copies; <column>_out, <column>_aside, <column>_copies; failed_<n>. A warning counts
-    accepted rows.
-    """
-    good = is_accepted(tested)
-    items = [
-        F.sum(COPIES).alias("rows_in"),
-        F.count_if(good).alias("rows_out"),
-        F.count_if(~good).alias("set_aside"),
-        F.sum(F.col(COPIES) - 1).alias("copies"),
-    ]
-    for column in table.summed:
-        amount = F.col(column.name)
-        again = F.when(F.col(COPIES) > 1, amount * (F.col(COPIES) - 1).cast("decimal(10,0)"))
-        parts = {"out": F.when(good, amount), "aside": F.when(~good, amount), "copies": again}
-        items += [F.sum(part).alias(f"{column.name}_{side}") for side, part in parts.items()]
-    return items + [
-        F.count_if(_counted(tested, index)).alias(f"failed_{index}")
-        for index, check in enumerate(tested)
-        if check.fails is not None
-    ]
-
-
-def _counted(tested: list[Check], index: int) -> SparkColumn:
-    """A row that fails a rule; one that fails a warning only if it is accepted."""
-    return is_accepted(tested) & _failed(index) if tested[index].severity is Severity.WARN else _failed(index)
-
-
-def examples(judged: DataFrame, table: Table, tested: list[Check], indexes: list[int]) -> dict[int, tuple[str, ...]]:
-    """The least keys of rows that fail the checks numbered, up to three of each; none where keys are personal data.
-
-    Of a key of several columns, the parts with commas.
-    """
-    if not indexes or any(table[key].pii is not Pii.NONE for key in table.keys):
-        return {}
-    fails = {index: _counted(tested, index) for index in indexes}
-    some = reduce(or_, fails.values())
-    key = F.struct(*table.keys)
-    least = [
-        F.array_distinct(F.min_by(F.when(one, key), F.when(one, key), EXAMPLES)).alias(f"k{index}")
-        for index, one in fails.items()
-    ]
-    found = judged.where(some).agg(*least).first()
-    assert found is not None
-    return {
-        index: tuple(
-            ", ".join(map(str, one)) for one in found[f"k{index}"] or () if any(part is not None for part in one)
-        )
-        for index in indexes
-    }
-
-
-def mask_cards(frame: DataFrame, table: Table) -> DataFrame:
-    """The frame with every card number masked."""
-    cards = {column.name: masked(column.name) for column in table.columns if column.pii is Pii.CARD}
-    return frame.withColumns(cards) if cards else frame
-
-
-def accepted(judged: DataFrame, table: Table, tested: list[Check]) -> DataFrame:
-    """The rows without a reason, as the contract has them."""
-    return judged.where(is_accepted(tested)).select(*(column.name for column in table.columns))
-
-
-def quarantined(judged: DataFrame, table: Table, tested: list[Check], batch: int) -> DataFrame:
-    """The rows with a reason: their values, card numbers masked, the reasons and the bronze run."""
-    reasons = [F.when(_failed(index), tested[index].name) for index in _setting_aside(tested)]
-    rescued = F.col("_rescued")
-    if any(column.pii is Pii.CARD for column in table.columns):  # a line that is no row may have one anywhere
-        rescued = F.when(_noted(LINE), F.regexp_replace(rescued, LONG_NUMBER, "*")).otherwise(rescued)
-    kept = judged.where(~is_accepted(tested)).select(
-        *(column.name for column in table.columns),
-        rescued.alias("_rescued"),
-        F.array_compact(F.array(*reasons)).alias("_reasons"),
-        F.lit(batch).cast("bigint").alias("_batch"),
-    )
-    return mask_cards(kept, table)
+    readable = null & ~_noted(column.made_from)
+    return readable & ~_noted(LINE) if any(source.files for source in table.inputs) else readable

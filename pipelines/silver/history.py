@@ -1,16 +1,25 @@
-"""The type-2 history beside a silver table: every version of a row, from when to when it was the present one.
+"""The SCD2 history beside a silver table: every version of a row, from when to when it was the current one.
 
-The rows that are `_current` are the table's, always. Runs of bronze that silver has skipped leave their versions, too;
-these are judged by what stands in the row, for their parents' past is not kept.
+An account through two nights (`_valid_to` and `_valid_from` are the starts of the bronze runs that saw the change):
+
+    night 1, silver has (7, corrente)      7  corrente  2024-03-01 02:00  -                 current
+    night 2, silver has (7, poupanca)      7  corrente  2024-03-01 02:00  2024-03-02 02:00
+                                           7  poupanca  2024-03-02 02:00  -                 current
+    a night later it is gone from silver:  both versions stay, both have ended, none is current
+
+The rows that are `_current` are the table's, always; the run proves it. Runs of bronze that silver has skipped leave
+their versions, too. These rows are judged without asking for their parents, whose past is not kept.
+
+One night in DuckDB: `keys` are all keys that may have changed, `history` their versions. A step for each run of bronze
+finds the `changed` keys, ends their current versions at the step's `moment` and begins the new ones. `touched` collects
+the keys that any step changed; only files that hold one of them are written again.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
-from datetime import datetime
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from conf.contract import Severity, Table
-from conf.settings import Settings
 from pipelines.core.catalogue import Entry
 from pipelines.core.errors import QualityFault, StorageFault
 from pipelines.core.names import HISTORY
@@ -22,150 +31,153 @@ from pipelines.lake.engine import Engine, count, engine, listed, relation, save,
 from pipelines.lake.runs import Mode, Run, TableRun
 from pipelines.lake.staging import StagedTable, unchanged_table, verify
 from pipelines.lake.versions import TableVersion, table_version
-from pipelines.silver.judging import accepted, check_rows, guaranteed
-from pipelines.spark.frames import read, read_files, write_parquet
+from pipelines.silver.judging import accepted, check_rows, guaranteed, staged_tables
+from pipelines.spark.frames import read_files, write_parquet
 from pipelines.spark.job import Job
 
-COLUMNS = {"_valid_from": "timestamp", "_valid_to": "timestamp", "_current": "boolean"}
+HISTORY_COLUMNS = {"_valid_from": "timestamp", "_valid_to": "timestamp", "_current": "boolean"}
 
 
-def build_history(job: Job, entry: Entry, staged: dict[str, StagedTable]) -> StagedTable:
-    """The history of a table whose new version is in `staged`."""
-    settings, table, previous, new = job.settings, entry.table, job.previous, staged[entry.table.name].content
-    place = Target(table, folders.table_path(settings.silver_path, table, HISTORY), job.run.run)
-    known = [one for one in previous.tables if one.name == table.name + HISTORY] if previous else []
-    with engine(f"silver.{table.name}{HISTORY}", job.scratch) as db:
-        if previous is None or not known:
-            return _begun(db, job, new, place)
-        was, now = (
-            table_version(settings.silver_path, previous, table),
-            table_version(settings.silver_path, previous, table, known[0].name),
+@dataclass(frozen=True)
+class Step:
+    """What a run of bronze changed: SQL of keys that may have changed, and of the rows that silver then has."""
+
+    run: Run
+    keys: str
+    rows: str
+
+
+def build_history(job: Job, entry: Entry, staged: Mapping[str, StagedTable]) -> StagedTable:
+    """The history of a table whose new version is in `staged`. Raises QualityFault if its current rows are not those of
+    the table."""
+    table, previous, new = entry.table, job.previous, staged[entry.table.name].content
+    target = Target(table, folders.table_path(job.settings.silver_path, table, HISTORY), job.run.run)
+    with engine(f"silver.{target.path.name}", job.scratch) as db:
+        recorded = (
+            [table_run for table_run in previous.tables if table_run.name == target.path.name] if previous else []
         )
-        steps = [(pair[1], *_step(db, job, entry, staged, pair)) for pair in _skipped(job, table)]
-        steps.append((job.upstream, changed_keys(was, new), new.sql))
-        columns = {**new.types, **COLUMNS}
-        whole = list(columns.items()) != list(now.types.items())
-        parts = [f"SELECT {listed(new.keys)} FROM {keys}" for _, keys, _ in steps]
-        parts += [f"SELECT {listed(new.keys)} FROM {now.sql}"] if whole else []
-        db.execute(f"CREATE TEMP TABLE k AS {' UNION '.join(parts)}")
-        if not count(db, "k"):
-            return unchanged_table(known[0], table, place.path)
-        named = ", ".join(f"{_cast(name, kind, now.types)} AS {identifier(name)}" for name, kind in columns.items())
-        db.execute(f"CREATE TEMP TABLE h AS SELECT {named} FROM {within(now.sql, now.keys, 'k')}")
-        db.execute("CREATE TEMP TABLE touched AS SELECT * FROM k WHERE false")
-        for index, (run, keys, rows) in enumerate(steps):
-            some = "k" if index == len(steps) - 1 else keys
-            _turn(db, new, some, rows, _moment(now, run.started))
-        wrong = differing_keys("(SELECT * FROM h WHERE _current)", within(new.sql, new.keys, "k"), new, new)
+        if previous is None or not recorded:
+            return _begin(db, job, new, target)
+        old = table_version(job.settings.silver_path, previous, table, target.path.name)
+        last = changed_keys(table_version(job.settings.silver_path, previous, table), new)
+        skipped = [_step(db, job, entry, staged, runs) for runs in _skipped(job, table)]
+        columns = {**new.types, **HISTORY_COLUMNS}
+        same_columns = list(columns.items()) == list(old.types.items())
+        relations = [*(step.keys for step in skipped), last, *([] if same_columns else [old.sql])]
+        keys = " UNION ".join(f"SELECT {listed(new.keys)} FROM {relation}" for relation in relations)
+        db.execute(f"CREATE TEMP TABLE keys AS {keys}")
+        if not count(db, "keys"):
+            return unchanged_table(recorded[0], table, target.path)
+        _load(db, old, columns)
+        for step in (*skipped, Step(job.upstream, "keys", new.sql)):
+            _apply(db, step, new)
+        wrong = differing_keys("(SELECT * FROM history WHERE _current)", within(new.sql, new.keys, "keys"), new, new)
         if count(db, wrong):
-            raise QualityFault(f"silver.{place.path.name}: its current rows are not those of silver.{table.name}")
-        if whole:
-            return _anew(db, "h", new, place, replace(known[0], mode=Mode.FULL, how="its columns changed"))
+            raise QualityFault(f"silver.{target.path.name}: its current rows are not those of silver.{table.name}")
+        if not same_columns:
+            table_run = replace(recorded[0], mode=Mode.FULL, how="its columns changed")
+            return _written_in_full(db, "history", new, target, table_run)
         if not count(db, "touched"):
-            return unchanged_table(known[0], table, place.path)
-        db.execute("CREATE TEMP TABLE t AS SELECT DISTINCT * FROM touched")
-        replaced = with_keys(now.keys, "t")
-        return splice(db, Splice(now, known[0], replaced, replaced.of("h")), place)
+            return unchanged_table(recorded[0], table, target.path)
+        replaced = with_keys(old.keys, "touched")
+        return splice(db, Splice(old, recorded[0], replaced, replaced.of("history")), target)
 
 
-def _begun(db: Engine, job: Job, new: TableVersion, place: Target) -> StagedTable:
-    """The first version of a history: all rows, since this run."""
+def _begin(db: Engine, job: Job, new: TableVersion, target: Target) -> StagedTable:
+    """The first version of a history: all rows, valid since this run of bronze."""
     since = f"'{job.upstream.started.isoformat()}'::timestamptz"
     rows = f"(SELECT *, {since} AS _valid_from, NULL::timestamptz AS _valid_to, true AS _current FROM {new.sql})"
-    done = TableRun(place.path.name, 0, 0, 0, full_at=job.run.started, how="begun")
-    return _anew(db, rows, new, place, done)
+    table_run = TableRun(target.path.name, 0, 0, 0, full_at=job.run.started, how="begun")
+    return _written_in_full(db, rows, new, target, table_run)
 
 
-def _anew(db: Engine, rows: str, new: TableVersion, place: Target, done: TableRun) -> StagedTable:
+def _written_in_full(db: Engine, rows: str, new: TableVersion, target: Target, table_run: TableRun) -> StagedTable:
     """A history that is made of `rows` and nothing else."""
-    size, files = count(db, rows), write(db, rows, place)
-    built = StagedTable(
-        replace(done, rows_in=size, rows_out=size),
-        place.table,
-        place.path,
-        schema.schema_of(place.table, COLUMNS),
-        files,
-    )
-    return verify(built, {**new.types, **COLUMNS}, new.keys, size, {})
+    size, files = count(db, rows), write(db, rows, target)
+    table_run = replace(table_run, rows_in=size, rows_out=size)
+    columns = schema.schema_of(target.table, HISTORY_COLUMNS)
+    built = StagedTable(table_run, target.table, target.path, columns, files)
+    return verify(built, {**new.types, **HISTORY_COLUMNS}, new.keys, size, {})
+
+
+def _load(db: Engine, old: TableVersion, columns: Mapping[str, str]) -> None:
+    """Makes the tables that the steps change: `history`, the versions of `keys` with the columns that are declared now;
+    `moment`, the last one that the history knows; `touched`, empty."""
+    values = ", ".join(f"{_cast(name, kind, old.types)} AS {identifier(name)}" for name, kind in columns.items())
+    db.execute(f"CREATE TEMP TABLE history AS SELECT {values} FROM {within(old.sql, old.keys, 'keys')}")
+    db.execute(f"CREATE TEMP TABLE moment AS SELECT max(coalesce(_valid_to, _valid_from)) AS value FROM {old.sql}")
+    db.execute("CREATE TEMP TABLE touched AS SELECT * FROM keys WHERE false")
 
 
 def _cast(name: str, kind: str, known: Mapping[str, str]) -> str:
-    """SQL of a column of older versions as it is declared now: null where they did not have it, or not so."""
+    """SQL of a column of older versions as it is declared now: null if they lack it, or if a value does not convert."""
     value = identifier(name) if name in known else "NULL"
     return value if known.get(name) == kind else f"TRY_CAST({value} AS {type_of(kind).duckdb})"
 
 
+def _apply(db: Engine, step: Step, table: TableVersion) -> None:
+    """Ends, in `history`, the current version of each key that the step has with other values or not at all, and begins
+    the version that it has. Both happen at the start of the run, but after all that is known, whatever the clock says.
+    """
+    current = within("(SELECT * FROM history WHERE _current)", table.keys, step.keys)
+    changed = differing_keys(current, within(step.rows, table.keys, step.keys), table, table)
+    db.execute(f"CREATE OR REPLACE TEMP TABLE changed AS SELECT * FROM {changed}")
+    if not count(db, "changed"):
+        return
+    started = f"'{step.run.started.isoformat()}'::timestamptz"
+    same_key = " AND ".join(f"history.{identifier(key)} = changed.{identifier(key)}" for key in table.keys)
+    moment = "(SELECT value FROM moment)"
+    ended = f"_valid_to = {moment}, _current = false"
+    began = f"SELECT {listed(table.types)}, {moment} AS _valid_from, true AS _current"
+    db.execute(f"UPDATE moment SET value = greatest({started}, value + INTERVAL 1 microsecond)")
+    db.execute(f"UPDATE history SET {ended} FROM changed WHERE history._current AND {same_key}")
+    db.execute(f"INSERT INTO history BY NAME {began} FROM {within(step.rows, table.keys, 'changed')}")
+    db.execute("INSERT INTO touched SELECT * FROM changed")
+
+
 def _skipped(job: Job, table: Table) -> list[tuple[Run, Run]]:
-    """The runs of bronze after the one that silver has read, but for the last, each with the one before it."""
-    settings = job.settings
+    """The runs of bronze that silver has not read, except the last, each with the run before it."""
     if job.origin is None:
         return []
     runs = [
         run
-        for run in run_log.read_runs(settings.bronze_path, domain=job.origin.domain)
+        for run in run_log.read_runs(job.settings.bronze_path, domain=job.origin.domain)
         if run.lake == job.origin.lake and job.origin.run <= run.run < job.upstream.run
     ]
-    needed = {(column.name, column.type) for one in table.inputs for column in one.columns}
-    there = [run for run in runs if "key" in guaranteed(run, table) and _is_there(settings, run, table, needed)]
-    return list(pairwise(there))
+    return list(pairwise(run for run in runs if "key" in guaranteed(run, table) and _can_be_read(job, run, table)))
 
 
-def _is_there(settings: Settings, run: Run, table: Table, needed: set[tuple[str, str]]) -> bool:
-    """Whether a run's files are there, with the columns that the transform needs today."""
+def _can_be_read(job: Job, run: Run, table: Table) -> bool:
+    """Whether a run's files are still there, with the columns that the transform needs today."""
     try:
-        run_log.check_tables("bronze", settings.bronze_path, run)
+        run_log.check_tables("bronze", job.settings.bronze_path, run)
     except StorageFault:
         return False
+    needed = {(column.name, column.type) for source in table.inputs for column in source.columns}
     return needed <= {(column.name, column.type) for column in run.table(table.inputs[0].name).columns}
 
 
-def _step(db: Engine, job: Job, entry: Entry, staged: dict[str, StagedTable], runs: tuple[Run, Run]) -> tuple[str, str]:
-    """What a run of bronze that was skipped has changed: SQL of the keys, and of the rows that silver would have."""
-    settings, folder, table, (source,), (before, run) = job.settings, job.scratch, entry.table, entry.table.inputs, runs
-    old, new = table_version(settings.bronze_path, before, source), table_version(settings.bronze_path, run, source)
-    name = identifier(f"changed {run.run}")
-    db.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM {changed_keys(old, new)}")
+def _step(db: Engine, job: Job, entry: Entry, staged: Mapping[str, StagedTable], runs: tuple[Run, Run]) -> Step:
+    """What the second of two runs of bronze has changed; silver has skipped it."""
+    table, (source,), run = entry.table, entry.table.inputs, runs[-1]
+    old, new = (table_version(job.settings.bronze_path, bronze_run, source) for bronze_run in runs)
+    changed = identifier(f"changed in bronze {run.run}")
+    db.execute(f"CREATE TEMP TABLE {changed} AS SELECT * FROM {changed_keys(old, new)}")
     named = ", ".join(f"{identifier(table[key].made_from)} AS {identifier(key)}" for key in table.keys)
-    keys = f"(SELECT {named} FROM {name})"
-    types = staged[table.name].content.types
-    if not count(db, name):
-        return keys, relation([], types)
-    file = folder / f"{table.name}.{run.run}.parquet"
-    save(db, within(new.sql, new.keys, name), file)
-    spark, made = job.session(), folder / f"{table.name}.{run.run}"
-    rows = {one: built.table_run.rows_out for one, built in staged.items()}
-    frames = [read_files(spark, [str(file)], new.types)]
-    judged = check_rows(run, entry, frames, lambda one: read(spark, staged[one].content), rows)
+    keys, types = f"(SELECT {named} FROM {changed})", staged[table.name].content.types
+    if not count(db, changed):
+        return Step(run, keys, relation([], types))
+    file, folder = job.scratch / f"{table.name}.{run.run}.parquet", job.scratch / f"{table.name}.{run.run}"
+    save(db, within(new.sql, new.keys, changed), file)
+    spark = job.session()
+    checked = check_rows(run, entry, [read_files(spark, [str(file)], new.types)], staged_tables(spark, staged))
     of_parents = {
         f"{reference.table.name}:{why}" for _, reference in table.references for why in ("missing", "quarantined")
     }
-    checks = [replace(one, severity=Severity.WARN) if one.name in of_parents else one for one in judged.checks]
-    with folders.storage(f"folder {made}"):
-        made.mkdir()
-    files = write_parquet(accepted(settings, replace(judged, checks=checks), table), made)
-    return keys, relation([str(file) for file in files], types)
-
-
-def _moment(history: TableVersion, at: datetime) -> str:
-    """When a run's versions begin: at its start, but after all that is known, whatever the clock says."""
-    last = "SELECT max(greatest(_valid_from, coalesce(_valid_to, _valid_from))) FROM"
-    return (
-        f"(SELECT greatest('{at.isoformat()}'::timestamptz, ({last} {history.sql}) + INTERVAL 1 microsecond, "
-        f"({last} h) + INTERVAL 1 microsecond))"
+    checks = tuple(
+        replace(check, severity=Severity.WARN) if check.name in of_parents else check for check in checked.checks
     )
-
-
-def _turn(db: Engine, table: TableVersion, keys: str, rows: str, moment: str) -> None:
-    """Ends, in the table `h`, the current version of each key that `rows` has otherwise or not at all, and begins the
-    one that it has."""
-    now = within("(SELECT * FROM h WHERE _current)", table.keys, keys)
-    differing = differing_keys(now, within(rows, table.keys, keys), table, table)
-    db.execute(f"CREATE OR REPLACE TEMP TABLE d AS SELECT * FROM {differing}")
-    db.execute(f"CREATE OR REPLACE TEMP TABLE m AS SELECT {moment} AS moment")
-    these = listed(table.keys)
-    among = f"({these}) IN (SELECT ({these}) FROM d)" if len(table.keys) > 1 else f"{these} IN (SELECT {these} FROM d)"
-    db.execute(f"UPDATE h SET _valid_to = (SELECT moment FROM m), _current = false WHERE _current AND {among}")
-    columns = listed(table.types)
-    began = f"SELECT {columns}, (SELECT moment FROM m) AS _valid_from, true AS _current"
-    db.execute(f"INSERT INTO h BY NAME {began} FROM {within(rows, table.keys, 'd')}")
-    db.execute("INSERT INTO touched SELECT * FROM d")
+    with folders.storage(f"folder {folder}"):
+        folder.mkdir()
+    files = write_parquet(accepted(job.settings, replace(checked, checks=checks)), folder)
+    return Step(run, keys, relation([str(file) for file in files], types))

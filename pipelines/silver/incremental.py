@@ -1,17 +1,15 @@
-"""Silver from what changed in bronze: rows that changed, and rows whose parents did, are judged again; others stay.
+"""Silver from what changed in bronze: only rows that changed, and rows whose parents did, are judged again.
 
-What a run knows of a table (rows, sums, failures of each rule) is corrected by what the old rows and the new ones of
-those keys add to it, so that it is what a run over all rows would find.
+What the previous run counted (rows, sums, failures of each rule), minus what the old rows of these keys count, plus
+what the new ones count, is what a run over all rows would count.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
-from decimal import Decimal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
-from pyspark.sql import Observation
 
 from conf.contract import Reference, Table
 from conf.settings import Settings
@@ -33,18 +31,10 @@ from pipelines.lake.engine import Engine, count, engine, listed, relation, save,
 from pipelines.lake.runs import RuleRun, Run, TableRun
 from pipelines.lake.staging import StagedTable, unchanged_table
 from pipelines.lake.versions import TableVersion, table_version
-from pipelines.silver import checks as silver_checks
-from pipelines.silver.judging import (
-    CheckedRows,
-    Found,
-    accepted,
-    check_rows,
-    conserve,
-    gate,
-    report_quality,
-    totals,
-    verdicts,
-)
+from pipelines.silver import checks
+from pipelines.silver.checks import CheckedRows
+from pipelines.silver.counts import Counts, Sums, aggregates, counted, counts_in
+from pipelines.silver.judging import SilverTables, accepted, check_rows, conserve, gate, report_quality, rule_runs
 from pipelines.spark.frames import read, read_files, write_parquet
 from pipelines.spark.job import Job
 
@@ -52,65 +42,86 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
-AFFECTED = "affected"
+AFFECTED = "affected"  # the table of keys whose rows are judged again
 
 
-def apply_changes(job: Job, entry: Entry, staged: dict[str, StagedTable]) -> list[StagedTable]:
-    """A table and its quarantine with what changed since the run before; nothing where much did. Raises as a run over
-    all rows would."""
-    settings, table, previous, origin = job.settings, entry.table, job.previous, job.origin
-    assert previous is not None and origin is not None
-    was, aside = previous.table(table.name), previous.table(table.name + QUARANTINE)
-    rules = {rule.rule: rule for rule in run_log.read_rules(settings.silver_path, previous) if rule.table == table.name}
+@dataclass(frozen=True)
+class Recorded:
+    """What the previous run recorded of a table, of its quarantine, and of its rules by name."""
+
+    run: Run
+    good: TableRun
+    bad: TableRun
+    rules: Mapping[str, RuleRun]
+
+    @property
+    def counts(self) -> Counts:
+        """What that run counted. No amount is in copies, because keys come once."""
+        sums = {name: Sums(total, self.bad.totals[name]) for name, total in self.good.totals.items()}
+        failures = {name: rule.failed for name, rule in self.rules.items()}
+        good = self.good
+        return Counts(good.rows_in, good.rows_out, good.set_aside, good.copies, sums, failures)
+
+
+def apply_changes(job: Job, entry: Entry, staged: Mapping[str, StagedTable]) -> list[StagedTable]:
+    """A table and its quarantine with what changed since the previous run; nothing if too much did, or if its rules are
+    others. `staged` has its parents. Raises QualityFault as a run over all rows would."""
+    table, recorded = entry.table, _recorded(job, entry.table)
     with engine(f"silver.{table.name}", job.scratch) as db:
-        some = _affected(db, job, table, staged)
-        if not some:
-            again = tuple(replace(rule, run=job.run.run) for rule in rules.values())
-            path, found = settings.silver_path / table.domain, numbers(was, aside, rules, [])
-            gate(table, found, again, settings.quality.max_quarantined)
-            report_quality(table, found, again, job.report)
-            return [
-                unchanged_table(was, table, path / was.name, again),
-                unchanged_table(aside, table, path / aside.name),
-            ]
-        if some > CHANGED_SHARE * max(was.rows_in, 1):
+        affected = _affected(db, job, recorded.run, table, staged)
+        if not affected:
+            return _unchanged(job, table, recorded)
+        if affected > CHANGED_SHARE * max(recorded.good.rows_in, 1):
             return []
-        place = job.scratch / table.name
-        old = _judged(db, job, entry, origin, lambda name: stored_as(settings, previous, name))
-        new = _judged(db, job, entry, job.upstream, lambda name: staged[name].content)
-        judged = new or old
-        assert judged is not None
-        if {check.name for check in judged.checks} != rules.keys():
+        assert job.origin is not None
+        old = _checked(db, job, entry, job.origin, lambda name: stored_as(job.settings, recorded.run, name))
+        new = _checked(db, job, entry, job.upstream, lambda name: staged[name].content)
+        checked = new or old
+        assert checked is not None
+        if {check.name for check in checked.checks} != recorded.rules.keys():
             return []
-        less = _counted(old.rows.agg(*silver_checks.counts(table, old.checks)).first()) if old else {}
-        good, more = _accepted(settings, new, table, place / "accepted") if new else ([], {})
-        found = {
-            name: value - less.get(name, 0) + more.get(name, 0)
-            for name, value in numbers(was, aside, rules, judged.checks).items()
-        }
-        verdict = tuple(verdicts(judged, found, table, job.run.run, more, _known(db, rules, table)))
-        gate(table, found, verdict, settings.quality.max_quarantined)
-        conserve(table, job.upstream, found)
-        bad = (
-            _written(silver_checks.quarantined(new.rows, table, new.checks, job.upstream.run), place / "aside")
-            if (new and more["set_aside"])
-            else []
-        )
-        built = [replace(_replaced(db, job, table, was, good), rules=verdict)]
+        good, bad, came = _write_new(job, new, job.scratch / table.name) if new else ([], [], Counts())
+        counts = recorded.counts - _counts_of(old) + came
+        rules = tuple(rule_runs(job.run.run, checked, counts, came, _keys_still_failing(db, recorded, table)))
+        gate(table, counts, rules, job.settings.quality.max_quarantined)
+        conserve(table, job.upstream, counts)
+        built: list[StagedTable] = []
         try:
-            built.append(_replaced(db, job, table, aside, bad))
-            _prove(table, built, found)
+            built.append(replace(_replaced(db, job, table, recorded.good, good), rules=rules))
+            built.append(_replaced(db, job, table, recorded.bad, bad))
+            _prove(built, counts)
         except BaseException:
-            for one in built:
-                one.discard()
+            for side in built:
+                side.discard()
             raise
-    report_quality(table, found, verdict, job.report)
-    counted = {name: found[name] for name in ("rows_in", "set_aside", "copies")}
-    good_done, bad_done = (
-        replace(built[0].table_run, **counted),
-        replace(built[1].table_run, rows_in=found["set_aside"]),
+    report_quality(table, counts, rules, job.report)
+    good_run = replace(built[0].table_run, rows_in=counts.rows_in, set_aside=counts.set_aside, copies=counts.copies)
+    bad_run = replace(built[1].table_run, rows_in=counts.set_aside)
+    return [replace(built[0], table_run=good_run), replace(built[1], table_run=bad_run)]
+
+
+def _recorded(job: Job, table: Table) -> Recorded:
+    previous = job.previous
+    assert previous is not None
+    rules = run_log.read_rules(job.settings.silver_path, previous)
+    return Recorded(
+        previous,
+        previous.table(table.name),
+        previous.table(table.name + QUARANTINE),
+        {rule.rule: rule for rule in rules if rule.table == table.name},
     )
-    return [replace(built[0], table_run=good_done), replace(built[1], table_run=bad_done)]
+
+
+def _unchanged(job: Job, table: Table, recorded: Recorded) -> list[StagedTable]:
+    """The table and its quarantine as they are; their rules fared as before."""
+    rules = tuple(replace(rule, run=job.run.run) for rule in recorded.rules.values())
+    gate(table, recorded.counts, rules, job.settings.quality.max_quarantined)
+    report_quality(table, recorded.counts, rules, job.report)
+    good, bad, folder = recorded.good, recorded.bad, job.settings.silver_path / table.domain
+    return [
+        unchanged_table(good, table, folder / good.name, rules),
+        unchanged_table(bad, table, folder / bad.name),
+    ]
 
 
 def stored_as(settings: Settings, run: Run, name: str) -> TableVersion:
@@ -120,47 +131,49 @@ def stored_as(settings: Settings, run: Run, name: str) -> TableVersion:
     return table_version(settings.silver_path, run, table, name)
 
 
-def _affected(db: Engine, job: Job, table: Table, staged: dict[str, StagedTable]) -> int:
-    """Makes the table `affected`: keys whose row bronze has changed, or whose parent is another one. How many."""
-    settings, previous, origin, (source,) = job.settings, job.previous, job.origin, table.inputs
-    assert previous is not None and origin is not None
+def _affected(db: Engine, job: Job, previous: Run, table: Table, staged: Mapping[str, StagedTable]) -> int:
+    """Makes the table `affected`: keys whose row changed in bronze, or whose parent changed. How many."""
+    settings, origin, (source,) = job.settings, job.origin, table.inputs
+    assert origin is not None
     rows = changed_keys(
         table_version(settings.bronze_path, origin, source), table_version(settings.bronze_path, job.upstream, source)
     )
     named = ", ".join(f"{identifier(table[key].made_from)} AS {identifier(key)}" for key in table.keys)
     parts = [f"SELECT {named} FROM {rows}"]
     for column, reference in table.references:
-        other = _other_parents(settings, previous, reference, staged)
+        parents = _changed_parents(settings, previous, reference, staged)
         for name in (table.name, table.name + QUARANTINE):
             children = table_version(settings.silver_path, previous, table, name).sql
-            parts += [f"SELECT {listed(table.keys)} FROM {rows_referring_to(children, column, keys)}" for keys in other]
+            parts += [
+                f"SELECT {listed(table.keys)} FROM {rows_referring_to(children, column, keys)}" for keys in parents
+            ]
     db.execute(f"CREATE TEMP TABLE {AFFECTED} AS {' UNION '.join(parts)}")
     return count(db, AFFECTED)
 
 
-def _other_parents(
-    settings: Settings, previous: Run, reference: Reference, staged: dict[str, StagedTable]
+def _changed_parents(
+    settings: Settings, previous: Run, reference: Reference, staged: Mapping[str, StagedTable]
 ) -> list[str]:
-    """SQL of the keys of parents that came, went, entered or left quarantine, or of which rules see other values."""
-    parent, some = reference.table, []
-    for name, more in ((parent.name, reference.columns), (parent.name + QUARANTINE, ())):
+    """SQL of the keys of parents that came, went, entered or left quarantine, or have other values that rules see."""
+    parent, relations = reference.table, []
+    for name, columns in ((parent.name, reference.columns), (parent.name + QUARANTINE, ())):
         old, new = stored_as(settings, previous, name), staged[name].content
-        seen = listed((*parent.keys, *more))
+        seen = listed((*parent.keys, *columns))
         sides = [
-            f"(SELECT {seen} FROM {one.only(set(one.files) - set(other.files)).sql})"
-            for one, other in ((old, new), (new, old))
+            f"(SELECT {seen} FROM {side.only(set(side.files) - set(other.files)).sql})"
+            for side, other in ((old, new), (new, old))
         ]
         if set(old.files) != set(new.files):
             both = " UNION ".join(
-                f"(SELECT * FROM {one} EXCEPT SELECT * FROM {other})" for one, other in (sides, reversed(sides))
+                f"(SELECT * FROM {side} EXCEPT SELECT * FROM {other})" for side, other in (sides, reversed(sides))
             )
-            some.append(f"(SELECT {listed(parent.keys)} FROM ({both}))")
-    return some
+            relations.append(f"(SELECT {listed(parent.keys)} FROM ({both}))")
+    return relations
 
 
-def _judged(db: Engine, job: Job, entry: Entry, run: Run, silver: Callable[[str], TableVersion]) -> CheckedRows | None:
-    """The affected rows as a bronze run has them, judged with the silver of that time; None where it has none."""
-    (source,), folder, spark = entry.table.inputs, job.scratch / entry.table.name, job.session()
+def _checked(db: Engine, job: Job, entry: Entry, run: Run, silver: Callable[[str], TableVersion]) -> CheckedRows | None:
+    """The affected rows as a bronze run has them, checked with the silver of that time; None if it has none."""
+    (source,), folder = entry.table.inputs, job.scratch / entry.table.name
     content = table_version(job.settings.bronze_path, run, source)
     named = ", ".join(f"{identifier(key)} AS {identifier(entry.table[key].made_from)}" for key in entry.table.keys)
     with folders.storage(f"folder {folder}"):
@@ -169,65 +182,63 @@ def _judged(db: Engine, job: Job, entry: Entry, run: Run, silver: Callable[[str]
     save(db, within(content.sql, content.keys, f"(SELECT {named} FROM {AFFECTED})"), file)
     if not pq.read_metadata(file).num_rows:
         return None
-    tables = [reference.table.name for _, reference in entry.table.references]
-    parents = {name: silver(name) for one in tables for name in (one, one + QUARANTINE)}
-    rows = {name: count(db, parent.sql) for name, parent in parents.items()}
+    spark, parents = job.session(), [reference.table.name for _, reference in entry.table.references]
+    versions = {name: silver(name) for parent in parents for name in (parent, parent + QUARANTINE)}
+    rows = {name: count(db, version.sql) for name, version in versions.items()}
     bronze = [read_files(spark, [str(file)], content.types)]
-    return check_rows(run, entry, bronze, lambda name: read(spark, parents[name]), rows)
+    return check_rows(run, entry, bronze, SilverTables(lambda name: read(spark, versions[name]), rows))
 
 
-def _accepted(settings: Settings, judged: CheckedRows, table: Table, folder: Path) -> tuple[list[str], Found]:
-    """Writes the rows that silver takes; the files, and what was counted on the way."""
-    observed = Observation(table.name)
-    rows = judged.rows.observe(observed, *silver_checks.counts(table, judged.checks))
-    files = _written(accepted(settings, replace(judged, rows=rows), table), folder)
-    return files, {name: value or 0 for name, value in observed.get.items()}
+def _counts_of(checked: CheckedRows | None) -> Counts:
+    if checked is None:
+        return Counts()
+    row = checked.rows.agg(*aggregates(checked)).first()
+    assert row is not None
+    return counts_in(checked, row.asDict())
 
 
-def _written(frame: "DataFrame", folder: Path) -> list[str]:
+def _write_new(job: Job, checked: CheckedRows, folder: Path) -> tuple[list[str], list[str], Counts]:
+    """Writes the rows that silver accepts, and those that it sets aside; the files of both, and the counts."""
+    observed, counts_when_written = counted(checked)
+    good = _write(accepted(job.settings, observed), folder / "accepted")
+    counts = counts_when_written()
+    bad = _write(checks.quarantined(checked, job.upstream.run), folder / "aside") if counts.set_aside else []
+    return good, bad, counts
+
+
+def _write(frame: "DataFrame", folder: Path) -> list[str]:
     with folders.storage(f"folder {folder}"):
         folder.mkdir()
     return [str(file) for file in write_parquet(frame, folder)]
 
 
-def _counted(row: object) -> Found:
-    assert row is not None
-    return {name: value or 0 for name, value in row.asDict().items()}  # type: ignore[attr-defined]
-
-
-def numbers(was: TableRun, aside: TableRun, rules: dict[str, RuleRun], checks: list[silver_checks.Check]) -> Found:
-    """What the run before counted, as `silver_checks.counts` names it. There are no copies where keys come once."""
-    found: Found = {name: getattr(was, name) for name in ("rows_in", "rows_out", "set_aside", "copies")}
-    for name, total in was.totals.items():
-        found |= {f"{name}_out": total, f"{name}_aside": aside.totals[name], f"{name}_copies": Decimal(0)}
-    return found | {f"failed_{index}": rules[check.name].failed for index, check in enumerate(checks)}
-
-
-def _known(db: Engine, rules: dict[str, RuleRun], table: Table) -> dict[str, tuple[str, ...]]:
-    """Keys that failed a rule before and were not judged again; of whole numbers, which both engines write alike."""
+def _keys_still_failing(db: Engine, recorded: Recorded, table: Table) -> dict[str, tuple[str, ...]]:
+    """By rule, the recorded keys that failed it and were not judged again. Only of whole numbers, which both engines
+    write alike."""
     if any(table[key].type not in ("bigint", "integer", "smallint") for key in table.keys):
         return {}
     shown = f"concat_ws(', ', {listed(table.keys)})"
-    named = sorted({key for rule in rules.values() for key in rule.keys})
+    keys = sorted({key for rule in recorded.rules.values() for key in rule.keys})
     sql = f"SELECT {shown} FROM {AFFECTED} WHERE list_contains($keys, {shown})"
-    again = {key for (key,) in db.execute(sql, {"keys": named}).fetchall()} if named else set()
-    return {name: tuple(key for key in rule.keys if key not in again) for name, rule in rules.items()}
+    again = {key for (key,) in db.execute(sql, {"keys": keys}).fetchall()} if keys else set()
+    return {name: tuple(key for key in rule.keys if key not in again) for name, rule in recorded.rules.items()}
 
 
-def _replaced(db: Engine, job: Job, table: Table, was: TableRun, files: list[str]) -> StagedTable:
-    """A table in which the affected rows are those of `files`; unchanged where they are so already."""
-    settings, previous = job.settings, job.previous
-    assert previous is not None
-    place = Target(table, settings.silver_path / table.domain / was.name, job.run.run)
-    old = table_version(settings.silver_path, previous, table, was.name)
-    return splice_differing(db, Splice(old, was, with_keys(old.keys, AFFECTED), relation(files, old.types)), place)
+def _replaced(db: Engine, job: Job, table: Table, recorded: TableRun, files: list[str]) -> StagedTable:
+    """A table in which the affected rows are those of `files`; unchanged if they are so already."""
+    assert job.previous is not None
+    place = Target(table, job.settings.silver_path / table.domain / recorded.name, job.run.run)
+    old = table_version(job.settings.silver_path, job.previous, table, recorded.name)
+    change = Splice(old, recorded, with_keys(old.keys, AFFECTED), relation(files, old.types))
+    return splice_differing(db, change, place)
 
 
-def _prove(table: Table, built: list[StagedTable], found: Found) -> None:
-    """Raises QualityFault unless the tables have the rows and the sums that were counted."""
-    for one, rows, side in zip(built, ("rows_out", "set_aside"), ("out", "aside"), strict=True):
-        if one.table_run.rows_out != found[rows] or one.table_run.totals != totals(table, found, side):
+def _prove(built: list[StagedTable], counts: Counts) -> None:
+    """Raises QualityFault unless the table and its quarantine have the rows and the sums that were counted."""
+    expected = ((counts.rows_out, counts.sums_out), (counts.set_aside, counts.sums_aside))
+    for side, (rows, sums) in zip(built, expected, strict=True):
+        if side.table_run.rows_out != rows or side.table_run.totals != sums:
             raise QualityFault(
-                f"silver.{one.table_run.name}: its rows or sums are not those that were counted; "
+                f"silver.{side.table_run.name}: its rows or sums are not those that were counted; "
                 "silver stays as it was, run it again"
             )

@@ -1,10 +1,8 @@
 """Silver's job: each bronze table through its transform and its checks, into the accepted rows and the quarantine."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-
-from pyspark.sql import Observation
 
 from conf.contract import Table
 from conf.settings import Settings
@@ -17,27 +15,26 @@ from pipelines.lake.runs import Run, TableRun
 from pipelines.lake.staging import StagedTable, verify
 from pipelines.lake.versions import table_version
 from pipelines.silver import checks
-from pipelines.silver.checks import QUARANTINE_COLUMNS
+from pipelines.silver.checks import QUARANTINE_COLUMNS, CheckedRows
+from pipelines.silver.counts import Counts, counted
 from pipelines.silver.judging import (
     BronzeFacts,
-    CheckedRows,
-    Found,
     accepted,
     check_rows,
     conserve,
     gate,
     guaranteed,
     report_quality,
-    totals,
-    verdicts,
+    rule_runs,
+    staged_tables,
 )
 from pipelines.spark.frames import read, write_files
 from pipelines.spark.job import Job
 
 
 def build(job: Job, entries: tuple[Entry, ...]) -> Iterator[StagedTable]:
-    """Builds the tables, parents first; of each, what became of it and of its quarantine. Raises QualityFault where
-    a rule or the share set aside ends the run, and where a row or a cent is not accounted for."""
+    """Builds the tables, parents first, each with its quarantine and, if declared, its history. Raises QualityFault if
+    a rule or the share of rows set aside ends the run, or if a row or a cent is not accounted for."""
     from pipelines.silver.history import build_history
     from pipelines.silver.incremental import apply_changes
 
@@ -46,18 +43,17 @@ def build(job: Job, entries: tuple[Entry, ...]) -> Iterator[StagedTable]:
         started, table = time.monotonic(), entry.table
         job.report.progress("silver", table.name, 0)
         why = full_build.reason_for_full_derived(job.settings, job, job.origin, table.name)
-        why = why or no_changes_because(table, job.origin, job.upstream)
+        why = why or reason_not_incremental(table, job.origin, job.upstream)
         changed = [] if why else apply_changes(job, entry, staged)
-        for built in changed or _whole(job, entry, staged, why or full_build.MUCH):
+        for built in changed or _build_in_full(job, entry, staged, why or full_build.MUCH):
             staged[built.table_run.name] = built
             yield replace(built, table_run=replace(built.table_run, seconds=time.monotonic() - started))
         if table.history:
             yield build_history(job, entry, staged)
 
 
-def no_changes_because(table: Table, origin: Run | None, upstream: Run) -> str:
-    """Why a table cannot take over what changed in bronze from the run `origin` to the run `upstream`; empty if it
-    can."""
+def reason_not_incremental(table: Table, origin: Run | None, upstream: Run) -> str:
+    """Why a table cannot apply what changed in bronze between two runs; empty if it can."""
     if len(table.inputs) != 1 or not table.keys:
         return "it is made of several tables"
     if not all("key" in guaranteed(run, table) for run in (origin, upstream) if run):
@@ -65,80 +61,79 @@ def no_changes_because(table: Table, origin: Run | None, upstream: Run) -> str:
     return ""
 
 
-def _whole(job: Job, entry: Entry, staged: dict[str, StagedTable], why: str) -> Iterator[StagedTable]:
-    """All rows of a table, whatever its last version has."""
-    spark, upstream = job.session(), job.upstream
-    rows = {name: built.table_run.rows_out for name, built in staged.items()}
-    bronze = [read(spark, table_version(job.settings.bronze_path, upstream, table)) for table in entry.table.inputs]
-    seen = bronze_facts(job.settings, upstream, entry.table)
-    judged = check_rows(upstream, entry, bronze, lambda name: read(spark, staged[name].content), rows, seen)
-    for built in _write(job, judged, entry.table):
+def _build_in_full(job: Job, entry: Entry, staged: Mapping[str, StagedTable], why: str) -> Iterator[StagedTable]:
+    """A table and its quarantine from all rows of bronze, whatever their last versions have."""
+    spark, upstream, table = job.session(), job.upstream, entry.table
+    bronze = [read(spark, table_version(job.settings.bronze_path, upstream, source)) for source in table.inputs]
+    checked = check_rows(
+        upstream, entry, bronze, staged_tables(spark, staged), bronze_facts(job.settings, upstream, table)
+    )
+    for built in _write(job, checked):
         yield replace(built, table_run=replace(built.table_run, full_at=job.run.started, how=f"full: {why}"))
 
 
 def bronze_facts(settings: Settings, upstream: Run, table: Table) -> BronzeFacts:
-    """Looks into bronze for what checks of all rows need not ask, for less than they would cost in Spark.
+    """Asks bronze what then need not be asked of each row, for less than that would cost in Spark.
 
-    A reference that the source promises is kept where each value is indeed a key of the parent's rows: constraints are
-    not asked where triggers are off.
+    A promised reference is only trusted if each value is indeed a key among the parent's rows: the source does not
+    enforce constraints where triggers are off.
     """
-    promised, kept, rescued = guaranteed(upstream, table), set[str](), False
-    for one in table.inputs:
-        with engine(f"bronze.{one.name}") as duck:
-            rows = table_version(settings.bronze_path, upstream, one).sql
-            found = duck.execute(f"SELECT 1 FROM {rows} WHERE _rescued IS NOT NULL LIMIT 1").fetchone()
-            rescued = rescued or found is not None
+    promised, kept = guaranteed(upstream, table), set[str]()
     for column, reference in table.references:
         parent = reference.table
         if column.made_from in promised and not reference.columns and len(parent.inputs) == 1:
-            rows, parents = (
-                f"(SELECT {identifier(name)} AS k FROM {table_version(settings.bronze_path, upstream, one).sql})"
-                for one, name in (
+            child_keys, parent_keys = (
+                f"(SELECT {identifier(name)} AS value FROM {table_version(settings.bronze_path, upstream, source).sql})"
+                for source, name in (
                     (table.inputs[0], column.made_from),
                     (parent.inputs[0], parent[parent.keys[0]].made_from),
                 )
             )
-            with engine(f"bronze.{table.inputs[0].name}") as duck:
-                missing = duck.execute(
-                    f"SELECT k FROM {rows} ANTI JOIN {parents} p USING (k) WHERE k IS NOT NULL LIMIT 1"
-                )
-                if missing.fetchone() is None:
-                    kept.add(column.name)
-    return BronzeFacts(frozenset(kept), rescued)
+            orphans = f"{child_keys} ANTI JOIN {parent_keys} USING (value) WHERE value IS NOT NULL"
+            if not _has_rows(table.inputs[0], orphans):
+                kept.add(column.name)
+    has_rescued = any(
+        _has_rows(source, f"{table_version(settings.bronze_path, upstream, source).sql} WHERE _rescued IS NOT NULL")
+        for source in table.inputs
+    )
+    return BronzeFacts(frozenset(kept), has_rescued)
 
 
-def _write(job: Job, judged: CheckedRows, table: Table) -> Iterator[StagedTable]:
-    """Writes the rows accepted, then, in a second pass, those set aside, if any; both proved, neither committed."""
-    settings, run, observed = job.settings, job.run.run, Observation(table.name)
-    rows = judged.rows.observe(observed, *checks.counts(table, judged.checks))
+def _has_rows(source: Table, relation: str) -> bool:
+    with engine(f"bronze.{source.name}") as db:
+        return db.execute(f"SELECT 1 FROM {relation} LIMIT 1").fetchone() is not None
+
+
+def _write(job: Job, checked: CheckedRows) -> Iterator[StagedTable]:
+    """Writes the accepted rows, then, in a second pass, those set aside, if any; both proved, neither committed."""
+    settings, table = job.settings, checked.table
+    observed, counts_when_written = counted(checked)
     path = folders.table_path(settings.silver_path, table)
-    files = write_files(accepted(settings, replace(judged, rows=rows), table), path, run)
+    files = write_files(accepted(settings, observed), path, job.run.run)
     good = StagedTable(TableRun(table.name, 0, 0, 0), table, path, schema.schema_of(table, {}), files)
     try:
-        found: Found = {name: count or 0 for name, count in observed.get.items()}  # a sum over no rows is null
-        counted = {name: found[name] for name in ("rows_in", "rows_out", "set_aside", "copies")}
-        good = replace(good, table_run=TableRun(table.name, 0, **counted))
-        rules = tuple(verdicts(judged, found, table, run, found, {}))
-        gate(table, found, rules, settings.quality.max_quarantined)
-        conserve(table, job.upstream, found)
-        good = verify(good, schema.types_of(table, {}), table.keys, found["rows_out"], totals(table, found, "out"))
+        counts = counts_when_written()
+        table_run = TableRun(table.name, 0, counts.rows_in, counts.rows_out, counts.set_aside, counts.copies)
+        rules = tuple(rule_runs(job.run.run, checked, counts, counts, {}))
+        gate(table, counts, rules, settings.quality.max_quarantined)
+        conserve(table, job.upstream, counts)
+        good = verify(
+            replace(good, table_run=table_run), schema.types_of(table, {}), table.keys, counts.rows_out, counts.sums_out
+        )
         yield replace(good, rules=rules)
-        yield _set_aside(job, judged, table, found)
+        yield _quarantine(job, checked, counts)
     except BaseException:
         good.discard()
         raise
-    report_quality(table, found, rules, job.report)
+    report_quality(table, counts, rules, job.report)
 
 
-def _set_aside(job: Job, judged: CheckedRows, table: Table, found: Found) -> StagedTable:
-    """The quarantine: a second pass over the rows, only where it is not empty."""
-    path, count, files = (
-        folders.table_path(job.settings.silver_path, table, QUARANTINE),
-        found["set_aside"],
-        list[str](),
-    )
-    if count:
-        files = write_files(checks.quarantined(judged.rows, table, judged.checks, job.upstream.run), path, job.run.run)
-    done = TableRun(table.name + QUARANTINE, 0, count, count)
-    built = StagedTable(done, table, path, schema.schema_of(table, QUARANTINE_COLUMNS), files)
-    return verify(built, schema.types_of(table, QUARANTINE_COLUMNS), table.keys, count, totals(table, found, "aside"))
+def _quarantine(job: Job, checked: CheckedRows, counts: Counts) -> StagedTable:
+    """The rows set aside; without any, no second pass over the rows is made."""
+    table, rows = checked.table, counts.set_aside
+    path, files = folders.table_path(job.settings.silver_path, table, QUARANTINE), list[str]()
+    if rows:
+        files = write_files(checks.quarantined(checked, job.upstream.run), path, job.run.run)
+    table_run = TableRun(table.name + QUARANTINE, 0, rows, rows)
+    built = StagedTable(table_run, table, path, schema.schema_of(table, QUARANTINE_COLUMNS), files)
+    return verify(built, schema.types_of(table, QUARANTINE_COLUMNS), table.keys, rows, counts.sums_aside)

@@ -6,8 +6,8 @@ from pyspark.sql import DataFrame, SparkSession
 from conf.contract import Table
 from pipelines.core import catalogue
 from pipelines.core.names import LAYERS
-from pipelines.silver import checks as silver_checks
-from pipelines.silver.checks import Parent
+from pipelines.silver import checks
+from pipelines.silver.checks import Assumptions, Parent
 
 BUILT = [entry for layer in LAYERS for entry in catalogue.entries(layer) if entry.transform]
 every_built_table = pytest.mark.parametrize("entry", BUILT, ids=lambda entry: entry.table.module)
@@ -40,11 +40,10 @@ def test_every_rule_can_be_evaluated_and_no_two_share_a_name(spark: SparkSession
     table = entry.table
     frame = empty(spark, table).selectExpr("*", "CAST(NULL AS string) AS _rescued")
     parents = {
-        column.name: Parent(silver_checks.parents(empty(spark, ref.table), empty(spark, ref.table), ref))
+        column.name: Parent(checks.parent_keys(empty(spark, ref.table), empty(spark, ref.table), ref))
         for column, ref in table.references
     }
-    checks = silver_checks.checks(table, parents)
-    judged = silver_checks.apply_checks(silver_checks.without_copies(frame), table, parents, checks)
-    assert silver_checks.quarantined(judged, table, checks, 1).collect() == []
-    names = [check.name for check in checks]
+    checked = checks.apply_checks(frame, table, Assumptions(parents))
+    assert checks.quarantined(checked, 1).collect() == []
+    names = [check.name for check in checked.checks]
     assert len(names) == len(set(names))

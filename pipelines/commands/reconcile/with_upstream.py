@@ -63,9 +63,9 @@ def _expected(
 
     rows = {table_run.name: table_run.rows_out for table_run in run.tables}
     bronze = [read(spark, table_version(settings.bronze_path, upstream, source)) for source in table.inputs]
-    judged = judging.check_rows(upstream, entry, bronze, written, rows)
-    yield table.name, judging.accepted(settings, judged, table)
-    yield table.name + QUARANTINE, checks.quarantined(judged.rows, table, judged.checks, upstream.run)
+    checked = judging.check_rows(upstream, entry, bronze, judging.SilverTables(written, rows))
+    yield table.name, judging.accepted(settings, checked)
+    yield table.name + QUARANTINE, checks.quarantined(checked, upstream.run)
 
 
 def _differences(comparison: Comparison, name: str, frame: "DataFrame") -> list[str]:

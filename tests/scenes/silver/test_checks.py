@@ -6,12 +6,13 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import Row
 
 from conf.contract import Column, Files, Pii, Reference, Table, fail, quarantine, warn
 from pipelines.core.names import LINE
-from pipelines.silver import checks as silver_checks
-from pipelines.silver.checks import Parent
+from pipelines.silver import checks
+from pipelines.silver.checks import Assumptions, CheckedRows, Parent
+from pipelines.silver.counts import Counts, Sums, aggregates, counts_in
 from tests.support.lake import Rows
 
 PARENT = Table(
@@ -32,34 +33,33 @@ TABLE = Table(
     ),
     rules=(quarantine("valor <> 13", "not 13"), warn("cor <> dono.pais", "colour is no country")),
 )
+PLAIN = replace(TABLE, rules=(), columns=(*TABLE.columns[:-1], replace(TABLE["id_dono"], reference=Reference(PARENT))))
 SCHEMA = "id_coisa bigint, valor decimal(10,2), nota string, cor string, numero string, id_dono bigint, _rescued string"
 
 
 @dataclass
 class Judged:
-    """Rows that were judged, and what the pipeline does with them."""
+    """Checked rows, and what the pipeline does with them."""
 
-    frame: DataFrame
-    checks: list[silver_checks.Check]
-    table: Table
+    checked: CheckedRows
 
     def accepted(self) -> list[Row]:
-        return silver_checks.accepted(self.frame, self.table, self.checks).collect()
+        return checks.accepted(self.checked).collect()
 
     def aside(self, batch: int = 1) -> list[Row]:
-        return silver_checks.quarantined(self.frame, self.table, self.checks, batch).collect()
+        return checks.quarantined(self.checked, batch).collect()
 
-    def counts(self) -> dict[str, Any]:
-        counts = self.frame.agg(*silver_checks.counts(self.table, self.checks)).first()
-        assert counts is not None
-        return counts.asDict()
+    def counts(self) -> Counts:
+        row = self.checked.rows.agg(*aggregates(self.checked)).first()
+        assert row is not None
+        return counts_in(self.checked, row.asDict())
 
     def failed(self) -> dict[str, tuple[int, tuple[str, ...]]]:
-        """Of each rule that a row failed: how many did, and their keys."""
+        """For each rule that rows fail: how many do, and their keys."""
         counts = self.counts()
-        failed = [index for index in range(len(self.checks)) if counts.get(f"failed_{index}")]
-        keys = silver_checks.examples(self.frame, self.table, self.checks, failed)
-        return {self.checks[index].name: (counts[f"failed_{index}"], keys.get(index, ())) for index in failed}
+        failed = [check for check in self.checked.checks if counts.failed(check.name)]
+        keys = checks.examples(self.checked, failed)
+        return {check.name: (counts.failed(check.name), keys.get(check.name, ())) for check in failed}
 
 
 @pytest.fixture
@@ -67,10 +67,8 @@ def judged(rows: Rows) -> Any:
     def judge(*values: tuple[Any, ...], table: Table = TABLE) -> Judged:
         accepted = rows("id_dono bigint, pais string", (1, "br"), (2, "azul"))
         quarantined = rows("id_dono bigint, pais string", (3, "br"), (3, "pt"), (None, "br"))
-        parents = {"id_dono": Parent(silver_checks.parents(accepted, quarantined, Reference(PARENT, ("pais",))))}
-        folded = silver_checks.fold_copies(rows(SCHEMA, *values), table.keys)
-        checks = silver_checks.checks(table, parents)
-        return Judged(silver_checks.apply_checks(folded, table, parents, checks), checks, table)
+        parents = {"id_dono": Parent(checks.parent_keys(accepted, quarantined, Reference(PARENT, ("pais",))))}
+        return Judged(checks.apply_checks(rows(SCHEMA, *values), table, Assumptions(parents)))
 
     return judge
 
@@ -139,9 +137,8 @@ def test_identical_copies_count_once_and_conflicting_ones_are_all_set_aside(judg
         row(id_coisa=4),
     )
     counts = frame.counts()
-    rows = {"rows_in": 7, "rows_out": 3, "set_aside": 2, "copies": 2}
-    sums = {"valor_out": Decimal(3), "valor_aside": Decimal(6), "valor_copies": Decimal(2)}
-    assert {name: counts[name] for name in (*rows, *sums)} == rows | sums
+    assert (counts.rows_in, counts.rows_out, counts.set_aside, counts.copies) == (7, 3, 2, 2)
+    assert counts.sums == {"valor": Sums(out=Decimal(3), aside=Decimal(6), copies=Decimal(2))}
     assert {row["_reasons"][0] for row in frame.aside()} == {"key:conflict"}
     assert sorted(row["id_coisa"] for row in frame.accepted()) == [1, 3, 4]
 
@@ -164,15 +161,12 @@ def test_a_reference_of_two_columns_needs_both_and_is_asked_only_where_both_are_
     table = Table("silver.teste.item", "One row per item.", columns)
     accepted = rows("id_oferta bigint, id_produto bigint", (1, 10), (1, 11), (2, 10))
     refused = rows("id_oferta bigint, id_produto bigint", (3, 10), (3, 10), (3, None))
-    parents = {"da": Parent(silver_checks.parents(accepted, refused, points.reference or Reference(offer)))}
-    checks = silver_checks.checks(table, parents)
+    parents = {"da": Parent(checks.parent_keys(accepted, refused, points.reference or Reference(offer)))}
     frame = rows(
         "id bigint, produto bigint, da bigint, _rescued string",
         *((1, 10, 1, None), (2, 11, 2, None), (3, None, 1, None), (4, 10, None, None), (5, 10, 3, None)),
     )
-    checked = Judged(
-        silver_checks.apply_checks(silver_checks.without_copies(frame), table, parents, checks), checks, table
-    )
+    checked = Judged(checks.apply_checks(frame, table, Assumptions(parents, unique_keys=True)))
     assert sorted(row.id for row in checked.accepted()) == [1, 3, 4]
     assert {row.id: row._reasons for row in checked.aside()} == {2: ["oferta:missing"], 5: ["oferta:quarantined"]}
 
@@ -185,10 +179,9 @@ def test_a_line_that_is_no_row_is_set_aside_however_long_it_is(rows: Rows) -> No
         "silver.teste.linha", "One row per line.", (Column("id", "bigint", "id", key=True),), inputs=(bronze,)
     )
     frame = rows("id bigint, _rescued string", (1, None), (2, json.dumps({LINE: "x" * 21_000_000, "_why": "y"})))
-    checks = silver_checks.checks(table, {})
-    checked = Judged(silver_checks.apply_checks(silver_checks.without_copies(frame), table, {}, checks), checks, table)
-    assert [row.id for row in checked.accepted()] == [1]
-    aside = silver_checks.quarantined(checked.frame, table, checks, 1).select("id", "_reasons").collect()
+    checked = checks.apply_checks(frame, table, Assumptions({}, unique_keys=True))
+    assert [row.id for row in checks.accepted(checked).collect()] == [1]
+    aside = checks.quarantined(checked, 1).select("id", "_reasons").collect()
     assert [tuple(row) for row in aside] == [(2, ["line:unreadable"])]
 
 
@@ -199,18 +192,18 @@ def test_a_line_that_is_no_row_does_not_show_a_card_number(judged: Any) -> None:
 
 
 def test_a_parent_with_many_copies_in_quarantine_does_not_multiply_its_children(judged: Any) -> None:
-    assert judged(row(id_dono=3)).frame.count() == 1
+    assert judged(row(id_dono=3)).checked.rows.count() == 1
 
 
 def test_the_order_and_partitions_of_rows_change_nothing(judged: Any) -> None:
     values = [row(id_coisa=number % 7, valor=number % 3, id_dono=number % 5) for number in range(40)]
     results = []
-    for checked in (judged(*values), judged(*reversed(values))):
+    for judgement in (judged(*values), judged(*reversed(values))):
         results += [
             sorted((row["id_coisa"], row["valor"], row["_copies"], row["_checks"]) for row in frame.collect())
-            for frame in (checked.frame, checked.frame.repartition(5))
+            for frame in (judgement.checked.rows, judgement.checked.rows.repartition(5))
         ]
-        results.append(checked.failed())
+        results.append(judgement.failed())
     assert results[:3] == results[3:] and results[0] == results[1]
 
 
@@ -237,15 +230,21 @@ def test_a_warning_counts_accepted_rows_only(judged: Any) -> None:
 
 
 def test_if_the_source_guarantees_a_reference_only_quarantined_parents_are_joined(rows: Rows) -> None:
-    frame = silver_checks.without_copies(rows(SCHEMA, row(), row(id_coisa=2, id_dono=3)))
-    plain = replace(
-        TABLE, rules=(), columns=(*TABLE.columns[:-1], replace(TABLE["id_dono"], reference=Reference(PARENT)))
-    )
-    few = silver_checks.parents(None, rows("id_dono bigint, pais string", (3, "br")), Reference(PARENT))
+    frame = rows(SCHEMA, row(), row(id_coisa=2, id_dono=3))
+    few = checks.parent_keys(None, rows("id_dono bigint, pais string", (3, "br")), Reference(PARENT))
     for parent, aside in ((Parent(None, guaranteed=True), []), (Parent(few, guaranteed=True), [2])):
-        parents = {"id_dono": parent}
-        checks = silver_checks.checks(plain, parents)
-        judged = Judged(silver_checks.apply_checks(frame, plain, parents, checks), checks, plain)
+        judged = Judged(checks.apply_checks(frame, PLAIN, Assumptions({"id_dono": parent}, unique_keys=True)))
         expected = [(key, ["dono:quarantined"]) for key in aside]
         assert [(row["id_coisa"], row["_reasons"]) for row in judged.aside()] == expected
         assert len(judged.accepted()) == 2 - len(aside)
+
+
+def test_a_check_that_no_row_can_fail_is_not_asked_and_counts_zero_failures(rows: Rows) -> None:
+    known = Assumptions({"id_dono": Parent(None, guaranteed=True)}, unique_keys=True, nothing_rescued=True)
+    judged = Judged(checks.apply_checks(rows(SCHEMA, row(), row(id_coisa=2, valor=None)), PLAIN, known))
+    columns = {f"unreadable:{column.name}" for column in PLAIN.columns}
+    not_asked = {check.name for check in judged.checked.checks if check.fails is None}
+    assert not_asked == {"key:conflict", "dono:missing", "dono:quarantined", *columns}
+    failures = judged.counts().failures
+    assert failures.keys() == {check.name for check in judged.checked.checks}
+    assert {name: number for name, number in failures.items() if number} == {"valor:null": 1}

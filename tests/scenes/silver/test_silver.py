@@ -13,7 +13,7 @@ from pipelines.lake.runs import RuleRun
 from pipelines.lake.versions import table_version
 from pipelines.silver import checks, judging
 from pipelines.silver import job as silver_job
-from pipelines.silver.judging import CheckedRows
+from pipelines.silver.judging import SilverTables
 from pipelines.spark.frames import read
 from silver.cartoes import movimento
 from tests.support.lake import ALL, Lake
@@ -111,7 +111,7 @@ def test_every_rule_of_a_run_is_recorded_and_what_a_failed_run_left_is_not(
 def test_if_the_source_guarantees_key_and_reference_the_big_table_is_not_shuffled(
     keyed: Lake, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
-    monkeypatch.setattr(judging, "FEW", few)
+    monkeypatch.setattr(judging, "BROADCAST_ROWS", few)
     execute(keyed.address, "UPDATE cartao SET id_conta = NULL WHERE id = 20")
     for guaranteed in (True, False):
         settings = keyed.run()
@@ -137,10 +137,10 @@ def plan_of(lakehouse: Lake, settings, looked: bool) -> str:  # type: ignore[no-
     spark.conf.set("spark.sql.autoBroadcastJoinThreshold", -1)
     try:
         rows = {table.name: table.rows_out for table in run.tables}
-        seen = silver_job.bronze_facts(settings, upstream, entry.table) if looked else None
+        facts = silver_job.bronze_facts(settings, upstream, entry.table) if looked else None
         bronze = [read(spark, table_version(settings.bronze_path, upstream, source)) for source in entry.table.inputs]
-        judged: CheckedRows = judging.check_rows(upstream, entry, bronze, written, rows, seen)
-        return str(judged.rows._jdf.queryExecution().executedPlan().toString())
+        checked = judging.check_rows(upstream, entry, bronze, SilverTables(written, rows), facts)
+        return str(checked.rows._jdf.queryExecution().executedPlan().toString())
     finally:
         spark.conf.unset("spark.sql.autoBroadcastJoinThreshold")
 
@@ -151,7 +151,7 @@ def test_a_reference_that_is_declared_but_broken_sets_the_row_aside(
 ) -> None:
     """A subscriber of logical replication writes without asking the constraints. Where a run only follows what changed
     and parents are many, nobody looks, and gold ends the run; a whole one sets the row aside."""
-    monkeypatch.setattr(judging, "FEW", few)
+    monkeypatch.setattr(judging, "BROADCAST_ROWS", few)
     execute(
         keyed_lake.address,
         "SET session_replication_role = replica; INSERT INTO movimento VALUES (900, 5, 'x', '2024-01-01', 777)",
@@ -228,7 +228,7 @@ def test_an_incremental_run_that_fails_leaves_no_file_either(keyed_lake: Lake, m
             "lake.changes._proved",
             "silver.incremental._prove",
             "silver.incremental.splice_differing",
-            "silver.history._turn",
+            "silver.history._apply",
             "silver.history.splice",
         ),
         "gold": ("lake.changes._proved", "gold.proof._checksums_of_keys", "export.csv.read_back"),

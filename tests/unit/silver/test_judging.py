@@ -1,5 +1,6 @@
 """Silver accounts for every row and cent that bronze has."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -9,30 +10,42 @@ from pipelines.core.errors import QualityFault
 from pipelines.lake.checksums import ColumnRun
 from pipelines.lake.runs import Run, TableRun
 from pipelines.silver import judging
+from pipelines.silver.counts import Counts, Sums
 from silver.cartoes import movimento
 
-
-def judged(**given: int | Decimal) -> dict[str, int | Decimal]:
-    """What silver found of ten rows of movimento: eight accepted, one set aside, one copy; 10.00 reais in all."""
-    rows = {"rows_in": 10, "rows_out": 8, "set_aside": 1, "copies": 1}
-    sums = {"out": "8.50", "aside": "0.50", "copies": "1.00"}
-    return {**rows, **{f"vlr_transacao_{side}": Decimal(total) for side, total in sums.items()}, **given}
+SUMS = Sums(Decimal("8.50"), Decimal("0.50"), Decimal("1.00"))
+# Ten rows of movimento: eight accepted, one set aside, one copy; 10.00 reais in all.
+COUNTS = Counts(10, 8, 1, 1, {"vlr_transacao": SUMS}, {"not 13": 1})
 
 
 @pytest.mark.parametrize(
-    ("judgement", "message"),
+    ("counts", "message"),
     [
-        (judged(rows_in=9, rows_out=7), "10 rows in bronze, 9 read, 9 accounted for"),
-        (judged(copies=0), "10 rows in bronze, 10 read, 9 accounted for"),
-        (judged(vlr_transacao_out=Decimal("8.51")), "the sum of vlr_transacao is not bronze's"),
-        (judged(vlr_transacao_aside=Decimal(0)), "the sum of vlr_transacao is not bronze's"),
+        (replace(COUNTS, rows_in=9, rows_out=7), "10 rows in bronze, 9 read, 9 accounted for"),
+        (replace(COUNTS, copies=0), "10 rows in bronze, 10 read, 9 accounted for"),
+        (
+            replace(COUNTS, sums={"vlr_transacao": replace(SUMS, out=Decimal("8.51"))}),
+            "the sum of vlr_transacao is not bronze's",
+        ),
+        (
+            replace(COUNTS, sums={"vlr_transacao": replace(SUMS, aside=Decimal(0))}),
+            "the sum of vlr_transacao is not bronze's",
+        ),
     ],
     ids=["a row not read", "a row not accounted for", "a cent too many", "an amount not set aside"],
 )
-def test_a_row_or_cent_that_silver_cannot_account_for_ends_the_run(judgement: dict[str, int], message: str) -> None:
+def test_a_row_or_cent_that_silver_cannot_account_for_ends_the_run(counts: Counts, message: str) -> None:
     table, now = movimento.TABLE, datetime.now(UTC)
     bronze = TableRun("movimento", 0, 10, 10, columns=(ColumnRun("vlr_transacao", "decimal(10,2)", "0", "10.00"),))
     upstream = Run(1, "", "cartoes", None, "", "", now, now, (bronze,))
     with pytest.raises(QualityFault, match=message):
-        judging.conserve(table, upstream, judgement)
-    judging.conserve(table, upstream, judged())
+        judging.conserve(table, upstream, counts)
+    judging.conserve(table, upstream, COUNTS)
+
+
+def test_counts_of_changed_rows_correct_those_of_all_rows() -> None:
+    old = Counts(2, 1, 1, 0, {"vlr_transacao": Sums(Decimal("1.00"), Decimal("0.50"))}, {"not 13": 1})
+    new = Counts(1, 1, 0, 0, {"vlr_transacao": Sums(Decimal("3.00"))}, {"short note": 1})
+    sums = Sums(Decimal("10.50"), Decimal("0.00"), Decimal("1.00"))
+    assert COUNTS - old + new == Counts(9, 8, 0, 1, {"vlr_transacao": sums}, {"not 13": 0, "short note": 1})
+    assert COUNTS - Counts() + Counts() == COUNTS
