@@ -17,6 +17,7 @@ from pyspark.sql import DataFrame, SparkSession
 from conf.settings import PROJECT, Postgres, load
 from pipelines.sources.postgres import embedded
 from pipelines.spark.session import session
+from tests.support.frames import frame_of
 from tests.support.here import CliHere
 from tests.support.lake import NOWHERE, Lake, Rows
 from tests.support.prepared import SCENES, Prepared, prepare
@@ -29,8 +30,12 @@ hypothesis.settings.register_profile("long", max_examples=200, print_blob=True)
 hypothesis.settings.load_profile("short")
 
 
-# For a few rows in one partition.
-SMALL = {"spark.sql.shuffle.partitions": "1", "spark.databricks.delta.snapshotPartitions": "1"}
+# For a few rows in one partition. Rows that a test gives are not computed while their plan is made: it runs.
+SMALL = {
+    "spark.sql.shuffle.partitions": "1",
+    "spark.databricks.delta.snapshotPartitions": "1",
+    "spark.sql.optimizer.excludedRules": "org.apache.spark.sql.catalyst.optimizer.ConvertToLocalRelation",
+}
 
 # What a shell runs in the background ignores these, and so would the runs that the tests start and stop.
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -75,7 +80,7 @@ def rows(spark: SparkSession) -> Rows:
     """A small frame: a schema in Spark's words, then rows."""
 
     def make(schema: str, *values: tuple[Any, ...]) -> DataFrame:
-        return spark.createDataFrame(list(values), schema)
+        return frame_of(spark, schema, values)
 
     return make
 

@@ -42,8 +42,11 @@ def read_files(spark: "SparkSession", files: list[str], types: Mapping[str, str]
     for file in files:
         if not Path(file).exists():
             raise StorageFault(f"{file} cannot be read; restore it from a backup")
-    if not files:
-        return spark.createDataFrame([], schema)
+    if (
+        not files
+    ):  # a frame of a Python list would start Python workers, and would be of a size that Spark does not know
+        nothing = ", ".join(f"CAST(NULL AS {kind}) AS {spark_identifier(name)}" for name, kind in types.items())
+        return spark.sql(f"SELECT {nothing} WHERE false")
     return spark.read.schema(schema).parquet(*files)
 
 

@@ -8,6 +8,7 @@ from pipelines.core import catalogue
 from pipelines.core.names import LAYERS
 from pipelines.silver import checks
 from pipelines.silver.checks import Assumptions, Parent
+from tests.support.frames import frame_of
 
 BUILT = [entry for layer in LAYERS for entry in catalogue.entries(layer) if entry.transform]
 every_built_table = pytest.mark.parametrize("entry", BUILT, ids=lambda entry: entry.table.module)
@@ -15,7 +16,7 @@ every_built_table = pytest.mark.parametrize("entry", BUILT, ids=lambda entry: en
 
 def empty(spark: SparkSession, table: Table) -> DataFrame:
     columns = [f"`{column.name}` {column.type}" for column in table.columns]
-    return spark.createDataFrame([], ", ".join([*columns, "_rescued string"] if table.layer == "bronze" else columns))
+    return frame_of(spark, ", ".join([*columns, "_rescued string"] if table.layer == "bronze" else columns), [])
 
 
 @every_built_table

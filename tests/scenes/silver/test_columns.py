@@ -7,6 +7,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from silver.columns import BLANK, BLANKS, card_digits, masked, tidy, trimmed
+from tests.support.frames import frame_of
 
 
 @pytest.mark.parametrize(
@@ -32,14 +33,14 @@ from silver.columns import BLANK, BLANKS, card_digits, masked, tidy, trimmed
     ],
 )
 def test_column_functions_give_the_value_that_their_row_names(spark: SparkSession, function, given, expected) -> None:  # type: ignore[no-untyped-def]
-    frame = spark.createDataFrame([(given,)], "text string").select(function("text").alias("text"))
+    frame = frame_of(spark, "text string", [(given,)]).select(function("text").alias("text"))
     assert frame.first() == (expected,)
 
 
 def test_a_text_is_cleaned_the_same_whether_a_look_finds_it_clean_or_not(spark: SparkSession) -> None:
     texts = ["".join(parts) for size in range(5) for parts in product("a7-É字 \n\u2003", repeat=size)]
     texts += ["a b " * 100_000, "a  b" * 100_000, "é" * 1_000_000]
-    frame = spark.createDataFrame([(text,) for text in texts], "text string")
+    frame = frame_of(spark, "text string", [(text,) for text in texts])
     results = frame.select("text", trimmed("text"), tidy("text"), card_digits("text")).collect()
     assert len(results) == len(texts)
     for text, *cleaned in results:
