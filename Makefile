@@ -77,12 +77,13 @@ test: .venv/dev.stamp ## the test suite
 test-long: .venv/dev.stamp .venv-airflow/airflow.stamp ## many more generated sources and killed runs, a cluster, the image
 	@LAKEHOUSE_TEST_CODEGEN=1 .venv/bin/python -m pytest -m "long or not long" $(LONG) --hypothesis-profile=long --hypothesis-show-statistics
 
-lint: .venv/dev.stamp ## format, style, types, direction of imports, pure transforms, workflows
+lint: .venv/dev.stamp ## format, style, types, direction of imports, pure transforms, names, workflows
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 	@.venv/bin/python tools/check_transforms.py
+	@.venv/bin/python tools/check_names.py
 	@.venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@.venv/bin/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
 	@.venv/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
