@@ -62,13 +62,18 @@ shell: .venv/run.stamp ## PySpark with bronze.*, silver.*, gold.* as of the last
 airflow: .venv-airflow/airflow.stamp ## Airflow with the nightly run, on http://127.0.0.1:8080, until Ctrl-C
 	@.venv-airflow/bin/python tools/serve_airflow.py
 
+# What `make check` and `make lint` ask of the code.
+define CODE
+@.venv/bin/ruff format --check .
+@.venv/bin/ruff check .
+@.venv/bin/mypy
+@.venv/bin/lint-imports
+@.venv/bin/python tools/check_transforms.py
+@.venv/bin/python tools/check_names.py
+endef
+
 check: .venv/dev.stamp ## format, style, types, imports, names and the tests that need neither Spark nor a server: under a minute
-	@.venv/bin/ruff format --check .
-	@.venv/bin/ruff check .
-	@.venv/bin/mypy
-	@.venv/bin/lint-imports
-	@.venv/bin/python tools/check_transforms.py
-	@.venv/bin/python tools/check_names.py
+	$(CODE)
 	@.venv/bin/python -m pytest tests/unit
 
 test: .venv/dev.stamp ## the test suite
@@ -78,12 +83,7 @@ test-long: .venv/dev.stamp .venv-airflow/airflow.stamp ## many more generated so
 	@LAKEHOUSE_TEST_CODEGEN=1 .venv/bin/python -m pytest -m "long or not long" $(LONG) --hypothesis-profile=long --hypothesis-show-statistics
 
 lint: .venv/dev.stamp ## format, style, types, direction of imports, pure transforms, names, workflows
-	@.venv/bin/ruff format --check .
-	@.venv/bin/ruff check .
-	@.venv/bin/mypy
-	@.venv/bin/lint-imports
-	@.venv/bin/python tools/check_transforms.py
-	@.venv/bin/python tools/check_names.py
+	$(CODE)
 	@.venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@.venv/bin/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
 	@.venv/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml

@@ -57,8 +57,8 @@ def parameter_lists(tree: ast.AST) -> Iterator[tuple[int, int, str]]:
     for node in ast.walk(tree):
         if isinstance(node, Function):
             given = node.args
-            count = len([*given.posonlyargs, *given.args, *given.kwonlyargs])
-            yield count, node.lineno, node.name
+            count = len([*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg])
+            yield count - [given.vararg, given.kwarg].count(None), node.lineno, node.name
 
 
 if __name__ == "__main__":
