@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from conf.contract import Table
 from conf.settings import Settings
 from pipelines.core.errors import ContractFault
-from pipelines.lake import full_build
-from pipelines.lake.runs import RunContext, TableRun, table_runs
+from pipelines.lake.runs import RunContext, TableRun, reason_for_full, table_runs
 from pipelines.sources.postgres import fingerprint
 from pipelines.sources.postgres.reader import POSTGRES_AUDIT, ReadPlan
 from pipelines.sources.postgres.relations import Relation, describe
@@ -97,7 +96,7 @@ def plan_loads(settings: Settings, snapshot: Snapshot, plans: list[ReadPlan], ca
     for plan in plans:
         facts, unfit = fingerprint.table_facts(snapshot.connection, plan, server)
         previous = known.get(plan.table.name)
-        why = full_build.reason_for_full(settings, previous, plan.table.name in call.full, call.run.started)
+        why = reason_for_full(settings, previous, plan.table.name in call.full, call.run.started)
         if previous and not why:
             why = unfit or went_back or fingerprint.what_changed(previous.basis, facts)
         loads.append(LoadPlan(plan, facts, why, "false" if why else newer, previous))

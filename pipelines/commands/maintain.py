@@ -17,7 +17,7 @@ from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault
 from pipelines.core.names import LAYERS, downstream_layer
 from pipelines.core.points import Point, crash_point
-from pipelines.lake import delta, folders, records, run_log
+from pipelines.lake import delta, folders, run_log
 from pipelines.lake.changes import MANY_SMALL_FILES, SMALL_FILE_BYTES, Target, write
 from pipelines.lake.engine import HASHING, engine
 from pipelines.lake.run_log import RECORDS
@@ -45,7 +45,7 @@ def maintain(settings: Settings, report: Report) -> None:
             report.progress("maintain", layer, 0)
             _free(layer, [*_leftovers(path), *_superseded(settings, layer)], report)
             for name in RECORDS:
-                records.compact(path / name, MANY_SMALL_FILES)
+                run_log.compact(path / name, MANY_SMALL_FILES)
             for domain in catalogue.domains():
                 if run := run_log.last_run(path, domain):
                     run_log.roll_back(path, run)

@@ -14,9 +14,9 @@ from pipelines.bronze.loads import LoadPlan, plan_loads, read_plans
 from pipelines.core import catalogue
 from pipelines.core.console import Report, grid
 from pipelines.core.names import LAYERS, upstream_layer
-from pipelines.lake import full_build, run_log
+from pipelines.lake import run_log
 from pipelines.lake.engine import count, engine, relation, without
-from pipelines.lake.runs import Run, RunContext, table_runs
+from pipelines.lake.runs import Run, RunContext, reason_for_full_derived, table_runs
 from pipelines.lake.versions import table_version
 from pipelines.run.begin import next_run, origin_of
 from pipelines.silver import job as silver_job
@@ -126,7 +126,7 @@ def _derived(settings: Settings, layer: str, domain: str, full: frozenset[str]) 
     upstream = run_log.last_run(settings.layer_path(below), domain)
     origin = origin_of(settings, layer, context.previous)
     for table in catalogue.tables_of(layer, domain):
-        why = full_build.reason_for_full_derived(settings, context, origin, table.name)
+        why = reason_for_full_derived(settings, context, origin, table.name)
         if layer == "silver" and not why and upstream:
             why = silver_job.reason_not_incremental(table, origin, upstream)
         yield TablePlan(table.name, f"full: {why}" if why else f"what changed in {below}")

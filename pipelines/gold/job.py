@@ -13,9 +13,9 @@ from conf.contract import Table
 from pipelines.core.catalogue import Entry
 from pipelines.core.sql import identifier
 from pipelines.gold.proof import prove_one_row_per, prove_totals, transformed
-from pipelines.lake import folders, full_build, schema
+from pipelines.lake import folders, schema
 from pipelines.lake.engine import engine
-from pipelines.lake.runs import TableRun
+from pipelines.lake.runs import MUCH_CHANGED, TableRun, reason_for_full_derived
 from pipelines.lake.staging import StagedTable, verify
 from pipelines.lake.versions import table_version
 from pipelines.spark.frames import read, write_files
@@ -39,9 +39,9 @@ def build(job: Job, entries: tuple[Entry, ...]) -> Iterator[StagedTable]:
     for entry in entries:
         started, table = time.monotonic(), entry.table
         job.report.progress("gold", table.name, 0)
-        why = full_build.reason_for_full_derived(job.settings, job, job.origin, table.name)
+        why = reason_for_full_derived(job.settings, job, job.origin, table.name)
         built = None if why else apply_changes(job, entry)
-        built = built or _build_in_full(job, entry, why or full_build.MUCH)
+        built = built or _build_in_full(job, entry, why or MUCH_CHANGED)
         yield replace(built, table_run=replace(built.table_run, seconds=time.monotonic() - started))
 
 

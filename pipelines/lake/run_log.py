@@ -4,13 +4,16 @@ A run is complete when its row is in `_runs`; readers take the versions that the
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass, replace
+from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import UnionType
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
-from deltalake import DeltaTable
+import pyarrow.parquet as pq
+from deltalake import DeltaTable, Schema, write_deltalake
 
 from conf.contract import Severity
 from conf.settings import Settings
@@ -19,14 +22,33 @@ from pipelines.core.errors import QualityFault, StorageFault, UsageFault
 from pipelines.core.names import LAYERS
 from pipelines.core.points import Point, crash_point
 from pipelines.core.sql import duckdb_literal
-from pipelines.lake import records
 from pipelines.lake.checksums import ColumnRun
-from pipelines.lake.delta import full_name, version
+from pipelines.lake.delta import PROPERTIES, actions, file_paths, full_name, make_folder, version
 from pipelines.lake.folders import storage
 from pipelines.lake.integrity import checked
 from pipelines.lake.runs import IngestedFile, Mode, RuleRun, Run, TableRun
 
 RECORDS = RUNS, QUALITY, FILES = "_runs", "_quality", "_files"
+
+
+ARROW = {int: pa.int64(), float: pa.float64(), datetime: pa.timestamp("us", tz="UTC")}
+
+
+def _arrow_type(kind: Any) -> pa.DataType:
+    """The Arrow type of a field's annotation; a choice of texts is a text."""
+    if is_dataclass(kind):
+        return pa.struct(_schema(kind))
+    if get_origin(kind) is tuple:
+        return pa.list_(_arrow_type(get_args(kind)[0]))
+    return ARROW.get(get_args(kind)[0] if isinstance(kind, UnionType) else kind, pa.string())
+
+
+def _schema(record: Any) -> pa.Schema:
+    """The columns in which a record's fields are stored."""
+    return pa.schema([(name, _arrow_type(kind)) for name, kind in get_type_hints(record).items()])
+
+
+RUN, RULE_RUN, INGESTED_FILE = _schema(Run), _schema(RuleRun), _schema(IngestedFile)
 
 
 def _run(row: dict[str, Any]) -> Run:
@@ -67,12 +89,12 @@ class Head(NamedTuple):
 
 def heads(layer_path: Path) -> list[Head]:
     """The complete runs of a layer, oldest first, without what they did."""
-    return sorted(Head(**row) for row in records.read_rows(layer_path / RUNS, {}, Head._fields))
+    return sorted(Head(**row) for row in read_rows(layer_path / RUNS, {}, Head._fields))
 
 
 def read_runs(layer_path: Path, **where: int | str) -> list[Run]:
     """The complete runs of a layer, oldest first: all, or of one `domain`, or the one of a number `run`."""
-    return sorted(map(_run, records.read_rows(layer_path / RUNS, where)), key=lambda run: run.run)
+    return sorted(map(_run, read_rows(layer_path / RUNS, where)), key=lambda run: run.run)
 
 
 def last_run(layer_path: Path, domain: str) -> Run | None:
@@ -105,7 +127,7 @@ def no_complete_run(settings: Settings, layer: str, domain: str = "") -> Quality
 
 def read_rules(layer_path: Path, run: Run) -> list[RuleRun]:
     """How the rules fared in a run, as the run wrote them."""
-    rows = records.read_rows(layer_path / QUALITY, {"run": run.run, "domain": run.domain})
+    rows = read_rows(layer_path / QUALITY, {"run": run.run, "domain": run.domain})
     return [
         RuleRun(**{**row, "severity": Severity(row["severity"]), "keys": tuple(row.get("keys", ()))}) for row in rows
     ]
@@ -121,7 +143,7 @@ def read_files(layer_path: Path, domain: str) -> list[IngestedFile]:
         taken_by[run.run] = has
     files = [
         IngestedFile(**{**row, "extras": tuple(row.get("extras", ()))})
-        for row in records.read_rows(layer_path / FILES, {"domain": domain})
+        for row in read_rows(layer_path / FILES, {"domain": domain})
         if row["run"] in has
     ]
     return sorted(files, key=lambda file: (file.run, file.first))
@@ -131,17 +153,13 @@ def record(layer_path: Path, run: Run, rules: tuple[RuleRun, ...] = (), files: S
     """The commit point: from here on readers see what `run` names. Its rules and files are written before it."""
     crash_point(Point.ALL_COMMITTED)
     rows = [asdict(rule) | {"severity": rule.severity.value} for rule in rules]
-    _replace_rows(
-        layer_path / QUALITY, run, rows, records.RULE_RUN, "Rules of the runs. One row per run, table and rule."
-    )
+    _replace_rows(layer_path / QUALITY, run, rows, RULE_RUN, "Rules of the runs. One row per run, table and rule.")
     crash_point(Point.RULES_RECORDED)
     taken = [asdict(file) for file in files]
-    _replace_rows(
-        layer_path / FILES, run, taken, records.INGESTED_FILE, "Files that runs took. One row per run and file."
-    )
+    _replace_rows(layer_path / FILES, run, taken, INGESTED_FILE, "Files that runs took. One row per run and file.")
     crash_point(Point.FILES_RECORDED)
     try:
-        records.append_rows(layer_path / RUNS, [asdict(run)], records.RUN, "Complete runs. One row per run and domain.")
+        append_rows(layer_path / RUNS, [asdict(run)], RUN, "Complete runs. One row per run and domain.")
     except StorageFault:
         if last_run(layer_path, run.domain) != run:  # else what failed came after the commit
             raise
@@ -154,7 +172,7 @@ def _replace_rows(path: Path, run: Run, rows: list[dict[str, Any]], schema: pa.S
         with storage(f"table {path}"):
             DeltaTable(path).delete(f"run >= {run.run} AND domain = {duckdb_literal(run.domain)}")
     if rows:
-        records.append_rows(path, rows, schema, description)
+        append_rows(path, rows, schema, description)
 
 
 def check_tables(layer: str, layer_path: Path, run: Run, mend: str = "") -> None:
@@ -198,3 +216,54 @@ def find_run(settings: Settings, word: str) -> tuple[str, Run]:
     for run in read_runs(settings.layer_path(layer), run=int(number)):
         return layer, run
     raise UsageFault(f"{layer} has no run {number}; `make history` lists them")
+
+
+def read_rows(path: Path, where: Mapping[str, int | str], columns: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """The rows of a small table that have given values, as dicts without nulls; of all columns, or of those named."""
+    if version(path) is None:
+        return []
+    try:
+        rows = _read(path, columns, where)
+    except StorageFault:
+        rows = _read(path, columns, where)  # its files may just have been made one
+    return [{name: value for name, value in row.items() if value is not None} for row in rows]
+
+
+def _read(path: Path, columns: tuple[str, ...], where: Mapping[str, int | str]) -> list[dict[str, Any]]:
+    checked(path, None, path.name)
+    rows: list[dict[str, Any]] = []
+    # File by file: pyarrow's threads under delta-rs's dataset can abort the process at its end.
+    for file in file_paths(path, version(path) or 0):
+        with storage(f"file {file}"):
+            table = pq.ParquetFile(file).read(columns=list(columns) or None, use_threads=False)
+        # Not by Arrow's own filter, which does not know all types that delta-rs writes.
+        known = {name: table[name].to_pylist() for name in where}
+        kept = [at for at in range(len(table)) if all(known[name][at] == value for name, value in where.items())]
+        rows += table.to_pylist() if len(kept) == len(table) else [table.slice(at, 1).to_pylist()[0] for at in kept]
+    return rows
+
+
+def append_rows(path: Path, rows: list[dict[str, Any]], schema: pa.Schema, description: str) -> None:
+    """Adds rows to a table of the run log, which gets the columns that it lacks; of those that only it has, null."""
+    make_folder(path)
+    with storage(f"table {path}"):
+        if version(path) is None:
+            first = pa.Table.from_pylist(rows, schema=schema)
+            write_deltalake(path, first, name=path.name, description=description, configuration=PROPERTIES)
+            return
+        table = DeltaTable(path)
+        stored = pa.schema(table.schema().to_arrow())
+        unified = pa.unify_schemas([stored, schema], promote_options="permissive")
+        if unified != stored:
+            # Not by write_deltalake's schema_mode="merge", which takes the table's name away.
+            table.alter.add_columns(Schema.from_arrow(unified).fields)
+        write_deltalake(table, pa.Table.from_pylist(rows, schema=unified), mode="append")
+
+
+def compact(path: Path, many: int) -> None:
+    """One file instead of `many` or more. Those it replaces stay for a while: somebody may just read them."""
+    head = version(path)
+    if head is not None and len(actions(path, head)) >= many:
+        with storage(f"table {path}"):
+            DeltaTable(path).optimize.compact()
+        checked(path, None, path.name)

@@ -10,8 +10,8 @@ from pipelines.core import catalogue
 from pipelines.core.errors import ContractFault, UsageFault
 from pipelines.core.names import LAYERS
 from pipelines.core.points import Point, crash_point
-from pipelines.lake import full_build, run_log
-from pipelines.lake.runs import Run, RunContext, table_runs
+from pipelines.lake import run_log
+from pipelines.lake.runs import Run, RunContext, reason_for_full, table_runs
 from pipelines.lake.staging import StagedTable
 from pipelines.run.begin import next_run, refuse_other_source
 from pipelines.run.commit import commit_staged, discarded_on_failure, rolled_back_on_failure, stage
@@ -100,7 +100,7 @@ def _read_tables(call: Call, context: RunContext, server: Postgres, staged: list
 def _reads_in_full(call: Call, context: RunContext, tables: tuple[Table, ...]) -> bool:
     last = table_runs(context.previous)
     return any(
-        full_build.reason_for_full(call.settings, last.get(name), name in context.full, context.run.started)
+        reason_for_full(call.settings, last.get(name), name in context.full, context.run.started)
         for name in (table.name for table in tables)
     )
 

@@ -6,7 +6,7 @@ from conf.settings import Settings
 from pipelines.core.console import Report
 from pipelines.core.errors import Fault
 from pipelines.core.names import upstream_layer
-from pipelines.lake import folders, records, run_log
+from pipelines.lake import folders, run_log
 from pipelines.lake.changes import MANY_SMALL_FILES
 from pipelines.lake.run_log import no_complete_run
 from pipelines.lake.runs import Run
@@ -65,4 +65,4 @@ def _compact_records(settings: Settings, layers: list[str]) -> None:
     """A stream makes many runs: what they record stays in few files."""
     for name in run_log.RECORDS:
         for layer in layers:
-            records.compact(settings.layer_path(layer) / name, MANY_SMALL_FILES)
+            run_log.compact(settings.layer_path(layer) / name, MANY_SMALL_FILES)

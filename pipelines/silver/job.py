@@ -9,9 +9,9 @@ from conf.settings import Settings
 from pipelines.core.catalogue import Entry
 from pipelines.core.names import QUARANTINE
 from pipelines.core.sql import identifier
-from pipelines.lake import folders, full_build, schema
+from pipelines.lake import folders, schema
 from pipelines.lake.engine import engine
-from pipelines.lake.runs import Run, TableRun
+from pipelines.lake.runs import MUCH_CHANGED, Run, TableRun, reason_for_full_derived
 from pipelines.lake.staging import StagedTable, verify
 from pipelines.lake.versions import table_version
 from pipelines.silver import checks
@@ -42,10 +42,10 @@ def build(job: Job, entries: tuple[Entry, ...]) -> Iterator[StagedTable]:
     for entry in entries:
         started, table = time.monotonic(), entry.table
         job.report.progress("silver", table.name, 0)
-        why = full_build.reason_for_full_derived(job.settings, job, job.origin, table.name)
+        why = reason_for_full_derived(job.settings, job, job.origin, table.name)
         why = why or reason_not_incremental(table, job.origin, job.upstream)
         changed = [] if why else apply_changes(job, entry, staged)
-        for built in changed or _build_in_full(job, entry, staged, why or full_build.MUCH):
+        for built in changed or _build_in_full(job, entry, staged, why or MUCH_CHANGED):
             staged[built.table_run.name] = built
             yield replace(built, table_run=replace(built.table_run, seconds=time.monotonic() - started))
         if table.history:

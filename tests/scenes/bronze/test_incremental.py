@@ -16,10 +16,10 @@ from pipelines.bronze import incremental as bronze_incremental
 from pipelines.commands.maintain import maintain
 from pipelines.core import catalogue
 from pipelines.core.console import Report
-from pipelines.lake import delta, full_build, run_log
+from pipelines.lake import delta, run_log
 from pipelines.lake.changes import TECHNICAL
 from pipelines.lake.engine import count, engine, listed
-from pipelines.lake.runs import Run
+from pipelines.lake.runs import Run, reason_for_full
 from pipelines.lake.versions import table_version
 from pipelines.sources.postgres import embedded, fingerprint
 from tests.support.lake import Lake
@@ -268,7 +268,7 @@ def test_each_table_is_loaded_in_full_once_in_a_while_and_never_a_night_late(sou
 
     def why(hours: float) -> str:
         assert table_run.full_at is not None
-        return full_build.reason_for_full(settings, table_run, False, table_run.full_at + timedelta(hours=hours))
+        return reason_for_full(settings, table_run, False, table_run.full_at + timedelta(hours=hours))
 
     assert [bool(why(hours)) for hours in (0, 59, 61, 999, -1)] == [False, False, True, True, True]
     assert why(72) == "LAKEHOUSE_FULL_DAYS=3 have passed"

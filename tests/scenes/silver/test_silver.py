@@ -8,7 +8,7 @@ from pipelines.bronze import readers as bronze_readers
 from pipelines.core import catalogue, names
 from pipelines.core.errors import QualityFault, StorageFault
 from pipelines.export import csv as export_csv
-from pipelines.lake import records, run_log, staging
+from pipelines.lake import run_log, staging
 from pipelines.lake.runs import RuleRun
 from pipelines.lake.versions import table_version
 from pipelines.silver import checks, judging
@@ -82,14 +82,14 @@ def test_every_rule_of_a_run_is_recorded_and_what_a_failed_run_left_is_not(
         "INSERT INTO movimento SELECT * FROM movimento WHERE id = 1",
         "UPDATE associado SET idade = 140 WHERE id IN (3, 4, 5, 6)",
     )
-    real = records.append_rows
+    real = run_log.append_rows
 
     def full(path, *arguments):  # type: ignore[no-untyped-def]
         if path.name == "_runs" and path.parent.name == "silver":
             raise OSError(28, "No space left on device")
         real(path, *arguments)
 
-    monkeypatch.setattr(records, "append_rows", full)
+    monkeypatch.setattr(run_log, "append_rows", full)
     with pytest.raises(OSError, match="No space"):
         keyed.run()
     monkeypatch.undo()

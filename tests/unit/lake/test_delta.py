@@ -13,7 +13,7 @@ from conf.contract import Column, Table
 from conf.settings import Settings, load
 from pipelines.core import names
 from pipelines.core.errors import LockedFault, QualityFault, StorageFault
-from pipelines.lake import delta, folders, records, run_log, schema
+from pipelines.lake import delta, folders, run_log, schema
 from pipelines.lake.runs import IngestedFile, Mode, Run, TableRun
 
 NOW = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -104,9 +104,9 @@ def test_files_of_runs_that_did_not_complete_are_swept_and_the_others_stay_in_or
     for run in range(2, 9):
         record(run, 20_000 + run)
     run_log._replace_rows(
-        tmp_path / run_log.FILES, replace(RUN, run=9), [asdict(taken(9, 99))], records.INGESTED_FILE, ""
+        tmp_path / run_log.FILES, replace(RUN, run=9), [asdict(taken(9, 99))], run_log.INGESTED_FILE, ""
     )
-    records.compact(tmp_path / run_log.FILES, 2)
+    run_log.compact(tmp_path / run_log.FILES, 2)
     assert len(run_log.read_files(tmp_path, "teste")) == 20_007, "a run that is not recorded has taken nothing"
     record(9)
     files = run_log.read_files(tmp_path, "teste")
@@ -151,7 +151,7 @@ def older_schema(record: pa.Schema) -> pa.Schema:
 
 
 def record_as_older_software(path: Path, *rows: dict[str, object]) -> None:
-    table = pa.Table.from_pylist(list(rows), schema=older_schema(records.RUN))
+    table = pa.Table.from_pylist(list(rows), schema=older_schema(run_log.RUN))
     write_deltalake(path / "_runs", table, name="_runs", description="Runs.", configuration=delta.PROPERTIES)
 
 
@@ -188,7 +188,7 @@ def test_a_run_log_of_older_software_gets_what_it_lacks_and_stays_the_table_that
 
 
 def test_a_run_log_of_newer_software_keeps_what_only_that_knows(tmp_path: Path) -> None:
-    newer = pa.schema([*records.RUN, pa.field("more", pa.string())])
+    newer = pa.schema([*run_log.RUN, pa.field("more", pa.string())])
     write_deltalake(tmp_path / "_runs", pa.Table.from_pylist([asdict(RUN) | {"more": "x"}], schema=newer), name="_runs")
     run_log.record(tmp_path, replace(RUN, run=2))
     table = pa.table(DeltaTable(tmp_path / "_runs").to_pyarrow_table())
