@@ -23,8 +23,7 @@ from pipelines.lake.checksums import measured
 from pipelines.lake.engine import engine, listed, relation
 from pipelines.lake.run_log import read_files
 from pipelines.lake.runs import IngestedFile, RunContext, TableRun, table_runs
-from pipelines.lake.staging import StagedTable, unchanged_table, verify
-from pipelines.lake.versions import TableVersion, table_version
+from pipelines.lake.versions import StagedTable, TableVersion, table_version, unchanged_table, verify
 from pipelines.sources.files.landing import AUDIT, LandedFile, arrived, ingest, not_ingested, unmatched
 
 

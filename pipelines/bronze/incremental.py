@@ -20,8 +20,7 @@ from pipelines.lake.changes import Splice, Target, differing_keys, splice, with_
 from pipelines.lake.checksums import measured
 from pipelines.lake.engine import Engine, count, listed, named_files, relation, within, without
 from pipelines.lake.runs import Mode
-from pipelines.lake.staging import StagedTable, unchanged_table
-from pipelines.lake.versions import TableVersion
+from pipelines.lake.versions import StagedTable, TableVersion, unchanged_table
 from pipelines.sources.postgres.reader import ReadPlan, WrittenFile
 from pipelines.sources.postgres.totals import SourceTotals
 

@@ -20,8 +20,7 @@ from pipelines.lake import delta, folders
 from pipelines.lake.changes import Target
 from pipelines.lake.engine import engine
 from pipelines.lake.runs import RunContext, TableRun
-from pipelines.lake.staging import StagedTable, verify
-from pipelines.lake.versions import table_version
+from pipelines.lake.versions import StagedTable, table_version, verify
 from pipelines.sources.postgres.reader import WrittenFile
 from pipelines.sources.postgres.snapshot import Snapshot
 from pipelines.sources.postgres.totals import SourceTotals

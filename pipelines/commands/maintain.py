@@ -22,8 +22,7 @@ from pipelines.lake.changes import MANY_SMALL_FILES, SMALL_FILE_BYTES, Target, w
 from pipelines.lake.engine import HASHING, engine
 from pipelines.lake.run_log import RECORDS
 from pipelines.lake.runs import Run, TableRun
-from pipelines.lake.staging import StagedTable, verify
-from pipelines.lake.versions import table_version
+from pipelines.lake.versions import StagedTable, table_version, verify
 from pipelines.run.begin import check_layers, next_run
 from pipelines.run.commit import RunContent, commit_run, rolled_back_on_failure
 

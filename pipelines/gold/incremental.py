@@ -21,8 +21,7 @@ from pipelines.lake.changes import (
     with_keys,
 )
 from pipelines.lake.engine import Engine, count, engine, listed, relation, save, within
-from pipelines.lake.staging import StagedTable, unchanged_table
-from pipelines.lake.versions import TableVersion, table_version
+from pipelines.lake.versions import StagedTable, TableVersion, table_version, unchanged_table
 from pipelines.spark.frames import read_files, write_parquet
 from pipelines.spark.job import Job
 

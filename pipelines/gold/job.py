@@ -16,8 +16,7 @@ from pipelines.gold.proof import prove_one_row_per, prove_totals, transformed
 from pipelines.lake import folders, schema
 from pipelines.lake.engine import engine
 from pipelines.lake.runs import MUCH_CHANGED, TableRun, reason_for_full_derived
-from pipelines.lake.staging import StagedTable, verify
-from pipelines.lake.versions import table_version
+from pipelines.lake.versions import StagedTable, table_version, verify
 from pipelines.spark.frames import read, write_files
 from pipelines.spark.job import Job
 

@@ -12,8 +12,7 @@ from pipelines.core.errors import QualityFault
 from pipelines.core.sql import identifier
 from pipelines.lake.checksums import evidence
 from pipelines.lake.engine import HASHING, Engine, engine
-from pipelines.lake.staging import StagedTable
-from pipelines.lake.versions import table_version
+from pipelines.lake.versions import StagedTable, table_version
 from pipelines.spark.job import Job
 
 

@@ -17,8 +17,7 @@ from pipelines.lake import delta
 from pipelines.lake.checksums import Content, measured
 from pipelines.lake.engine import Engine, count, exact, listed, named_files, relation, save, within
 from pipelines.lake.runs import Mode, TableRun
-from pipelines.lake.staging import StagedTable, unchanged_table
-from pipelines.lake.versions import TableVersion
+from pipelines.lake.versions import StagedTable, TableVersion, unchanged_table
 
 TECHNICAL = ("_batch",)
 

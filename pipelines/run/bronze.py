@@ -12,7 +12,7 @@ from pipelines.core.names import LAYERS
 from pipelines.core.points import Point, crash_point
 from pipelines.lake import run_log
 from pipelines.lake.runs import Run, RunContext, reason_for_full, table_runs
-from pipelines.lake.staging import StagedTable
+from pipelines.lake.versions import StagedTable
 from pipelines.run.begin import next_run, refuse_other_source
 from pipelines.run.commit import commit_staged, discarded_on_failure, rolled_back_on_failure, stage
 from pipelines.run.request import Call

@@ -13,7 +13,7 @@ from pipelines.core.signals import deferred_signals
 from pipelines.lake import run_log
 from pipelines.lake.engine import HASHING
 from pipelines.lake.runs import IngestedFile, RuleRun, Run, TableRun
-from pipelines.lake.staging import StagedTable
+from pipelines.lake.versions import StagedTable
 from pipelines.run.summary import show_table
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pipelines.export.publish import GoldRows, drafted
 from pipelines.lake import delta, folders, run_log
 from pipelines.lake.run_log import complete_run
 from pipelines.lake.runs import Run
-from pipelines.lake.staging import StagedTable
+from pipelines.lake.versions import StagedTable
 from pipelines.run.begin import next_run, origin_of, refuse_other_source
 from pipelines.run.commit import commit_staged, discarded_on_failure, rolled_back_on_failure, stage
 from pipelines.run.request import Call

@@ -29,8 +29,7 @@ from pipelines.lake import folders, run_log, schema
 from pipelines.lake.changes import Splice, Target, changed_keys, differing_keys, splice, with_keys, write
 from pipelines.lake.engine import Engine, count, engine, listed, relation, save, within
 from pipelines.lake.runs import Mode, Run, TableRun
-from pipelines.lake.staging import StagedTable, unchanged_table, verify
-from pipelines.lake.versions import TableVersion, table_version
+from pipelines.lake.versions import StagedTable, TableVersion, table_version, unchanged_table, verify
 from pipelines.silver.judging import accepted, check_rows, guaranteed, staged_tables
 from pipelines.spark.frames import read_files, write_parquet
 from pipelines.spark.job import Job

@@ -29,8 +29,7 @@ from pipelines.lake.changes import (
 )
 from pipelines.lake.engine import Engine, count, engine, listed, relation, save, within
 from pipelines.lake.runs import RuleRun, Run, TableRun
-from pipelines.lake.staging import StagedTable, unchanged_table
-from pipelines.lake.versions import TableVersion, table_version
+from pipelines.lake.versions import StagedTable, TableVersion, table_version, unchanged_table
 from pipelines.silver import checks
 from pipelines.silver.checks import CheckedRows
 from pipelines.silver.counts import Counts, Sums, aggregates, counted, counts_in

@@ -12,8 +12,7 @@ from pipelines.core.sql import identifier
 from pipelines.lake import folders, schema
 from pipelines.lake.engine import engine
 from pipelines.lake.runs import MUCH_CHANGED, Run, TableRun, reason_for_full_derived
-from pipelines.lake.staging import StagedTable, verify
-from pipelines.lake.versions import table_version
+from pipelines.lake.versions import StagedTable, table_version, verify
 from pipelines.silver import checks
 from pipelines.silver.checks import QUARANTINE_COLUMNS, CheckedRows
 from pipelines.silver.counts import Counts, counted

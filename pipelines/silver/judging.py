@@ -14,7 +14,7 @@ from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault
 from pipelines.core.names import QUARANTINE
 from pipelines.lake.runs import RuleRun, Run
-from pipelines.lake.staging import StagedTable
+from pipelines.lake.versions import StagedTable
 from pipelines.silver import checks
 from pipelines.silver.checks import Assumptions, CheckedRows, Parent
 from pipelines.silver.counts import Counts

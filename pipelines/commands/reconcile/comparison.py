@@ -10,8 +10,7 @@ from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.errors import SourceFault, StorageFault
 from pipelines.lake import delta
-from pipelines.lake.checksums import measured
-from pipelines.lake.differences import Difference, differences
+from pipelines.lake.checksums import Difference, differences, measured
 from pipelines.lake.engine import Engine
 from pipelines.lake.runs import Run, TableRun
 from pipelines.lake.versions import TableVersion, superseded_from

@@ -7,7 +7,7 @@ from conf.settings import Settings
 from pipelines.core.sql import duckdb_literal, identifier
 from pipelines.export.csv import draft, exported, records_of
 from pipelines.lake import delta, folders
-from pipelines.lake.differences import Difference
+from pipelines.lake.checksums import Difference
 from pipelines.lake.engine import Engine, count, engine
 from pipelines.lake.runs import Run
 

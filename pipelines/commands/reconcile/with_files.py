@@ -7,7 +7,7 @@ from pipelines.commands.reconcile.comparison import Comparison, differing_rows
 from pipelines.core.sql import duckdb_literal
 from pipelines.lake import folders
 from pipelines.lake.changes import TECHNICAL, Target
-from pipelines.lake.differences import Difference
+from pipelines.lake.checksums import Difference
 from pipelines.lake.engine import engine, relation
 from pipelines.lake.run_log import read_files
 from pipelines.lake.versions import TableVersion

@@ -16,7 +16,7 @@ from conf.contract import DECIMAL, is_summed
 from pipelines.commands.reconcile.comparison import Comparison
 from pipelines.core.sql import identifier
 from pipelines.lake import folders
-from pipelines.lake.differences import Difference, differences
+from pipelines.lake.checksums import Difference, differences
 from pipelines.lake.engine import count, engine, relation
 from pipelines.sources.postgres import fingerprint
 from pipelines.sources.postgres.connection import unhurried

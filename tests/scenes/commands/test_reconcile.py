@@ -22,8 +22,7 @@ from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault, SourceFault, StorageFault
 from pipelines.lake import delta as lake_delta
 from pipelines.lake import run_log
-from pipelines.lake.checksums import evidence
-from pipelines.lake.differences import differences
+from pipelines.lake.checksums import differences, evidence
 from pipelines.lake.engine import engine, relation
 from tests.support.lake import Lake
 from tests.support.source import KEYED, execute, fresh_database

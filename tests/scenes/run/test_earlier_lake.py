@@ -94,7 +94,9 @@ def test_a_lake_of_an_earlier_release_goes_on_for_three_nights_and_back(
         lakehouse.run()
     assert [rows(lakehouse) for lakehouse in earlier] == was
     assert cards.csv == csv
-    print([{layer: [(t.name, t.how) for t in lakehouse.last(layer).tables] for layer in LAYERS} for lakehouse in earlier])
+    print(
+        [{layer: [(t.name, t.how) for t in lakehouse.last(layer).tables] for layer in LAYERS} for lakehouse in earlier]
+    )
     assert [modes(lakehouse)["gold"] for lakehouse in earlier] == [{"full"}, {"full"}]
     assert "this software changed" in cards.last("silver").table("conta").how
 

@@ -8,7 +8,7 @@ from pipelines.bronze import readers as bronze_readers
 from pipelines.core import catalogue, names
 from pipelines.core.errors import QualityFault, StorageFault
 from pipelines.export import csv as export_csv
-from pipelines.lake import run_log, staging
+from pipelines.lake import run_log, versions
 from pipelines.lake.runs import RuleRun
 from pipelines.lake.versions import table_version
 from pipelines.silver import checks, judging
@@ -196,7 +196,7 @@ def test_a_run_that_fails_leaves_no_file_of_its_work(keyed_lake: Lake, monkeypat
         raise StorageFault("broken")
 
     for module, name in (
-        (staging, "evidence"),
+        (versions, "evidence"),
         (bronze_readers, "source_totals"),
         (checks, "examples"),
         (export_csv, "read_back"),

@@ -10,12 +10,10 @@ from conf.contract import Column, Table
 from pipelines.core.errors import QualityFault
 from pipelines.lake import changes
 from pipelines.lake.changes import Selection, Splice, Target, splice, splice_differing, where, with_keys
-from pipelines.lake.checksums import Content, measured
-from pipelines.lake.differences import Difference, differences
+from pipelines.lake.checksums import Content, Difference, differences, measured
 from pipelines.lake.engine import Engine, engine, save
 from pipelines.lake.runs import Mode, TableRun
-from pipelines.lake.staging import StagedTable
-from pipelines.lake.versions import TableVersion
+from pipelines.lake.versions import StagedTable, TableVersion
 
 COLUMNS = (Column("id", "bigint", "Id", key=True), Column("valor", "decimal(10,2)", "Amount"))
 TABLE = Table("silver.teste.coisa", "Things. One row per thing.", COLUMNS)

@@ -8,7 +8,7 @@ import pytest
 from gold.cartoes import movimento_flat
 from pipelines.core.console import Report
 from pipelines.lake.runs import TableRun
-from pipelines.lake.staging import StagedTable
+from pipelines.lake.versions import StagedTable
 from pipelines.run.commit import discarded_on_failure, stage
 
 
