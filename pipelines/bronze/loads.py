@@ -69,13 +69,13 @@ def read_plan(table: Table, relation: Relation) -> ReadPlan:
         else:
             kind = source[column.name].type
             problems.append(f"{place}.{column.name} is {kind}, which cannot become {column.type} exactly")
-    names = {name.lower() for name in (*types, *POSTGRES_AUDIT)}
+    names = {name.lower(): name for name in (*types, *POSTGRES_AUDIT)}
     for extra in extras:
-        if extra.name.lower() in names:
-            alike_name = "bronze has a column whose name differs only in case"
-            problems.append(f"{place}.{extra.name}: {alike_name}; rename it, or leave it out")
+        if alike_name := names.get(extra.name.lower()):
+            taken = "of this name" if alike_name == extra.name else "whose name differs only in case"
+            problems.append(f"{place}.{extra.name}: bronze has a column {taken}; rename it, or leave it out")
             continue
-        names.add(extra.name.lower())
+        names[extra.name.lower()] = extra.name
         types[extra.name] = natural_type(extra)
         natural = read_as(extra, types[extra.name])
         assert natural is not None, "every column can be read as its natural type"

@@ -79,8 +79,8 @@ def test_everything_that_is_wrong_with_the_source_is_named_before_anything_is_wr
         "column public.conta.data_criacao is text, which cannot become timestamp_ntz exactly",
         "column public.associado.nome is float4, which cannot become string exactly",
         "column public.associado._batch: bronze has a column of this name",
-        "column public.associado.Email: bronze has a column of this name",
-        "column public.associado.X: bronze has a column of this name",
+        "column public.associado.Email: bronze has a column whose name differs only in case",
+        "column public.associado.X: bronze has a column whose name differs only in case",
     ):
         assert expected in str(caught.value)
     assert "cartao.data_criacao" not in str(caught.value)  # optional
