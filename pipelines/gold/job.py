@@ -1,9 +1,13 @@
-"""Gold's job: tables that answer questions, built from silver's last complete run."""
+"""Gold's job: tables that answer questions, built from silver's last complete run.
+
+A row that comes from one row of an input is made anew if that row changed, or one that this refers to, however far.
+"""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyspark.sql import Observation
@@ -13,11 +17,11 @@ from conf.contract import Table
 from pipelines.core.catalogue import Entry
 from pipelines.core.sql import identifier
 from pipelines.gold.proof import prove_one_row_per, prove_totals, transformed
-from pipelines.lake import folders, schema
-from pipelines.lake.engine import engine
+from pipelines.lake import changes, folders, schema
+from pipelines.lake.engine import Engine, count, engine, listed, relation, save, within
 from pipelines.lake.runs import MUCH_CHANGED, TableRun, reason_for_full_derived
-from pipelines.lake.versions import StagedTable, table_version, verify
-from pipelines.spark.frames import read, write_files
+from pipelines.lake.versions import StagedTable, TableVersion, table_version, unchanged_table, verify
+from pipelines.spark.frames import read, read_files, write_files, write_parquet
 from pipelines.spark.job import Job
 
 if TYPE_CHECKING:
@@ -33,13 +37,11 @@ NO_HINTS = "spark.sql.optimizer.disableHints"
 
 def build(job: Job, entries: tuple[Entry, ...]) -> Iterator[StagedTable]:
     """Builds the tables. Raises QualityFault if a join lost or multiplied a row, or a cent."""
-    from pipelines.gold.incremental import apply_changes
-
     for entry in entries:
         started, table = time.monotonic(), entry.table
         job.report.progress("gold", table.name, 0)
         why = reason_for_full_derived(job.settings, job, job.origin, table.name)
-        built = None if why else apply_changes(job, entry)
+        built = None if why else _apply_changes(job, entry)
         built = built or _build_in_full(job, entry, why or MUCH_CHANGED)
         yield replace(built, table_run=replace(built.table_run, seconds=time.monotonic() - started))
 
@@ -82,3 +84,82 @@ def _hints(spark: "SparkSession", followed: bool) -> Iterator[None]:
         yield
     finally:
         spark.conf.unset(NO_HINTS)
+
+
+def _apply_changes(job: Job, entry: Entry) -> StagedTable | None:
+    """A table with what changed in its inputs since the previous run; None if too much did, or if its rows are not made
+    of one input and what this refers to."""
+    settings, table, origin, previous = job.settings, entry.table, entry.table.one_row_per, job.previous
+    assert previous is not None and job.origin is not None
+    recorded, path = previous.table(table.name), folders.table_path(settings.gold_path, table)
+    old, new = (
+        {source.module: table_version(settings.silver_path, run, source) for source in table.inputs}
+        for run in (job.origin, job.upstream)
+    )
+    unchanged = unchanged_table(recorded, table, path)
+    if all(old[module].files == new[module].files for module in new):
+        return unchanged
+    if origin is None or not new.keys() <= {source.module for source in _lineage(origin)}:
+        return None
+    lineage = {source.module: source for start in table.inputs for source in _lineage(start) if source.module in new}
+    with engine(f"gold.{table.name}", job.scratch) as db:
+        for source in lineage.values():
+            _find_affected(db, source, old, new)
+        affected = count(db, _affected_keys(origin))
+        if affected > changes.CHANGED_SHARE * max(recorded.rows_out, 1):
+            return None
+        if not affected:
+            return prove_one_row_per(job, unchanged)
+        files = _save_inputs(db, table, [*lineage.values()], new, job.scratch)
+        spark = job.session()
+        inputs = {module: read_files(spark, [files[module]], version.types) for module, version in new.items()}
+        written = write_parquet(transformed(entry, inputs), job.scratch / table.name)
+        content = table_version(settings.gold_path, previous, table)
+        rows = relation([str(file) for file in written], content.types)
+        keys = f"(SELECT {_renamed(origin.keys, table.keys)} FROM {_affected_keys(origin)})"
+        change = changes.Splice(content, recorded, changes.with_keys(table.keys, keys), rows)
+        return prove_one_row_per(job, changes.splice_differing(db, change, changes.Target(table, path, job.run.run)))
+
+
+def _lineage(table: Table) -> Iterator[Table]:
+    """The tables that a table refers to, however far, each after those that it refers to itself; the table last."""
+    for _, reference in table.references:
+        yield from _lineage(reference.table)
+    yield table
+
+
+def _affected_keys(table: Table) -> str:
+    """The name of the temporary table with the affected keys of an input."""
+    return identifier(f"affected {table.name}")
+
+
+def _renamed(names: Iterable[str], others: Iterable[str]) -> str:
+    return ", ".join(f"{identifier(name)} AS {identifier(other)}" for name, other in zip(names, others, strict=True))
+
+
+def _find_affected(db: Engine, source: Table, old: Mapping[str, TableVersion], new: Mapping[str, TableVersion]) -> None:
+    """Makes the table of an input's affected keys: those whose row changed, or refers to an affected one."""
+    parts = [f"SELECT * FROM {changes.changed_keys(old[source.module], new[source.module])}"]
+    for column, reference in source.references:
+        if reference.table.module in new:
+            children = changes.rows_referring_to(new[source.module].sql, column, _affected_keys(reference.table))
+            parts.append(f"SELECT {listed(source.keys)} FROM {children}")
+    db.execute(f"CREATE TEMP TABLE {_affected_keys(source)} AS {' UNION '.join(parts)}")
+
+
+def _save_inputs(
+    db: Engine, table: Table, lineage: list[Table], new: Mapping[str, TableVersion], scratch: Path
+) -> dict[str, str]:
+    """Saves the affected rows of `one_row_per` and, of the other inputs, the rows that they refer to; a file each."""
+    assert table.one_row_per is not None
+    wanted = {table.one_row_per.module: [f"SELECT * FROM {_affected_keys(table.one_row_per)}"]}
+    files: dict[str, str] = {}
+    for source in reversed(lineage):
+        content, file = new[source.module], scratch / f"{table.name}.{source.name}.parquet"
+        save(db, within(content.sql, source.keys, f"({' UNION '.join(wanted[source.module])})"), file)
+        files[source.module] = str(file)
+        rows = relation([str(file)], content.types)
+        for column, reference in source.references:
+            named = _renamed(column.foreign_key, reference.table.keys)
+            wanted.setdefault(reference.table.module, []).append(f"SELECT {named} FROM {rows}")
+    return files
