@@ -7,7 +7,7 @@ from conf.settings import Settings
 from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.errors import UsageFault
-from pipelines.export.publish import GoldRows, drafted
+from pipelines.export.publish import drafted
 from pipelines.lake import delta, folders, run_log
 from pipelines.lake.run_log import find_run
 from pipelines.lake.runs import Run
@@ -36,7 +36,7 @@ def restore(settings: Settings, word: str, report: Report) -> tuple[str, Run]:
         for table in (table for table in catalogue.tables_of(layer, target.domain) if table.csv):
             table_run = target.table(table.name)
             files = delta.file_paths(folders.table_path(path, table), table_run.version)
-            drafts[table.name] = stack.enter_context(drafted(settings, GoldRows(table, table_run, files), report))
+            drafts[table.name] = stack.enter_context(drafted(settings, table, table_run, files, report))
         if drafts:
             stack.enter_context(folders.publishing(settings))
         rules = tuple(replace(rule, run=run.run) for rule in run_log.read_rules(path, target))

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from csv import writer
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pyarrow.parquet as pq
 
@@ -19,16 +20,13 @@ from conf.settings import Settings
 from pipelines.core.points import Point, crash_point
 from pipelines.core.sql import duckdb_literal, identifier
 from pipelines.core.types import type_of
-from pipelines.lake import folders, schema
+from pipelines.lake import delta, folders, schema
 from pipelines.lake.checksums import Totals, totals
-from pipelines.lake.engine import Engine, engine, relation, save
+from pipelines.lake.engine import Engine, engine, listed, relation, save
+from pipelines.lake.runs import TableRun
 
 WRITERS = min(4, os.cpu_count() or 1)
-
-
 BLOCK_BYTES = 2**20
-
-
 PG_FLOAT = Path(__file__).with_name("pg_float.sql")
 
 
@@ -63,16 +61,6 @@ class Draft:
             earlier.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
-class PreviousCsv:
-    """The CSV that a table's previous run left, the data files it was written from, what reading it back gave."""
-
-    files: frozenset[str]
-    rows: int
-    totals: dict[str, Decimal]
-    sha256: str
-
-
 @dataclass
 class GrowingCsv:
     """A CSV to which parts are appended. It knows the hash of its bytes, what reading its parts back gave, and the data
@@ -90,22 +78,21 @@ class GrowingCsv:
                 self.hash.update(block)
                 target.write(block)
         self.rows += rows
-        for name, total in totals.items():
-            self.totals[name] = self.totals.get(name, Decimal(0)) + total
+        self.totals |= {name: self.totals.get(name, Decimal(0)) + total for name, total in totals.items()}
 
 
 @contextmanager
-def draft(settings: Settings, table: Table, files: list[str], previous: PreviousCsv | None = None) -> Iterator[Draft]:
+def draft(settings: Settings, table: Table, files: list[str], previous: TableRun | None = None) -> Iterator[Draft]:
     """Writes a table's data files as one CSV beside its place; it is gone afterwards, unless it was published.
 
-    Header, the columns that do not start with `_`, ordered by key; comma, LF, NULL empty and empty text `""`,
-    all else as PostgreSQL prints it. Readable by owner and group. If all new rows come after those of the `previous`
-    CSV, that is copied and they are appended. Raises StorageFault.
+    Header, the columns that do not start with `_`, ordered by key; comma, LF, NULL empty and empty text `""`, all else
+    as PostgreSQL prints it. Readable by owner and group. If all new rows come after those of the run `previous`, its
+    CSV is copied and they are appended. Raises StorageFault.
     """
     final = folders.csv_path(settings, table)
     _make_room(final)
     with folders.beside(final) as temporary:
-        csv = (_copied(table, files, previous, final, temporary) if previous else None) or _begun(table, temporary)
+        csv = (_copied(settings, table, files, previous, temporary) if previous else None) or _begun(table, temporary)
         with folders.scratch(settings.gold_path, "export") as scratch:
             _append_files(csv, table, [file for file in files if file not in csv.files], final, scratch)
         with folders.storage(f"export {temporary}"), temporary.open("rb") as file:
@@ -118,14 +105,12 @@ def draft(settings: Settings, table: Table, files: list[str], previous: Previous
 def parquet_draft(settings: Settings, table: Table, files: list[str]) -> Iterator[Draft]:
     """The same as one Parquet file: all columns but those that start with `_`, in key order. Raises StorageFault."""
     final = folders.csv_path(settings, table).with_suffix(".parquet")
-    what, names = f"export {final}", ", ".join(map(identifier, exported(table)))
+    what, kinds = f"export {final}", {name: table[name].type for name in exported(table)}
     _make_room(final)
     with folders.beside(final) as temporary, folders.scratch(settings.gold_path, "export") as scratch:
         with engine(what, scratch) as connection:
             rows = relation(files, schema.types_of(table, {}))
-            keys = ", ".join(map(identifier, table.keys))
-            save(connection, f"(SELECT {names} FROM {rows} ORDER BY {keys})", temporary)
-            kinds = {name: table[name].type for name in exported(table)}
+            save(connection, f"(SELECT {listed(kinds)} FROM {rows} ORDER BY {listed(table.keys)})", temporary)
             written = totals(connection, relation([str(temporary)], kinds), kinds)
         with folders.storage(what):
             temporary.chmod(0o640)
@@ -139,28 +124,28 @@ def _make_room(final: Path) -> None:
 
 def _begun(table: Table, target: Path) -> GrowingCsv:
     """A CSV that has its header."""
-    header = io.StringIO()
+    csv, header = GrowingCsv(target), io.StringIO()
     writer(header, lineterminator="\n").writerow(exported(table))
-    csv = GrowingCsv(target)
     with folders.storage(f"export {target}"):
         target.write_bytes(b"")
     csv.append(io.BytesIO(header.getvalue().encode()), 0, {})
     return csv
 
 
-def _copied(table: Table, files: list[str], previous: PreviousCsv, final: Path, target: Path) -> GrowingCsv | None:
+def _copied(settings: Settings, table: Table, files: list[str], previous: TableRun, target: Path) -> GrowingCsv | None:
     """A copy of the previous CSV; None if that is not there any more, or if not all new rows come after its rows."""
-    new = [file for file in files if file not in previous.files]
-    old_spans, new_spans = ([_span(table, file) for file in part] for part in (sorted(previous.files), new))
-    if not previous.files <= {*files} or not old_spans or None in (*old_spans, *new_spans) or not final.exists():
+    final = folders.csv_path(settings, table)
+    old = frozenset(delta.file_paths(folders.table_path(settings.gold_path, table), previous.version))
+    old_spans, new_spans = ([_span(table, file) for file in part] for part in (sorted(old), {*files} - old))
+    if not old <= {*files} or not old_spans or None in (*old_spans, *new_spans) or not final.exists():
         return None
     last = max(span[1] for span in old_spans if span)
     if any(span[0] <= last for span in new_spans if span):
         return None
-    csv = GrowingCsv(target, previous.files)
+    csv = GrowingCsv(target, old)
     with folders.storage(f"export {final}"), final.open("rb") as file:
-        csv.append(file, previous.rows, previous.totals)
-    return csv if csv.hash.hexdigest() == previous.sha256 else None
+        csv.append(file, previous.rows_out, previous.totals)
+    return csv if csv.hash.hexdigest() == previous.csv_sha256 else None
 
 
 def _append_files(csv: GrowingCsv, table: Table, files: list[str], final: Path, scratch: Path) -> None:
@@ -195,22 +180,19 @@ def _append_files(csv: GrowingCsv, table: Table, files: list[str], final: Path, 
 
 def _segments(table: Table, files: list[str]) -> list[list[str]]:
     """The files in groups, in order, so that all keys of a group come after those of the previous group."""
-    spans = {file: _span(table, file) for file in files}
-    if None in spans.values():
+    spans = [(span, file) for file in files if (span := _span(table, file))]
+    if len(spans) < len(files):
         return [files]
-    groups: list[list[str]] = []
-    last: Any = None
-    for file, span in sorted(spans.items(), key=lambda item: item[1] or (0, 0)):
-        assert span is not None
-        if groups and span[0] <= last:
-            groups[-1].append(file)
-        else:
-            groups.append([file])
-        last = span[1] if last is None else max(last, span[1])
+    groups, end = list[list[str]](), -math.inf
+    for (least, greatest), file in sorted(spans):
+        if least > end:
+            groups.append([])
+        groups[-1].append(file)
+        end = max(end, greatest)
     return groups
 
 
-def _span(table: Table, file: str) -> tuple[Any, Any] | None:
+def _span(table: Table, file: str) -> tuple[int, int] | None:
     """The least and the greatest first key of a file, as its footer has them; None if that does not say."""
     if table[table.keys[0]].type not in ("bigint", "integer", "smallint"):
         return None
@@ -225,7 +207,7 @@ def _span(table: Table, file: str) -> tuple[Any, Any] | None:
 
 def _copy(table: Table, files: list[str], target: Path, connection: Engine) -> None:
     """Writes the records of data files in the order of their keys. A single file that has this order is not sorted."""
-    keys = ", ".join(map(identifier, table.keys))
+    keys = listed(table.keys)
     types = {name: type_of(table[name].type) for name in exported(table)}
     shown = ", ".join(kind.csv.format(identifier(name)) for name, kind in types.items())
     if any(kind.is_float for kind in types.values()):
@@ -233,9 +215,7 @@ def _copy(table: Table, files: list[str], target: Path, connection: Engine) -> N
     dialect = "FORMAT csv, HEADER false, DELIMITER ',', QUOTE '\"', ESCAPE '\"', NULLSTR '', NEW_LINE '\\n'"
     dialect += ", USE_TMP_FILE false"  # it would be open to all users
     back = f"SELECT ({keys}) <= lag(({keys})) OVER () AS back FROM read_parquet($files)"
-    (unsorted,) = connection.execute(
-        f"SELECT coalesce(bool_or(back), false) FROM ({back})", {"files": files}
-    ).fetchone() or (True,)
+    unsorted = connection.execute(f"SELECT 1 FROM ({back}) WHERE back LIMIT 1", {"files": files}).fetchone()
     order = f" ORDER BY {keys}" if unsorted or len(files) > 1 else ""
     connection.execute(
         f"COPY (SELECT {shown} FROM read_parquet($files){order}) TO $target ({dialect})",

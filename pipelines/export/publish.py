@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from conf.contract import Table
@@ -14,28 +13,25 @@ from pipelines.lake.run_log import complete_run
 from pipelines.lake.runs import TableRun
 
 if TYPE_CHECKING:
-    from pipelines.export.csv import Draft, PreviousCsv
-
-
-@dataclass(frozen=True)
-class GoldRows:
-    """The rows that a file is written from: a table of gold, what its run recorded, its data files."""
-
-    table: Table
-    table_run: TableRun
-    files: list[str]
+    from pipelines.export.csv import Draft
 
 
 @contextmanager
 def drafted(
-    settings: Settings, rows: GoldRows, report: Report, previous: "PreviousCsv | None" = None
+    settings: Settings,
+    table: Table,
+    table_run: TableRun,
+    files: list[str],
+    report: Report,
+    previous: TableRun | None = None,
 ) -> "Iterator[Draft]":
-    """The CSV of these rows, proved to have each of them. Raises QualityFault, StorageFault."""
+    """The CSV of a table of gold, proved to have each row that its run recorded; `previous` is what an earlier run
+    recorded, whose CSV may be appended to. Raises QualityFault, StorageFault."""
     from pipelines.export.csv import draft
 
-    report.progress("csv", rows.table.name, 0)
-    with draft(settings, rows.table, rows.files, previous) as csv:
-        _prove(csv, rows.table_run)
+    report.progress("csv", table.name, 0)
+    with draft(settings, table, files, previous) as csv:
+        _prove(csv, table_run)
         yield csv
 
 

@@ -9,17 +9,17 @@ from conf.settings import Settings
 from pipelines.core import catalogue, identity
 from pipelines.core.names import upstream_layer
 from pipelines.core.points import Point, crash_point
-from pipelines.export.publish import GoldRows, drafted
-from pipelines.lake import delta, folders, run_log
+from pipelines.export.publish import drafted
+from pipelines.lake import folders, run_log
 from pipelines.lake.run_log import complete_run
-from pipelines.lake.runs import Run
+from pipelines.lake.runs import Run, TableRun
 from pipelines.lake.versions import StagedTable
 from pipelines.run.begin import next_run, origin_of, refuse_other_source
 from pipelines.run.commit import commit_staged, discarded_on_failure, rolled_back_on_failure, stage
 from pipelines.run.request import Call
 
 if TYPE_CHECKING:
-    from pipelines.export.csv import Draft, PreviousCsv
+    from pipelines.export.csv import Draft
     from pipelines.spark.job import Job
 
 
@@ -87,8 +87,8 @@ def _drafts(call: Call, previous: Run | None, staged: list[StagedTable]) -> "Ite
             if _has_csv(settings, table):
                 report.step(f"{folders.csv_path(settings, table.table)}: unchanged, it already has these rows")
                 continue
-            rows = GoldRows(table.table, table.table_run, table.paths)
-            draft = drafted(settings, rows, report, _previous_csv(settings, previous, table))
+            with_csv = _run_with_csv(previous, table)
+            draft = drafted(settings, table.table, table.table_run, table.paths, report, with_csv)
             drafts[table.table.name] = stack.enter_context(draft)
         if drafts:
             stack.enter_context(folders.publishing(settings))
@@ -101,14 +101,7 @@ def _has_csv(settings: Settings, staged: StagedTable) -> bool:
     return staged.is_unchanged and csv.exists() and folders.sha256(csv) == staged.table_run.csv_sha256
 
 
-def _previous_csv(settings: Settings, previous: Run | None, staged: StagedTable) -> "PreviousCsv | None":
-    """The CSV that the previous run left of a table, if it left one whose rows the new one may keep."""
-    from pipelines.export.csv import PreviousCsv
-
-    if previous is None or staged.kept is None:
-        return None
-    table_run = previous.table(staged.table.name)
-    if not table_run.csv_sha256:
-        return None
-    files = delta.file_paths(folders.table_path(settings.gold_path, staged.table), table_run.version)
-    return PreviousCsv(frozenset(files), table_run.rows_out, table_run.totals, table_run.csv_sha256)
+def _run_with_csv(previous: Run | None, staged: StagedTable) -> TableRun | None:
+    """What the previous run did to a table, if it left a CSV whose rows the new one may keep."""
+    table_run = previous.table(staged.table.name) if previous and staged.kept is not None else None
+    return table_run if table_run and table_run.csv_sha256 else None
