@@ -41,81 +41,44 @@ class Type:
         return self.precision > 0
 
 
-FLOATS = ("0.1", "-0", "1", "100000", "1e+15", "0.0001", "1e-05", "NaN", "Infinity", "-Infinity")
+ANY_FLOATS = ("0.1", "-0", "1", "100000", "1e+15", "0.0001", "1e-05", "NaN", "Infinity", "-Infinity")
+FLOATS = (*ANY_FLOATS, "3.4028235e+38", "1e-45")
+DOUBLES = (*ANY_FLOATS, "1.7976931348623157e+308", "5e-324")
+DATES = ("0001-01-01", "1582-10-10", "2024-02-29", "9999-12-31")
+TIMES = ("0001-01-01 00:00:00", "1883-11-18 12:03:57", "2018-11-04 00:30:00.5", "9999-12-31 23:59:59.999999")
+INSTANTS = tuple(f"{text}+00" for text in (*TIMES[:2], "2018-11-04 03:30:00.5", TIMES[3]))
+BOOLEAN_CSV = "CASE {} WHEN true THEN 't' WHEN false THEN 'f' END"
+INSTANT_CSV = "make_timestamp(epoch_us({}))::varchar || '+00'"
 
 
 TYPES = {
     row.name: row
     for row in (
-        Type(
-            "boolean",
-            ("bool_",),
-            "boolean",
-            "boolean",
-            ("t", "f"),
-            "bool",
-            csv="CASE {} WHEN true THEN 't' WHEN false THEN 'f' END",
-        ),
+        Type("boolean", ("bool_",), "boolean", "boolean", ("t", "f"), "bool", csv=BOOLEAN_CSV),
         Type("smallint", ("int16",), "smallint", "smallint", ("-32768", "0", "32767"), "int2", bits=16),
         Type("integer", ("int32",), "integer", "integer", ("-2147483648", "0", "2147483647"), "int4", bits=32),
-        Type(
-            "bigint",
-            ("int64",),
-            "bigint",
-            "bigint",
-            ("-9223372036854775808", "0", "9223372036854775807"),
-            "int8",
-            bits=64,
-        ),
-        Type(
-            "float", ("float32",), "float", "real", (*FLOATS, "3.4028235e+38", "1e-45"), "float4", csv="pg_float({}, 6)"
-        ),
-        Type(
-            "double",
-            ("float64",),
-            "double",
-            "double precision",
-            (*FLOATS, "1.7976931348623157e+308", "5e-324"),
-            "float8",
-            csv="pg_float({}, 15)",
-        ),
+        Type("bigint", ("int64",), "bigint", "bigint", (f"{-(2**63)}", "0", f"{2**63 - 1}"), "int8", bits=64),
+        Type("float", ("float32",), "float", "real", FLOATS, "float4", csv="pg_float({}, 6)"),
+        Type("double", ("float64",), "double", "double precision", DOUBLES, "float8", csv="pg_float({}, 15)"),
         Type("string", ("string",), "varchar", "text", ("Conceição", "d'Ávila", '"a", b; c', " x ")),
         Type("binary", ("binary",), "blob", "bytea", (r"\x", r"\x00ff41"), "bytea", csv=r"'\x' || lower(hex({}))"),
-        Type("date", ("date32",), "date", "date", ("0001-01-01", "1582-10-10", "2024-02-29", "9999-12-31"), "date"),
-        Type(
-            "timestamp_ntz",
-            ("timestamp", "us"),
-            "timestamp",
-            "timestamp",
-            (
-                "0001-01-01 00:00:00",
-                "1883-11-18 12:03:57",
-                "2018-11-04 00:30:00.5",
-                "9999-12-31 23:59:59.999999",
-            ),
-            "timestamp",
-        ),
+        Type("date", ("date32",), "date", "date", DATES, "date"),
+        Type("timestamp_ntz", ("timestamp", "us"), "timestamp", "timestamp", TIMES, "timestamp"),
         Type(
             "timestamp",
             ("timestamp", "us", "UTC"),
             "timestamptz",
             "timestamptz",
-            (
-                "0001-01-01 00:00:00+00",
-                "1883-11-18 12:03:57+00",
-                "2018-11-04 03:30:00.5+00",
-                "9999-12-31 23:59:59.999999+00",
-            ),
+            INSTANTS,
             "timestamptz",
-            csv="make_timestamp(epoch_us({}))::varchar || '+00'",
+            INSTANT_CSV,
         ),
     )
 }
 
 
 def type_of(name: str) -> Type:
-    """The type of a column: one that a contract may name, or an array of one, which tables of our own have. Raises
-    UsageFault."""
+    """The type of a column: a contract's, or an array of such, which tables of our own have. Raises UsageFault."""
     if name.startswith("array<"):
         element = type_of(name[len("array<") : -1])
         return Type(name, ("list_", element.name), f"{element.duckdb}[]", f"{element.postgres}[]", ())
@@ -139,13 +102,6 @@ def _decimal(name: str, precision: int, scale: int) -> Type:
     least = f"0.{'1'.rjust(scale, '0')}" if scale else "1"
     # DuckDB writes no zero before the point when the type has no digit there.
     csv = r"regexp_replace({}::varchar, '^(-?)\.', '\10.')" if precision == scale else "{}"
-    return Type(
-        name,
-        ("decimal128", precision, scale),
-        name,
-        f"numeric({precision},{scale})",
-        (most, f"-{most}", least),
-        csv=csv,
-        precision=precision,
-        scale=scale,
-    )
+    arrow, samples = ("decimal128", precision, scale), (most, f"-{most}", least)
+    postgres = f"numeric({precision},{scale})"
+    return Type(name, arrow, name, postgres, samples, csv=csv, precision=precision, scale=scale)

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import astuple
 from datetime import date, datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -46,11 +47,6 @@ PROPERTIES = {
 def indexed(table: Table) -> list[str]:
     """The columns whose extremes may stand in the table's log: keys, dates and amounts, never personal data."""
     return [column.name for column in table.columns if column.pii is Pii.NONE and column.type != "string"]
-
-
-def properties(table: Table) -> dict[str, str]:
-    """Delta's settings of a table."""
-    return PROPERTIES | {"delta.dataSkippingStatsColumns": ",".join(f"`{name}`" for name in indexed(table))}
 
 
 def full_name(layer: str, domain: str, name: str) -> str:
@@ -105,7 +101,7 @@ def version_content(path: Path, at: int) -> VersionContent:
 
 @lru_cache(maxsize=256)
 def _version_content(path: Path, at: int, _: tuple[int, int, int]) -> VersionContent:
-    """The same, cached while the commit is the same file: a version never changes."""
+    # Cached while the commit is the same file: a version never changes.
     table = DeltaTable(path, version=at)
     # Not file_uris(): it percent-encodes the table's folder.
     adds = pa.table(table.get_add_actions())
@@ -135,15 +131,10 @@ def commit_files(path: Path, table: Table, schema: pa.Schema, files: list[str]) 
             raise StorageFault(f"table {path}: another table is there, {there or 'one without a name'}; move it away")
         if not files and head is not None and not file_paths(path, head) and DeltaTable(path).schema() == delta_schema:
             return head
+        adds = [_add_action(path / file, table) for file in files]
+        settings = PROPERTIES | {"delta.dataSkippingStatsColumns": ",".join(f"`{name}`" for name in indexed(table))}
         create_table_with_add_actions(
-            str(path),
-            delta_schema,
-            [_add_action(path / file, table) for file in files],
-            mode="overwrite",
-            partition_by=[],
-            name=name,
-            description=table.comment,
-            configuration=properties(table),
+            str(path), delta_schema, adds, "overwrite", [], name=name, description=table.comment, configuration=settings
         )
         return DeltaTable(path, without_files=True).version()
 
@@ -156,23 +147,12 @@ def commit_changes(path: Path, table: Table, added: Sequence[str], removed: Sequ
     """
     with storage(f"table {path}"):
         target, now = (version(path) or 0) + 1, time.time_ns() // 10**6
-        lines: list[dict[str, Any]] = [
-            {
-                "commitInfo": {
-                    "timestamp": now,
-                    "operation": "WRITE",
-                    "operationParameters": {},
-                    "engineInfo": "lakehouse",
-                }
-            }
-        ]
-        common = {"partitionValues": {}, "dataChange": True}
-        for name in removed:
-            size = (path / name).stat().st_size
-            gone = {"path": name, "deletionTimestamp": now, "extendedFileMetadata": True, "size": size}
-            lines.append({"remove": gone | common})
-        lines += [{"add": _as_log_entry(_add_action(path / name, table))} for name in added]
-        log = path / LOG
+        info = {"timestamp": now, "operation": "WRITE", "operationParameters": {}, "engineInfo": "lakehouse"}
+        lines: list[dict[str, Any]] = [{"commitInfo": info}]
+        gone = {"deletionTimestamp": now, "extendedFileMetadata": True, "partitionValues": {}, "dataChange": True}
+        lines += [{"remove": {"path": name, "size": (path / name).stat().st_size} | gone} for name in removed]
+        added_files = (astuple(_add_action(path / name, table)) for name in added)
+        lines += [{"add": dict(zip(ADD_FIELDS, add, strict=True))} for add in added_files]
         with scratch(path, "run") as folder:
             half = folder / "commit"
             with half.open("w", encoding="utf-8") as file:
@@ -180,7 +160,7 @@ def commit_changes(path: Path, table: Table, added: Sequence[str], removed: Sequ
                 file.flush()
                 os.fsync(file.fileno())
             crash_point(Point.COMMIT_WRITTEN)
-            half.rename(log / f"{target:020d}.json")  # in full or not at all; the lock keeps others out
+            half.rename(path / LOG / f"{target:020d}.json")  # in full or not at all; the lock keeps others out
         if target % CHECKPOINT_EVERY == 0:
             with suppress(OSError, DeltaError):  # without a checkpoint the log is only longer to read
                 DeltaTable(path).create_checkpoint()
@@ -188,28 +168,13 @@ def commit_changes(path: Path, table: Table, added: Sequence[str], removed: Sequ
 
 
 def _add_action(file: Path, table: Table) -> AddAction:
-    """What a commit says of a data file that it adds."""
-    stat = file.stat()
-    return AddAction(
-        path=file.name,
-        size=stat.st_size,
-        partition_values={},
-        modification_time=stat.st_mtime_ns // 10**6,
-        data_change=True,
-        stats=json.dumps(statistics(file, indexed(table))),
-    )
+    """What a commit says of a data file that it adds: path, size, partition, milliseconds, change, statistics."""
+    stat, stats = file.stat(), json.dumps(statistics(file, indexed(table)))
+    return AddAction(file.name, stat.st_size, {}, stat.st_mtime_ns // 10**6, True, stats)
 
 
-def _as_log_entry(add: AddAction) -> dict[str, Any]:
-    """The same as the log writes it."""
-    return {
-        "path": add.path,
-        "size": add.size,
-        "partitionValues": add.partition_values,
-        "modificationTime": add.modification_time,
-        "dataChange": add.data_change,
-        "stats": add.stats,
-    }
+# The fields of AddAction as the log names them.
+ADD_FIELDS = ("path", "size", "partitionValues", "modificationTime", "dataChange", "stats")
 
 
 def statistics(file: Path, columns: list[str]) -> dict[str, Any]:
