@@ -19,8 +19,7 @@ from pipelines.core.console import Report
 from pipelines.core.errors import UsageFault
 from pipelines.core.names import LAYERS
 from pipelines.export.publish import export
-from pipelines.run.layers import run_layers
-from pipelines.run.request import RunRequest
+from pipelines.run.layers import RunRequest, run_layers
 from pipelines.run.summary import show
 from pipelines.sources.domains import in_postgres, in_use, parse_domains, ready
 

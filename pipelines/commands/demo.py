@@ -6,8 +6,7 @@ from conf.settings import Settings
 from pipelines.commands.seed import seed
 from pipelines.core.console import Report
 from pipelines.core.errors import UsageFault
-from pipelines.run.layers import run_layers
-from pipelines.run.request import RunRequest
+from pipelines.run.layers import RunRequest, run_layers
 from pipelines.run.summary import show
 from pipelines.sources.domains import in_postgres
 

@@ -23,8 +23,7 @@ from pipelines.lake.engine import HASHING, engine
 from pipelines.lake.run_log import RECORDS
 from pipelines.lake.runs import Run, TableRun
 from pipelines.lake.versions import StagedTable, table_version, verify
-from pipelines.run.begin import check_layers, next_run
-from pipelines.run.commit import RunContent, commit_run, rolled_back_on_failure
+from pipelines.run.lifecycle import check_layers, commit_run, next_run, rolled_back_on_failure
 
 PART = "part-[0-9][0-9][0-9][0-9][0-9]-*.parquet"
 
@@ -140,7 +139,7 @@ def compact(settings: Settings, layer: str, last: Run, report: Report) -> None:
             return
         commits = (built[old.name].commit() if old.name in built else old for old in last.tables)
         rules = tuple(replace(rule, run=run.run) for rule in run_log.read_rules(path, last))
-        commit_run(path, run, RunContent(commits, rules=rules))
+        commit_run(path, run, commits, rules=rules)
     report.say(f"{layer}: {', '.join(built)} compacted, as {layer}/{run.run}")
 
 

@@ -18,7 +18,7 @@ from pipelines.lake import run_log
 from pipelines.lake.engine import count, engine, relation, without
 from pipelines.lake.runs import Run, RunContext, reason_for_full_derived, table_runs
 from pipelines.lake.versions import table_version
-from pipelines.run.begin import next_run, origin_of
+from pipelines.run.lifecycle import next_run, origin_of
 from pipelines.silver import job as silver_job
 from pipelines.sources.postgres.embedded import source_server
 from pipelines.sources.postgres.reader import Reader

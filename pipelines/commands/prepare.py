@@ -23,8 +23,7 @@ def train(file: Path) -> None:
     from pipelines.commands.shell import create_views
     from pipelines.core import catalogue
     from pipelines.core.console import Report
-    from pipelines.run.layers import run_layers
-    from pipelines.run.request import RunRequest
+    from pipelines.run.layers import RunRequest, run_layers
     from pipelines.seed.postgres import seed
     from pipelines.sources.domains import in_postgres
     from pipelines.sources.postgres import embedded

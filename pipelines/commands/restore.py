@@ -11,8 +11,7 @@ from pipelines.export.publish import drafted
 from pipelines.lake import delta, folders, run_log
 from pipelines.lake.run_log import find_run
 from pipelines.lake.runs import Run
-from pipelines.run.begin import next_run
-from pipelines.run.commit import RunContent, commit_run, rolled_back_on_failure
+from pipelines.run.lifecycle import commit_run, next_run, rolled_back_on_failure
 
 
 def restore(settings: Settings, word: str, report: Report) -> tuple[str, Run]:
@@ -46,6 +45,6 @@ def restore(settings: Settings, word: str, report: Report) -> tuple[str, Run]:
             )
             for table_run in target.tables
         )
-        run = commit_run(path, run, RunContent(commits, drafts, rules))
+        run = commit_run(path, run, commits, drafts, rules)
     report.step(f"{layer}/{run.run}: {layer} is again what {word} left")
     return layer, run

@@ -25,8 +25,7 @@ from pipelines.lake import folders, run_log
 from pipelines.lake.runs import Run
 from pipelines.notify.outcome import Outcome
 from pipelines.notify.outlets import notify
-from pipelines.run.layers import run_layers
-from pipelines.run.request import RunRequest
+from pipelines.run.layers import RunRequest, run_layers
 from pipelines.sources.domains import landing_of
 from pipelines.spark.session import session
 

@@ -1,24 +1,61 @@
 """The runs of one call: layer after layer, domain after domain, under the lake's lock and in one Spark session."""
 
+import uuid
+from collections.abc import Iterator, Set
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from conf.settings import Settings
+from conf.contract import Table
+from conf.settings import Postgres, Settings
+from pipelines.core import catalogue, identity
 from pipelines.core.console import Report
-from pipelines.core.errors import Fault
-from pipelines.core.names import upstream_layer
+from pipelines.core.errors import ContractFault, Fault, UsageFault
+from pipelines.core.names import LAYERS, downstream_layer, upstream_layer
+from pipelines.core.points import Point, crash_point
+from pipelines.export.publish import drafted
 from pipelines.lake import folders, run_log
 from pipelines.lake.changes import MANY_SMALL_FILES
-from pipelines.lake.run_log import no_complete_run
-from pipelines.lake.runs import Run
-from pipelines.run.begin import check_layers
-from pipelines.run.bronze import run_bronze
-from pipelines.run.derived import run_derived
-from pipelines.run.request import Call, RunRequest
-from pipelines.sources.domains import ready
+from pipelines.lake.runs import Run, RunContext, TableRun, reason_for_full, table_runs
+from pipelines.lake.versions import StagedTable
+from pipelines.run import lifecycle
+from pipelines.sources.domains import address, ready
+from pipelines.sources.postgres.embedded import source_server
+from pipelines.sources.postgres.retry import with_retries
 from pipelines.spark.lazy import LazySession
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+    from pipelines.export.csv import Draft
+    from pipelines.sources.postgres.snapshot import Snapshot
+
+ROW_BYTES = 100  # of a row in the source, its overhead included
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """The layers to run, and of which domains: all whose source is there, if none is named.
+
+    Tables in `full` are built in full; the others apply what changed, if they can. `at_most_files` is the number of
+    files that a stream's micro-batch ingests. Such a run waits until others have ended, and only warns about an
+    ingested file whose content is another by now.
+    """
+
+    layers: Set[str] = frozenset(LAYERS)
+    domains: tuple[str, ...] = ()
+    full: frozenset[str] = frozenset()
+    at_most_files: int | None = None
+
+
+@dataclass(frozen=True)
+class Call:
+    """What all runs of one call work with."""
+
+    settings: Settings
+    request: RunRequest
+    spark: LazySession
+    report: Report
 
 
 def run_layers(
@@ -30,39 +67,187 @@ def run_layers(
     Without `spark`, a session starts when a layer needs one, or beside bronze if silver surely will; it ends with the
     call.
     """
-    order = request.order
+    order = [layer for layer in LAYERS if layer in request.layers]
+    checked = [layer for layer in LAYERS if {layer, downstream_layer(layer)} & request.layers]  # that are run or read
+    is_micro_batch = request.at_most_files is not None
     if order[0] != "bronze" and not settings.layer_path(upstream_layer(order[0])).exists():
-        raise no_complete_run(settings, upstream_layer(order[0]))  # before any folder is made
+        raise run_log.no_complete_run(settings, upstream_layer(order[0]))  # before any folder is made
     runs: list[tuple[str, Run]] = []
     faults: list[Fault] = []
     with (
-        folders.locked(settings, patient=request.is_micro_batch),
+        folders.locked(settings, patient=is_micro_batch),
         LazySession(settings, spark, "silver" in order, report) as session,
     ):
         call = Call(settings, request, session, report)
         domains = request.domains or ready(settings, order[0], report)
         for domain in domains:
             try:
-                check_layers(settings, domain, request.read_layers)
+                lifecycle.check_layers(settings, domain, checked)
                 for layer in order:
                     is_last = (layer, domain) == (order[-1], domains[-1])
-                    runs.append((layer, _run(call, layer, domain, is_last)))
+                    is_bronze = layer == "bronze"
+                    run = _run_bronze(call, domain) if is_bronze else _run_derived(call, layer, domain, is_last)
+                    runs.append((layer, run))
             except Fault as fault:
                 if len(domains) == 1:
                     raise
                 report.step(f"{domain}: {fault.kind}: {fault}", level="error", domain=domain, code=fault.code)
                 faults.append(fault)
-        if request.is_micro_batch:
-            _compact_records(settings, order)
+        # A stream makes many runs: what they record stays in few files.
+        for name in run_log.RECORDS if is_micro_batch else ():
+            for layer in order:
+                run_log.compact(settings.layer_path(layer) / name, MANY_SMALL_FILES)
     return runs, faults
 
 
-def _run(call: Call, layer: str, domain: str, is_last: bool) -> Run:
-    return run_bronze(call, domain) if layer == "bronze" else run_derived(call, layer, domain, is_last)
+def _run_bronze(call: Call, domain: str) -> Run:
+    """Copies the source of a domain, PostgreSQL or files."""
+    settings, path, source = call.settings, call.settings.bronze_path, address(call.settings, domain)
+    for layer in LAYERS:
+        folder = settings.layer_path(layer)
+        lifecycle.refuse_other_source(layer, folder, run_log.last_run(folder, domain), source)
+    previous = run_log.last_run(path, domain)
+    lake = previous.lake if previous else uuid.uuid4().hex
+    run = replace(lifecycle.next_run(settings, "bronze", domain), lake=lake, source=source)
+    context, staged = RunContext(run, previous, call.request.full), list[StagedTable]()
+    run_log.roll_back(path, previous)
+    with lifecycle.rolled_back_on_failure(path, domain), lifecycle.discarded_on_failure(staged):
+        if catalogue.is_of_files(domain):
+            _ingest_files(call, context, staged)
+        else:
+            snapshot = _read_postgres(call, context, staged)
+            run = replace(run, snapshot=snapshot.xid_range, position=snapshot.log_after)
+        return lifecycle.commit_staged(path, run, staged, call.report)
 
 
-def _compact_records(settings: Settings, layers: list[str]) -> None:
-    """A stream makes many runs: what they record stays in few files."""
-    for name in run_log.RECORDS:
-        for layer in layers:
-            run_log.compact(settings.layer_path(layer) / name, MANY_SMALL_FILES)
+def _ingest_files(call: Call, context: RunContext, staged: list[StagedTable]) -> None:
+    from pipelines.bronze import files as bronze_files
+
+    settings, report, domain = call.settings, call.report, context.run.domain
+    tables = catalogue.tables_of("bronze", domain)
+    files = bronze_files.landing_state(settings, domain, tables, report, call.request.at_most_files)
+    crash_point(Point.LANDING_LISTED)
+    if files.new or context.full:
+        call.spark.start_ahead(sum(file.bytes for file in files.new) // ROW_BYTES)
+    lifecycle.stage("bronze", bronze_files.read(settings, files, tables, context, report), staged, report)
+
+
+def _read_postgres(call: Call, context: RunContext, staged: list[StagedTable]) -> "Snapshot":
+    """Stages all tables of a domain, again from the start if the source failed for a while."""
+    settings, tables = call.settings, catalogue.tables_of("bronze", context.run.domain)
+    if not (settings.postgres or settings.spark.is_local):
+        raise UsageFault(
+            f"the embedded server is for this machine only, and {settings.spark.master} reads from others; name a "
+            "PostgreSQL that its workers reach, or take LAKEHOUSE_SPARK__MASTER away"
+        )
+    with source_server(settings) as server:
+        snapshot = with_retries(
+            lambda: _read_tables(call, context, server, staged), settings.retry_seconds, call.report
+        )
+    order = [table.name for table in tables]
+    staged.sort(key=lambda table: order.index(table.table_run.name))
+    return snapshot
+
+
+def _read_tables(call: Call, context: RunContext, server: Postgres, staged: list[StagedTable]) -> "Snapshot":
+    """All tables as of one snapshot, which lasts until the last of them is read. Spark starts meanwhile if a table is
+    read in full for a reason that is also silver's."""
+    from pipelines.bronze import job as bronze_job
+    from pipelines.sources.postgres.snapshot import take_snapshot
+
+    settings, spark, report = call.settings, call.spark, call.report
+    tables, last = catalogue.tables_of("bronze", context.run.domain), table_runs(context.previous)
+    names = [table.source_name for table in tables]
+    try:
+        with lifecycle.discarded_on_failure(staged), take_snapshot(server, settings.schema_name, names) as snapshot:
+            if any(
+                reason_for_full(settings, last.get(name), name in context.full, context.run.started)
+                for name in (table.name for table in tables)
+            ):
+                spark.start_ahead(_likely_rows(snapshot, tables), surely=not settings.spark.is_local)
+            building = bronze_job.read(settings, snapshot, tables, context, report, spark.get)
+            lifecycle.stage("bronze", building, staged, report)
+        return snapshot
+    except ContractFault as fault:
+        hint = "" if settings.postgres else "; the source is the embedded server, `make seed` fills it"
+        raise ContractFault(f"{fault}{hint}") from fault
+
+
+def _likely_rows(snapshot: "Snapshot", tables: tuple[Table, ...]) -> int:
+    """The number of rows in the source's tables, estimated by their size."""
+    from pipelines.sources.postgres.relations import describe
+
+    relations = [describe(snapshot, table.source_name) for table in tables]
+    return sum(relation.size for relation in relations if relation) // ROW_BYTES
+
+
+def _run_derived(call: Call, layer: str, domain: str, is_last: bool) -> Run:
+    """Builds silver or gold from the last complete run of the layer below. After the last run of a call Spark ends, so
+    that its memory is free when CSVs are written."""
+    from pipelines.gold import job as gold_job
+    from pipelines.silver import job as silver_job
+    from pipelines.spark.frames import storage_faults
+    from pipelines.spark.job import Job
+
+    settings, report, path = call.settings, call.report, call.settings.layer_path(layer)
+    upstream = run_log.complete_run(settings, upstream_layer(layer), domain)
+    previous = run_log.last_run(path, domain)
+    lifecycle.refuse_other_source(layer, path, previous, upstream.source)
+    run = replace(
+        lifecycle.next_run(settings, layer, domain),
+        lake=upstream.lake,
+        upstream_run=upstream.run,
+        source=upstream.source,
+        snapshot=upstream.snapshot,
+        card_numbers=settings.card_numbers,
+        software=identity.software(domain),
+    )
+    origin, staged = lifecycle.origin_of(settings, layer, previous), list[StagedTable]()
+    run_log.roll_back(path, previous)
+    build = silver_job.build if layer == "silver" else gold_job.build
+    entries = tuple(entry for entry in catalogue.entries(layer) if entry.table.domain == domain)
+    with lifecycle.rolled_back_on_failure(path, domain), storage_faults(), lifecycle.discarded_on_failure(staged):
+        with folders.scratch(path, "run") as scratch:
+            job = Job(
+                run,
+                previous,
+                call.request.full,
+                settings=settings,
+                upstream=upstream,
+                origin=origin,
+                session=call.spark.get,
+                report=report,
+                scratch=scratch,
+            )
+            lifecycle.stage(layer, build(job, entries), staged, report)
+        if layer == "gold":
+            crash_point(Point.TABLES_BUILT)
+        if is_last:
+            call.spark.end()
+        with _drafts(call, previous, staged) as drafts:
+            return lifecycle.commit_staged(path, run, staged, report, drafts)
+
+
+@contextmanager
+def _drafts(call: Call, previous: Run | None, staged: list[StagedTable]) -> "Iterator[dict[str, Draft]]":
+    """The new CSVs, by table, which nobody sees until they are published. A CSV that is of these rows already stays."""
+    settings, report = call.settings, call.report
+    with ExitStack() as stack:
+        drafts = {}
+        for table in (table for table in staged if table.table.csv):
+            csv = folders.csv_path(settings, table.table)
+            if table.is_unchanged and csv.exists() and folders.sha256(csv) == table.table_run.csv_sha256:
+                report.step(f"{csv}: unchanged, it already has these rows")
+                continue
+            with_csv = _run_with_csv(previous, table)
+            draft = drafted(settings, table.table, table.table_run, table.paths, report, with_csv)
+            drafts[table.table.name] = stack.enter_context(draft)
+        if drafts:
+            stack.enter_context(folders.publishing(settings))
+        yield drafts
+
+
+def _run_with_csv(previous: Run | None, staged: StagedTable) -> TableRun | None:
+    """What the previous run did to a table, if it left a CSV whose rows the new one may keep."""
+    table_run = previous.table(staged.table.name) if previous and staged.kept is not None else None
+    return table_run if table_run and table_run.csv_sha256 else None

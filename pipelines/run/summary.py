@@ -42,16 +42,9 @@ def _line(layer: str, table_run: TableRun) -> str:
 
 def _numbers(layer: str, domain: str, table_run: TableRun) -> dict[str, Any]:
     """A table's fields in a JSON line."""
-    return {
-        "layer": layer,
-        "domain": domain,
-        "table": table_run.name,
-        "how": table_run.how,
-        "seconds": round(table_run.seconds, 3),
-        "rows_in": table_run.rows_in,
-        "rows_out": table_run.rows_out,
-        "set_aside": table_run.set_aside,
-    }
+    names = {"layer": layer, "domain": domain, "table": table_run.name, "how": table_run.how}
+    rows = {"rows_in": table_run.rows_in, "rows_out": table_run.rows_out, "set_aside": table_run.set_aside}
+    return {**names, "seconds": round(table_run.seconds, 3), **rows}
 
 
 def show(settings: Settings, runs: list[tuple[str, Run]], report: Report, lines: int = 0) -> None:

@@ -23,8 +23,7 @@ from pipelines.core.identity import software
 from pipelines.core.names import LAYERS
 from pipelines.lake import delta
 from pipelines.lake.runs import TableRun
-from pipelines.run.layers import run_layers
-from pipelines.run.request import RunRequest
+from pipelines.run.layers import RunRequest, run_layers
 from pipelines.seed.postgres import seed
 from pipelines.spark import cluster as spark_cluster
 from pipelines.spark import worker as spark_worker

@@ -12,8 +12,7 @@ from conf.settings import Postgres, Settings, load
 from pipelines.core.console import Report
 from pipelines.core.names import LAYERS
 from pipelines.lake import delta, run_log, runs
-from pipelines.run.layers import run_layers
-from pipelines.run.request import RunRequest
+from pipelines.run.layers import RunRequest, run_layers
 
 ALL = "associado conta cartao movimento movimento_flat"
 

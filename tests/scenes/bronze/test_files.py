@@ -21,8 +21,7 @@ from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault, QualityFault, SourceFault
 from pipelines.lake import delta, folders, run_log
 from pipelines.lake.versions import table_version
-from pipelines.run.layers import run_layers
-from pipelines.run.request import RunRequest
+from pipelines.run.layers import RunRequest, run_layers
 from pipelines.sources.files import landing
 from tests.support.condominio import NAMES, PARENTS, SALES, drop_all, everything, some_files
 from tests.support.lake import Lake

@@ -22,7 +22,7 @@ from pipelines.core.errors import StorageFault, UsageFault
 from pipelines.core.names import LAYERS
 from pipelines.export.publish import export
 from pipelines.lake import delta, run_log
-from pipelines.run import begin
+from pipelines.run import lifecycle
 from tests.support.lake import Lake
 from tests.support.oracle import agree
 from tests.support.process import Cli, connection_settings, meanwhile
@@ -222,7 +222,7 @@ def test_runs_and_versions_rise_although_the_clock_goes_back(lakehouse: Lake, mo
             def now(cls, tz=None, moment=moment):  # type: ignore[no-untyped-def]
                 return moment
 
-        monkeypatch.setattr(begin, "datetime", Clock)
+        monkeypatch.setattr(lifecycle, "datetime", Clock)
         execute(lakehouse.address, f"UPDATE movimento SET des_transacao = 'noite {number}' WHERE id = 1")
         lakehouse.run("bronze")
         last = run_log.last_run(settings.bronze_path, "cartoes")

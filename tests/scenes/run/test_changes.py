@@ -19,7 +19,7 @@ from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault
 from pipelines.core.names import LAYERS
 from pipelines.lake import folders, run_log
-from pipelines.run import begin
+from pipelines.run import lifecycle
 from silver.cartoes import associado
 from tests.support.lake import Lake, changed, last, versions
 from tests.support.oracle import agree
@@ -162,7 +162,7 @@ def test_the_history_has_every_version_from_when_to_when(keyed_lake: Lake, monke
         def now(cls, tz: Any = None) -> Any:
             return datetime.now(tz) - timedelta(days=1)
 
-    monkeypatch.setattr(begin, "datetime", Yesterday)
+    monkeypatch.setattr(lifecycle, "datetime", Yesterday)
     rename("Eva")
     keyed_lake.run()
     assert shown()[-1] == "Eva now"

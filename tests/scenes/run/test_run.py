@@ -292,8 +292,7 @@ def test_a_join_that_loses_or_multiplies_a_movement_leaves_the_old_gold(
 def test_a_lake_of_real_members_is_never_filled_from_the_embedded_server(lakehouse: Lake) -> None:
     fill(lakehouse)
     lakehouse.run("bronze")
-    from pipelines.run.layers import run_layers
-    from pipelines.run.request import RunRequest
+    from pipelines.run.layers import RunRequest, run_layers
 
     lost_env: Settings = lakehouse.settings().model_copy(update={"postgres": None})
     with Report() as report, pytest.raises(UsageFault) as caught:

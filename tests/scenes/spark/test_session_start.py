@@ -14,8 +14,7 @@ from pipelines.core.errors import UsageFault
 from pipelines.core.names import LAYERS
 from pipelines.export import csv as export_csv
 from pipelines.lake import run_log
-from pipelines.run.layers import run_layers
-from pipelines.run.request import RunRequest
+from pipelines.run.layers import RunRequest, run_layers
 from pipelines.spark import session as spark_session
 from tests.support.lake import ALL, Lake, changed
 from tests.support.oracle import agree
@@ -120,7 +119,7 @@ def test_the_jvm_compiles_less_for_few_rows_and_the_users_options_come_after_our
     monkeypatch.setattr(spark_session, "session", session)
     for few, row_bytes in ((260, 10**9), (259, 1)):
         monkeypatch.setattr(spark_session, "FEW_ROWS", few)
-        monkeypatch.setattr("pipelines.run.bronze.ROW_BYTES", row_bytes)
+        monkeypatch.setattr("pipelines.run.layers.ROW_BYTES", row_bytes)
         execute(keyed_lake.address, "UPDATE associado SET idade = idade + 1 WHERE id = 3")
         for lakehouse in (Lake(keyed_lake.folder / f"fresh {few}", keyed_lake.address, keyed_lake.spark), keyed_lake):
             with pytest.raises(UsageFault, match="enough"):

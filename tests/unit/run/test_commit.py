@@ -9,7 +9,7 @@ from gold.cartoes import movimento_flat
 from pipelines.core.console import Report
 from pipelines.lake.runs import TableRun
 from pipelines.lake.versions import StagedTable
-from pipelines.run.commit import discarded_on_failure, stage
+from pipelines.run.lifecycle import discarded_on_failure, stage
 
 
 def staged_table(folder: Path, name: str) -> StagedTable:
