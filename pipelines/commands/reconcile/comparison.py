@@ -1,6 +1,6 @@
 """What the comparisons of reconcile share: the run that is compared, and the findings."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -70,14 +70,6 @@ class Comparison:
                 raise StorageFault(f"{file} is gone")
         types = {column.name: column.type for column in table_run.columns}
         return TableVersion(tuple(files), types, self.contract(table_run.name).keys, superseded_from(table_run))
-
-
-def problems_of(compare: Callable[[], list[str]]) -> list[str]:
-    """The problems that `compare` returns, or that something cannot be read."""
-    try:
-        return compare()
-    except StorageFault as fault:
-        return [f"cannot be read: {fault}"]
 
 
 def differing_rows(

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from conf.settings import Settings
-from pipelines.commands.reconcile import with_run, with_source, with_upstream
+from pipelines.commands.reconcile import with_lake, with_source
 from pipelines.commands.reconcile.comparison import Comparison, Findings
 from pipelines.core.console import Report, grid
 from pipelines.core.errors import LockedFault, QualityFault, SourceFault
@@ -34,12 +34,12 @@ def reconcile(
             runs = {layer: run for layer in LAYERS if (run := run_log.last_run(settings.layer_path(layer), domain))}
             comparisons = {layer: Comparison(settings, layer, run, findings, report) for layer, run in runs.items()}
             for comparison in comparisons.values():
-                with_run.compare(comparison)
+                with_lake.compare_with_run(comparison)
             for layer in (layer for layer in LAYERS[1:] if layer in runs):
                 spark = spark or stack.enter_context(session(settings))
-                with_upstream.compare(comparisons[layer], spark)
+                with_lake.compare_with_upstream(comparisons[layer], spark)
             try:
-                with_source.compare(comparisons["bronze"])
+                with_source.compare_with_source(comparisons["bronze"])
             except SourceFault as fault:
                 findings.unread = fault
             if any(run_log.last_run(settings.layer_path(layer), domain) != run for layer, run in runs.items()):

@@ -1,21 +1,67 @@
-"""Bronze against its source as it is now: the landing folder's files, or PostgreSQL."""
+"""Bronze against its source as it is now: the landing folder's files, or PostgreSQL.
 
+A checksum that PostgreSQL and DuckDB compute alike adds 60 bits of md5(key | value) over the rows; values are written
+the same way on both sides.
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
+from decimal import Decimal
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
-from conf.contract import Table
+from psycopg2.extensions import connection as Connection
+
+from conf.contract import DECIMAL, Table, is_summed
 from pipelines.bronze.drift import drift
 from pipelines.bronze.loads import read_plans
-from pipelines.commands.reconcile import with_files, with_postgres
-from pipelines.commands.reconcile.comparison import DIFFERS, WITH_RUN, WITH_UPSTREAM, Comparison, shown
+from pipelines.commands.reconcile.comparison import (
+    DIFFERS,
+    WITH_RUN,
+    WITH_UPSTREAM,
+    Comparison,
+    differing_rows,
+    shown,
+)
 from pipelines.core import catalogue
 from pipelines.core.errors import SourceFault, StorageFault
-from pipelines.sources.domains import address
+from pipelines.core.sql import duckdb_literal, identifier
+from pipelines.lake import folders
+from pipelines.lake.changes import TECHNICAL, Target
+from pipelines.lake.checksums import Difference, differences
+from pipelines.lake.engine import count, engine, relation
+from pipelines.lake.run_log import read_files
+from pipelines.lake.versions import TableVersion
+from pipelines.sources.domains import address, landing_of
+from pipelines.sources.files.landing import arrived, hashed, ingest
+from pipelines.sources.postgres import fingerprint
+from pipelines.sources.postgres.connection import unhurried
 from pipelines.sources.postgres.embedded import source_server
-from pipelines.sources.postgres.reader import POSTGRES_AUDIT, ReadPlan
+from pipelines.sources.postgres.reader import POSTGRES_AUDIT, Reader, ReadPlan
 from pipelines.sources.postgres.snapshot import Snapshot, take_snapshot
+from pipelines.sources.postgres.types import Reading, rescued
+
+LINE = ("_source_file", "_source_row")  # the key of a line of a file
+NEWER = "_lakehouse_newer"
+COLUMNS_PER_QUERY = 400  # a SELECT of PostgreSQL has at most 1664 items
+
+# How PostgreSQL and DuckDB write a value of a type of bronze alike.
+TEXTS = {
+    "float": ("('x' || encode(float4send({}), 'hex'))::bit(32)::int::text", "({}::bit)::integer::varchar"),
+    "double": ("('x' || encode(float8send({}), 'hex'))::bit(64)::bigint::text", "({}::bit)::bigint::varchar"),
+    "binary": ("encode({}, 'hex')", "lower(hex({}))"),
+    "date": ("(({}) - '1970-01-01'::date)::text", "({} - DATE '1970-01-01')::varchar"),
+    "timestamp_ntz": ("(extract(epoch FROM ({})) * 1000000)::bigint::text", "epoch_us({})::varchar"),
+    "timestamp": ("(extract(epoch FROM ({})) * 1000000)::bigint::text", "epoch_us({})::varchar"),
+}
+TEXT = ("({})::text", "{}::varchar")  # of the other types
+
+Evidence = dict[str, tuple[str, Decimal | None]]
 
 
-def compare(comparison: Comparison) -> None:
+def compare_with_source(comparison: Comparison) -> None:
     """Compares all tables. Raises SourceFault if the source cannot be read, or is not the source that the run read."""
     settings, run = comparison.settings, comparison.run
     tables, source = catalogue.tables_of("bronze", run.domain), address(settings, run.domain)
@@ -36,12 +82,40 @@ def compare(comparison: Comparison) -> None:
 def _with_files(comparison: Comparison, table: Table) -> None:
     try:
         head = comparison.head(comparison.run.table(table.name))
-        wrong, notes = with_files.compare(comparison, table, head)
+        wrong, notes = file_differences(comparison, table, head)
     except StorageFault as fault:
         comparison.add(table.name, WITH_UPSTREAM, [f"cannot be compared with its files: {fault}"])
         return
     comparison.add(table.name, WITH_UPSTREAM, [f"is not what its files have: {difference}" for difference in wrong])
     comparison.findings.notes += notes
+
+
+def file_differences(comparison: Comparison, table: Table, head: TableVersion) -> tuple[list[Difference], list[str]]:
+    """The rows in which bronze differs from its files, read again; and notes on what could not be compared."""
+    settings, landing = comparison.settings, landing_of(comparison.settings, table.domain)
+    assert landing is not None
+    landed = {file.name: file for file in arrived(landing, [table])}
+    # Of a file that was ingested more than once, the last time counts.
+    ingested = {file.name: file for file in read_files(settings.bronze_path, table.domain) if file.table == table.name}
+    fresh, missing = dict[str, Path](), list[str]()
+    types = {name: kind for name, kind in head.types.items() if name not in TECHNICAL}
+    with folders.scratch(settings.bronze_path, "reconcile") as scratch:
+        for name, record in ingested.items():
+            file = landed.get(name)
+            if file and hashed(file) == record.sha256:
+                fresh[name] = scratch / ingest([file], Target(table, scratch, 0), record.first, comparison.report)[1]
+            else:
+                missing.append(name)
+        notes = []
+        if missing:
+            names = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if missing[3:] else "")
+            notes.append(f"source.{table.name}: not compared, because the file is gone or has changed: {names}")
+        if not fresh:
+            return [], notes
+        expected = relation([str(path) for path in fresh.values()], types)
+        actual = f"(SELECT * FROM {head.sql} WHERE _source_file IN ({', '.join(map(duckdb_literal, fresh))}))"
+        with engine(f"bronze.{table.name}", scratch) as db:
+            return differing_rows(db, expected, actual, types, LINE), notes
 
 
 def _with_postgres(comparison: Comparison, snapshot: Snapshot, plan: ReadPlan) -> None:
@@ -50,12 +124,12 @@ def _with_postgres(comparison: Comparison, snapshot: Snapshot, plan: ReadPlan) -
     findings.notes += [f"{text}, since run {run.run}" for text in drift(plan, table_run)]
     types = {column.name: column.type for column in table_run.columns if column.name not in POSTGRES_AUDIT}
     if not types:
-        return  # with_run reported it
+        return  # compare_with_run reported it
     known = {column: reading for column, reading in plan.readings.items() if types.get(column) == plan.types[column]}
     try:
         head = comparison.head(table_run)
         comparable = replace(plan, readings=known, partial=known.keys() != types.keys())
-        difference = with_postgres.compare(comparison, snapshot, comparable, head.sql)
+        difference = postgres_difference(comparison, snapshot, comparable, head.sql)
     except StorageFault as fault:
         comparison.add(name, WITH_UPSTREAM, [f"cannot be compared with the source: {fault}"])
         return
@@ -64,11 +138,96 @@ def _with_postgres(comparison: Comparison, snapshot: Snapshot, plan: ReadPlan) -
         return
     # Rows that only the lake has were deleted since, unless the lake is known to be wrong.
     is_damaged = findings.lines["bronze", name][WITH_RUN] == DIFFERS
-    wrong = [shown(each, plan.table) for each in difference.wrong if is_damaged or each.kind != "extra"]
+    differing, changed = difference
+    wrong = [shown(each, plan.table) for each in differing if is_damaged or each.kind != "extra"]
     comparison.add(name, WITH_UPSTREAM, [f"is not what the source had: {each}" for each in wrong])
     if not wrong:
-        rows = f"{difference.newer:,} row{'s' if difference.newer != 1 else ''}"
-        newer = f"{rows} written since run {run.run}, {difference.gone:,} gone"
-        changed = newer if difference.exact else f"changed since run {run.run}"
         findings.notes.append(f"source.{name}: {changed}; `make bronze` reads it")
         findings.lines["bronze", name][WITH_UPSTREAM] = "changed since"
+
+
+def postgres_difference(
+    comparison: Comparison, snapshot: Snapshot, plan: ReadPlan, bronze: str
+) -> tuple[list[Difference], str] | None:
+    """How bronze's rows (SQL) differ from the rows that were there before the run's snapshot was taken, and, in words,
+    what changed since; None if nothing differs. Rows that only bronze has may have been deleted since."""
+    what, connection, keys = f"bronze.{plan.table.name}", snapshot.connection, plan.table.keys
+    if source_evidence(connection, plan) == bronze_evidence(what, bronze, plan):
+        return None
+    settings, run = comparison.settings, comparison.run
+    facts, _ = fingerprint.table_facts(connection, plan, fingerprint.server_facts(connection, settings))
+    changed = fingerprint.what_changed(run.table(plan.table.name).basis, facts, but=("reading", "software"))
+    is_exact = plan.relation.has_xmin and not changed and not fingerprint.went_back(run, snapshot)
+    newer = fingerprint.newer_than(run.snapshot) if is_exact else "true"
+    marked = replace(plan, readings=plan.readings | {NEWER: Reading(newer)}, types=plan.types | {NEWER: "boolean"})
+    reader = Reader(snapshot.server, snapshot.exported, run.run, comparison.report)
+    with folders.scratch(settings.bronze_path, "reconcile") as scratch, closing(reader), engine(what, scratch) as db:
+        part = reader.read(marked, "", scratch)
+        files = [str(scratch / part.name)] if part.rows else []
+        types = {name: plan.types[name] for name in values_of(plan)}
+        rows, rows_newer, rows_older = (
+            relation(files, types | {NEWER: "boolean"}, where) for where in ("true", NEWER, f"NOT {NEWER}")
+        )
+        wrong = differences(db, rows_older, bronze, types, keys)
+        if not is_exact:
+            return wrong, f"changed since run {run.run}"
+        listed, number = ", ".join(map(identifier, keys)), count(db, rows_newer)
+        gone = count(db, f"(SELECT {listed} FROM {bronze} EXCEPT ALL SELECT {listed} FROM {rows})")
+        since = f"{number:,} row{'s' if number != 1 else ''} written since run {run.run}, {gone:,} gone"
+        return wrong, since
+
+
+def source_evidence(connection: Connection, plan: ReadPlan) -> tuple[int, Evidence]:
+    """Rows of a table in the snapshot and the checksum and sum of each column, as PostgreSQL computes them."""
+    values = values_of(plan)
+    key = ", ".join(f"({values[name]})::text" for name in plan.table.keys)
+    rows, evidence = 0, Evidence()
+    for start in range(0, len(values), COLUMNS_PER_QUERY):
+        columns, items = dict(islice(values.items(), start, start + COLUMNS_PER_QUERY)), ["count(*)"]
+        for name, value in columns.items():
+            digest = f"md5(concat_ws(',', {key}) || '|' || {postgres_text(value, plan.types[name])})"
+            items.append(f"coalesce(sum(('x' || left({digest}, 15))::bit(60)::bigint), 0)::text")
+            items.append(f"coalesce(sum({value}), 0)" if is_summed(plan.types[name]) else "NULL::numeric")
+        with unhurried(connection), connection.cursor() as cursor:
+            cursor.execute(f"SELECT {', '.join(items)} FROM {plan.relation.sql}")
+            rows, *numbers = cursor.fetchone()
+        evidence |= _evidence(columns, numbers)
+    return rows, evidence
+
+
+def values_of(plan: ReadPlan) -> dict[str, str]:
+    """The SQL of each column that is compared; `_rescued` only if all columns are that may have values in it."""
+    values = {name: reading.value for name, reading in plan.readings.items()}
+    return values if plan.partial else values | {"_rescued": rescued(plan.readings)}
+
+
+def bronze_evidence(what: str, rows: str, plan: ReadPlan) -> tuple[int, Evidence]:
+    """The same of a relation (SQL), as DuckDB computes it."""
+    names, items = list(values_of(plan)), ["count(*)"]
+    key = ", ".join(f"{identifier(name)}::varchar" for name in plan.table.keys)
+    for name in names:
+        digest = f"md5(concat_ws(',', {key}) || '|' || {duckdb_text(identifier(name), plan.types[name])})"
+        items.append(f"coalesce(sum(('0x' || left({digest}, 15))::bigint), 0)::varchar")
+        items.append(f"coalesce(sum({identifier(name)}), 0)" if is_summed(plan.types[name]) else "NULL")
+    with engine(what) as connection:
+        row = connection.execute(f"SELECT {', '.join(items)} FROM {rows}").fetchone()
+    assert row is not None
+    total, *numbers = row
+    return total, _evidence(names, numbers)
+
+
+def _evidence(names: Iterable[str], numbers: Sequence[Any]) -> Evidence:
+    """The numbers are a checksum and a sum for each name."""
+    return dict(zip(names, zip(numbers[::2], numbers[1::2], strict=True), strict=True))
+
+
+def postgres_text(value: str, kind: str) -> str:
+    """A value of bronze's type `kind`, written so that DuckDB writes it alike."""
+    if (match := DECIMAL.fullmatch(kind)) and match[1] == match[2]:
+        return rf"regexp_replace(({value})::text, '^(-?)0\.', '\1.')"
+    return TEXTS.get(kind, TEXT)[0].format(value)
+
+
+def duckdb_text(value: str, kind: str) -> str:
+    """A value as `postgres_text` writes it."""
+    return TEXTS.get(kind, TEXT)[1].format(value)

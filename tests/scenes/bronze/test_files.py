@@ -287,7 +287,7 @@ def test_reconcile_finds_a_row_of_bronze_that_is_not_what_its_file_has(
         taken_file.name: taken_file.sha256 for taken_file in run_log.read_files(settings.bronze_path, "condominio")
     }
     true_hash = folders.sha256(condominio.folder / "landing/condominio/imoveis.csv")
-    monkeypatch.setattr("pipelines.commands.reconcile.with_files.hashed", lambda file: taken[file.name])
+    monkeypatch.setattr("pipelines.commands.reconcile.with_source.hashed", lambda file: taken[file.name])
     assert taken["imoveis.csv"] != true_hash
     with pytest.raises(QualityFault, match="1 difference"):
         agreed(condominio, capsys)

@@ -15,8 +15,8 @@ from pyspark.sql import SparkSession
 
 from conf.settings import Postgres
 from gold.cartoes import movimento_flat
-from pipelines.commands.reconcile.csv import against_gold
 from pipelines.commands.reconcile.reconcile import reconcile
+from pipelines.commands.reconcile.with_lake import csv_against_gold
 from pipelines.core import names
 from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault, SourceFault, StorageFault
@@ -227,14 +227,14 @@ def test_a_table_that_somebody_committed_to_is_found(copy: Lake, capsys: pytest.
 def test_a_changed_csv_is_found_and_named(copy: Lake, change: Callable[[list[str]], list[str]], message: str) -> None:
     settings = copy.settings()
     run = run_log.last_run(settings.gold_path, "cartoes")
-    assert run is not None and against_gold(settings, movimento_flat.TABLE, run) == []
+    assert run is not None and csv_against_gold(settings, movimento_flat.TABLE, run) == []
     path = copy.folder / "export/movimento_flat.csv"
     path.write_text("".join(change(path.read_text("utf-8").splitlines(keepends=True))), "utf-8")
     if message == "cannot be read":
         with pytest.raises(StorageFault, match="export .*movimento_flat.csv: InvalidInputException"):
-            against_gold(settings, movimento_flat.TABLE, run)
+            csv_against_gold(settings, movimento_flat.TABLE, run)
     else:
-        (text,) = against_gold(settings, movimento_flat.TABLE, run)
+        (text,) = csv_against_gold(settings, movimento_flat.TABLE, run)
         assert message in text, text
 
 
@@ -312,7 +312,7 @@ def test_reconcile_does_not_report_agreement_when_a_comparison_could_not_be_made
     def full(*_: object) -> None:
         raise StorageFault("No space left on device")
 
-    monkeypatch.setattr("pipelines.commands.reconcile.with_postgres.compare", full)
+    monkeypatch.setattr("pipelines.commands.reconcile.with_source.postgres_difference", full)
     texts = faults(copy, capsys)
     assert (
         texts[0] == "bronze.associado cannot be compared with the source: No space left on device" and len(texts) == 4

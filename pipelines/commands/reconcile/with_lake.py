@@ -1,0 +1,203 @@
+"""Each table and the CSV as they are now, against what their run recorded, and against what their upstream gives."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyspark.errors import AnalysisException
+
+from conf.contract import Table
+from conf.settings import Settings
+from pipelines.commands.reconcile.comparison import WITH_RUN, WITH_UPSTREAM, Comparison, differing_rows, shown
+from pipelines.core import catalogue
+from pipelines.core.errors import StorageFault
+from pipelines.core.names import HISTORY, QUARANTINE, upstream_layer
+from pipelines.core.sql import duckdb_literal, identifier
+from pipelines.export.csv import draft, exported, records_of
+from pipelines.gold import proof
+from pipelines.lake import delta, folders, run_log
+from pipelines.lake.changes import TECHNICAL
+from pipelines.lake.checksums import Difference, evidence
+from pipelines.lake.engine import HASHING, Engine, count, engine, relation
+from pipelines.lake.runs import Run, TableRun
+from pipelines.lake.versions import TableVersion, table_version
+from pipelines.silver import checks, judging
+from pipelines.spark.frames import read, storage_faults, write_parquet
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+def compare_with_run(comparison: Comparison) -> None:
+    """Compares each table with what its run recorded, and the CSV with gold."""
+    layer, run, findings = comparison.layer, comparison.run, comparison.findings
+    for table_run in run.tables:
+        if catalogue.table_of(layer, table_run.name) is None:
+            findings.notes.append(f"{layer}.{table_run.name}: no contract names it any more")
+            continue
+        comparison.report.progress(layer, table_run.name, 0)
+        findings.begin(layer, table_run.name, table_run.rows_out)
+        comparison.add(table_run.name, WITH_RUN, _problems_of(partial(_problems, comparison, table_run)))
+    for table in (table for table in catalogue.tables_of(layer, run.domain) if table.csv):
+        name = folders.csv_path(comparison.settings, table).name
+        findings.begin("export", name, run.table(table.name).rows_out)
+        problems = _problems_of(partial(csv_against_gold, comparison.settings, table, run))
+        findings.add("export", name, WITH_UPSTREAM, problems)
+
+
+def _problems_of(compare: Callable[[], list[str]]) -> list[str]:
+    """The problems that `compare` returns, or that something cannot be read."""
+    try:
+        return compare()
+    except StorageFault as fault:
+        return [f"cannot be read: {fault}"]
+
+
+def _problems(comparison: Comparison, table_run: TableRun) -> list[str]:
+    """How a table differs from what its run recorded."""
+    layer, run, name = comparison.layer, comparison.run, table_run.name
+    if not table_run.columns:
+        return [f"was recorded without checksums by run {run.run}: `make {layer}` records them"]
+    head = comparison.head(table_run)
+    rows, columns = evidence(f"{layer}.{name}", head.sql, head.types, head.keys)
+    recorded = table_run.columns
+    if run.hashing != HASHING:  # another engine's checksums mean something else
+        recorded = tuple(
+            replace(known, checksum=column.checksum) for column, known in zip(columns, recorded, strict=True)
+        )
+    version = delta.version(comparison.path(name))
+    foreign = f" (a commit that no run recorded, version {version}, changed it)"
+    since = "" if version == table_run.version else foreign
+    if rows != table_run.rows_out:
+        return [f"has {rows:,} rows, run {run.run} left {table_run.rows_out:,}{since}"]
+    if name.endswith(HISTORY) and run.hashing == HASHING and not _is_current(comparison, name, head):
+        return [f"has other rows as current than {layer}.{name.removesuffix(HISTORY)}"]
+    wrong = [column.name for column, known in zip(columns, recorded, strict=True) if column != known]
+    return [f"is not what run {run.run} left: other values in {', '.join(wrong)}{since}"] if wrong else []
+
+
+def _is_current(comparison: Comparison, name: str, head: TableVersion) -> bool:
+    """Whether the rows that a history says are current are those of its table."""
+    table_run = comparison.run.table(name.removesuffix(HISTORY))
+    types = {column.name: column.type for column in table_run.columns}
+    current = relation(head.files, types, "_current")
+    measured = evidence(f"{comparison.layer}.{name}", current, types, head.keys)
+    return measured == (table_run.rows_out, table_run.columns)
+
+
+def compare_with_upstream(comparison: Comparison, spark: "SparkSession") -> None:
+    """Compares each table of silver or gold with what its transform and checks make, now, of the versions that its run
+    read."""
+    settings, layer, run = comparison.settings, comparison.layer, comparison.run
+    below = upstream_layer(layer)
+    upstream = run_log.upstream_of(settings.layer_path(below), run)
+    if upstream is None:
+        comparison.findings.notes.append(f"{layer} was built from a run of {below} that is gone: `make {layer}`")
+        return
+    # Card numbers as the run wrote them, whatever the settings say now.
+    comparison = replace(comparison, settings=settings.model_copy(update={"card_numbers": run.card_numbers}))
+    for entry in (entry for entry in catalogue.entries(layer) if entry.table.domain == run.domain):
+        comparison.report.progress(layer, entry.table.name, 0)
+        try:
+            with storage_faults():
+                for name, frame in _expected(comparison, spark, upstream, entry):
+                    problems = [f"is not what {below} gives: {text}" for text in _differences(comparison, name, frame)]
+                    comparison.add(name, WITH_UPSTREAM, problems)
+        except StorageFault as fault:
+            comparison.add(entry.table.name, WITH_UPSTREAM, [f"cannot be compared: {fault}"])
+        except AnalysisException:
+            problem = f"cannot be compared: its contract changed since run {run.run}: `make {layer}`"
+            comparison.add(entry.table.name, WITH_UPSTREAM, [problem])
+
+
+def _expected(
+    comparison: Comparison, spark: "SparkSession", upstream: Run, entry: catalogue.Entry
+) -> "Iterator[tuple[str, DataFrame]]":
+    """The rows that a table should have, by its name; of silver also those of its quarantine."""
+    settings, run, table = comparison.settings, comparison.run, entry.table
+    below = settings.layer_path(upstream_layer(comparison.layer))
+    inputs = {source.module: read(spark, table_version(below, upstream, source)) for source in table.inputs}
+    if comparison.layer == "gold":
+        yield table.name, proof.transformed(entry, inputs)
+        return
+
+    def written(name: str) -> "DataFrame":
+        return read(spark, table_version(settings.silver_path, run, comparison.contract(name), name))
+
+    rows = {table_run.name: table_run.rows_out for table_run in run.tables}
+    checked = judging.check_rows(upstream, entry, [*inputs.values()], judging.SilverTables(written, rows))
+    yield table.name, judging.accepted(settings, checked)
+    yield table.name + QUARANTINE, checks.quarantined(checked, upstream.run)
+
+
+def _differences(comparison: Comparison, name: str, frame: "DataFrame") -> list[str]:
+    """How the rows that a table has differ from those that it should have."""
+    head = comparison.head(comparison.run.table(name))
+    types = {column: kind for column, kind in head.types.items() if column not in TECHNICAL}
+    with folders.scratch(comparison.settings.layer_path(comparison.layer), "reconcile") as scratch:
+        expected = relation([str(file) for file in write_parquet(frame, scratch)], types)
+        with engine(f"{comparison.layer}.{name}", scratch) as db:
+            wrong = differing_rows(db, expected, head.sql, types, head.keys)
+    return [str(shown(difference, comparison.contract(name))) for difference in wrong]
+
+
+def csv_against_gold(settings: Settings, table: Table, run: Run) -> list[str]:
+    """How the CSV differs, record by record, from the rows of gold's run; nothing if it has the run's bytes."""
+    path = folders.csv_path(settings, table)
+    if not path.exists():
+        return ["is gone"]
+    if folders.sha256(path) == run.table(table.name).csv_sha256:
+        return []
+    files = delta.file_paths(folders.table_path(settings.gold_path, table), run.table(table.name).version)
+    with draft(settings, table, files) as fresh, folders.scratch(settings.gold_path, "reconcile") as spill:
+        if fresh.sha256 == folders.sha256(path):
+            return []
+        return _csv_differences(table, fresh.temporary, path, files, spill) or ["its bytes differ, its cells do not"]
+
+
+def _csv_differences(table: Table, fresh: Path, file: Path, gold_files: list[str], scratch: Path) -> list[str]:
+    """The records in which a CSV differs from a fresh one of the same gold files; keys are gold's.
+
+    The records of both are numbered: `e` is the fresh CSV, `a` the given CSV, `k` has gold's key of each number.
+    """
+    keys, names = ", ".join(map(identifier, table.keys)), ", ".join(map(identifier, exported(table)))
+    with engine(f"export {file}", scratch) as db:
+        for side, path in (("e", fresh), ("a", file)):
+            numbered = f"SELECT *, row_number() OVER () AS _n, hash({names}) AS _hash FROM {records_of(table, path)}"
+            db.execute(f"CREATE TEMP TABLE {side} AS {numbered}")
+        db.execute(
+            f"CREATE TEMP TABLE k AS SELECT concat_ws(', ', {keys}) AS _key, row_number() OVER (ORDER BY {keys}) AS _n "
+            f"FROM read_parquet([{', '.join(map(duckdb_literal, gold_files))}])"
+        )
+        return _changed(db, table) if count(db, "e") == count(db, "a") else _missing_and_extra(db)
+
+
+def _changed(db: Engine, table: Table) -> list[str]:
+    """The records that differ, number by number, and the columns in which they do."""
+    columns = exported(table)
+    differs = (f"count(*) FILTER (WHERE e.{name} IS DISTINCT FROM a.{name})" for name in map(identifier, columns))
+    row = db.execute(
+        f"SELECT count(*), arg_min(_key, _n), arg_max(_key, _n), {', '.join(differs)} "
+        "FROM e JOIN a USING (_n) JOIN k USING (_n) WHERE e._hash <> a._hash"
+    ).fetchone()
+    assert row is not None
+    records, least, most, *cells = row
+    wrong = [name for name, number in zip(columns, cells, strict=True) if number]
+    return [str(Difference("changed", records, least, most, tuple(wrong)))] if records else []
+
+
+def _missing_and_extra(db: Engine) -> list[str]:
+    """The records that come more often on one side, counted with their copies."""
+    copies = "SELECT *, row_number() OVER (PARTITION BY _hash ORDER BY _n) AS _copy FROM"
+    missing = db.execute(
+        f"SELECT count(*), arg_min(_key, _n), arg_max(_key, _n) FROM ({copies} e) e JOIN k USING (_n) "
+        f"ANTI JOIN ({copies} a) a USING (_hash, _copy)"
+    ).fetchone()
+    extra = db.execute(
+        f"SELECT count(*), min(_n), max(_n) FROM ({copies} a) a ANTI JOIN ({copies} e) e USING (_hash, _copy)"
+    ).fetchone()
+    assert missing is not None and extra is not None
+    problems = [str(Difference("missing", *missing))] if missing[0] else []
+    return problems + ([f"{extra[0]:,} too many, record {extra[1]} to {extra[2]}"] if extra[0] else [])
