@@ -171,12 +171,6 @@ class Column:
         return (self.name, *(self.reference.with_columns if self.reference else ()))
 
     @property
-    def decimal(self) -> tuple[int, int] | None:
-        """(precision, scale) of a decimal column."""
-        match = DECIMAL.fullmatch(self.type)
-        return (int(match[1]), int(match[2])) if match else None
-
-    @property
     def summed(self) -> bool:
         """Whether runs prove its sum from layer to layer."""
         return is_summed(self.type)
@@ -209,9 +203,8 @@ class Table:
     def __post_init__(self) -> None:
         if self.history and any(column.pii is Pii.CARD for column in self.columns):
             raise ValueError(f"{self.module}: card numbers may not have a history")
-        if clash := {column.name for column in self.columns} & {
-            reference.table.name for _, reference in self.references
-        }:
+        parents = {reference.table.name for _, reference in self.references}
+        if clash := {column.name for column in self.columns} & parents:
             raise ValueError(
                 f"{self.module}: a rule cannot tell column {min(clash)} from the referenced table of that name"
             )

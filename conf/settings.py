@@ -12,11 +12,11 @@ from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from psycopg2 import ProgrammingError
 from psycopg2.extensions import parse_dsn
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 PROJECT = Path(__file__).resolve().parents[1]
 PREFIX = "LAKEHOUSE_"
@@ -45,23 +45,35 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _matches(pattern: str, problem: str) -> AfterValidator:
+    """A check of a text; `problem` says what it must be."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(problem)
+        return text
+
+    return AfterValidator(check)
+
+
+A_HOST = _matches("[^@]*", "must not have an @; in the user or password of a URL, write it as %40")
+MEMORY = _matches("[1-9][0-9]*[mg]", "must be like 2g or 512m")
+MASTER = _matches(
+    r"local(\[(\*|[1-9][0-9]*)\])?|spark://[^\s/:,]+:[0-9]+(,[^\s/:,]+:[0-9]+)*|yarn|k8s://\S+",
+    "must be local[*], local[2], spark://host:7077, yarn or k8s://https://host:6443",
+)
+
+
 class Postgres(Frozen):
     """The user's PostgreSQL server. `host` may be the folder of a Unix socket."""
 
-    host: str
+    host: Annotated[str, A_HOST]
     port: int = Field(default=5432, ge=1, le=65535)
     database: str
     user: str
     password: SecretStr | None = None
     sslmode: SslMode | None = None
     sslrootcert: str | None = None
-
-    @field_validator("host")
-    @classmethod
-    def _is_a_host(cls, host: str) -> str:
-        if "@" in host:
-            raise ValueError("must not have an @; in the user or password of a URL, write it as %40")
-        return host
 
     @property
     def address(self) -> str:
@@ -72,28 +84,20 @@ class Postgres(Frozen):
     def parameters(self) -> dict[str, str]:
         """The connection's libpq parameters, the password in clear."""
         password = self.password.get_secret_value() if self.password else None
-        parameters = {
-            "host": self.host,
-            "port": str(self.port),
-            "dbname": self.database,
-            "user": self.user,
-            "password": password,
-        }
-        parameters |= {"sslmode": self.sslmode, "sslrootcert": self.sslrootcert}
-        return {name: value for name, value in parameters.items() if value is not None}
+        parameters = {"host": self.host, "port": str(self.port), "dbname": self.database, "user": self.user}
+        optional = {"password": password, "sslmode": self.sslmode, "sslrootcert": self.sslrootcert}
+        return parameters | {name: value for name, value in optional.items() if value is not None}
 
 
 # Spark settings whose values Spark hides in its logs; on the command line of its JVM everybody could read them.
 SECRET = re.compile("secret|password|token|credential|access[.]?key|api[.]?key", re.IGNORECASE)
-LOCAL = r"local(\[(\*|[1-9][0-9]*)\])?"
-CLUSTER = r"spark://[^\s/:,]+:[0-9]+(,[^\s/:,]+:[0-9]+)*|yarn|k8s://\S+"
 
 
 class Spark(Frozen):
     """Where the jobs run: in this process's JVM, or on the executors of a cluster."""
 
-    master: str = "local[*]"
-    driver_memory: str = "1536m"
+    master: Annotated[str, MASTER] = "local[*]"
+    driver_memory: Annotated[str, MEMORY] = "1536m"
     conf: dict[str, str] = {}
 
     @property
@@ -103,13 +107,6 @@ class Spark(Frozen):
     @property
     def driver_bytes(self) -> int:
         return int(self.driver_memory[:-1]) * {"m": 2**20, "g": 2**30}[self.driver_memory[-1]]
-
-    @field_validator("driver_memory")
-    @classmethod
-    def _is_memory(cls, memory: str) -> str:
-        if not re.fullmatch(r"[1-9][0-9]*[mg]", memory):
-            raise ValueError("must be like 2g or 512m")
-        return memory
 
     @field_validator("conf")
     @classmethod
@@ -122,13 +119,6 @@ class Spark(Frozen):
                 "spark-defaults.conf in the folder that SPARK_CONF_DIR names"
             )
         return conf
-
-    @field_validator("master")
-    @classmethod
-    def _is_a_master(cls, master: str) -> str:
-        if not re.fullmatch(f"{LOCAL}|{CLUSTER}", master):
-            raise ValueError("must be local[*], local[2], spark://host:7077, yarn or k8s://https://host:6443")
-        return master
 
 
 class Seed(Frozen):
@@ -198,31 +188,21 @@ class Settings(Frozen):
         return {"bronze": self.bronze_path, "silver": self.silver_path, "gold": self.gold_path}[layer]
 
 
-# Every name that is read, and the field that it fills; messages use these names, too.
-PATHS = ("BRONZE_PATH", "SILVER_PATH", "GOLD_PATH", "EXPORT_PATH", "LANDING_PATH")
+GROUPS: dict[str, type[Frozen]] = {
+    field: info.annotation
+    for field, info in Settings.model_fields.items()
+    if isinstance(info.annotation, type) and issubclass(info.annotation, Frozen)
+}
+FIELDS = [(field,) for field in Settings.model_fields if field not in ("postgres", "schema_name", *GROUPS)]
+GROUPED = [(group, field) for group, model in GROUPS.items() for field in model.model_fields]
+
+# Every name that is read, and the field that it fills; messages use these names, too. A field `full_days` is
+# LAKEHOUSE_FULL_DAYS, a field `master` of the group `spark` is LAKEHOUSE_SPARK__MASTER.
 NAMES: dict[str, tuple[str, ...]] = {
     f"{PREFIX}ROOT": ("root",),
-    **{f"{PREFIX}{path}": (path.lower(),) for path in PATHS},
-    **{name: ("postgres", part) for name, part in LAKEHOUSE_NAMES.items()},
     f"{PREFIX}POSTGRES__SCHEMA": ("schema_name",),
-    f"{PREFIX}SPARK__MASTER": ("spark", "master"),
-    f"{PREFIX}SPARK__DRIVER_MEMORY": ("spark", "driver_memory"),
-    f"{PREFIX}SPARK__CONF": ("spark", "conf"),
-    f"{PREFIX}SEED__MOVIMENTOS": ("seed", "movimentos"),
-    f"{PREFIX}SEED__SEED": ("seed", "seed"),
-    f"{PREFIX}QUALITY__MAX_QUARANTINED": ("quality", "max_quarantined"),
-    f"{PREFIX}STREAM__MAX_FILES_PER_TRIGGER": ("stream", "max_files_per_trigger"),
-    f"{PREFIX}SCHEMA_DRIFT": ("schema_drift",),
-    f"{PREFIX}CARD_NUMBERS": ("card_numbers",),
-    f"{PREFIX}RETRY_SECONDS": ("retry_seconds",),
-    f"{PREFIX}HISTORY_DAYS": ("history_days",),
-    f"{PREFIX}FULL_DAYS": ("full_days",),
-    f"{PREFIX}LOG": ("log",),
-    f"{PREFIX}LOG_FORMAT": ("log_format",),
-    f"{PREFIX}ALERT__WEBHOOK_URL": ("alert", "webhook_url"),
-    f"{PREFIX}ALERT__FORMAT": ("alert", "format"),
-    f"{PREFIX}ALERT__MAX_WARNED": ("alert", "max_warned"),
-    f"{PREFIX}METRICS__TEXTFILE": ("metrics", "textfile"),
+    **{name: ("postgres", part) for name, part in LAKEHOUSE_NAMES.items()},
+    **{PREFIX + "__".join(field).upper(): field for field in (*FIELDS, *GROUPED)},
 }
 # Endings of names that a command line, which anybody can read, must not have.
 SECRETS = ("PASSWORD", "DATABASE_URL", "WEBHOOK_URL")
@@ -236,11 +216,11 @@ def load(*sources: Mapping[str, str], base: Path) -> tuple[Settings, list[str]]:
     """
     values = ChainMap(*({name: value for name, value in source.items() if value} for source in sources))
     problems: list[str] = []
-    fields: dict[str, Any] = {"spark": {}, "seed": {}, "quality": {}, "stream": {}, "alert": {}, "metrics": {}}
+    fields: dict[str, Any] = {group: {} for group in GROUPS}
     titles = {field: name for name, field in NAMES.items()}
     for name, value in values.items():
         field = NAMES.get(name)
-        if field and field[0] not in ("postgres", "root") and name[len(PREFIX) :] not in PATHS:
+        if field and field[0] not in ("postgres", "root") and not field[0].endswith("_path"):
             (fields[field[0]] if len(field) == 2 else fields)[field[-1]] = value
     if "conf" in fields["spark"]:
         fields["spark"]["conf"] = _json_object(fields["spark"]["conf"], problems)
@@ -326,16 +306,11 @@ def _json_object(text: str, problems: list[str]) -> dict[str, str]:
 def _paths(values: Mapping[str, str], base: Path, problems: list[str]) -> dict[str, Path]:
     """The five folders, absolute; a folder is a problem when writing there could hurt something else."""
     root = values.get(f"{PREFIX}ROOT", "lake")
-    defaults = {
-        "BRONZE_PATH": f"{root}/bronze",
-        "SILVER_PATH": f"{root}/silver",
-        "GOLD_PATH": f"{root}/gold",
-        "EXPORT_PATH": "export",
-        "LANDING_PATH": "landing",
-    }
-    given = {PREFIX + name: values.get(PREFIX + name, default) for name, default in defaults.items()}
+    defaults = {f"{PREFIX}{layer.upper()}_PATH": f"{root}/{layer}" for layer in ("bronze", "silver", "gold")}
+    defaults |= {f"{PREFIX}EXPORT_PATH": "export", f"{PREFIX}LANDING_PATH": "landing"}
     paths: dict[str, Path] = {}
-    for name, text in given.items():
+    for name, default in defaults.items():
+        text = values.get(name, default)
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text):
             problems.append(f"{name} is not a local folder: object stores are not supported")
         elif set(text) & set("%*?[]\\\n"):
@@ -346,14 +321,13 @@ def _paths(values: Mapping[str, str], base: Path, problems: list[str]) -> dict[s
             path = paths[name] = (base / Path(text).expanduser()).resolve()
             if place := _dangerous(path):
                 problems.append(f"{name} must not be {place}")
-    for name, other in itertools.combinations(paths, 2):
-        if paths[name] == paths[other]:
-            problems.append(f"{name} and {other} are the same folder")
-        elif paths[name] in paths[other].parents:
-            problems.append(f"{name} contains {other}; use separate folders")
-        elif paths[other] in paths[name].parents:
-            problems.append(f"{other} contains {name}; use separate folders")
-    return {name[len(PREFIX) :].lower(): paths.get(name, base) for name in given}
+    for pair in itertools.combinations(paths, 2):
+        outer, inner = sorted(pair, key=lambda name: len(paths[name].parts))
+        if paths[outer] == paths[inner]:
+            problems.append(f"{outer} and {inner} are the same folder")
+        elif paths[outer] in paths[inner].parents:
+            problems.append(f"{outer} contains {inner}; use separate folders")
+    return {name[len(PREFIX) :].lower(): paths.get(name, base) for name in defaults}
 
 
 def _dangerous(path: Path) -> str | None:
