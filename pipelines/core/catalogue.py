@@ -35,22 +35,17 @@ def entries(layer: str) -> tuple[Entry, ...]:
         for module in _modules(layer)
         if (table := module.TABLE)
     }
-    for entry in modules.values():
-        _check_types(entry.table)
+    for table, column in ((entry.table, column) for entry in modules.values() for column in entry.table.columns):
+        try:
+            contract_type(column.type)
+        except UsageFault as fault:
+            raise UsageFault(f"the table {table.module}, column {column.name}: {fault}") from fault
     order: TopologicalSorter[str] = TopologicalSorter()
     for name in sorted(modules):
         table = modules[name].table
         parents = [reference.table for _, reference in table.references] + list(table.inputs)
         order.add(name, *sorted(parent.module for parent in parents if parent.module in modules))
     return tuple(modules[name] for name in order.static_order())
-
-
-def _check_types(table: Table) -> None:
-    for column in table.columns:
-        try:
-            contract_type(column.type)
-        except UsageFault as fault:
-            raise UsageFault(f"the table {table.module}, column {column.name}: {fault}") from fault
 
 
 def tables(layer: str) -> tuple[Table, ...]:

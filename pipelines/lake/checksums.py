@@ -50,18 +50,9 @@ def _after(column: ColumnRun, gone: ColumnRun, came: ColumnRun) -> ColumnRun:
     return replace(column, checksum=corrected(column.checksum, gone.checksum, came.checksum), total=total)
 
 
-def evidence(what: str, rows: str, columns: Mapping[str, str], keys: tuple[str, ...]) -> Content:
-    """What a relation (SQL) holds, of `columns` (name to Spark SQL type), counted in a database of its own.
-
-    The checksum adds a hash of (key, value) over the rows, in any order: a value that changed, or changed places,
-    changes it.
-    """
-    with engine(what) as db:
-        return measured(db, rows, columns, keys)
-
-
 def measured(db: Engine, rows: str, columns: Mapping[str, str], keys: tuple[str, ...]) -> Content:
-    """The same, of a relation that `db` knows. Of a table with the key id and a column valor it asks
+    """What a relation (SQL) holds, of `columns` (name to Spark SQL type). The checksum adds a hash of (key, value) over
+    the rows, in any order: a value that changed, or changed places, changes it. With the key id and a column valor:
 
     SELECT count(*),
            coalesce(sum(hash("id", "id")::hugeint), 0)::varchar, NULL,
@@ -76,6 +67,12 @@ def measured(db: Engine, rows: str, columns: Mapping[str, str], keys: tuple[str,
     count, *values = db.execute(f"SELECT {', '.join(items)} FROM {rows}").fetchone() or ()
     pairs = zip(columns.items(), values[::2], values[1::2], strict=True)
     return Content(count, tuple(ColumnRun(name, kind, checksum, total) for (name, kind), checksum, total in pairs))
+
+
+def evidence(what: str, rows: str, columns: Mapping[str, str], keys: tuple[str, ...]) -> Content:
+    """The same, counted in a database of its own."""
+    with engine(what) as db:
+        return measured(db, rows, columns, keys)
 
 
 class Totals(NamedTuple):
@@ -115,13 +112,10 @@ class Difference:
 
     def __str__(self) -> str:
         rows = f"{self.rows:,} row{'s' if self.rows > 1 else ''}"
-        keys = f", key {self.least}" if self.least == self.most else f", keys {self.least} to {self.most}"
-        keys = keys if self.least else ""
-        return {
-            "changed": f"{rows} changed in {', '.join(self.columns)}{keys}",
-            "missing": f"{rows} missing{keys}",
-            "extra": f"{rows} too many{keys}",
-        }[self.kind]
+        key = f"key {self.least}" if self.least == self.most else f"keys {self.least} to {self.most}"
+        keys = f", {key}" if self.least else ""
+        how = {"changed": f"changed in {', '.join(self.columns)}", "extra": "too many"}.get(self.kind, "missing")
+        return f"{rows} {how}{keys}"
 
 
 def differences(

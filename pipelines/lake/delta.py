@@ -1,5 +1,6 @@
-"""Delta tables as versions made of Parquet files: heads, commits, statistics."""
+"""Delta tables as versions made of Parquet files: heads, commits, statistics, and their check before use."""
 
+import hashlib
 import json
 import os
 import re
@@ -28,7 +29,10 @@ from pipelines.lake.folders import scratch, storage
 LOG = "_delta_log"
 
 
-COMMIT = re.compile(r"(\d{20})\.json")
+COMMIT, CHECKPOINT = re.compile(r"(\d{20})\.json"), re.compile(r"(\d{20})\.checkpoint\..*parquet")
+
+
+PROTOCOL = (3, 7)  # the newest reader and writer versions: later features have names instead of numbers
 
 
 CHECKPOINT_EVERY = 10  # commits; a reader goes through all since the last checkpoint
@@ -93,7 +97,7 @@ def version_content(path: Path, at: int) -> VersionContent:
     """What the log of the table `path` says of a version."""
     with storage(f"table {path}"):
         try:
-            commit = (path / LOG / f"{at:020d}.json").stat()
+            commit = (path / _commit(at)).stat()
         except FileNotFoundError:  # a checkpoint stands for it
             return _version_content.__wrapped__(path, at, (0, 0, 0))
         return _version_content(path, at, (commit.st_ino, commit.st_size, commit.st_mtime_ns))
@@ -160,7 +164,7 @@ def commit_changes(path: Path, table: Table, added: Sequence[str], removed: Sequ
                 file.flush()
                 os.fsync(file.fileno())
             crash_point(Point.COMMIT_WRITTEN)
-            half.rename(path / LOG / f"{target:020d}.json")  # in full or not at all; the lock keeps others out
+            half.rename(path / _commit(target))  # in full or not at all; the lock keeps others out
         if target % CHECKPOINT_EVERY == 0:
             with suppress(OSError, DeltaError):  # without a checkpoint the log is only longer to read
                 DeltaTable(path).create_checkpoint()
@@ -206,3 +210,73 @@ def _as_json(value: object) -> int | float | str | None:
     if isinstance(value, date):
         return value.isoformat()
     return value if type(value) is int else None
+
+
+def checked(path: Path, at: int | None, name: str, run: str = "") -> str:
+    """The fingerprint of a table's files in a version, which `run` left, or in its head. No row is read.
+
+    Raises StorageFault naming the table and the file when the log or a file is damaged, or the table is not `name`.
+    delta-rs skips an empty commit and reports a missing one with a riddle, so the log is checked here first.
+    """
+    numbers = _checked_log(path)
+    if at is not None and at not in numbers:
+        raise StorageFault(f"table {path}: {_commit(at)} is missing, which {run} wrote")
+    content = version_content(path, numbers[-1] if at is None else at)
+    if content.name != name:
+        actual = content.name or "one without a name"
+        raise StorageFault(f"table {path}: {LOG} is of another table, {actual}, not {name}")
+    files = [(path / file, size) for file, size in content.files]
+    for file, size in files:
+        _check_file(file, size)
+    return fingerprint(files)
+
+
+def fingerprint(files: list[tuple[Path, int]]) -> str:
+    """The fingerprint of a version's files, by their names and sizes."""
+    return hashlib.sha256("\n".join(sorted(f"{file.name} {size}" for file, size in files)).encode()).hexdigest()
+
+
+def _check_file(file: Path, size: int) -> None:
+    if not file.exists():
+        raise StorageFault(f"file {file} is gone")
+    with storage(f"file {file}"):
+        actual = file.stat().st_size
+        if actual != size:
+            raise StorageFault(f"file {file} has {actual:,} bytes, the table's log says {size:,}")
+        pq.read_metadata(file)
+
+
+def _checked_log(path: Path) -> list[int]:
+    """The versions whose commits are there. Raises StorageFault when one is missing, empty or cut off."""
+    if version(path) is None:
+        raise StorageFault(f"table {path} is gone")
+    numbers = commits(path)
+    checkpoints = [int(match[1]) for file in (path / LOG).iterdir() if (match := CHECKPOINT.fullmatch(file.name))]
+    first = 0 if not any(checkpoint >= numbers[0] for checkpoint in checkpoints) else numbers[0]
+    if missing := sorted(set(range(first, numbers[-1] + 1)) - set(numbers)):
+        raise StorageFault(f"table {path}: {_commit(missing[0])} is missing")
+    for number in (number for number in numbers if number > max(checkpoints, default=-1)):
+        _check_commit(path, number)
+    return numbers
+
+
+def _check_commit(path: Path, number: int) -> None:
+    what = f"table {path}: {_commit(number)}"
+    with storage(f"file {path / _commit(number)}"):
+        text = (path / _commit(number)).read_bytes()
+    try:
+        lines = [json.loads(line) for line in text.splitlines()]
+        protocols = [line["protocol"] for line in lines if "protocol" in line]
+    except (ValueError, TypeError) as error:
+        raise StorageFault(f"{what} is cut off or no JSON") from error
+    if not lines:
+        raise StorageFault(f"{what} is empty")
+    for protocol in protocols:
+        reader, writer = protocol.get("minReaderVersion", 0), protocol.get("minWriterVersion", 0)
+        if reader > PROTOCOL[0] or writer > PROTOCOL[1]:
+            newer = f"a newer protocol of Delta (reader {reader}, writer {writer}) than this software knows"
+            raise StorageFault(f"{what} is of {newer}")
+
+
+def _commit(number: int) -> str:
+    return f"{LOG}/{number:020d}.json"

@@ -23,9 +23,8 @@ from pipelines.core.names import LAYERS
 from pipelines.core.points import Point, crash_point
 from pipelines.core.sql import duckdb_literal
 from pipelines.lake.checksums import ColumnRun
-from pipelines.lake.delta import PROPERTIES, actions, file_paths, full_name, make_folder, version
+from pipelines.lake.delta import PROPERTIES, actions, checked, file_paths, full_name, make_folder, version
 from pipelines.lake.folders import storage
-from pipelines.lake.integrity import checked
 from pipelines.lake.runs import IngestedFile, Mode, RuleRun, Run, TableRun
 
 RECORDS = RUNS, QUALITY, FILES = "_runs", "_quality", "_files"

@@ -18,7 +18,6 @@ from pipelines.core.sql import identifier
 from pipelines.lake import delta
 from pipelines.lake.checksums import evidence
 from pipelines.lake.engine import relation
-from pipelines.lake.integrity import fingerprint
 from pipelines.lake.runs import IngestedFile, Mode, RuleRun, Run, TableRun
 
 
@@ -130,7 +129,7 @@ class StagedTable:
             crash_point(Point.TABLE_PROVED)
             version = delta.commit_changes(self.path, self.table, self.files, removed)
         crash_point(Point.TABLE_COMMITTED)
-        return replace(self.table_run, version=version, files=fingerprint(delta.actions(self.path, version)))
+        return replace(self.table_run, version=version, files=delta.fingerprint(delta.actions(self.path, version)))
 
     def discard(self) -> None:
         """Removes the files: a run that failed leaves no rows behind."""
