@@ -19,10 +19,9 @@ from pipelines.core.sql import identifier
 from pipelines.gold.proof import prove_one_row_per, prove_totals, transformed
 from pipelines.lake import changes, folders, schema
 from pipelines.lake.engine import Engine, count, engine, listed, relation, save, within
-from pipelines.lake.runs import MUCH_CHANGED, TableRun, reason_for_full_derived
+from pipelines.lake.runs import MUCH_CHANGED, Job, TableRun, reason_for_full_derived
 from pipelines.lake.versions import StagedTable, TableVersion, table_version, unchanged_table, verify
 from pipelines.spark.frames import read, read_files, write_files, write_parquet
-from pipelines.spark.job import Job
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -79,11 +78,15 @@ def _fits(job: Job, small: list[Table]) -> bool:
 @contextmanager
 def _hints(spark: "SparkSession", followed: bool) -> Iterator[None]:
     """Whether Spark follows the `F.broadcast` of a transform, or joins as it would without."""
+    earlier = spark.conf.get(NO_HINTS, None)
     spark.conf.set(NO_HINTS, str(not followed).lower())
     try:
         yield
     finally:
-        spark.conf.unset(NO_HINTS)
+        if earlier is None:
+            spark.conf.unset(NO_HINTS)
+        else:
+            spark.conf.set(NO_HINTS, earlier)
 
 
 def _apply_changes(job: Job, entry: Entry) -> StagedTable | None:

@@ -12,8 +12,8 @@ from pipelines.core.errors import QualityFault
 from pipelines.core.sql import identifier
 from pipelines.lake.checksums import evidence
 from pipelines.lake.engine import HASHING, Engine, engine
+from pipelines.lake.runs import Job
 from pipelines.lake.versions import StagedTable, table_version
-from pipelines.spark.job import Job
 
 
 def prove_one_row_per(job: Job, built: StagedTable) -> StagedTable:

@@ -1,17 +1,23 @@
-"""What a run records, as frozen data, and when a table is built in full."""
+"""What a run works with and records, as frozen data, and when a table is built in full."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from conf.contract import Severity
 from conf.settings import Settings
+from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault
 from pipelines.core.identity import software
 from pipelines.core.names import HISTORY, QUARANTINE
 from pipelines.lake.checksums import ColumnRun, Content
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 MUCH_CHANGED = "much of it changed"
 
@@ -122,6 +128,23 @@ class RunContext:
     run: Run
     previous: Run | None
     full: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(RunContext):
+    """A run of silver or gold in one domain.
+
+    `upstream` is the run of the layer below that it reads. `origin` is the one that `previous` was built from, None if
+    its files are gone. `session` starts Spark when it is first called. `scratch` is a folder that lasts as long as the
+    tables are being built.
+    """
+
+    settings: Settings
+    upstream: Run
+    origin: Run | None
+    session: "Callable[[], SparkSession]"
+    report: Report
+    scratch: Path
 
 
 @dataclass(frozen=True)

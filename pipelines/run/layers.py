@@ -16,13 +16,13 @@ from pipelines.core.points import Point, crash_point
 from pipelines.export.publish import drafted
 from pipelines.lake import folders, run_log
 from pipelines.lake.changes import MANY_SMALL_FILES
-from pipelines.lake.runs import Run, RunContext, TableRun, reason_for_full, table_runs
+from pipelines.lake.runs import Job, Run, RunContext, TableRun, reason_for_full, table_runs
 from pipelines.lake.versions import StagedTable
 from pipelines.run import lifecycle
 from pipelines.sources.domains import address, ready
 from pipelines.sources.postgres.embedded import source_server
 from pipelines.sources.postgres.retry import with_retries
-from pipelines.spark.lazy import LazySession
+from pipelines.spark.session import LazySession
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -187,7 +187,6 @@ def _run_derived(call: Call, layer: str, domain: str, is_last: bool) -> Run:
     from pipelines.gold import job as gold_job
     from pipelines.silver import job as silver_job
     from pipelines.spark.frames import storage_faults
-    from pipelines.spark.job import Job
 
     settings, report, path = call.settings, call.report, call.settings.layer_path(layer)
     upstream = run_log.complete_run(settings, upstream_layer(layer), domain)

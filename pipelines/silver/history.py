@@ -28,11 +28,10 @@ from pipelines.core.types import type_of
 from pipelines.lake import folders, run_log, schema
 from pipelines.lake.changes import Splice, Target, changed_keys, differing_keys, splice, with_keys, write
 from pipelines.lake.engine import Engine, count, engine, listed, relation, save, within
-from pipelines.lake.runs import Mode, Run, TableRun
+from pipelines.lake.runs import Job, Mode, Run, TableRun
 from pipelines.lake.versions import StagedTable, TableVersion, table_version, unchanged_table, verify
 from pipelines.silver.judging import accepted, check_rows, guaranteed, staged_tables
 from pipelines.spark.frames import read_files, write_parquet
-from pipelines.spark.job import Job
 
 HISTORY_COLUMNS = {"_valid_from": "timestamp", "_valid_to": "timestamp", "_current": "boolean"}
 

@@ -28,14 +28,13 @@ from pipelines.lake.changes import (
     with_keys,
 )
 from pipelines.lake.engine import Engine, count, engine, listed, relation, save, within
-from pipelines.lake.runs import RuleRun, Run, TableRun
+from pipelines.lake.runs import Job, RuleRun, Run, TableRun
 from pipelines.lake.versions import StagedTable, TableVersion, table_version, unchanged_table
 from pipelines.silver import checks
 from pipelines.silver.checks import CheckedRows
 from pipelines.silver.counts import Counts, Sums, aggregates, counted, counts_in
 from pipelines.silver.judging import SilverTables, accepted, check_rows, conserve, gate, report_quality, rule_runs
 from pipelines.spark.frames import read, read_files, write_parquet
-from pipelines.spark.job import Job
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

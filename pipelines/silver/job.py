@@ -11,7 +11,7 @@ from pipelines.core.names import QUARANTINE
 from pipelines.core.sql import identifier
 from pipelines.lake import folders, schema
 from pipelines.lake.engine import engine
-from pipelines.lake.runs import MUCH_CHANGED, Run, TableRun, reason_for_full_derived
+from pipelines.lake.runs import MUCH_CHANGED, Job, Run, TableRun, reason_for_full_derived
 from pipelines.lake.versions import StagedTable, table_version, verify
 from pipelines.silver import checks
 from pipelines.silver.checks import QUARANTINE_COLUMNS, CheckedRows
@@ -28,7 +28,6 @@ from pipelines.silver.judging import (
     staged_tables,
 )
 from pipelines.spark.frames import read, write_files
-from pipelines.spark.job import Job
 
 
 def build(job: Job, entries: tuple[Entry, ...]) -> Iterator[StagedTable]:

@@ -1,4 +1,5 @@
-"""The Spark session: here or on a cluster, quiet, in UTC, with the Delta jars that set-up checked."""
+"""The Spark session: here or on a cluster, quiet, in UTC, with the Delta jars that set-up checked; started when it is
+asked for, or beside bronze if silver surely will."""
 
 import os
 import re
@@ -9,15 +10,21 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from conf.settings import PROJECT, Settings
+from pipelines.core import catalogue
+from pipelines.core.console import Report
 from pipelines.core.errors import ClusterFault, UsageFault
 from pipelines.core.identity import NAME, application_name
+from pipelines.core.names import LAYERS
 from pipelines.core.signals import children_ignore_signals, deferred_signals
+from pipelines.lake import run_log
+from pipelines.lake.runs import Mode
 from pipelines.spark import class_data_archive
 from pipelines.spark import cluster as spark_cluster
 
@@ -65,7 +72,13 @@ def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
     named = re.search(r"-XX:\+Use\w+GC\b", " ".join([defaults, *given]))
     collector = "" if named else "-XX:+UseParallelGC"  # Java takes only one
     ours = (*SAME_EVERYWHERE, f"-Dlog4j2.configurationFile={log4j.as_uri()}")
-    there = _on_this_machine() if settings.spark.is_local else _on_executors(settings, jars)
+    executors = {  # what they get from the driver: jars, the folder of this software, the name of their connections
+        "spark.jars": ",".join(jars),
+        "spark.executor.memory": settings.spark.driver_memory,
+        "spark.executorEnv.PYTHONPATH": str(PROJECT),
+        f"spark.executorEnv.{NAME}": application_name(),
+    }
+    this_machine = {"spark.driver.host": LOOPBACK, "spark.driver.bindAddress": LOOPBACK}  # only we talk to the JVM
     return {
         "spark.app.name": "lakehouse",
         "spark.master": settings.spark.master,
@@ -86,35 +99,11 @@ def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
         "spark.sql.files.maxPartitionBytes": "16m",  # a file a task: rows stay in the order of their keys
         "spark.sql.shuffle.partitions": str(max(4, 2 * (os.cpu_count() or 1))),
         "spark.databricks.delta.snapshotPartitions": "2",
-        **there,
+        **(this_machine if settings.spark.is_local else executors),
         **settings.spark.conf,
         DEFAULTS: " ".join(filter(None, (*ours, collector, class_data_archive.options(), defaults))),
         EXECUTOR_DEFAULTS: " ".join([*SAME_EVERYWHERE, settings.spark.conf.get(EXECUTOR_DEFAULTS, "")]),
     }
-
-
-def _on_this_machine() -> dict[str, str]:
-    """Only this process talks to its JVM."""
-    return {"spark.driver.host": LOOPBACK, "spark.driver.bindAddress": LOOPBACK}
-
-
-def _on_executors(settings: Settings, jars: list[str]) -> dict[str, str]:
-    """What executors get from the driver: jars, the folder of this software, the name of their connections."""
-    return {
-        "spark.jars": ",".join(jars),
-        "spark.executor.memory": settings.spark.driver_memory,
-        "spark.executorEnv.PYTHONPATH": str(PROJECT),
-        f"spark.executorEnv.{NAME}": application_name(),
-    }
-
-
-def compiling_less(settings: Settings, rows: int) -> Settings:
-    """Settings for a session that reads so many rows of bronze: if they are few, its JVM compiles less."""
-    if rows > FEW_ROWS:
-        return settings
-    java = " ".join(filter(None, (class_data_archive.COMPILE_LESS, settings.spark.conf.get(DEFAULTS))))
-    spark = settings.spark.model_copy(update={"conf": settings.spark.conf | {DEFAULTS: java}})
-    return settings.model_copy(update={"spark": spark})
 
 
 @contextmanager
@@ -219,3 +208,71 @@ def _end(gateway: "JavaGateway", seconds: float) -> None:
             gateway.proc.kill()
             gateway.proc.wait()
         SparkContext._gateway = SparkContext._jvm = None  # otherwise the next session would call this JVM
+
+
+class LazySession:
+    """At most one session while the context lasts: `given` by the caller, who ends it, or started here and ended with
+    the context whatever signal comes, so that no JVM is left behind.
+
+    `is_expected`: it will be asked for if a table is read in full. Only one thread may use it.
+    """
+
+    def __init__(self, settings: Settings, given: "SparkSession | None", is_expected: bool, report: Report) -> None:
+        self._settings, self._given, self._is_expected, self._report = settings, given, is_expected, report
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="spark")
+        self._future: Future[SparkSession] | None = None
+        self._unwanted = threading.Event()
+        self._started = ExitStack()
+
+    def __enter__(self) -> "LazySession":
+        return self
+
+    def __exit__(self, *raised: Any) -> bool:
+        self._unwanted.set()
+        with deferred_signals():
+            self._starter.shutdown()
+        return bool(self._started.__exit__(*raised))
+
+    def start_ahead(self, rows: int, surely: bool = False) -> None:
+        """Starts the session in the background if it is expected, or `surely` needed, for about so many rows."""
+        if (surely or self._is_expected) and not self._given:
+            self._start(rows)
+
+    def get(self) -> "SparkSession":
+        """The session; waits until it has started."""
+        if self._given:
+            return self._given
+        self._report.progress("spark", "start", 0)
+        return self._start(None).result()
+
+    def end(self) -> None:
+        """Ends a session that was started here: nobody will ask for it again."""
+        if self._future and self._future.done():
+            self._started.close()
+
+    def _start(self, rows: int | None) -> "Future[SparkSession]":
+        if self._future is None:
+            settings = compiling_less(self._settings, _expected_rows(self._settings) if rows is None else rows)
+            starting = session(settings, unwanted=self._unwanted)
+            self._future = self._starter.submit(self._started.enter_context, starting)
+        return self._future
+
+
+def compiling_less(settings: Settings, rows: int) -> Settings:
+    """Settings for a session that reads so many rows of bronze: if they are few, its JVM compiles less."""
+    if rows > FEW_ROWS:
+        return settings
+    java = " ".join(filter(None, (class_data_archive.COMPILE_LESS, settings.spark.conf.get(DEFAULTS))))
+    spark = settings.spark.model_copy(update={"conf": settings.spark.conf | {DEFAULTS: java}})
+    return settings.model_copy(update={"spark": spark})
+
+
+def _expected_rows(settings: Settings) -> int:
+    """The number of rows that silver and gold will read: all of a domain, unless its bronze applied what changed."""
+    rows = 0
+    for domain in catalogue.domains():
+        bronze, silver = (run_log.last_run(settings.layer_path(layer), domain) for layer in LAYERS[:2])
+        tables = bronze.tables if bronze else ()
+        if not silver or any(table.mode is Mode.FULL for table in tables):
+            rows += sum(table.rows_out for table in tables)
+    return rows
