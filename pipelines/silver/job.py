@@ -13,20 +13,9 @@ from pipelines.lake import folders, schema
 from pipelines.lake.engine import engine
 from pipelines.lake.runs import MUCH_CHANGED, Job, Run, TableRun, reason_for_full_derived
 from pipelines.lake.versions import StagedTable, table_version, verify
-from pipelines.silver import checks
+from pipelines.silver import checks, judging
 from pipelines.silver.checks import QUARANTINE_COLUMNS, CheckedRows
-from pipelines.silver.counts import Counts, counted
-from pipelines.silver.judging import (
-    BronzeFacts,
-    accepted,
-    check_rows,
-    conserve,
-    gate,
-    guaranteed,
-    report_quality,
-    rule_runs,
-    staged_tables,
-)
+from pipelines.silver.judging import BronzeFacts, Counts, guaranteed
 from pipelines.spark.frames import read, write_files
 
 
@@ -63,9 +52,8 @@ def _build_in_full(job: Job, entry: Entry, staged: Mapping[str, StagedTable], wh
     """A table and its quarantine from all rows of bronze, whatever their last versions have."""
     spark, upstream, table = job.session(), job.upstream, entry.table
     bronze = [read(spark, table_version(job.settings.bronze_path, upstream, source)) for source in table.inputs]
-    checked = check_rows(
-        upstream, entry, bronze, staged_tables(spark, staged), bronze_facts(job.settings, upstream, table)
-    )
+    facts = bronze_facts(job.settings, upstream, table)
+    checked = judging.check_rows(upstream, entry, bronze, judging.staged_tables(spark, staged), facts)
     for built in _write(job, checked):
         yield replace(built, table_run=replace(built.table_run, full_at=job.run.started, how=f"full: {why}"))
 
@@ -76,12 +64,16 @@ def bronze_facts(settings: Settings, upstream: Run, table: Table) -> BronzeFacts
     A promised reference is only trusted if each value is indeed a key among the parent's rows: the source does not
     enforce constraints where triggers are off.
     """
+
+    def rows_of(source: Table) -> str:
+        return table_version(settings.bronze_path, upstream, source).sql
+
     promised, kept = guaranteed(upstream, table), set[str]()
     for column, reference in table.references:
         parent = reference.table
         if column.made_from in promised and not reference.columns and len(parent.inputs) == 1:
             child_keys, parent_keys = (
-                f"(SELECT {identifier(name)} AS value FROM {table_version(settings.bronze_path, upstream, source).sql})"
+                f"(SELECT {identifier(name)} AS value FROM {rows_of(source)})"
                 for source, name in (
                     (table.inputs[0], column.made_from),
                     (parent.inputs[0], parent[parent.keys[0]].made_from),
@@ -90,10 +82,7 @@ def bronze_facts(settings: Settings, upstream: Run, table: Table) -> BronzeFacts
             orphans = f"{child_keys} ANTI JOIN {parent_keys} USING (value) WHERE value IS NOT NULL"
             if not _has_rows(table.inputs[0], orphans):
                 kept.add(column.name)
-    has_rescued = any(
-        _has_rows(source, f"{table_version(settings.bronze_path, upstream, source).sql} WHERE _rescued IS NOT NULL")
-        for source in table.inputs
-    )
+    has_rescued = any(_has_rows(source, f"{rows_of(source)} WHERE _rescued IS NOT NULL") for source in table.inputs)
     return BronzeFacts(frozenset(kept), has_rescued)
 
 
@@ -105,25 +94,24 @@ def _has_rows(source: Table, relation: str) -> bool:
 def _write(job: Job, checked: CheckedRows) -> Iterator[StagedTable]:
     """Writes the accepted rows, then, in a second pass, those set aside, if any; both proved, neither committed."""
     settings, table = job.settings, checked.table
-    observed, counts_when_written = counted(checked)
+    observed, counts_when_written = judging.counted(checked)
     path = folders.table_path(settings.silver_path, table)
-    files = write_files(accepted(settings, observed), path, job.run.run)
+    files = write_files(judging.accepted(settings, observed), path, job.run.run)
     good = StagedTable(TableRun(table.name, 0, 0, 0), table, path, schema.schema_of(table, {}), files)
     try:
         counts = counts_when_written()
         table_run = TableRun(table.name, 0, counts.rows_in, counts.rows_out, counts.set_aside, counts.copies)
-        rules = tuple(rule_runs(job.run.run, checked, counts, counts, {}))
-        gate(table, counts, rules, settings.quality.max_quarantined)
-        conserve(table, job.upstream, counts)
-        good = verify(
-            replace(good, table_run=table_run), schema.types_of(table, {}), table.keys, counts.rows_out, counts.sums_out
-        )
+        rules = tuple(judging.rule_runs(job.run.run, checked, counts, counts, {}))
+        judging.gate(table, counts, rules, settings.quality.max_quarantined)
+        judging.conserve(table, job.upstream, counts)
+        good = replace(good, table_run=table_run)
+        good = verify(good, schema.types_of(table, {}), table.keys, counts.rows_out, counts.sums_out)
         yield replace(good, rules=rules)
         yield _quarantine(job, checked, counts)
     except BaseException:
         good.discard()
         raise
-    report_quality(table, counts, rules, job.report)
+    judging.report_quality(table, counts, rules, job.report)
 
 
 def _quarantine(job: Job, checked: CheckedRows, counts: Counts) -> StagedTable:

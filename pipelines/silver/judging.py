@@ -1,29 +1,132 @@
-"""Judges rows of bronze: which rows silver accepts, how each rule fared, when a run is refused."""
+"""Judges rows of bronze: which rows silver accepts, what it counts of them, how each rule fared, when a run is refused.
+
+Counts can be added and subtracted: those of the previous run - those of the old rows + those of the new rows = those of
+all rows.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column as SparkColumn
+from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 
 from conf.contract import Reference, Severity, Table
 from conf.settings import Settings
-from pipelines.core.catalogue import Entry
+from pipelines.core.catalogue import Entry, table_of
 from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault
 from pipelines.core.names import QUARANTINE
 from pipelines.lake.runs import RuleRun, Run
-from pipelines.lake.versions import StagedTable
+from pipelines.lake.versions import StagedTable, TableVersion, table_version
 from pipelines.silver import checks
-from pipelines.silver.checks import Assumptions, CheckedRows, Parent
-from pipelines.silver.counts import Counts
+from pipelines.silver.checks import COPIES, Assumptions, CheckedRows, Parent
 from pipelines.spark.frames import read
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 BROADCAST_ROWS = 1_000_000  # parents up to so many are sent to their children
+
+
+@dataclass(frozen=True)
+class Sums:
+    """The sums of an amount: in the accepted rows, in those set aside, in the copies that count once."""
+
+    out: Decimal = Decimal(0)
+    aside: Decimal = Decimal(0)
+    copies: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """rows_in = rows_out + set_aside + copies. `sums` by column; `failures` by the name of the rule, where a warning
+    only counts accepted rows. A name that is missing counts as zero."""
+
+    rows_in: int = 0
+    rows_out: int = 0
+    set_aside: int = 0
+    copies: int = 0
+    sums: Mapping[str, Sums] = field(default_factory=dict)
+    failures: Mapping[str, int] = field(default_factory=dict)
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return self._plus(other, 1)
+
+    def __sub__(self, other: "Counts") -> "Counts":
+        return self._plus(other, -1)
+
+    def _plus(self, other: "Counts", sign: int) -> "Counts":
+        sums = {}
+        for name in {**self.sums, **other.sums}:
+            left, right = self.sums.get(name, Sums()), other.sums.get(name, Sums())
+            sums[name] = Sums(
+                left.out + sign * right.out, left.aside + sign * right.aside, left.copies + sign * right.copies
+            )
+        return Counts(
+            self.rows_in + sign * other.rows_in,
+            self.rows_out + sign * other.rows_out,
+            self.set_aside + sign * other.set_aside,
+            self.copies + sign * other.copies,
+            sums,
+            {name: self.failed(name) + sign * other.failed(name) for name in {**self.failures, **other.failures}},
+        )
+
+    def failed(self, rule: str) -> int:
+        return self.failures.get(rule, 0)
+
+    @property
+    def sums_out(self) -> dict[str, Decimal]:
+        return {name: sums.out for name, sums in self.sums.items()}
+
+    @property
+    def sums_aside(self) -> dict[str, Decimal]:
+        return {name: sums.aside for name, sums in self.sums.items()}
+
+
+def counted(checked: CheckedRows) -> tuple[CheckedRows, Callable[[], Counts]]:
+    """The same rows, counted by whatever action reads them; after it, the function returns the counts."""
+    observation = Observation(checked.table.name)
+    rows = checked.rows.observe(observation, *aggregates(checked))
+    return replace(checked, rows=rows), lambda: counts_in(checked, observation.get)
+
+
+def aggregates(checked: CheckedRows) -> list[SparkColumn]:
+    """What Spark counts of checked rows in one pass; `counts_in` knows the names of these columns."""
+    is_accepted = checked.is_accepted
+    columns = [
+        F.sum(COPIES).alias("rows_in"),
+        F.count_if(is_accepted).alias("rows_out"),
+        F.count_if(~is_accepted).alias("set_aside"),
+        F.sum(F.col(COPIES) - 1).alias("copies"),
+    ]
+    for column in checked.table.summed:
+        amount = F.col(column.name)
+        copies = F.when(F.col(COPIES) > 1, amount * (F.col(COPIES) - 1).cast("decimal(10,0)"))
+        columns += [
+            F.sum(F.when(is_accepted, amount)).alias(f"{column.name}_out"),
+            F.sum(F.when(~is_accepted, amount)).alias(f"{column.name}_aside"),
+            F.sum(copies).alias(f"{column.name}_copies"),
+        ]
+    return columns + [
+        F.count_if(checked.counts_as_failed(check)).alias(f"failed_{index}")
+        for index, check in enumerate(checked.checks)
+        if check.fails is not None
+    ]
+
+
+def counts_in(checked: CheckedRows, row: Mapping[str, Any]) -> Counts:
+    """The counts in the row of `aggregates`. A sum over no rows is null there."""
+    failures = dict.fromkeys((check.name for check in checked.checks), 0)
+    for index, check in enumerate(checked.checks):
+        failures[check.name] += row.get(f"failed_{index}") or 0
+    sums = {
+        column.name: Sums(*(row[f"{column.name}_{side}"] or Decimal(0) for side in ("out", "aside", "copies")))
+        for column in checked.table.summed
+    }
+    return Counts(row["rows_in"] or 0, row["rows_out"], row["set_aside"], row["copies"] or 0, sums, failures)
 
 
 @dataclass(frozen=True)
@@ -38,6 +141,19 @@ def staged_tables(spark: "SparkSession", staged: Mapping[str, StagedTable]) -> S
     """The tables that this run has built, none of them committed."""
     rows = {name: built.table_run.rows_out for name, built in staged.items()}
     return SilverTables(lambda name: read(spark, staged[name].content), rows)
+
+
+def stored_tables(spark: "SparkSession", settings: Settings, run: Run) -> SilverTables:
+    """The tables as a run left them."""
+    rows = {table_run.name: table_run.rows_out for table_run in run.tables}
+    return SilverTables(lambda name: read(spark, stored_as(settings, run, name)), rows)
+
+
+def stored_as(settings: Settings, run: Run, name: str) -> TableVersion:
+    """A table of silver, by name, as a run left it."""
+    table = table_of("silver", name)
+    assert table is not None
+    return table_version(settings.silver_path, run, table, name)
 
 
 @dataclass(frozen=True)
@@ -60,11 +176,10 @@ def check_rows(
     assert entry.transform is not None
     typed, promised = entry.transform(*bronze), guaranteed(upstream, table)
 
-    def parent(column: str, source: str, reference: Reference) -> Parent:
-        kept = column in facts.kept_references if facts else None
-        return _parent(reference, source in promised, kept, silver)
-
-    parents = {column.name: parent(column.name, column.made_from, reference) for column, reference in table.references}
+    parents = {}
+    for column, reference in table.references:
+        kept = column.name in facts.kept_references if facts else None
+        parents[column.name] = _parent(reference, column.made_from in promised, kept, silver)
     unique_keys = "key" in promised or not _has_double_keys(typed, table)
     nothing_rescued = facts is not None and not facts.has_rescued
     return checks.apply_checks(typed, table, Assumptions(parents, unique_keys, nothing_rescued))
@@ -129,21 +244,19 @@ def _by_size(key: str) -> tuple[tuple[int, str], ...]:
 
 def gate(table: Table, counts: Counts, rules: tuple[RuleRun, ...], limit: float) -> None:
     """Raises QualityFault if a rule of severity fail has failed, or more than the share `limit` is set aside."""
-    name, stays = f"silver.{table.name}", "silver, gold and the CSV stay as they were"
-    broken = [rule for rule in rules if rule.severity is Severity.FAIL and rule.failed]
-    if broken:
-        without_keys, text = (f"{name}: {_listed(broken, keys)}; {stays}, correct the source" for keys in (False, True))
-        raise QualityFault(text, without_keys)
     share = counts.set_aside / counts.rows_in if counts.rows_in else 0
-    if share > limit:
-        reasons = [rule for rule in rules if rule.severity is Severity.QUARANTINE and rule.failed]
-        without_keys, text = (
-            f"{name}: {counts.set_aside:,} of {counts.rows_in:,} rows ({share:.1%}) would be set aside, more than "
-            f"LAKEHOUSE_QUALITY__MAX_QUARANTINED={limit:g}: {_listed(reasons, keys)}; {stays}, correct the source or "
-            "raise the limit"
-            for keys in (False, True)
-        )
-        raise QualityFault(text, without_keys)
+    if broken := [rule for rule in rules if rule.severity is Severity.FAIL and rule.failed]:
+        problem, advice = "", "correct the source"
+    elif share > limit:
+        broken = [rule for rule in rules if rule.severity is Severity.QUARANTINE and rule.failed]
+        problem = f"{counts.set_aside:,} of {counts.rows_in:,} rows ({share:.1%}) would be set aside, more than "
+        problem += f"LAKEHOUSE_QUALITY__MAX_QUARANTINED={limit:g}: "
+        advice = "correct the source or raise the limit"
+    else:
+        return
+    stays = "silver, gold and the CSV stay as they were"
+    texts = (f"silver.{table.name}: {problem}{_listed(broken, keys)}; {stays}, {advice}" for keys in (True, False))
+    raise QualityFault(*texts)
 
 
 def _listed(rules: list[RuleRun], keys: bool = False) -> str:
@@ -159,17 +272,14 @@ def conserve(table: Table, upstream: Run, counts: Counts) -> None:
     in_bronze = sum(table_run.rows_out for table_run in inputs)
     accounted = counts.rows_out + counts.set_aside + counts.copies
     if not in_bronze == counts.rows_in == accounted:
-        raise QualityFault(
-            f"silver.{table.name}: {in_bronze} rows in bronze, {counts.rows_in} read, {accounted} accounted for; "
-            "silver stays as it was, run it again"
-        )
+        problem = f"{in_bronze} rows in bronze, {counts.rows_in} read, {accounted} accounted for"
+        raise QualityFault(f"silver.{table.name}: {problem}; silver stays as it was, run it again")
     for column in table.summed:
         totals = [table_run.totals[column.made_from] for table_run in inputs if column.made_from in table_run.totals]
         sums = counts.sums[column.name]
         if len(totals) == 1 and totals[0] != sums.out + sums.aside + sums.copies:
-            raise QualityFault(
-                f"silver.{table.name}: the sum of {column.name} is not bronze's; silver stays as it was, run it again"
-            )
+            problem = f"the sum of {column.name} is not bronze's"
+            raise QualityFault(f"silver.{table.name}: {problem}; silver stays as it was, run it again")
 
 
 def report_quality(table: Table, counts: Counts, rules: tuple[RuleRun, ...], report: Report) -> None:

@@ -123,11 +123,7 @@ def _expected(
         yield table.name, proof.transformed(entry, inputs)
         return
 
-    def written(name: str) -> "DataFrame":
-        return read(spark, table_version(settings.silver_path, run, comparison.contract(name), name))
-
-    rows = {table_run.name: table_run.rows_out for table_run in run.tables}
-    checked = judging.check_rows(upstream, entry, [*inputs.values()], judging.SilverTables(written, rows))
+    checked = judging.check_rows(upstream, entry, [*inputs.values()], judging.stored_tables(spark, settings, run))
     yield table.name, judging.accepted(settings, checked)
     yield table.name + QUARANTINE, checks.quarantined(checked, upstream.run)
 

@@ -12,7 +12,7 @@ from conf.contract import Column, Files, Pii, Reference, Table, fail, quarantine
 from pipelines.core.names import LINE
 from pipelines.silver import checks
 from pipelines.silver.checks import Assumptions, CheckedRows, Parent
-from pipelines.silver.counts import Counts, Sums, aggregates, counts_in
+from pipelines.silver.judging import Counts, Sums, aggregates, counts_in
 from tests.support.lake import Rows
 
 PARENT = Table(

@@ -227,7 +227,7 @@ def test_an_incremental_run_that_fails_leaves_no_file_either(keyed_lake: Lake, m
         "silver": (
             "lake.changes._proved",
             "silver.incremental._prove",
-            "silver.incremental.splice_differing",
+            "lake.changes.splice_differing",
             "silver.history._apply",
             "silver.history.splice",
         ),

@@ -10,7 +10,7 @@ from pipelines.core.errors import QualityFault
 from pipelines.lake.checksums import ColumnRun
 from pipelines.lake.runs import Run, TableRun
 from pipelines.silver import judging
-from pipelines.silver.counts import Counts, Sums
+from pipelines.silver.judging import Counts, Sums
 from silver.cartoes import movimento
 
 SUMS = Sums(Decimal("8.50"), Decimal("0.50"), Decimal("1.00"))
