@@ -1,22 +1,26 @@
 """The command line: `python -m pipelines <target>...`, one word for each make target. `make help` lists them."""
 
 import argparse
+import io
 import logging
 import os
 import signal
 import sys
+import threading
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from dotenv.parser import parse_stream
 
 from conf.settings import KNOWN, SECRETS, Settings, SettingsError, load, load_outlets, read_secrets
-from pipelines.cli.process import prepare_process, restored_process
 from pipelines.core.console import log_line, unread
 from pipelines.core.errors import Fault, UsageFault
+from pipelines.core.signals import STOPS
 from pipelines.notify.outcome import Outcome
 from pipelines.notify.outlets import notify
 from pipelines.sources.postgres.connection import forget_libpqs
@@ -52,19 +56,29 @@ def main(words: list[str], spark: "SparkSession | None" = None) -> int:
     Work that needs Spark is done in `spark`, which is neither started nor ended here; without it the call has a session
     of its own.
     """
-    with restored_process():
+    with _restored_process():
         return run_command(words, spark)
 
 
 def run_command(words: list[str], spark: "SparkSession | None" = None) -> int:
     """The same in a process that ends with it, and keeps its signal handlers until then."""
-    prepare_process()
+    _prepare_process()
     try:
         arguments = parse(words)
     except SystemExit as end:  # argparse has printed what is wrong, or the help
         return int(end.code or 0)
-    started = datetime.now(UTC)
-    settings, failure = _attempt(arguments, spark)
+    started, settings, failure = datetime.now(UTC), None, None
+    try:
+        settings = read_settings(arguments.set)
+        if settings.log != "debug":
+            logging.disable()  # libraries complain about interrupted calls
+        from pipelines.cli.targets import run_targets
+
+        run_targets(settings, set(arguments.targets), spark)
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
+        failure = error
+        if settings and settings.log == "debug" and isinstance(error, Exception):
+            traceback.print_exception(error)
     settings = settings or outlets_only(arguments.set)
     kind, text, code = ended(failure)
     seconds = (datetime.now(UTC) - started).total_seconds()
@@ -83,23 +97,39 @@ def run_command(words: list[str], spark: "SparkSession | None" = None) -> int:
     return code
 
 
-def _attempt(
-    arguments: argparse.Namespace, spark: "SparkSession | None"
-) -> tuple[Settings | None, BaseException | None]:
-    """Runs the targets. Returns the settings, if they could be read, and the failure, if there was one."""
-    settings = None
-    try:
-        settings = read_settings(arguments.set)
-        if settings.log != "debug":
-            logging.disable()  # libraries complain about interrupted calls
-        from pipelines.cli.targets import run_targets
+def _prepare_process() -> None:
+    """A terminal of another encoding does not end a run; SIGTERM and SIGHUP end it in an orderly way."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+                signal.signal(number, _exit)
 
-        run_targets(settings, set(arguments.targets), spark)
-    except (Exception, KeyboardInterrupt, SystemExit) as error:
-        if settings and settings.log == "debug" and isinstance(error, Exception):
-            traceback.print_exception(error)
-        return settings, error
-    return settings, None
+
+def _exit(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+@contextmanager
+def _restored_process() -> Iterator[None]:
+    """Afterwards streams, signal handlers, logging and the environment are what they were before."""
+    streams = [(stream, stream.errors) for stream in (sys.stdout, sys.stderr) if isinstance(stream, io.TextIOWrapper)]
+    handlers = {number: signal.getsignal(number) for number in STOPS}
+    logging_level, environment = logging.root.manager.disable, dict(os.environ)
+    try:
+        yield
+    finally:
+        for stream, errors in streams:
+            stream.reconfigure(errors=errors)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        logging.disable(logging_level)
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
+        os.environ.update(environment)
 
 
 def ended(failure: BaseException | None) -> tuple[str, str, int]:
@@ -121,22 +151,14 @@ def ended(failure: BaseException | None) -> tuple[str, str, int]:
 
 def parse(words: list[str]) -> argparse.Namespace:
     listed = "\n".join(f"  {name:9} {does}" for name, does in TARGETS.items())
+    usage, as_written = "%(prog)s [--set NAME=VALUE] target ...", argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        prog="python -m pipelines",
-        epilog=f"targets:\n{listed}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s [--set NAME=VALUE] target ...",
+        "python -m pipelines", usage, epilog=f"targets:\n{listed}", formatter_class=as_written
     )
-    parser.add_argument(
-        "targets", nargs="+", choices=TARGETS, metavar="target", help="what to do; layers run in layer order"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a setting, which wins over environment and .env; no passwords here",
-    )
+    what = "what to do; layers run in layer order"
+    parser.add_argument("targets", nargs="+", choices=TARGETS, metavar="target", help=what)
+    what = "a setting, which wins over environment and .env; no passwords here"
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=what)
     return parser.parse_args(words)
 
 

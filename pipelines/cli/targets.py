@@ -5,15 +5,7 @@ from typing import TYPE_CHECKING
 
 from conf.contract import Table
 from conf.settings import Settings
-from pipelines.commands.answers import answers
-from pipelines.commands.demo import demo
-from pipelines.commands.history import history
-from pipelines.commands.maintain import maintain
-from pipelines.commands.quality import quality
-from pipelines.commands.reset import reset
-from pipelines.commands.restore import restore
-from pipelines.commands.seed import seed
-from pipelines.commands.status import status
+from pipelines.commands import answers, demo, history, maintain, quality, reset, restore, seed, status
 from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.errors import UsageFault
@@ -39,11 +31,11 @@ def run_targets(settings: Settings, targets: set[str], spark: "SparkSession | No
         raise UsageFault("answers prints rows, which do not belong in a log; say LAKEHOUSE_LOG_FORMAT=text")
     with Report(as_json=as_json) as report:
         if "reset" in targets:
-            reset(settings, report)
+            reset.reset(settings, report)
         if "demo" in targets:
-            demo(settings, report, spark)
+            demo.demo(settings, report, spark)
         if "seed" in targets:
-            seed(settings, domains or in_postgres(), report)
+            seed.seed(settings, domains or in_postgres(), report)
         if layers := targets & set(LAYERS):
             runs, faults = run_layers(settings, RunRequest(layers, domains, full_tables()), report, spark)
             show(settings, runs, report)
@@ -53,18 +45,18 @@ def run_targets(settings: Settings, targets: set[str], spark: "SparkSession | No
             tables, as_parquet = exported(domains)
             export(settings, tables, report, as_parquet)
         if "status" in targets:
-            status(settings, report)
+            status.status(settings, report)
         if "quality" in targets:
-            quality(settings, domains or in_use(settings), report)
+            quality.quality(settings, domains or in_use(settings), report)
         if "restore" in targets:
-            layer, run = restore(settings, os.environ.get("RUN", ""), report)
+            layer, run = restore.restore(settings, os.environ.get("RUN", ""), report)
             show(settings, [(layer, run)], report)
         if "maintain" in targets:
-            maintain(settings, report)
+            maintain.maintain(settings, report)
         if "history" in targets:
-            history(settings, report)
+            history.history(settings, report)
         if "answers" in targets:
-            answers(settings, domains or in_use(settings), report)
+            answers.answers(settings, domains or in_use(settings), report)
         if "plan" in targets:
             from pipelines.commands.plan import plan
 

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
-NO_MARK = "mapreduce.fileoutputcommitter.marksuccessfuljobs"
-
-
 def read(spark: "SparkSession", content: TableVersion) -> "DataFrame":
     """The rows of a table's version, without superseded ones. Raises StorageFault if one is gone."""
     frame = read_files(spark, list(content.files), content.types)
@@ -42,9 +39,7 @@ def read_files(spark: "SparkSession", files: list[str], types: Mapping[str, str]
     for file in files:
         if not Path(file).exists():
             raise StorageFault(f"{file} cannot be read; restore it from a backup")
-    if (
-        not files
-    ):  # a frame of a Python list would start Python workers, and would be of a size that Spark does not know
+    if not files:  # a Python list's frame would start Python workers, and be of a size that Spark does not know
         nothing = ", ".join(f"CAST(NULL AS {kind}) AS {spark_identifier(name)}" for name, kind in types.items())
         return spark.sql(f"SELECT {nothing} WHERE false")
     return spark.read.schema(schema).parquet(*files)
@@ -66,10 +61,11 @@ def write_parquet(frame: "DataFrame", folder: Path) -> list[Path]:
     by a text. Dictionaries are small, so that they are given up early if each row has another text.
     """
     options = {"parquet.compression.codec.zstd.level": "1", "parquet.dictionary.page.size": "262144"}
+    options["mapreduce.fileoutputcommitter.marksuccessfuljobs"] = "false"
     for name, kind in frame.dtypes:
         less = "column.statistics.enabled" if kind == "string" else "enable.dictionary"
         options[f"parquet.{less}#{name}"] = "false"
-    frame.write.mode("append").option(NO_MARK, False).options(**options).parquet(str(folder), compression="zstd")
+    frame.write.mode("append").options(**options).parquet(str(folder), compression="zstd")
     with folders.storage(f"folder {folder}"):
         return sorted(file for file in folder.glob("*.parquet") if pq.read_metadata(file).num_rows)
 
@@ -90,6 +86,6 @@ def storage_faults() -> Iterator[None]:
             raise StorageFault("no space left on the disk of the lake or of the temporary folder") from error
         if any(mark in text for mark in ("FAILED_READ_FILE", "FileNotFoundException", "java.io.IOException")):
             file = re.search(r"file:(/[^\s,;]+)", text)
-            named = file[1] if file else "a file of the lake"
-            raise StorageFault(f"{named} cannot be read; restore it from a backup") from error
+            name = file[1] if file else "a file of the lake"
+            raise StorageFault(f"{name} cannot be read; restore it from a backup") from error
         raise
