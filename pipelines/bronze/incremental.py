@@ -21,8 +21,7 @@ from pipelines.lake.checksums import measured
 from pipelines.lake.engine import Engine, count, listed, named_files, relation, within, without
 from pipelines.lake.runs import Mode
 from pipelines.lake.versions import StagedTable, TableVersion, unchanged_table
-from pipelines.sources.postgres.reader import ReadPlan, WrittenFile
-from pipelines.sources.postgres.totals import SourceTotals
+from pipelines.sources.postgres.reader import ReadPlan, SourceTotals, WrittenFile
 
 # Batches are folded into one when there are more, or when they replace a larger share of a table's rows.
 FOLD_BATCHES, FOLD_SHARE = 30, 0.2

@@ -21,9 +21,8 @@ from pipelines.lake.changes import Target
 from pipelines.lake.engine import engine
 from pipelines.lake.runs import RunContext, TableRun
 from pipelines.lake.versions import StagedTable, table_version, verify
-from pipelines.sources.postgres.reader import WrittenFile
+from pipelines.sources.postgres.reader import SourceTotals, WrittenFile
 from pipelines.sources.postgres.snapshot import Snapshot
-from pipelines.sources.postgres.totals import SourceTotals
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -9,8 +9,7 @@ from pipelines.core.errors import ContractFault
 from pipelines.lake.runs import RunContext, TableRun, reason_for_full, table_runs
 from pipelines.sources.postgres import fingerprint
 from pipelines.sources.postgres.reader import POSTGRES_AUDIT, ReadPlan
-from pipelines.sources.postgres.relations import Relation, describe
-from pipelines.sources.postgres.snapshot import Snapshot
+from pipelines.sources.postgres.snapshot import Relation, Snapshot, describe
 from pipelines.sources.postgres.types import Reading, natural_type, read_as
 
 

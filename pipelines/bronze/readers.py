@@ -19,10 +19,8 @@ from pipelines.core.console import Report
 from pipelines.core.errors import SourceFault
 from pipelines.lake import delta, folders
 from pipelines.sources.postgres.connection import cancel, hang_up
-from pipelines.sources.postgres.reader import Reader, ReadPlan, WrittenFile
-from pipelines.sources.postgres.relations import Relation
-from pipelines.sources.postgres.snapshot import Snapshot
-from pipelines.sources.postgres.totals import SourceTotals, source_totals
+from pipelines.sources.postgres.reader import Reader, ReadPlan, SourceTotals, WrittenFile, source_totals
+from pipelines.sources.postgres.snapshot import Relation, Snapshot
 from pipelines.spark import cluster
 
 if TYPE_CHECKING:

@@ -21,9 +21,8 @@ from pipelines.lake.versions import table_version
 from pipelines.run.lifecycle import next_run, origin_of
 from pipelines.silver import job as silver_job
 from pipelines.sources.postgres.embedded import source_server
-from pipelines.sources.postgres.reader import Reader
+from pipelines.sources.postgres.reader import Reader, source_totals
 from pipelines.sources.postgres.snapshot import Snapshot, take_snapshot
-from pipelines.sources.postgres.totals import source_totals
 
 
 @dataclass(frozen=True)

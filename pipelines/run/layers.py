@@ -21,14 +21,13 @@ from pipelines.lake.versions import StagedTable
 from pipelines.run import lifecycle
 from pipelines.sources.domains import address, ready
 from pipelines.sources.postgres.embedded import source_server
-from pipelines.sources.postgres.retry import with_retries
+from pipelines.sources.postgres.snapshot import Snapshot, describe, take_snapshot, with_retries
 from pipelines.spark.session import LazySession
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from pipelines.export.csv import Draft
-    from pipelines.sources.postgres.snapshot import Snapshot
 
 ROW_BYTES = 100  # of a row in the source, its overhead included
 
@@ -132,7 +131,7 @@ def _ingest_files(call: Call, context: RunContext, staged: list[StagedTable]) ->
     lifecycle.stage("bronze", bronze_files.read(settings, files, tables, context, report), staged, report)
 
 
-def _read_postgres(call: Call, context: RunContext, staged: list[StagedTable]) -> "Snapshot":
+def _read_postgres(call: Call, context: RunContext, staged: list[StagedTable]) -> Snapshot:
     """Stages all tables of a domain, again from the start if the source failed for a while."""
     settings, tables = call.settings, catalogue.tables_of("bronze", context.run.domain)
     if not (settings.postgres or settings.spark.is_local):
@@ -149,11 +148,10 @@ def _read_postgres(call: Call, context: RunContext, staged: list[StagedTable]) -
     return snapshot
 
 
-def _read_tables(call: Call, context: RunContext, server: Postgres, staged: list[StagedTable]) -> "Snapshot":
+def _read_tables(call: Call, context: RunContext, server: Postgres, staged: list[StagedTable]) -> Snapshot:
     """All tables as of one snapshot, which lasts until the last of them is read. Spark starts meanwhile if a table is
     read in full for a reason that is also silver's."""
     from pipelines.bronze import job as bronze_job
-    from pipelines.sources.postgres.snapshot import take_snapshot
 
     settings, spark, report = call.settings, call.spark, call.report
     tables, last = catalogue.tables_of("bronze", context.run.domain), table_runs(context.previous)
@@ -173,10 +171,8 @@ def _read_tables(call: Call, context: RunContext, server: Postgres, staged: list
         raise ContractFault(f"{fault}{hint}") from fault
 
 
-def _likely_rows(snapshot: "Snapshot", tables: tuple[Table, ...]) -> int:
+def _likely_rows(snapshot: Snapshot, tables: tuple[Table, ...]) -> int:
     """The number of rows in the source's tables, estimated by their size."""
-    from pipelines.sources.postgres.relations import describe
-
     relations = [describe(snapshot, table.source_name) for table in tables]
     return sum(relation.size for relation in relations if relation) // ROW_BYTES
 

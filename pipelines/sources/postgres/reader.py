@@ -5,14 +5,17 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import adbc_driver_manager as adbc
 import adbc_driver_postgresql
+import psycopg2
 import pyarrow as pa
 import pyarrow.compute as pc
+from psycopg2.extensions import connection as Connection
 
-from conf.contract import Table
+from conf.contract import Table, is_summed
 from conf.settings import Postgres
 from pipelines.core.console import Report
 from pipelines.core.errors import TransientFault
@@ -22,8 +25,8 @@ from pipelines.core.sql import postgres_literal
 from pipelines.lake import delta, folders
 from pipelines.lake import schema as lake_schema
 from pipelines.lake.schema import scaled, writer_of
-from pipelines.sources.postgres.connection import BEGIN, PIN, WATCH, dsn, source_fault
-from pipelines.sources.postgres.relations import Relation
+from pipelines.sources.postgres.connection import BEGIN, PIN, WATCH, dsn, source_fault, unhurried
+from pipelines.sources.postgres.snapshot import Relation
 from pipelines.sources.postgres.types import Reading, select_list
 from pipelines.sources.postgres.watchdog import Watchdog
 
@@ -164,3 +167,27 @@ def shaped(batch: pa.RecordBatch, schema: pa.Schema, run: int) -> pa.RecordBatch
             else:
                 columns.append(storage if storage.type == field.type else pc.cast(storage, field.type))
     return pa.record_batch(columns, schema=schema)
+
+
+@dataclass(frozen=True)
+class SourceTotals:
+    """A table in the snapshot: its rows, the sums of columns that have one, and the rows written since the last run."""
+
+    rows: int
+    sums: dict[str, Decimal]
+    newer: int
+
+
+def source_totals(connection: Connection, plan: ReadPlan, newer: str, watchdog: Watchdog) -> SourceTotals:
+    """Lets the server count a table. `newer`: the SQL condition of the rows written since the last run, "false" for
+    none. Raises SourceFault."""
+    summed = {name: reading.value for name, reading in plan.readings.items() if is_summed(plan.types[name])}
+    items = ["count(*)", "0" if newer == "false" else f"count(*) FILTER (WHERE {newer})"]
+    items += [f"coalesce(sum({value}), 0)" for value in summed.values()]
+    try:
+        with watchdog.waiting(), unhurried(connection), connection.cursor() as cursor:
+            cursor.execute(f"SELECT {', '.join(items)} FROM {plan.relation.sql}")
+            rows, newer_rows, *sums = cursor.fetchone()
+    except psycopg2.Error as error:
+        raise source_fault(f"counting {plan.relation.schema}.{plan.relation.name}", error) from error
+    return SourceTotals(rows, dict(zip(summed, sums, strict=True)), newer_rows)

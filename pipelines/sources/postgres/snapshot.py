@@ -1,14 +1,26 @@
-"""One snapshot of the source, guarded from begin to end, that every reader shares."""
+"""One snapshot of the source, guarded from begin to end, that every reader shares; and what its tables are.
 
-from collections.abc import Iterator
+Work on a snapshot that fails for a while is tried again, on a new snapshot.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from psycopg2.extensions import connection as Connection
 
 from conf.settings import Postgres
-from pipelines.core.sql import identifier
-from pipelines.sources.postgres.connection import BEGIN, pinned
+from pipelines.core.console import Report
+from pipelines.core.errors import TransientFault
+from pipelines.core.sql import identifier, read_sql
+from pipelines.sources.postgres.connection import BEGIN, CONNECT_SECONDS, pinned
+
+LONGEST_PAUSE = 10  # seconds
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -69,3 +81,87 @@ def take_snapshot(server: Postgres, schema: str, names: list[str]) -> Iterator[S
         (log_after,) = cursor.fetchone()
         yield Snapshot(server, schema, connection, exported, xid_range, log_before or "0/0", log_after or "0/0")
         cursor.execute(STILL_THERE)
+
+
+@dataclass(frozen=True)
+class SourceColumn:
+    """A column as the catalogue has it; `type` is the internal name of its type, of a domain that of the type below."""
+
+    name: str
+    type: str
+    precision: int | None
+    scale: int | None
+    readable: bool
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A table or view of the source; `size` in bytes, 0 if it has no pages of its own. `has_xmin`: its rows say which
+    transaction wrote them.
+
+    What holds for every row: `unique`, the columns of each unique key without nulls; `foreign_keys`, as (column, table,
+    column there).
+    """
+
+    oid: int
+    schema: str
+    name: str
+    columns: tuple[SourceColumn, ...]
+    size: int
+    pages: int
+    has_xmin: bool = False
+    unique: frozenset[frozenset[str]] = frozenset()
+    foreign_keys: frozenset[tuple[str, str, str]] = frozenset()
+
+    @property
+    def sql(self) -> str:
+        return f"{identifier(self.schema)}.{identifier(self.name)}"
+
+
+RELATION = read_sql(__file__, "relation.sql")
+COLUMNS = read_sql(__file__, "relation_columns.sql")
+FOREIGN_KEYS = read_sql(__file__, "relation_foreign_keys.sql")
+UNIQUE_KEYS = read_sql(__file__, "relation_unique_keys.sql")
+
+
+def describe(snapshot: Snapshot, name: str) -> Relation | None:
+    """The relation as the catalogue has it; None if there is none of that name."""
+    with snapshot.connection.cursor() as cursor:
+        cursor.execute(RELATION, {"schema": snapshot.schema, "name": name})
+        row = cursor.fetchone()
+        if row is None:
+            return None
+        oid, size, block, has_xmin = row
+        cursor.execute(COLUMNS, {"oid": oid})
+        columns = tuple(SourceColumn(*column) for column in cursor.fetchall())
+        cursor.execute(FOREIGN_KEYS, {"oid": oid})
+        foreign_keys = frozenset(cursor.fetchall())
+        cursor.execute(UNIQUE_KEYS, {"oid": oid})
+        unique = frozenset(frozenset(names) for (names,) in cursor.fetchall())
+    return Relation(oid, snapshot.schema, name, columns, size, size // block, has_xmin, unique, foreign_keys)
+
+
+def with_retries(work: Callable[[], Result], seconds: int, report: Report) -> Result:
+    """What `work` returns. After a TransientFault it is tried again, with growing pauses, until it has failed for
+    `seconds`. An attempt that lasted longer than that starts the count anew: a load of hours is tried again, too.
+
+    Raises the last TransientFault, which then says how often and how long it was tried.
+    """
+    failing_since, tries = time.monotonic(), 0
+    while True:
+        started = time.monotonic()
+        try:
+            return work()
+        except TransientFault as fault:
+            now = time.monotonic()
+            if not tries or now - started > seconds:
+                failing_since, tries = max(started, now - CONNECT_SECONDS), 0
+            tries += 1
+            pause = min(LONGEST_PAUSE, 2 ** min(tries - 1, 4) + random.random())  # noqa: S311 (no secret)
+            if now + pause > failing_since + seconds:
+                if tries == 1:
+                    raise
+                effort = f"tried {tries} times in {now - failing_since:.0f} s"
+                raise TransientFault(f"{fault}; {effort}, run it again when the source is back") from fault
+            report.again(f"source: {fault}; trying again in {pause:.0f} s")
+            time.sleep(pause)

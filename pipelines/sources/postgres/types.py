@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from pipelines.core.sql import identifier, postgres_literal
 from pipelines.core.types import TYPES, Type, type_of
-from pipelines.sources.postgres.relations import SourceColumn
+from pipelines.sources.postgres.snapshot import SourceColumn
 
 # PostgreSQL's types that one of ours holds exactly; a column of any other type that no contract names becomes text.
 NATIVE = {row.source: row for row in TYPES.values() if row.source}

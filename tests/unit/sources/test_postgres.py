@@ -11,8 +11,7 @@ from pipelines.core.errors import TransientFault
 from pipelines.lake.runs import Run
 from pipelines.sources.postgres import fingerprint
 from pipelines.sources.postgres.connection import source_fault
-from pipelines.sources.postgres.relations import Relation, SourceColumn
-from pipelines.sources.postgres.snapshot import Snapshot
+from pipelines.sources.postgres.snapshot import Relation, Snapshot, SourceColumn
 from pipelines.sources.postgres.types import read_as
 
 
