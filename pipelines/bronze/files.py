@@ -4,6 +4,7 @@ The rows of a file that was ingested stay as they are; those of new files are ad
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -12,13 +13,12 @@ from pathlib import Path
 
 from conf.contract import Table
 from conf.settings import Settings
-from pipelines.bronze.drift import report_or_refuse
-from pipelines.bronze.unproved import UnprovedFiles
+from pipelines.bronze.loads import report_or_refuse
 from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault, QualityFault, SourceFault
 from pipelines.core.sql import duckdb_literal, identifier
 from pipelines.lake import delta, folders, schema
-from pipelines.lake.changes import Selection, Splice, Target, splice, spliced, touched_files, where
+from pipelines.lake.changes import Splice, Target, splice, spliced, touched_files, where
 from pipelines.lake.checksums import measured
 from pipelines.lake.engine import engine, listed, relation
 from pipelines.lake.run_log import read_files
@@ -39,12 +39,9 @@ class LandingState:
 
     def of(self, table: Table) -> "LandingState":
         """What concerns one table."""
-
-        def own(files: list[LandedFile]) -> list[LandedFile]:
-            return [file for file in files if file.table == table]
-
-        ingested = [file for file in self.ingested if file.table == table.name]
-        return LandingState(own(self.arrived), own(self.waiting), own(self.new), ingested)
+        landed = (self.arrived, self.waiting, self.new)
+        arrived, waiting, new = ([file for file in files if file.table == table] for files in landed)
+        return LandingState(arrived, waiting, new, [file for file in self.ingested if file.table == table.name])
 
     @property
     def current(self) -> list[IngestedFile]:
@@ -104,11 +101,10 @@ def read(
         else:
             yield unchanged_table(previous, table, target.path)
             continue
-        with UnprovedFiles(target) as written:
-            written.add(*staged.files)
-            _report_drift(settings, files.ingested, staged.taken, report)
-            _report_content(table, files.ingested, staged.taken, report)
-            guaranteed = _guaranteed(table, staged)
+        with target.unproved() as written:
+            written.extend(staged.files)
+            _report(settings, staged, files.ingested, report)
+            guaranteed = _guaranteed(staged)
         seconds = time.monotonic() - started
         yield replace(staged, table_run=replace(staged.table_run, guaranteed=guaranteed, seconds=seconds))
 
@@ -134,14 +130,14 @@ def _in_full(landing: LandingState, target: Target, why: str, started: datetime,
         )
     files = [*(known[file.name] for file in again), *landing.new]
     types, ingested, sums = schema.types_of(table, AUDIT), list[IngestedFile](), dict[str, Decimal]()
-    with UnprovedFiles(target) as written:
+    with target.unproved() as written:
         if files:
             ingested, name, sums = ingest(files, target, 1, report)
-            written.add(name)
+            written.append(name)
         rows = sum(file.lines for file in ingested)
         table_run = TableRun(table.name, 0, rows, rows, full_at=started, how=f"full: {why}")
         taken = tuple(ingested[len(again) :])
-        staged = StagedTable(table_run, table, target.path, schema.schema_of(table, AUDIT), written.names, taken=taken)
+        staged = StagedTable(table_run, table, target.path, schema.schema_of(table, AUDIT), written, taken=taken)
         staged = verify(staged, types, table.keys, rows, sums)
         for file, earlier in zip(ingested, again, strict=False):
             if file.sha256 != earlier.sha256:
@@ -160,67 +156,49 @@ def _added(
     what = f"bronze.{target.table.name}"
     first = max((file.first + file.lines for file in landing.ingested), default=1)
     ingested, name, sums = ingest(landing.new, target, first, report)
-    with (
-        UnprovedFiles(target) as written,
-        folders.scratch(target.path, "run") as folder,
-        engine(what, folder) as db,
-    ):
-        written.add(name)
-        rows = relation(written.paths, old.types)
+    with target.unproved() as written, folders.scratch(target.path, "run") as folder, engine(what, folder) as db:
+        written.append(name)
+        rows = relation(target.paths(written), old.types)
         came = measured(db, rows, old.types, old.keys)
         if (came.rows, came.sums) != (sum(file.lines for file in ingested), sums):
             raise QualityFault(f"{what}: a file does not hold what was read; run it again")
-        replaced = _rows_of({file.name for file in ingested} & {file.name for file in landing.ingested})
+        again = sorted({file.name for file in ingested} & {file.name for file in landing.ingested})
+        replaced = where(f"_source_file IN ({', '.join(map(duckdb_literal, again))})" if again else "false")
         if touched_files(db, old, replaced):
             staged = splice(db, Splice(old, table_run, replaced, rows), target)
-            written.swap(staged.files)
+            target.remove(written)
+            written[:] = staged.files
         else:
             gone = measured(db, relation([], old.types), old.types, old.keys)
             kept = tuple(Path(file).name for file in old.files)
-            staged = StagedTable(
-                spliced(table_run, gone, came), target.table, target.path, None, written.names, (), kept
-            )
+            table_run = spliced(table_run, gone, came)
+            staged = StagedTable(table_run, target.table, target.path, None, written, (), kept)
     how = f"{len(ingested):,} file{'s' if ingested[1:] else ''}: {staged.table_run.how}"
     return replace(staged, table_run=replace(staged.table_run, how=how), taken=tuple(ingested))
 
 
-def _rows_of(files: set[str]) -> Selection:
-    """The rows that came in some landed files."""
-    return where(f"_source_file IN ({', '.join(map(duckdb_literal, sorted(files)))})" if files else "false")
-
-
-def _report_drift(
-    settings: Settings, earlier: list[IngestedFile], ingested: tuple[IngestedFile, ...], report: Report
-) -> None:
-    """Reports columns that earlier files did not have. Raises ContractFault when the schema is frozen."""
+def _report(settings: Settings, staged: StagedTable, earlier: list[IngestedFile], report: Report) -> None:
+    """Reports columns that earlier files did not have, files with the content of another file, and files without any
+    row. Raises ContractFault when there are new columns and the schema is frozen."""
     known = {name for file in earlier for name in file.extras}
-    drifted = [
-        f"file {file.name}: column {name} is new, no contract names it"
-        for file in ingested
-        for name in file.extras
-        if earlier and name not in known
-    ]
+    new = [(file, name) for file in staged.taken if earlier for name in file.extras if name not in known]
+    drifted = [f"file {file.name}: column {name} is new, no contract names it" for file, name in new]
     report_or_refuse(settings, drifted, report)
-
-
-def _report_content(
-    table: Table, earlier: list[IngestedFile], ingested: tuple[IngestedFile, ...], report: Report
-) -> None:
-    """Reports files with the content of another file, and files without any row."""
-    names: dict[str, set[str]] = {}
-    for file in (*earlier, *ingested):
-        names.setdefault(file.sha256, set()).add(file.name)
-    for file in ingested:
+    names = defaultdict[str, set[str]](set)
+    for file in (*earlier, *staged.taken):
+        names[file.sha256].add(file.name)
+    for file in staged.taken:
+        what = f"bronze.{staged.table.name}"
         if same := names[file.sha256] - {file.name}:
-            report.warning(f"bronze.{table.name}: {file.name} has the content of {min(same)}; its rows came twice")
+            report.warning(f"{what}: {file.name} has the content of {min(same)}; its rows came twice")
         if file.why:
-            report.warning(f"bronze.{table.name}: no line of {file.name} is a row: {file.why}")
+            report.warning(f"{what}: no line of {file.name} is a row: {file.why}")
 
 
-def _guaranteed(table: Table, staged: StagedTable) -> tuple[str, ...]:
+def _guaranteed(staged: StagedTable) -> tuple[str, ...]:
     """The word "key" if every row has a key that no other row has. Never for texts: cleaning may make two of them
     equal."""
-    keys = [table[key] for key in table.keys]
+    keys = [staged.table[key] for key in staged.table.keys]
     if all(key.serial for key in keys):
         return ("key",)
     if any(key.type == "string" for key in keys):
@@ -228,6 +206,6 @@ def _guaranteed(table: Table, staged: StagedTable) -> tuple[str, ...]:
     types = {key.name: key.type for key in keys}
     named, complete = listed(types), " AND ".join(f"{identifier(name)} IS NOT NULL" for name in types)
     unique = f"count(*) = count(DISTINCT ({named})) FILTER (WHERE {complete})"
-    with engine(f"bronze.{table.name}") as db:
+    with engine(f"bronze.{staged.table.name}") as db:
         row = db.execute(f"SELECT {unique} FROM {relation(staged.paths, types)}").fetchone()
     return ("key",) if row and row[0] else ()

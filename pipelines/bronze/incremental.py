@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipelines.bronze.loads import LoadPlan, guaranteed
-from pipelines.bronze.unproved import UnprovedFiles
 from pipelines.core.errors import QualityFault
 from pipelines.core.names import DELETED
 from pipelines.core.sql import identifier
@@ -19,7 +18,7 @@ from pipelines.lake import folders
 from pipelines.lake.changes import Splice, Target, differing_keys, splice, with_keys, write
 from pipelines.lake.checksums import measured
 from pipelines.lake.engine import Engine, count, listed, named_files, relation, within, without
-from pipelines.lake.runs import Mode
+from pipelines.lake.runs import Mode, TableRun
 from pipelines.lake.versions import StagedTable, TableVersion, unchanged_table
 from pipelines.sources.postgres.reader import ReadPlan, SourceTotals, WrittenFile
 
@@ -36,8 +35,7 @@ class NotProved(Exception):
 
 @dataclass(frozen=True)
 class Batch:
-    """What the next batch of a table is made from: its plan, its `old` version, what the source counts, a way to read
-    rows; and where it goes."""
+    """What the next batch of a table is made from, and where it goes."""
 
     load: LoadPlan
     old: TableVersion
@@ -48,28 +46,24 @@ class Batch:
 
 def apply_changes(db: Engine, batch: Batch) -> StagedTable:
     """The table with what changed in its source. Raises NotProved; whatever it raises, no file stays."""
-    started, load, old, target = time.monotonic(), batch.load, batch.old, batch.target
+    started, load, target, totals = time.monotonic(), batch.load, batch.target, batch.totals
     assert load.previous is not None
     previous = replace(load.previous, guaranteed=guaranteed(load.plan))
-    totals = batch.totals
     if not totals.newer and (totals.rows, totals.sums) == (previous.rows_out, previous.totals):
         return unchanged_table(previous, target.table, target.path)
-    with UnprovedFiles(target) as files:
-        files.add(*(part.name for part in batch.read(load.plan, load.newer, target.path) if part.rows))
-        staged = _staged(db, batch, files)
-    if not staged.files and set(staged.kept or ()) == {Path(file).name for file in old.files}:
+    with target.unproved() as files:
+        files.extend(part.name for part in batch.read(load.plan, load.newer, target.path) if part.rows)
+        staged = _staged(db, batch, previous, files)
+    if not staged.files:
         return unchanged_table(previous, target.table, target.path)
-    seconds = time.monotonic() - started
-    return replace(staged, table_run=replace(staged.table_run, guaranteed=previous.guaranteed, seconds=seconds))
+    return replace(staged, table_run=replace(staged.table_run, seconds=time.monotonic() - started))
 
 
-def _staged(db: Engine, batch: Batch, files: UnprovedFiles) -> StagedTable:
+def _staged(db: Engine, batch: Batch, previous: TableRun, files: list[str]) -> StagedTable:
     """The table's next version. `files` has the rows that were written since the previous run, and then what the
     version adds to the files of the old one."""
     load, old, keys, target, totals = batch.load, batch.old, batch.old.keys, batch.target, batch.totals
-    previous = load.previous
-    assert previous is not None
-    rows = relation(files.paths, old.types)
+    rows = relation(target.paths(files), old.types)
     written = _temporary(db, f"written {target.table.name}", f"SELECT {listed(keys)} FROM {rows}")
     deleted = previous.rows_out + count(db, without(written, keys, old.sql)) - totals.rows
     if deleted < 0:
@@ -80,34 +74,29 @@ def _staged(db: Engine, batch: Batch, files: UnprovedFiles) -> StagedTable:
     changed_rows, number = within(rows, keys, changed), count(db, changed)
     expected = measured(db, changed_rows, old.types, keys)
     if number < count(db, written):
-        files.swap(write(db, changed_rows, target) if number else [])
-        rows = relation(files.paths, old.types)
+        only_changed = write(db, changed_rows, target) if number else []
+        target.remove(files)
+        files[:] = only_changed
+        rows = relation(target.paths(files), old.types)
     if deleted:
         with folders.scratch(target.path, "run") as folder:
             gone = without(f"(SELECT {listed(keys)} FROM {old.sql})", keys, _keys(load.plan, folder, batch.read))
             if count(db, gone) != deleted:
                 raise NotProved("other rows were deleted than its rows and keys say")
             db.execute(f"INSERT INTO {changed} SELECT * FROM {gone}")
-            files.add(_tombstones(db, gone, old, target))
+            files.append(_tombstones(db, gone, old, target))
     replaced, came = (measured(db, part, old.types, keys) for part in (within(old.sql, keys, changed), rows))
     if came != expected:
         raise NotProved("a file does not hold what was read")
     content = previous.content.after(replaced, came)
     if (content.rows, content.sums) != (totals.rows, totals.sums):
         raise NotProved("its rows or sums are not those that what changed makes")
-    table_run = replace(
-        previous,
-        rows_in=totals.rows,
-        rows_out=content.rows,
-        columns=content.columns,
-        basis=load.basis,
-        batches=previous.batches + bool(files.names),
-        mode=Mode.CHANGED,
-        how=f"{number:,} written, {deleted:,} deleted",
-    )
+    how, batches = f"{number:,} written, {deleted:,} deleted", previous.batches + bool(files)
+    table_run = replace(previous, rows_in=totals.rows, rows_out=content.rows, columns=content.columns, how=how)
+    table_run = replace(table_run, mode=Mode.CHANGED, batches=batches, basis=load.basis)
     kept = tuple(Path(file).name for file in old.files)
-    staged = StagedTable(table_run, target.table, target.path, None, files.names, (), kept)
-    return _folded(db, staged, old, target) if files.names else staged
+    staged = StagedTable(table_run, target.table, target.path, None, files, (), kept)
+    return _folded(db, staged, old, target) if files else staged
 
 
 def _temporary(db: Engine, name: str, sql: str) -> str:
@@ -119,10 +108,9 @@ def _temporary(db: Engine, name: str, sql: str) -> str:
 def _tombstones(db: Engine, gone: str, old: TableVersion, target: Target) -> str:
     """Writes a row marked as deleted for each key of the relation `gone`. The file's name."""
     marks = {"_batch": f"{target.run}::bigint", DELETED: "true"} | {key: identifier(key) for key in old.keys}
-    values = (
-        f"{marks.get(name, f'NULL::{type_of(kind).duckdb}')} AS {identifier(name)}" for name, kind in old.types.items()
-    )
-    (file,) = write(db, f"(SELECT {', '.join(values)} FROM {gone})", target)
+    values = {name: marks.get(name, f"NULL::{type_of(kind).duckdb}") for name, kind in old.types.items()}
+    items = ", ".join(f"{value} AS {identifier(name)}" for name, value in values.items())
+    (file,) = write(db, f"(SELECT {items} FROM {gone})", target)
     return file
 
 
@@ -136,11 +124,11 @@ def _keys(plan: ReadPlan, folder: Path, read: ReadRows) -> str:
 
 def _folded(db: Engine, staged: StagedTable, old: TableVersion, target: Target) -> StagedTable:
     """When batches have become many, all earlier than this one are folded into what they rest on. Raises NotProved."""
+    table_run = staged.table_run
     if old.base is None:
         return staged
     later = f"SELECT DISTINCT {listed(old.keys)} FROM {old.raw} WHERE _batch > {old.base}"
     batched = _temporary(db, f"batched {target.table.name}", later)
-    table_run = staged.table_run
     if table_run.batches <= FOLD_BATCHES and count(db, batched) <= FOLD_SHARE * table_run.rows_out:
         return staged
     rows_of, file = named_files(old.files, old.types)

@@ -1,19 +1,17 @@
 """Bronze's job: copies the source's tables under one snapshot, as Parquet files and one Delta commit per table."""
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, as_completed
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from concurrent.futures import as_completed
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from conf.contract import Table
 from conf.settings import Settings
-from pipelines.bronze.drift import drift, report_or_refuse
 from pipelines.bronze.incremental import Batch, NotProved, apply_changes
-from pipelines.bronze.loads import LoadPlan, guaranteed, plan_loads, read_plans
-from pipelines.bronze.readers import Readers, sweep
+from pipelines.bronze.loads import LoadPlan, drift, guaranteed, plan_loads, read_plans, report_or_refuse
+from pipelines.bronze.readers import Readers, StartSession, sweep
 from pipelines.core.console import Report
 from pipelines.core.points import Point, crash_point
 from pipelines.lake import delta, folders
@@ -24,9 +22,6 @@ from pipelines.lake.versions import StagedTable, table_version, verify
 from pipelines.sources.postgres.reader import SourceTotals, WrittenFile
 from pipelines.sources.postgres.snapshot import Snapshot
 
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
 
 def read(
     settings: Settings,
@@ -34,7 +29,7 @@ def read(
     tables: tuple[Table, ...],
     call: RunContext,
     report: Report,
-    start_session: "Callable[[], SparkSession]",
+    start_session: StartSession,
 ) -> Iterator[StagedTable]:
     """Reads each table, in full or what changed, and proves it. All are checked before anything is written. If Spark's
     master is a cluster, its executors read, in the session that `start_session` gives.
@@ -47,17 +42,19 @@ def read(
     drifted = [change for load in loads if load.previous for change in drift(load.plan, load.previous)]
     report_or_refuse(settings, drifted, report)
     loads.sort(key=lambda load: (bool(load.why), -load.plan.relation.size))
-    targets = {table.name: _target(settings, table, call) for table in tables}
-    with Readers(settings, snapshot, call.run.run, report, start_session) as readers:
+    in_full, changed = [load for load in loads if load.why], [load for load in loads if not load.why]
+    bronze, run = settings.bronze_path, call.run.run
+    targets = {table.name: Target(table, folders.table_path(bronze, table), run) for table in tables}
+    for target in targets.values():
+        delta.make_folder(target.path)
+    with Readers(settings, snapshot, run, report, start_session) as readers:
         totals = {load.table.name: readers.count(load.plan, load.newer) for load in loads}
-        in_full = [load for load in loads if load.why]
-        if changed := [load for load in loads if not load.why]:
-            what = f"bronze in {settings.bronze_path}"
-            with folders.scratch(settings.bronze_path, "run") as folder, engine(what, folder) as db:
+        if changed:
+            with folders.scratch(bronze, "run") as folder, engine(f"bronze in {bronze}", folder) as db:
                 for load in changed:
                     name = load.table.name
                     assert call.previous is not None
-                    old = table_version(settings.bronze_path, call.previous, load.table)
+                    old = table_version(bronze, call.previous, load.table)
                     batch = Batch(load, old, totals[name].result(), targets[name], readers.rows)
                     try:
                         staged = apply_changes(db, batch)
@@ -67,35 +64,23 @@ def read(
                     else:
                         yield staged
                         readers.keep(load.table)
-        for staged in _loaded_in_full(in_full, targets, totals, readers, call.run.started):
-            yield staged
-            readers.keep(staged.table)
+        for load, parts in _ranges_of(readers, in_full):
+            name = load.table.name
+            yield _proved(load, parts, targets[name], totals[name].result(), call.run.started)
+            readers.keep(load.table)
 
 
-def _target(settings: Settings, table: Table, call: RunContext) -> Target:
-    path = folders.table_path(settings.bronze_path, table)
-    delta.make_folder(path)
-    return Target(table, path, call.run.run)
-
-
-def _loaded_in_full(
-    loads: list[LoadPlan],
-    targets: Mapping[str, Target],
-    totals: Mapping[str, Future[SourceTotals]],
-    readers: Readers,
-    started: datetime,
-) -> Iterator[StagedTable]:
-    """Each table as soon as its last range has arrived. `started`: when the run did."""
+def _ranges_of(readers: Readers, loads: list[LoadPlan]) -> Iterator[tuple[LoadPlan, list[WrittenFile]]]:
+    """Each table that is read in full with its files, as soon as its last range has arrived."""
     futures = {future: load for load in loads for future in readers.load(load.plan)}
-    missing = Counter(load.table.name for load in futures.values())
-    parts: dict[str, list[WrittenFile]] = {name: [] for name in missing}
+    ranges = Counter(load.table.name for load in futures.values())
+    parts: dict[str, list[WrittenFile]] = defaultdict(list)
     for future in as_completed(futures):
         load = futures[future]
         name = load.table.name
         parts[name].append(future.result())
-        missing[name] -= 1
-        if not missing[name]:
-            yield _proved(load, parts[name], targets[name], totals[name].result(), started)
+        if len(parts[name]) == ranges[name]:
+            yield load, parts[name]
 
 
 def _proved(
@@ -103,24 +88,10 @@ def _proved(
 ) -> StagedTable:
     """The table's files, proved to hold what the source counted."""
     plan, rows = load.plan, totals.rows
-    table_run = TableRun(
-        plan.table.name,
-        0,
-        rows,
-        rows,
-        seconds=time.monotonic() - min(part.started for part in parts),
-        guaranteed=guaranteed(plan),
-        full_at=started,
-        how=f"full: {load.why}",
-        base=target.run,
-        basis=load.basis,
-    )
+    how, seconds = f"full: {load.why}", time.monotonic() - min(part.started for part in parts)
+    table_run = TableRun(plan.table.name, 0, rows, rows, full_at=started, how=how, base=target.run, basis=load.basis)
+    table_run = replace(table_run, seconds=seconds, guaranteed=guaranteed(plan))
     files = sorted(part.name for part in parts if part.rows)
     sweep(target.path, target.run, files)
-    return verify(
-        StagedTable(table_run, plan.table, target.path, plan.schema, files),
-        plan.types,
-        plan.table.keys,
-        rows,
-        totals.sums,
-    )
+    staged = StagedTable(table_run, plan.table, target.path, plan.schema, files)
+    return verify(staged, plan.types, plan.table.keys, rows, totals.sums)

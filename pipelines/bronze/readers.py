@@ -47,17 +47,15 @@ def ranges(relation: Relation, readers: int, parts: int = 0) -> list[str]:
     return [" AND ".join(filter(None, both)) for both in zip(lower, upper, strict=True)]
 
 
+StartSession = Callable[[], "SparkSession"]
+
+
 class Readers:
     """Counts tables and reads their ranges. As a context: when it fails, no query runs on, and no file stays of a
     table that was not kept. A count that failed is raised before the readers' SourceFault, which follows from it."""
 
     def __init__(
-        self,
-        settings: Settings,
-        snapshot: Snapshot,
-        run: int,
-        report: Report,
-        start_session: "Callable[[], SparkSession]",
+        self, settings: Settings, snapshot: Snapshot, run: int, report: Report, start_session: StartSession
     ) -> None:
         self._settings, self._snapshot, self._run, self._report = settings, snapshot, run, report
         self._start_session = start_session
@@ -78,7 +76,7 @@ class Readers:
     def load(self, plan: ReadPlan) -> list[Future[WrittenFile]]:
         """Begins to read all of a table into its folder."""
         path = folders.table_path(self._settings.bronze_path, plan.table)
-        return [self._submit(plan, condition, path) for condition in ranges(plan.relation, self._number)]
+        return [self._submit(plan, part, path) for part in ranges(plan.relation, self._number)]
 
     def rows(self, plan: ReadPlan, condition: str, path: Path) -> list[WrittenFile]:
         """Reads the rows that meet a condition, with all readers if the table is large."""

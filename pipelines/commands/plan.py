@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from conf.settings import Settings
-from pipelines.bronze.drift import drift
 from pipelines.bronze.files import landing_state, reason_for_full
-from pipelines.bronze.loads import LoadPlan, plan_loads, read_plans
+from pipelines.bronze.loads import LoadPlan, drift, plan_loads, read_plans
 from pipelines.core import catalogue
 from pipelines.core.console import Report, grid
 from pipelines.core.names import LAYERS, upstream_layer

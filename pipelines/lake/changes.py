@@ -3,7 +3,8 @@
 Files that both versions have hold the same rows, so only the others are looked at. All of it is DuckDB's work.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -92,6 +93,16 @@ class Target:
         """Removes files that no commit names."""
         for name in names:
             (self.path / name).unlink(missing_ok=True)
+
+    @contextmanager
+    def unproved(self) -> Iterator[list[str]]:
+        """The names of new files, a list to be filled. If the context fails, none of them stays."""
+        names: list[str] = []
+        try:
+            yield names
+        except BaseException:
+            self.remove(names)
+            raise
 
 
 def write(db: Engine, rows: str, target: Target) -> list[str]:

@@ -15,8 +15,7 @@ from typing import Any
 from psycopg2.extensions import connection as Connection
 
 from conf.contract import DECIMAL, Table, is_summed
-from pipelines.bronze.drift import drift
-from pipelines.bronze.loads import read_plans
+from pipelines.bronze.loads import drift, read_plans
 from pipelines.commands.reconcile.comparison import (
     DIFFERS,
     WITH_RUN,
