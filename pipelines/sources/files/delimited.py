@@ -38,16 +38,13 @@ class Bad:
 
 
 class Malformed(ValueError):
-    """A line that is no row; the text says why."""
+    """Why a line is no row."""
 
 
 def rows(file: Path, dialect: Csv) -> Iterator[Row | Bad]:
-    """The rows of a file, its header the first, each of as many fields as that. Raises OSError.
-
-    Empty lines at the end are no rows.
-    """
-    width = None
-    empty: list[Bad] = []
+    """The rows of a file, its header the first, each of as many fields as that. Empty lines at the end are no rows.
+    Raises OSError."""
+    width, empty = None, list[Bad]()
     for number, line in _numbered(file, dialect):
         if not line:
             empty.append(Bad(number, "it is empty", ""))
@@ -80,7 +77,6 @@ def _row(number: int, line: str, dialect: Csv, width: int | None) -> Row | Bad:
 
 
 def _has_rest(line: str, texts: list[str | None], dialect: Csv) -> bool:
-    """Whether the last field took delimiters that are not quoted."""
     if not dialect.rest or dialect.delimiter not in (texts[-1] or ""):
         return False
     try:
@@ -104,7 +100,6 @@ def fields(line: str, dialect: Csv, width: int | None = None) -> list[str | None
 
 
 def _quoted_fields(line: str, dialect: Csv, width: int | None) -> Iterator[str | None]:
-    """The fields of a row that has quotes."""
     at, number = 0, 0
     while True:
         number += 1

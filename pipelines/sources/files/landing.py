@@ -44,6 +44,9 @@ AUDIT = {
 
 READ_ROWS, WRITE_ROWS = 10_000, 100_000  # at a time
 
+# The place of each column in a row: the contract's columns, and others, by name.
+Shape = tuple[dict[str, int], dict[str, int]]
+
 
 @dataclass(frozen=True)
 class LandedFile:
@@ -75,9 +78,9 @@ def arrived(folder: Path, tables: Iterable[Table]) -> list[LandedFile]:
 
 def unmatched(folder: Path, files: Iterable[LandedFile]) -> list[str]:
     """The names of what a landing folder has, except the files of its tables and those that are still empty."""
-    known = {file.name for file in files}
-    there = [path for path in folder.iterdir() if not path.name.startswith((".", "_"))] if folder.is_dir() else []
-    others = [path for path in there if path.name not in known and not ((stat := _stat(path)) and not stat.st_size)]
+    known, there = {file.name for file in files}, folder.iterdir() if folder.is_dir() else ()
+    others = [path for path in there if path.name not in known and not path.name.startswith((".", "_"))]
+    others = [path for path in others if not ((stat := _stat(path)) and not stat.st_size)]
     return sorted(path.name.encode("utf-8", "backslashreplace").decode() for path in others)
 
 
@@ -96,8 +99,7 @@ def not_ingested(
     """The files that no run has ingested yet, or that replace one that was; and, with the problem in words, those whose
     content changed since and that may not. Unless `thorough`, a file is read only if its size or time changed."""
     known = {(file.table, file.name): file for file in ingested}
-    new: list[LandedFile] = []
-    refused: dict[LandedFile, str] = {}
+    new, refused = list[LandedFile](), dict[LandedFile, str]()
     for file in files:
         old = known.get((file.table.name, file.name))
         if old is None:
@@ -134,18 +136,14 @@ def ingest(
                             totals[column] += pc.sum(batch[column]).as_py() or 0
                 if hashed(file) != sha256:
                     raise SourceFault(f"{file.path} changed while it was read; put files there by renaming them")
-                ingested.append(_ingested(place.run, file, sha256, tally))
+                place_of = (place.run, table.domain, table.name, file.name)
+                ingested.append(IngestedFile(*place_of, sha256, file.bytes, file.modified, **vars(tally)))
                 first += tally.lines
     except BaseException:
         target.unlink(missing_ok=True)
         raise
     crash_point(Point.FILE_INGESTED)
     return ingested, name, totals
-
-
-def _ingested(run: int, file: LandedFile, sha256: str, tally: "Tally") -> IngestedFile:
-    table, content = file.table, {"sha256": sha256, "bytes": file.bytes, "modified": file.modified}
-    return IngestedFile(run, table.domain, table.name, file.name, **content, **vars(tally))  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -202,8 +200,8 @@ def _batches(file: LandedFile, run: int, tally: Tally) -> Iterator[pa.RecordBatc
         header = next(records, None)
     shape = _shape(file.table, header)
     if isinstance(shape, str):
-        tally.why, records, shape = shape, unread(file.path, dialect, shape), Shape({}, {})
-    tally.extras = tuple(shape.extras)
+        tally.why, records, shape = shape, unread(file.path, dialect, shape), ({}, {})
+    tally.extras = tuple(shape[1])
     while True:
         with _readable(file):
             lines = list(islice(records, READ_ROWS))
@@ -213,14 +211,6 @@ def _batches(file: LandedFile, run: int, tally: Tally) -> Iterator[pa.RecordBatc
         tally.lines += len(lines)
         tally.bad += sum(isinstance(line, Bad) for line in lines)
         yield batch
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The place of each column in a row: the contract's columns, and others, by name."""
-
-    columns: dict[str, int]
-    extras: dict[str, int]
 
 
 def _shape(table: Table, header: Row | Bad | None) -> Shape | str:
@@ -238,15 +228,14 @@ def _shape(table: Table, header: Row | Bad | None) -> Shape | str:
     if wrong:
         return f"its header {', '.join(wrong)}"
     places = {name: index for index, name in enumerate(names)}
-    return Shape(
-        {name: index for name, index in places.items() if name in wanted},
-        {name: index for name, index in places.items() if name not in wanted},
-    )
+    others = {name: place for name, place in places.items() if name not in wanted}
+    return {name: place for name, place in places.items() if name in wanted}, others
 
 
 def _batch(file: LandedFile, shape: Shape, lines: list[Row | Bad], run: int, first: int) -> pa.RecordBatch:
     """Lines as rows of bronze: a value that its column cannot hold is null and in `_rescued`; a bad line is, too."""
     table, dialect = file.table, file.table.files.dialect  # type: ignore[union-attr]
+    columns, others = shape
     rescued = [
         {LINE: line.raw, WHY: line.why, AT: f"{file.name}, {line.line}"} if isinstance(line, Bad) else dict[str, str]()
         for line in lines
@@ -255,7 +244,7 @@ def _batch(file: LandedFile, shape: Shape, lines: list[Row | Bad], run: int, fir
     for column in table.columns:
         if column.serial:
             made[column.name] = pa.array(range(first, first + len(lines)), arrow_type(column.type))
-        elif (place := shape.columns.get(column.name)) is not None:
+        elif (place := columns.get(column.name)) is not None:
             texts = [line.texts[place] if isinstance(line, Row) else None for line in lines]
             made[column.name], unfit = column_of(column.type, column.name in dialect.decimal_comma, texts)
             for index, text in unfit.items():
@@ -264,8 +253,7 @@ def _batch(file: LandedFile, shape: Shape, lines: list[Row | Bad], run: int, fir
         if isinstance(line, Row) and line.rest:
             rescued[index][REST] = table.columns[-1].name
     extras = [
-        {name: line.texts[place] for name, place in shape.extras.items()} if isinstance(line, Row) else {}
-        for line in lines
+        {name: line.texts[place] for name, place in others.items()} if isinstance(line, Row) else {} for line in lines
     ]
     made |= {
         "_rescued": pa.array(map(_json, rescued), pa.string()),

