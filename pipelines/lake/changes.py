@@ -68,7 +68,6 @@ def differing_keys(old_rows: str, new_rows: str, old: TableVersion, new: TableVe
 
 
 def _values(version: TableVersion) -> dict[str, str]:
-    """The columns that a key determines, and their types."""
     return {name: kind for name, kind in version.types.items() if name not in (*version.keys, *TECHNICAL)}
 
 
@@ -86,7 +85,6 @@ class Target:
         return delta.part_name(self.run)
 
     def paths(self, names: Iterable[str]) -> list[str]:
-        """The paths of its files."""
         return [str(self.path / name) for name in names]
 
     def remove(self, names: Iterable[str]) -> None:
@@ -107,31 +105,27 @@ class Target:
 
 def write(db: Engine, rows: str, target: Target) -> list[str]:
     """Writes the rows of a relation as one file. Its name; nothing when there are no rows."""
-    name = target.new()
+    name, written = target.new(), 0
     try:
         save(db, rows, target.path / name)
-        if pq.read_metadata(target.path / name).num_rows:
-            return [name]
-    except BaseException:
-        target.remove([name])
-        raise
-    target.remove([name])
-    return []
+        written = pq.read_metadata(target.path / name).num_rows
+    finally:
+        if not written:
+            target.remove([name])
+    return [name] if written else []
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Some of a relation's rows: SQL that may stand after `FROM rows`, for those that are `meant` and the `others`."""
+    """SQL that may stand after `FROM rows`: for the rows that are `meant` (`of` a relation), and the `others`."""
 
     meant: str
     others: str
 
     def of(self, rows: str) -> str:
-        """SQL of the rows of a relation that are meant."""
         return f"(SELECT * FROM {rows} {self.meant})"
 
     def rest(self, rows: str) -> str:
-        """SQL of its other rows."""
         return f"(SELECT * FROM {rows} {self.others})"
 
 
@@ -156,9 +150,13 @@ class Splice:
     rows: str
 
 
+def small_files(files: Iterable[str]) -> set[str]:
+    return {file for file in files if Path(file).stat().st_size < SMALL_FILE_BYTES}
+
+
 def touched_files(db: Engine, old: TableVersion, replaced: Selection) -> set[str]:
     """The data files that a splice writes again: those with a row that is replaced, and small ones if they are many."""
-    small = {file for file in old.files if _is_small(file)}
+    small = small_files(old.files)
     touched = set(small) if len(small) >= MANY_SMALL_FILES else set()
     if old.files:
         rows_of, file = named_files(old.files, old.types)
@@ -166,16 +164,12 @@ def touched_files(db: Engine, old: TableVersion, replaced: Selection) -> set[str
     return touched
 
 
-def _is_small(file: str) -> bool:
-    return Path(file).stat().st_size < SMALL_FILE_BYTES
-
-
 def splice(db: Engine, change: Splice, target: Target) -> StagedTable:
     """The next version of a table. Only touched files are written again, the small ones and the new rows as one file.
     Raises QualityFault unless what was written is what the old files had, less what is replaced, and the new rows."""
     old, replaced = change.old, change.replaced
     touched = touched_files(db, old, replaced)
-    small = {file for file in touched if _is_small(file)}
+    small = small_files(touched)
     written: list[str] = []
     try:
         for file in sorted(touched - small):
@@ -205,12 +199,9 @@ def splice_differing(db: Engine, change: Splice, target: Target) -> StagedTable:
 def _proved(db: Engine, what: str, change: Splice, touched: set[str], written: list[str]) -> TableRun:
     """The record of the next version, when the files written have what the touched ones had, as it should be."""
     old, touched_rows = change.old, change.old.only(touched).sql
-
-    def content(rows: str) -> Content:
-        return measured(db, rows, old.types, old.keys)
-
-    gone, came = content(change.replaced.of(touched_rows)), content(change.rows)
-    if content(relation(written, old.types)) != content(touched_rows).after(gone, came):
+    relations = (change.replaced.of(touched_rows), change.rows, touched_rows, relation(written, old.types))
+    gone, came, before, actual = (measured(db, rows, old.types, old.keys) for rows in relations)
+    if actual != before.after(gone, came):
         raise QualityFault(f"{what}: a row was lost or doubled on the way; run it again")
     return spliced(change.table_run, gone, came)
 

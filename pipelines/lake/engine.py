@@ -79,20 +79,17 @@ def relation(files: Sequence[str], columns: Mapping[str, str], where: str = "tru
 
 
 def exact(name: str, kind: str) -> str:
-    """SQL of a column so that equal means the same: floats by their bits, decimals as their declared type (some
-    writers widen them)."""
+    """SQL of a column so that equal means the same: floats by bits, decimals as declared (some writers widen them)."""
     declared = type_of(kind)
     cast = "::bit" if declared.is_float else f"::{kind}" if declared.is_decimal else ""
     return identifier(name) + cast
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names as a list in SQL."""
     return ", ".join(map(identifier, names))
 
 
 def count(db: Engine, rows: str) -> int:
-    """How many rows a relation has."""
     return int((db.execute(f"SELECT count(*) FROM {rows}").fetchone() or (0,))[0])
 
 
@@ -120,6 +117,5 @@ def named_files(files: Sequence[str], types: Mapping[str, str]) -> tuple[str, st
     name = "_file"
     while name in {column.lower() for column in types}:
         name += "_"
-    return f"read_parquet([{', '.join(map(duckdb_literal, files))}], filename = {duckdb_literal(name)})", identifier(
-        name
-    )
+    paths = ", ".join(map(duckdb_literal, files))
+    return f"read_parquet([{paths}], filename = {duckdb_literal(name)})", identifier(name)

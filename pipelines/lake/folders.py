@@ -71,10 +71,7 @@ def is_left(path: Path, pid: int) -> bool:
 
 
 def prepare(settings: Settings) -> None:
-    """Creates the layers' folders, closed to others.
-
-    Raises StorageFault when a folder has files but was not made here.
-    """
+    """Creates the layers' folders, closed to others. Raises StorageFault when other files are in one."""
     for layer in LAYERS:
         path = settings.layer_path(layer)
         with storage(f"{layer} folder {path}"):
@@ -112,7 +109,6 @@ def table_path(layer_path: Path, table: Table, suffix: str = "") -> Path:
 
 
 def csv_path(settings: Settings, table: Table) -> Path:
-    """Where the CSV of a table is published."""
     return settings.export_path / f"{table.name}.csv"
 
 

@@ -128,7 +128,7 @@ def read_rules(layer_path: Path, run: Run) -> list[RuleRun]:
     """How the rules fared in a run, as the run wrote them."""
     rows = read_rows(layer_path / QUALITY, {"run": run.run, "domain": run.domain})
     return [
-        RuleRun(**{**row, "severity": Severity(row["severity"]), "keys": tuple(row.get("keys", ()))}) for row in rows
+        RuleRun(**row | {"severity": Severity(row["severity"]), "keys": tuple(row.get("keys", ()))}) for row in rows
     ]
 
 
@@ -154,8 +154,8 @@ def record(layer_path: Path, run: Run, rules: tuple[RuleRun, ...] = (), files: S
     rows = [asdict(rule) | {"severity": rule.severity.value} for rule in rules]
     _replace_rows(layer_path / QUALITY, run, rows, RULE_RUN, "Rules of the runs. One row per run, table and rule.")
     crash_point(Point.RULES_RECORDED)
-    taken = [asdict(file) for file in files]
-    _replace_rows(layer_path / FILES, run, taken, INGESTED_FILE, "Files that runs took. One row per run and file.")
+    rows = [asdict(file) for file in files]
+    _replace_rows(layer_path / FILES, run, rows, INGESTED_FILE, "Files that runs took. One row per run and file.")
     crash_point(Point.FILES_RECORDED)
     try:
         append_rows(layer_path / RUNS, [asdict(run)], RUN, "Complete runs. One row per run and domain.")

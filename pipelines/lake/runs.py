@@ -1,7 +1,7 @@
 """What a run works with and records, as frozen data, and when a table is built in full."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -60,7 +60,6 @@ class TableRun:
 
     @property
     def is_beside(self) -> bool:
-        """Whether it is no table of its own, but a quarantine or a history."""
         return self.name.endswith((QUARANTINE, HISTORY))
 
     @property
@@ -69,7 +68,6 @@ class TableRun:
 
     @property
     def totals(self) -> dict[str, Decimal]:
-        """The sums of the columns that have one."""
         return self.content.sums
 
 
@@ -94,7 +92,7 @@ class Run:
     snapshot: str
     started: datetime
     finished: datetime
-    tables: tuple[TableRun, ...] = field(default=())
+    tables: tuple[TableRun, ...] = ()
     hashing: str = ""
     warnings: tuple[str, ...] = ()
     card_numbers: str = "masked"
@@ -110,9 +108,8 @@ class Run:
 
     def table(self, name: str) -> TableRun:
         """What the run did to a table. Raises QualityFault when the table is younger than the run."""
-        for table in self.tables:
-            if table.name == name:
-                return table
+        if table_run := table_runs(self).get(name):
+            return table_run
         raise QualityFault(f"run {self.run} of the layer before has no table {name}; run that layer again")
 
 
@@ -149,7 +146,7 @@ class Job(RunContext):
 
 @dataclass(frozen=True)
 class RuleRun:
-    """How a rule fared in a run: rows tested, rows failed, up to three keys of failed ones."""
+    """How a rule fared in a run: rows tested and failed, up to three keys of failed ones."""
 
     run: int
     domain: str
@@ -168,10 +165,8 @@ class RuleRun:
 @dataclass(frozen=True)
 class IngestedFile:
     """A file that a run took. `lines`: those behind the header, bad ones too; `first`: the number of the first of them
-    among all of the table; `bad`: those that are no rows.
-
-    `why` no line is a row, where none is; then the header counts, too. `extras`: columns that no contract names.
-    """
+    among all of the table; `bad`: those that are no rows. `why`: why no line is a row, if so; then the header counts,
+    too. `extras`: columns that no contract names."""
 
     run: int
     domain: str

@@ -33,17 +33,15 @@ class TableVersion:
 
     @property
     def raw(self) -> str:
-        """SQL of all rows that the files have."""
+        """SQL of all rows, superseded ones, too."""
         return relation(self.files, self.types)
 
     @property
     def sql(self) -> str:
         """SQL of the rows that count."""
-        return (
-            self.raw
-            if self.base is None
-            else f"({latest_rows(self.raw, tuple(self.types), self.keys, self.base, identifier)})"
-        )
+        if self.base is None:
+            return self.raw
+        return f"({latest_rows(self.raw, tuple(self.types), self.keys, self.base, identifier)})"
 
     def only(self, files: set[str]) -> "TableVersion":
         """The rows of some of the files, when no batch replaces rows of another."""
@@ -107,7 +105,6 @@ class StagedTable:
 
     @property
     def is_unchanged(self) -> bool:
-        """Whether it is the previous version."""
         return self.table_run.mode is Mode.UNCHANGED
 
     @property
@@ -133,8 +130,8 @@ class StagedTable:
 
     def discard(self) -> None:
         """Removes the files: a run that failed leaves no rows behind."""
-        for file in (self.path / name for name in self.files):
-            file.unlink(missing_ok=True)
+        for name in self.files:
+            (self.path / name).unlink(missing_ok=True)
 
 
 def unchanged_table(table_run: TableRun, table: Table, path: Path, rules: tuple[RuleRun, ...] = ()) -> StagedTable:
