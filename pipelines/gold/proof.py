@@ -1,7 +1,5 @@
 """Proves a gold table against its input: the transform's rows, their keys and their sums."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 from pyspark.sql import DataFrame
@@ -13,7 +11,7 @@ from pipelines.core.sql import identifier
 from pipelines.lake.checksums import evidence
 from pipelines.lake.engine import HASHING, Engine, engine
 from pipelines.lake.runs import Job
-from pipelines.lake.versions import StagedTable, table_version
+from pipelines.lake.versions import StagedTable, discarded_on_failure, table_version
 
 
 def prove_one_row_per(job: Job, built: StagedTable) -> StagedTable:
@@ -22,7 +20,7 @@ def prove_one_row_per(job: Job, built: StagedTable) -> StagedTable:
     table, origin = built.table, built.table.one_row_per
     assert origin is not None
     upstream = job.upstream.table(origin.name)
-    with _discarded_on_failure(built):
+    with discarded_on_failure([built]):
         checksums = {column.name: column.checksum for column in built.table_run.columns}
         same_keys = [checksums[key] for key in table.keys] == _checksums_of_keys(job, origin)
         if built.table_run.rows_out != upstream.rows_out or not same_keys:
@@ -45,7 +43,7 @@ def prove_totals(job: Job, built: StagedTable) -> StagedTable:
     """`built`, if no key comes twice and each column adds up to the total that its contract promises. Discards it and
     raises QualityFault otherwise."""
     table, rows = built.table, built.content.sql
-    with _discarded_on_failure(built), engine(f"gold.{table.name}") as db:
+    with discarded_on_failure([built]), engine(f"gold.{table.name}") as db:
         if not _value(db, f"SELECT count(*) = count(DISTINCT ({', '.join(map(identifier, table.keys))})) FROM {rows}"):
             raise QualityFault(f"gold.{table.name}: a key ({', '.join(table.keys)}) comes twice; gold stays as it was")
         for column in table.columns:
@@ -67,15 +65,6 @@ def prove_totals(job: Job, built: StagedTable) -> StagedTable:
 def transformed(entry: Entry, inputs: dict[str, DataFrame]) -> DataFrame:
     assert entry.transform is not None
     return entry.transform(*inputs.values())
-
-
-@contextmanager
-def _discarded_on_failure(built: StagedTable) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        built.discard()
-        raise
 
 
 def _value(db: Engine, sql: str) -> object:

@@ -3,7 +3,8 @@
 Bronze appends what changed, as batches. Of a key the row in its last batch counts; none if that one is deleted.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -134,6 +135,17 @@ class StagedTable:
             (self.path / name).unlink(missing_ok=True)
 
 
+@contextmanager
+def discarded_on_failure(staged: list[StagedTable]) -> Iterator[None]:
+    """After a failure no table that is in `staged` by then leaves a file."""
+    try:
+        yield
+    except BaseException:
+        while staged:
+            staged.pop().discard()
+        raise
+
+
 def unchanged_table(table_run: TableRun, table: Table, path: Path, rules: tuple[RuleRun, ...] = ()) -> StagedTable:
     """The content of a table's last version, once more."""
     kept = tuple(file.name for file, _ in delta.actions(path, table_run.version))
@@ -147,7 +159,7 @@ def verify(
     """`staged` with what DuckDB finds in its files. Raises QualityFault unless they have so many rows and these sums,
     to the cent; null stands for no rows to add."""
     name = f"{staged.table.layer}.{staged.table_run.name}"
-    try:
+    with discarded_on_failure([staged]):
         crash_point(Point.FILES_WRITTEN)
         content = evidence(name, relation(staged.paths, types), types, keys)
         wrong = [column for column, total in sums.items() if content.sums[column] != (total or 0)]
@@ -158,6 +170,3 @@ def verify(
         else:
             return replace(staged, table_run=replace(staged.table_run, columns=content.columns))
         raise QualityFault(f"{name}: {problem}; nothing was replaced, run it again")
-    except BaseException:
-        staged.discard()
-        raise

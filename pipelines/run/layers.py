@@ -17,7 +17,7 @@ from pipelines.export.publish import drafted
 from pipelines.lake import folders, run_log
 from pipelines.lake.changes import MANY_SMALL_FILES
 from pipelines.lake.runs import Job, Run, RunContext, TableRun, reason_for_full, table_runs
-from pipelines.lake.versions import StagedTable
+from pipelines.lake.versions import StagedTable, discarded_on_failure
 from pipelines.run import lifecycle
 from pipelines.sources.domains import address, ready
 from pipelines.sources.postgres.embedded import source_server
@@ -110,7 +110,7 @@ def _run_bronze(call: Call, domain: str) -> Run:
     run = replace(lifecycle.next_run(settings, "bronze", domain), lake=lake, source=source)
     context, staged = RunContext(run, previous, call.request.full), list[StagedTable]()
     run_log.roll_back(path, previous)
-    with lifecycle.rolled_back_on_failure(path, domain), lifecycle.discarded_on_failure(staged):
+    with lifecycle.rolled_back_on_failure(path, domain), discarded_on_failure(staged):
         if catalogue.is_of_files(domain):
             _ingest_files(call, context, staged)
         else:
@@ -157,7 +157,7 @@ def _read_tables(call: Call, context: RunContext, server: Postgres, staged: list
     tables, last = catalogue.tables_of("bronze", context.run.domain), table_runs(context.previous)
     names = [table.source_name for table in tables]
     try:
-        with lifecycle.discarded_on_failure(staged), take_snapshot(server, settings.schema_name, names) as snapshot:
+        with discarded_on_failure(staged), take_snapshot(server, settings.schema_name, names) as snapshot:
             if any(
                 reason_for_full(settings, last.get(name), name in context.full, context.run.started)
                 for name in (table.name for table in tables)
@@ -201,7 +201,7 @@ def _run_derived(call: Call, layer: str, domain: str, is_last: bool) -> Run:
     run_log.roll_back(path, previous)
     build = silver_job.build if layer == "silver" else gold_job.build
     entries = tuple(entry for entry in catalogue.entries(layer) if entry.table.domain == domain)
-    with lifecycle.rolled_back_on_failure(path, domain), storage_faults(), lifecycle.discarded_on_failure(staged):
+    with lifecycle.rolled_back_on_failure(path, domain), storage_faults(), discarded_on_failure(staged):
         with folders.scratch(path, "run") as scratch:
             job = Job(
                 run,

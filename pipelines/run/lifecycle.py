@@ -82,17 +82,6 @@ def stage(layer: str, building: Iterator[StagedTable], staged: list[StagedTable]
         report.step(f"{layer}: nothing changed")
 
 
-@contextmanager
-def discarded_on_failure(staged: list[StagedTable]) -> Iterator[None]:
-    """After a failure no table that is in `staged` by then leaves a file."""
-    try:
-        yield
-    except BaseException:
-        while staged:
-            staged.pop().discard()
-        raise
-
-
 def commit_run(
     path: Path,
     run: Run,

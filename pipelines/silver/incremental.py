@@ -18,7 +18,7 @@ from pipelines.core.sql import identifier
 from pipelines.lake import changes, run_log
 from pipelines.lake.engine import Engine, count, engine, listed, relation, save, within
 from pipelines.lake.runs import Job, RuleRun, TableRun
-from pipelines.lake.versions import StagedTable, table_version, unchanged_table
+from pipelines.lake.versions import StagedTable, discarded_on_failure, table_version, unchanged_table
 from pipelines.silver import checks, judging
 from pipelines.silver.checks import CheckedRows
 from pipelines.silver.judging import Counts, Sums, gate, report_quality, stored_as
@@ -73,14 +73,10 @@ def apply_changes(job: Job, entry: Entry, staged: Mapping[str, StagedTable]) -> 
         gate(table, counts, rules, settings.quality.max_quarantined)
         judging.conserve(table, job.upstream, counts)
         built: list[StagedTable] = []
-        try:
+        with discarded_on_failure(built):
             built.append(replace(_replaced(db, job, table, recorded.good, good), rules=rules))
             built.append(_replaced(db, job, table, recorded.bad, bad))
             _prove(built, counts)
-        except BaseException:
-            for side in built:
-                side.discard()
-            raise
     report_quality(table, counts, rules, job.report)
     good_run = replace(built[0].table_run, rows_in=counts.rows_in, set_aside=counts.set_aside, copies=counts.copies)
     bad_run = replace(built[1].table_run, rows_in=counts.set_aside)

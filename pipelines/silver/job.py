@@ -12,7 +12,7 @@ from pipelines.core.sql import identifier
 from pipelines.lake import folders, schema
 from pipelines.lake.engine import engine
 from pipelines.lake.runs import MUCH_CHANGED, Job, Run, TableRun, reason_for_full_derived
-from pipelines.lake.versions import StagedTable, table_version, verify
+from pipelines.lake.versions import StagedTable, discarded_on_failure, table_version, verify
 from pipelines.silver import checks, judging
 from pipelines.silver.checks import QUARANTINE_COLUMNS, CheckedRows
 from pipelines.silver.judging import BronzeFacts, Counts, guaranteed
@@ -98,7 +98,7 @@ def _write(job: Job, checked: CheckedRows) -> Iterator[StagedTable]:
     path = folders.table_path(settings.silver_path, table)
     files = write_files(judging.accepted(settings, observed), path, job.run.run)
     good = StagedTable(TableRun(table.name, 0, 0, 0), table, path, schema.schema_of(table, {}), files)
-    try:
+    with discarded_on_failure([good]):
         counts = counts_when_written()
         table_run = TableRun(table.name, 0, counts.rows_in, counts.rows_out, counts.set_aside, counts.copies)
         rules = tuple(judging.rule_runs(job.run.run, checked, counts, counts, {}))
@@ -108,9 +108,6 @@ def _write(job: Job, checked: CheckedRows) -> Iterator[StagedTable]:
         good = verify(good, schema.types_of(table, {}), table.keys, counts.rows_out, counts.sums_out)
         yield replace(good, rules=rules)
         yield _quarantine(job, checked, counts)
-    except BaseException:
-        good.discard()
-        raise
     judging.report_quality(table, counts, rules, job.report)
 
 

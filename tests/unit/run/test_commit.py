@@ -8,8 +8,8 @@ import pytest
 from gold.cartoes import movimento_flat
 from pipelines.core.console import Report
 from pipelines.lake.runs import TableRun
-from pipelines.lake.versions import StagedTable
-from pipelines.run.lifecycle import discarded_on_failure, stage
+from pipelines.lake.versions import StagedTable, discarded_on_failure
+from pipelines.run.lifecycle import stage
 
 
 def staged_table(folder: Path, name: str) -> StagedTable:
