@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from conf.contract import Table
 from conf.settings import Settings
-from pipelines.commands import answers, demo, history, maintain, quality, reset, restore, seed, status
+from pipelines.commands import answers, history, maintain, reset, seed, status
 from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.errors import UsageFault
@@ -33,7 +33,7 @@ def run_targets(settings: Settings, targets: set[str], spark: "SparkSession | No
         if "reset" in targets:
             reset.reset(settings, report)
         if "demo" in targets:
-            demo.demo(settings, report, spark)
+            seed.demo(settings, report, spark)
         if "seed" in targets:
             seed.seed(settings, domains or in_postgres(), report)
         if layers := targets & set(LAYERS):
@@ -47,9 +47,9 @@ def run_targets(settings: Settings, targets: set[str], spark: "SparkSession | No
         if "status" in targets:
             status.status(settings, report)
         if "quality" in targets:
-            quality.quality(settings, domains or in_use(settings), report)
+            status.quality(settings, domains or in_use(settings), report)
         if "restore" in targets:
-            layer, run = restore.restore(settings, os.environ.get("RUN", ""), report)
+            layer, run = history.restore(settings, os.environ.get("RUN", ""), report)
             show(settings, [(layer, run)], report)
         if "maintain" in targets:
             maintain.maintain(settings, report)

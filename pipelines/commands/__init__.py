@@ -1,1 +1,1 @@
-"""One file for each thing that a person asks of a lake: look, prove, restore, tidy up, stream."""
+"""What a person asks of a lake: look, prove, restore, tidy up, stream."""

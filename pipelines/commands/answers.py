@@ -1,11 +1,10 @@
 """`make answers`: prints the gold tables that answer a question, except those that are exported as CSV. No JVM."""
 
-from conf.contract import Table
 from conf.settings import Settings
 from pipelines.core import catalogue
 from pipelines.core.console import Report, grid
 from pipelines.core.sql import identifier
-from pipelines.lake import run_log, runs
+from pipelines.lake import run_log
 from pipelines.lake.engine import engine
 from pipelines.lake.versions import table_version
 
@@ -15,7 +14,10 @@ ANSWER_ROWS = 15
 def answers(settings: Settings, domains: tuple[str, ...], report: Report) -> None:
     """Shows the first rows of each table, in the order in which a person reads them. Raises QualityFault if gold has no
     run."""
-    answers = [(run, table) for domain in domains for run, table in _of_domain(settings, domain)]
+    runs = [run for domain in domains if (run := run_log.last_run(settings.gold_path, domain))]
+    for run in runs:
+        run_log.check_tables("gold", settings.gold_path, run)
+    answers = [(run, table) for run in runs for table in catalogue.tables_of("gold", run.domain) if not table.csv]
     if not answers:
         raise run_log.no_complete_run(settings, "gold")
     for run, table in answers:
@@ -38,11 +40,3 @@ def answers(settings: Settings, domains: tuple[str, ...], report: Report) -> Non
         report.show(lines)
         if (more := run.table(table.name).rows_out - len(rows)) > 0:
             report.say(f"… {more:,} more rows; all: make export TABLES={table.name}")
-
-
-def _of_domain(settings: Settings, domain: str) -> list[tuple[runs.Run, Table]]:
-    run = run_log.last_run(settings.gold_path, domain)
-    if run is None:
-        return []
-    run_log.check_tables("gold", settings.gold_path, run)
-    return [(run, table) for table in catalogue.tables_of("gold", domain) if not table.csv]

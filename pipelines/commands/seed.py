@@ -1,14 +1,20 @@
-"""`make seed`: fills the sources with fake data."""
+"""`make seed` fills the sources with fake data; `make demo` does so on the embedded server and runs all layers."""
 
 import os
+from typing import TYPE_CHECKING
 
 from conf.contract import Table
 from conf.settings import Settings
 from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.errors import UsageFault
-from pipelines.sources.domains import landing_of
+from pipelines.run.layers import RunRequest, run_layers
+from pipelines.run.summary import show
+from pipelines.sources.domains import in_postgres, landing_of
 from pipelines.sources.postgres.embedded import source_server
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 def seed(settings: Settings, domains: tuple[str, ...], report: Report) -> None:
@@ -34,3 +40,18 @@ def _seed_postgres(settings: Settings, tables: tuple[Table, ...], report: Report
         )
     with source_server(settings) as server:
         fill(settings, server, tables, settings.postgres is None, report)
+
+
+def demo(settings: Settings, report: Report, spark: "SparkSession | None" = None) -> None:
+    """Seeds the embedded server and runs all layers. Raises UsageFault if the settings name another server."""
+    if settings.postgres:
+        raise UsageFault(
+            f"demo works on fake data, but the settings name {settings.postgres.address}; "
+            "take that out of the environment and .env, or run `make bronze silver gold`"
+        )
+    seed(settings, in_postgres(), report)
+    runs, _ = run_layers(settings, RunRequest(domains=in_postgres()), report, spark)
+    show(settings, runs, report, lines=3)
+    report.say("\nnext: make shell   query silver and gold in PySpark")
+    report.say("      make help    all commands")
+    report.say("      make reset   delete the fake data before you connect your own PostgreSQL: see README.md")

@@ -15,8 +15,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from conf.settings import Postgres
+from pipelines.commands.history import restore
 from pipelines.commands.maintain import maintain
-from pipelines.commands.restore import restore
 from pipelines.core.console import Report
 from pipelines.core.names import LAYERS
 from pipelines.lake import delta, run_log

@@ -13,9 +13,9 @@ import pytest
 from bronze.condominio import imoveis
 from conf.contract import Column
 from pipelines.bronze import files as bronze_files
+from pipelines.commands.history import restore
 from pipelines.commands.maintain import maintain
 from pipelines.commands.reconcile.reconcile import reconcile
-from pipelines.commands.restore import restore
 from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault, QualityFault, SourceFault

@@ -13,8 +13,8 @@ import pytest
 from deltalake import write_deltalake
 
 from gold.cartoes import movimento_flat
+from pipelines.commands import history as commands_history
 from pipelines.commands import maintain as commands_maintain
-from pipelines.commands import restore as commands_restore
 from pipelines.commands.reconcile.reconcile import reconcile
 from pipelines.commands.shell import create_views, travel
 from pipelines.core.console import Report
@@ -71,7 +71,7 @@ def test_a_layer_goes_back_to_a_run_as_a_new_run_with_its_csv_and_forward_again(
 def test_a_restored_silver_has_its_rules_and_the_next_run_goes_on(nights_lake: Lake) -> None:
     settings = nights_lake.settings()
     with Report() as report:
-        commands_restore.restore(settings, "silver/2", report)
+        commands_history.restore(settings, "silver/2", report)
     assert [row["id_movimento"] for row in nights_lake.table("silver", "movimento__quarantine")] == [51]
     last = run_log.last_run(settings.silver_path, "cartoes")
     assert last is not None
@@ -88,7 +88,7 @@ def test_a_restored_silver_has_its_rules_and_the_next_run_goes_on(nights_lake: L
 @pytest.mark.parametrize("word", ["", "gold", "gold/x", "gold/9", "copper/1", "3"])
 def test_restore_refuses_a_run_that_does_not_exist(word: str, nights_lake: Lake) -> None:
     with pytest.raises(UsageFault, match="`make history` lists them|say one of `make history`"), Report() as report:
-        commands_restore.restore(nights_lake.settings(), word, report)
+        commands_history.restore(nights_lake.settings(), word, report)
 
 
 def test_the_shell_shows_the_last_run_and_any_kept_one(nights_lake: Lake) -> None:
@@ -128,7 +128,7 @@ def test_maintain_keeps_what_the_days_and_the_last_runs_need_and_says_what_it_fr
     assert at("silver/1") == [] and at("silver/3") != []
     assert "`make maintain` keeps the recent ones" in capsys.readouterr().out
     with pytest.raises(StorageFault, match="gold/1 cannot be brought back: `make maintain` keeps"), Report() as report:
-        commands_restore.restore(settings, "gold/1", report)
+        commands_history.restore(settings, "gold/1", report)
     with Report() as report:
         export(settings, (movimento_flat.TABLE,), report)
         reconcile(settings, ("cartoes",), report, nights_lake.spark)
@@ -204,7 +204,7 @@ def test_a_month_later_a_crash_is_brought_back_and_readers_still_read(nights_lak
     create_views(settings, nights_lake.spark)
     assert nights_lake.spark.sql("SELECT count(*) FROM gold.movimento_flat").collect()[0][0] == 16
     with Report() as report:
-        commands_restore.restore(settings, "gold/2", report)
+        commands_history.restore(settings, "gold/2", report)
     assert nights_lake.csv == (nights_lake.folder / "2.csv").read_bytes()
     nights_lake.run()
     assert agree(nights_lake) == 16
@@ -249,7 +249,7 @@ def test_maintain_keeps_the_run_before_the_last_however_old_it_is(nights_lake: L
     _age(settings.layer_path, "3", days=90)
     maintained(nights_lake)
     with Report() as report:
-        commands_restore.restore(settings, "gold/2", report)
+        commands_history.restore(settings, "gold/2", report)
     assert nights_lake.csv == (nights_lake.folder / "2.csv").read_bytes()
 
 
@@ -257,6 +257,6 @@ def test_a_run_with_plain_card_numbers_is_restored_only_on_request_and_folders_s
     settings = nights_lake.run("silver", "gold", CARD_NUMBERS="plain")
     nights_lake.run("silver", "gold")
     with pytest.raises(UsageFault, match="gold/4 has plain card numbers"), Report() as report:
-        commands_restore.restore(nights_lake.settings(), "gold/4", report)
+        commands_history.restore(nights_lake.settings(), "gold/4", report)
     assert b"4111111111111111" not in nights_lake.csv
     assert [settings.layer_path(layer).stat().st_mode & 0o777 for layer in LAYERS] == [0o700] * 3

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.commands.restore import restore
+from pipelines.commands.history import restore
 from pipelines.commands.stream import Batches, Stream
 from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault, SourceFault

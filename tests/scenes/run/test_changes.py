@@ -10,9 +10,9 @@ from pyspark.sql import DataFrame
 
 from conf.contract import Column
 from gold.cartoes import movimento_flat
+from pipelines.commands.history import restore
 from pipelines.commands.maintain import maintain
 from pipelines.commands.reconcile.reconcile import reconcile
-from pipelines.commands.restore import restore
 from pipelines.commands.shell import create_views
 from pipelines.core import catalogue
 from pipelines.core.console import Report

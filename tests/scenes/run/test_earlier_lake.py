@@ -9,7 +9,7 @@ from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from conf.settings import PROJECT, Postgres
-from pipelines.commands.restore import restore
+from pipelines.commands.history import restore
 from pipelines.commands.status import status
 from pipelines.core.console import Report
 from pipelines.core.names import HISTORY, LAYERS
