@@ -33,15 +33,8 @@ IDLE_PARENTS = 0.05
 
 
 # Issuers' test ranges and the length of their numbers.
-CARD_RANGES = (
-    ("422222", 13),
-    ("305693", 14),
-    ("378282", 15),
-    ("411111", 16),
-    ("555555", 16),
-    ("675964", 18),
-    ("400000", 19),
-)
+CARD_PREFIXES = ("422222", "305693", "378282", "411111", "555555", "675964", "400000")
+CARD_LENGTHS = (13, 14, 15, 16, 16, 18, 19)
 
 
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - moments of the source have no zone
@@ -65,6 +58,10 @@ class Batch:
     columns: dict[str, list[Any]] = field(default_factory=dict)
     pointed: dict[str, list[int]] = field(default_factory=dict)
 
+    @property
+    def numbers(self) -> range:
+        return range(self.first, self.first + self.rows)
+
     def below(self, limit: int) -> list[int]:
         """A number from 0 to limit - 1 for each row."""
         roll = self.dice.random
@@ -73,11 +70,15 @@ class Batch:
     def drawn(self, values: Sequence[Any]) -> list[Any]:
         return [values[index] for index in self.below(len(values))]
 
-    def parent(self, reference: str, column: str) -> list[Any]:
-        """The value of the parent's `column` for each row."""
+    def of_parents(self, reference: str, column: str = "") -> list[Any]:
+        """A value of each row of the parent: its `column`, or its key."""
         target = self.table[reference].reference
         assert target is not None
-        values = self.kept[target.table.name][column]
+        return self.kept[target.table.name][column or target.table.keys[0]]
+
+    def parent(self, reference: str, column: str) -> list[Any]:
+        """The value of the parent's `column` for each row."""
+        values = self.of_parents(reference, column)
         return [values[row] for row in self.pointed[reference]]
 
 
@@ -101,7 +102,7 @@ def words(batch: Batch, provider: str) -> list[str]:
 
 def surname(batch: Batch) -> list[str]:
     single = vocabulary("last_name", batch.seed)
-    known = (*single, *("d'Ávila", "Sant'Anna", "D'Oliveira", "McDonald", "Conceição"))
+    known = (*single, "d'Ávila", "Sant'Anna", "D'Oliveira", "McDonald", "Conceição")
     pairs = zip(batch.drawn(known), batch.drawn(known), batch.below(3), strict=True)
     return [f"{first} {second}" if kind == 0 else first for first, second, kind in pairs]
 
@@ -129,18 +130,14 @@ def guid(batch: Batch) -> list[str]:
 
 def in_turn(batch: Batch, reference: str) -> list[int]:
     """The parents one after the other, again and again."""
-    target = batch.table[reference].reference
-    assert target is not None
-    ids = batch.kept[target.table.name][target.table.keys[0]]
-    return [ids[(number - 1) % len(ids)] for number in range(batch.first, batch.first + batch.rows)]
+    ids = batch.of_parents(reference)
+    return [ids[(number - 1) % len(ids)] for number in batch.numbers]
 
 
 def turn(batch: Batch, reference: str) -> list[int]:
     """How often the parents have come one after the other by now, from 1."""
-    target = batch.table[reference].reference
-    assert target is not None
-    parents = len(batch.kept[target.table.name][target.table.keys[0]])
-    return [1 + (number - 1) // parents for number in range(batch.first, batch.first + batch.rows)]
+    parents = len(batch.of_parents(reference))
+    return [1 + (number - 1) // parents for number in batch.numbers]
 
 
 def same(batch: Batch, reference: str, parent_column: str) -> list[Any]:
@@ -150,17 +147,14 @@ def same(batch: Batch, reference: str, parent_column: str) -> list[Any]:
 
 def times(batch: Batch, *columns: str) -> list[Decimal]:
     """The product of other columns."""
-    return [
-        prod(map(Decimal, factors), start=Decimal(1))
-        for factors in zip(*(batch.columns[name] for name in columns), strict=True)
-    ]
+    rows = zip(*(batch.columns[name] for name in columns), strict=True)
+    return [prod(map(Decimal, factors), start=Decimal(1)) for factors in rows]
 
 
 def plus(batch: Batch, *columns: str) -> list[Decimal]:
     """The sum of other columns."""
-    return [
-        sum(map(Decimal, parts), Decimal(0)) for parts in zip(*(batch.columns[name] for name in columns), strict=True)
-    ]
+    rows = zip(*(batch.columns[name] for name in columns), strict=True)
+    return [sum(map(Decimal, parts), Decimal(0)) for parts in rows]
 
 
 def label(batch: Batch) -> list[str]:
@@ -182,9 +176,7 @@ def after(batch: Batch, reference: str, parent_column: str) -> list[int]:
 
 def mostly_same(batch: Batch, reference: str, parent_column: str) -> list[int]:
     """What the parent points at; in 3 of 100 rows another row of that table."""
-    target = batch.column.reference
-    assert target is not None
-    others = batch.below(len(batch.kept[target.table.name][target.table.keys[0]]))
+    others = batch.below(len(batch.of_parents(batch.column.name)))
     ids = [
         other + 1 if chance < 3 else same
         for same, other, chance in zip(batch.parent(reference, parent_column), others, batch.below(100), strict=True)
@@ -194,13 +186,14 @@ def mostly_same(batch: Batch, reference: str, parent_column: str) -> list[int]:
 
 
 def card_number(batch: Batch) -> list[str]:
-    return [_card_number(number) for number in range(batch.first, batch.first + batch.rows)]
+    return [_card_number(number) for number in batch.numbers]
 
 
 def _card_number(number: int) -> str:
-    prefix, length = CARD_RANGES[number % len(CARD_RANGES)]
-    digits = length - len(prefix) - 1
-    payload = prefix + str((number // len(CARD_RANGES) * 7919 + 104729) % 10**digits).zfill(digits)
+    rounds, kind = divmod(number, len(CARD_PREFIXES))
+    prefix = CARD_PREFIXES[kind]
+    digits = CARD_LENGTHS[kind] - len(prefix) - 1
+    payload = prefix + str((rounds * 7919 + 104729) % 10**digits).zfill(digits)
     doubled = [int(digit) * (2 if place % 2 == 0 else 1) for place, digit in enumerate(reversed(payload))]
     return payload + str(-sum(digit - 9 if digit > 9 else digit for digit in doubled) % 10)
 
@@ -244,6 +237,11 @@ def description(batch: Batch) -> list[str]:
 
 Maker = Callable[..., list[Any]]
 
+# Makers whose arguments are a reference and columns of the parent that it points at.
+OF_PARENT = (after, in_turn, mostly_same, printed_name, same, turn)
+OTHERS = (amount, between, card_number, choice, description, email, guid, label, moment, plus, surname, times, words)
+MAKERS: dict[str, Maker] = {maker.__name__: maker for maker in (*OF_PARENT, *OTHERS)}
+
 
 def maker_of(fake: Fake) -> Maker:
     """The maker that a contract names. Raises UsageFault."""
@@ -253,42 +251,12 @@ def maker_of(fake: Fake) -> Maker:
     return MAKERS[fake.maker]
 
 
-MAKERS: dict[str, Maker] = {
-    maker.__name__: maker
-    for maker in (
-        choice,
-        guid,
-        in_turn,
-        turn,
-        same,
-        times,
-        plus,
-        words,
-        surname,
-        between,
-        email,
-        label,
-        moment,
-        after,
-        mostly_same,
-        card_number,
-        printed_name,
-        amount,
-        description,
-    )
-}
-
-
 SHOWN: dict[str, Callable[[Any], str]] = {
     "timestamp_ntz": lambda seconds: str(EPOCH + timedelta(seconds=seconds)),
     "timestamp": lambda seconds: f"{EPOCH + timedelta(seconds=seconds)}+00",
     "date": lambda seconds: str((EPOCH + timedelta(seconds=seconds)).date()),
     "binary": lambda value: rf"\x{str(value).encode().hex()}",
 }
-
-
-# Makers whose arguments are a reference and columns of the parent that it points at.
-OF_PARENT = (after, mostly_same, printed_name, same)
 
 
 def sizes(tables: tuple[Table, ...], movements: int) -> dict[str, int]:
@@ -319,9 +287,8 @@ def batches(tables: tuple[Table, ...], movements: int, seed: int) -> Iterator[tu
     for table in tables:
         dice = random.Random(f"{seed}/{table.name}")
         for first in range(1, rows[table.name] + 1, BATCH_ROWS):
-            batch = Batch(
-                table, table.columns[0], first, min(BATCH_ROWS, rows[table.name] + 1 - first), dice, seed, kept
-            )
+            size = min(BATCH_ROWS, rows[table.name] + 1 - first)
+            batch = Batch(table, table.columns[0], first, size, dice, seed, kept)
             _fill(batch)
             for name, values in kept[table.name].items():
                 values.extend(batch.columns[name])
@@ -348,13 +315,12 @@ def _fill(batch: Batch) -> None:
 def _keys(batch: Batch, column: Column) -> list[int]:
     """A number a row, from 1; of a date the day after 1970 began, in seconds."""
     step = 86400 if column.type == "date" else 1
-    return [number * step for number in range(batch.first, batch.first + batch.rows)]
+    return [number * step for number in batch.numbers]
 
 
 def _point(batch: Batch, column: Column) -> list[int]:
     """A row of the parent for each row; the first are chosen more often, the last share never."""
-    assert column.reference is not None
-    ids = batch.kept[column.reference.table.name][column.reference.table.keys[0]]
+    ids = batch.of_parents(column.name)
     active = max(1, int(len(ids) * (1 - IDLE_PARENTS)))
     roll = batch.dice.random
     batch.pointed[column.name] = [int(active * roll() ** 1.5) for _ in range(batch.rows)]
