@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 
 class Executors:
-    """Reads ranges of source tables on the cluster, each in a job of one task, which Spark tries again if its worker is
-    lost."""
+    """Reads ranges of tables on the cluster, each in a job of one task; Spark tries it again if its worker is lost."""
 
     def __init__(self, spark: "SparkSession", settings: Settings, snapshot: "Snapshot", run: int) -> None:
         self._context, self._master = spark.sparkContext, settings.spark.master

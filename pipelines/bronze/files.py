@@ -90,9 +90,8 @@ def read(
         delta.make_folder(target.path)
         why = reason_for_full(table, previous, table.name in call.full)
         if previous and table.name in call.full and (gone := files.gone):
-            report.warning(
-                f"bronze.{table.name}: not read again: {len(gone):,} of its files, as {gone[0]}, are not there"
-            )
+            problem = f"{len(gone):,} of its files, as {gone[0]}, are not there"
+            report.warning(f"bronze.{table.name}: not read again: {problem}")
             why = ""
         if why or previous is None or call.previous is None:
             staged = _in_full(files, target, why, call.run.started, report)
@@ -196,8 +195,7 @@ def _report(settings: Settings, staged: StagedTable, earlier: list[IngestedFile]
 
 
 def _guaranteed(staged: StagedTable) -> tuple[str, ...]:
-    """The word "key" if every row has a key that no other row has. Never for texts: cleaning may make two of them
-    equal."""
+    """The word "key" if no two rows have the same key. Never for texts: cleaning may make two of them equal."""
     keys = [staged.table[key] for key in staged.table.keys]
     if all(key.serial for key in keys):
         return ("key",)

@@ -14,17 +14,15 @@ from pipelines.core.errors import ContractFault
 from pipelines.lake.runs import RunContext, TableRun, reason_for_full, table_runs
 from pipelines.sources.postgres import fingerprint
 from pipelines.sources.postgres.reader import POSTGRES_AUDIT, ReadPlan
-from pipelines.sources.postgres.snapshot import Relation, Snapshot, describe
+from pipelines.sources.postgres.snapshot import Snapshot, describe
 from pipelines.sources.postgres.types import Reading, natural_type, read_as
 
 
 @dataclass(frozen=True)
 class LoadPlan:
     """How a table is loaded: in full, and `why`; or, when that is empty, by what changed since its `previous` run.
-
     `newer`: the SQL condition of the rows written since then, "false" for a load in full. `basis`: the facts, as JSON,
-    that later incremental loads rest on.
-    """
+    that later incremental loads rest on."""
 
     plan: ReadPlan
     basis: str
@@ -41,12 +39,8 @@ def read_plans(snapshot: Snapshot, tables: tuple[Table, ...]) -> list[ReadPlan]:
     """The plans of all tables. Raises one ContractFault that names everything that is missing or does not convert."""
     plans, problems = [], []
     for table in tables:
-        relation = describe(snapshot, table.source_name)
-        if relation is None:
-            problems.append(f"table {snapshot.schema}.{table.source_name} is missing")
-            continue
         try:
-            plans.append(read_plan(table, relation))
+            plans.append(_read_plan(snapshot, table))
         except ContractFault as fault:
             problems.append(str(fault))
     if problems:
@@ -54,11 +48,13 @@ def read_plans(snapshot: Snapshot, tables: tuple[Table, ...]) -> list[ReadPlan]:
     return plans
 
 
-def read_plan(table: Table, relation: Relation) -> ReadPlan:
+def _read_plan(snapshot: Snapshot, table: Table) -> ReadPlan:
     """Every declared column as its contract's type, then the source's other columns as their own. Raises
     ContractFault naming each declared column that is missing or of another family."""
-    problems: list[str] = []
-    readings: dict[str, Reading] = {}
+    relation = describe(snapshot, table.source_name)
+    if relation is None:
+        raise ContractFault(f"table {snapshot.schema}.{table.source_name} is missing")
+    problems, readings = list[str](), dict[str, Reading]()
     types = {column.name: column.type for column in table.columns}
     place = f"column {relation.schema}.{relation.name}"
     source = {column.name: column for column in relation.columns}
@@ -108,20 +104,14 @@ def plan_loads(settings: Settings, snapshot: Snapshot, plans: list[ReadPlan], ca
 
 
 def guaranteed(plan: ReadPlan) -> tuple[str, ...]:
-    """What the source's constraints promise of numbers: "key", and each column whose reference holds.
-
-    Texts are left out: cleaning may make two of them equal.
-    """
+    """What the source's constraints promise of numbers: "key", and each column whose reference holds. Texts are left
+    out: cleaning may make two of them equal."""
     table, relation = plan.table, plan.relation
     exact = {column.name for column in table.columns if column.type != "string"}
-    key = ["key"] if set(table.keys) <= exact and frozenset(table.keys) in relation.unique else []
-    return tuple(key) + tuple(
-        column.name
-        for column, reference in table.references
-        if column.name in exact
-        and not reference.with_columns
-        and (column.name, reference.table.source_name, reference.table.keys[0]) in relation.foreign_keys
-    )
+    key = ("key",) if set(table.keys) <= exact and frozenset(table.keys) in relation.unique else ()
+    single = [(column.name, other.table) for column, other in table.references if not other.with_columns]
+    held = [name for name, other in single if (name, other.source_name, other.keys[0]) in relation.foreign_keys]
+    return (*key, *(name for name in held if name in exact))
 
 
 def drift(plan: ReadPlan, previous: TableRun) -> list[str]:

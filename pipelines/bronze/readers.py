@@ -35,10 +35,8 @@ CANCEL_SECONDS, HANG_UP_SECONDS = 0.1, 3
 
 
 def ranges(relation: Relation, readers: int, parts: int = 0) -> list[str]:
-    """Conditions on `ctid` that cut a table into page ranges; the last one is open, so that no row is left out.
-
-    Each reader, and so each task that later reads its files, gets the same number; a small table is one range.
-    """
+    """Conditions on `ctid` that cut a table into page ranges; the last one is open, so that no row is left out. Each
+    reader, and so each task that later reads its files, gets the same number; a small table is one range."""
     if not parts:
         parts = -(-relation.size // (RANGE_BYTES * readers)) * readers if relation.size > SMALL_BYTES else 1
     bounds = [relation.pages * part // parts for part in range(1, parts)]

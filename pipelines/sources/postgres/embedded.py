@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg2
@@ -53,16 +54,17 @@ def home(project: Path = PROJECT) -> Path:
     return Path("/var/tmp") / f"lakehouse-{os.getuid()}-{hashlib.sha256(str(project).encode()).hexdigest()[:12]}"
 
 
-def _server_user() -> dict[str, int | list[int]]:
-    """For root, the user that the server runs as, as arguments of subprocess; empty for anybody else."""
+def _as_server() -> dict[str, Any]:
+    """How the server's programs run, as arguments of subprocess: for root, as another user."""
+    place = {"cwd": "/", "env": {"LC_ALL": "C"}}
     if os.getuid() != 0:
-        return {}
+        return place
     nobody = pwd.getpwnam("nobody")
-    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    return place | {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
 
 
 def _owner() -> int:
-    return int(_server_user().get("user", os.getuid()))  # type: ignore[arg-type]
+    return int(_as_server().get("user", os.getuid()))
 
 
 def _own(folder: Path) -> None:
@@ -104,7 +106,7 @@ def _hand_over(folder: Path) -> None:
 
 
 def _run(command: list[str | Path]) -> None:
-    result = subprocess.run(command, capture_output=True, text=True, cwd="/", env={"LC_ALL": "C"}, **_server_user())  # type: ignore[call-overload]
+    result = subprocess.run(command, capture_output=True, text=True, **_as_server())
     if result.returncode:
         last = (result.stderr or result.stdout).strip().splitlines()[-1:]
         raise SourceFault(f"embedded PostgreSQL: {Path(command[0]).name} failed: {' '.join(last)}")
@@ -144,19 +146,11 @@ def _started(folder: Path, settings: Mapping[str, str]) -> Iterator[Postgres]:
     _stop_left_over(data)
     named = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     with log.open("wb") as output:
-        process = subprocess.Popen(  # type: ignore[call-overload]
-            [programs / "postgres", "-D", data, "-k", folder, *named],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd="/",
-            env={"LC_ALL": "C"},
-            start_new_session=True,
-            **_server_user(),
-        )
+        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+        command = [programs / "postgres", "-D", data, "-k", folder, *named]
+        process = subprocess.Popen(command, start_new_session=True, **streams, **_as_server())
     try:
-        port = int(settings.get("port", 5432))
-        address = Postgres(host=str(folder), port=port, database=DATABASE, user=USER)
+        address = Postgres(host=str(folder), port=int(settings.get("port", 5432)), database=DATABASE, user=USER)
         _wait_until_ready(process, address, log)
         yield address
     finally:

@@ -97,10 +97,8 @@ def what_changed(was: str, now: str, but: tuple[str, ...] = ()) -> str:
 
 
 def went_back(was: Run, now: Snapshot) -> str:
-    """Why a snapshot may not see all that the snapshot of a run saw; empty if it does.
-
-    A standby's snapshot (`xmin:xmax:xip,…`) does not name the running transactions; its position in the log says more.
-    """
+    """Why a snapshot may not see all that the snapshot of a run saw; empty if it does. A standby's (`xmin:xmax:xip,…`)
+    does not name the running transactions; its position in the log says more."""
     (low, high, running), (_, top, still) = _parsed(was.snapshot), _parsed(now.xid_range)
     is_ahead = not was.position or _position(was.position) > _position(now.log_before)
     if is_ahead or top < high or any(xid < high and xid not in running for xid in still):

@@ -36,10 +36,7 @@ POSTGRES_AUDIT = {"_rescued": "string", "_batch": "bigint", DELETED: "boolean"}
 @dataclass(frozen=True)
 class ReadPlan:
     """How one table is read: the reading of each column that the source has, and the types (Spark SQL) of all columns
-    that bronze has.
-
-    Columns that the source lacks are null. `partial`: not all columns of the source are read.
-    """
+    that bronze has; those that the source lacks are null. `partial`: not all columns of the source are read."""
 
     table: Table
     relation: Relation

@@ -97,11 +97,8 @@ class SourceColumn:
 @dataclass(frozen=True)
 class Relation:
     """A table or view of the source; `size` in bytes, 0 if it has no pages of its own. `has_xmin`: its rows say which
-    transaction wrote them.
-
-    What holds for every row: `unique`, the columns of each unique key without nulls; `foreign_keys`, as (column, table,
-    column there).
-    """
+    transaction wrote them. What holds for every row: `unique`, the columns of each unique key without nulls;
+    `foreign_keys`, as (column, table, column there)."""
 
     oid: int
     schema: str
@@ -144,9 +141,7 @@ def describe(snapshot: Snapshot, name: str) -> Relation | None:
 def with_retries(work: Callable[[], Result], seconds: int, report: Report) -> Result:
     """What `work` returns. After a TransientFault it is tried again, with growing pauses, until it has failed for
     `seconds`. An attempt that lasted longer than that starts the count anew: a load of hours is tried again, too.
-
-    Raises the last TransientFault, which then says how often and how long it was tried.
-    """
+    Raises the last TransientFault, which then says how often and how long it was tried."""
     failing_since, tries = time.monotonic(), 0
     while True:
         started = time.monotonic()

@@ -50,9 +50,8 @@ def natural_type(column: SourceColumn) -> str:
     if column.type == "money":
         return f"decimal({MONEY[0]},{MONEY[1]})"
     if column.type == "numeric" and column.precision is not None and column.scale is not None:
-        return (
-            f"decimal({column.precision},{column.scale})" if 0 <= column.scale <= column.precision <= 38 else "string"
-        )
+        fits = 0 <= column.scale <= column.precision <= 38
+        return f"decimal({column.precision},{column.scale})" if fits else "string"
     return NATIVE[column.type].name if column.type in NATIVE else "string"
 
 
@@ -61,22 +60,20 @@ def read_as(column: SourceColumn, target: str) -> Reading | None:
     name, source, wanted = identifier(column.name), column.type, type_of(target)
     if target == "string":
         # A float has no exact text; as a column that no contract names it stays a float.
-        return (
-            None
-            if source in ("float4", "float8")
-            else Reading(name if source in ("text", "varchar") else f"{name}::text")
-        )
+        text = name if source in ("text", "varchar") else f"{name}::text"
+        return None if source in ("float4", "float8") else Reading(text)
     if wanted.is_integer:
         return _as_integer(column, wanted)
     if wanted.is_decimal:
         reading = _as_decimal(column, wanted.precision, wanted.scale)
         return replace(reading, scale=wanted.scale) if reading and wanted.precision <= INT64_DIGITS else reading
-    if target in ("date", "timestamp_ntz", "timestamp") and (
-        source == wanted.source or (source, target) == ("date", "timestamp_ntz")
-    ):
+    midnight = (source, target) == ("date", "timestamp_ntz")
+    if target in ("date", "timestamp_ntz", "timestamp") and (source == wanted.source or midnight):
         zone = "+00" if target == "timestamp" else ""
-        expression = f"{name}::timestamp" if source == "date" and target == "timestamp_ntz" else name
-        return Reading(expression, f"{name} >= '{FIRST_DAY}{zone}' AND {name} < '{AFTER_LAST_DAY}{zone}'")
+        return Reading(
+            f"{name}::timestamp" if midnight else name,
+            f"{name} >= '{FIRST_DAY}{zone}' AND {name} < '{AFTER_LAST_DAY}{zone}'",
+        )
     if source == wanted.source or (source, target) == ("float4", "double"):
         return Reading(name)
     return None
@@ -106,15 +103,11 @@ def _as_decimal(column: SourceColumn, precision: int, scale: int) -> Reading | N
     if column.type == "money":
         wide = MONEY[0] - MONEY[1] <= whole and MONEY[1] <= scale
         exact = f"{name}::numeric = round({name}::numeric, {scale}) AND abs({name}::numeric) < 1e{whole}"
-        return Reading(f"{name}::numeric({precision},{scale})", None if wide else exact)
+        return Reading(cast, None if wide else exact)
     if column.type != "numeric":
         return None
-    if (
-        column.precision is not None
-        and column.scale is not None
-        and column.scale <= scale
-        and column.precision - column.scale <= whole
-    ):
+    declared = column.precision is not None and column.scale is not None
+    if declared and column.scale <= scale and column.precision - column.scale <= whole:  # type: ignore[operator]
         return Reading(name if column.scale == scale else cast, f"{name} <> 'NaN'")
     return Reading(cast, f"{name} = round({name}, {scale}) AND abs({name}) < 1e{whole}")
 
