@@ -147,8 +147,8 @@ def _started(folder: Path, settings: Mapping[str, str]) -> Iterator[Postgres]:
     named = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     with log.open("wb") as output:
         streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
-        command = [programs / "postgres", "-D", data, "-k", folder, *named]
-        process = subprocess.Popen(command, start_new_session=True, **streams, **_as_server())
+        command: list[str | Path] = [programs / "postgres", "-D", data, "-k", folder, *named]
+        process: subprocess.Popen[bytes] = subprocess.Popen(command, start_new_session=True, **streams, **_as_server())
     try:
         address = Postgres(host=str(folder), port=int(settings.get("port", 5432)), database=DATABASE, user=USER)
         _wait_until_ready(process, address, log)
