@@ -9,6 +9,8 @@ import queue
 import shutil
 import threading
 import time
+from collections.abc import Iterable
+from concurrent.futures import Future
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -54,40 +56,14 @@ class Stream:
     report: Report
 
     @property
-    def landing(self) -> Path:
-        landing = landing_of(self.settings, self.domain)
-        assert landing is not None
-        return landing
-
-    @property
     def checkpoint(self) -> Path:
         return self.settings.bronze_path / self.domain / CHECKPOINT
-
-
-class BatchRequest:
-    """A micro-batch that Spark asks for; Spark waits until `end` says how it went."""
-
-    def __init__(self) -> None:
-        self._ended: queue.Queue[BaseException | None] = queue.Queue()
-
-    def end(self, error: BaseException | None = None) -> None:
-        self._ended.put(error)
-
-    def wait(self, closed: threading.Event) -> None:
-        while not closed.is_set():
-            with suppress(queue.Empty):
-                if error := self._ended.get(timeout=POLL_SECONDS):
-                    raise RuntimeError("the micro-batch failed") from error
-                return
-        raise RuntimeError("the stream ends")
 
 
 def stream(settings: Settings, domain: str, once: bool, report: Report, given: "SparkSession | None" = None) -> None:
     """Ingests the files that are there and, unless `once`, those that come, until a signal ends it. Raises a Fault if a
     run fails for another reason than a file that changes or vanishes while it is read."""
-    landing = landing_of(settings, domain)
-    assert landing is not None
-    _check(landing)
+    landing = _landing(settings, domain)
     try:
         with folders.locked(settings, patient=True):
             pass  # makes the lake's folders, closed to others, before Spark puts its checkpoint into one
@@ -107,9 +83,12 @@ def stream(settings: Settings, domain: str, once: bool, report: Report, given: "
         report.step(f"{domain}: {batches.files:,} file{'' if batches.files == 1 else 's'} ingested")
 
 
-def _check(landing: Path) -> None:
+def _landing(settings: Settings, domain: str) -> Path:
+    landing = landing_of(settings, domain)
+    assert landing is not None
     if not landing.is_dir():
         raise SourceFault(f"there is no landing folder {landing}; make it, or correct LAKEHOUSE_LANDING_PATH")
+    return landing
 
 
 class CheckpointFault(StorageFault):
@@ -121,20 +100,22 @@ def _watch(stream: Stream, batches: "Batches") -> None:
     only; it does not matter to it whether they are old, or gone by then."""
     from pyspark.errors import PySparkException
 
-    _check(stream.landing)
-    requests: queue.Queue[BatchRequest] = queue.Queue()
+    landing = _landing(stream.settings, stream.domain)
+    requests: queue.Queue[Future[None]] = queue.Queue()
     closed = threading.Event()
 
     def ask(_: "DataFrame", __: int) -> None:
-        request = BatchRequest()
+        request: Future[None] = Future()
         requests.put(request)
-        request.wait(closed)
+        while not closed.is_set():
+            with suppress(TimeoutError):
+                return request.result(POLL_SECONDS)
+        raise RuntimeError("the stream ends")
 
     spark, unusable = stream.spark, f"the stream's checkpoint {stream.checkpoint} cannot be used"
     options = {"maxFilesPerTrigger": str(stream.settings.stream.max_files_per_trigger), "maxFileAge": "36500d"}
-    options["recursiveFileLookup"] = "true"  # folders in it are not partitions
-    options["ignoreMissingFiles"] = "true"
-    files = spark.readStream.format("binaryFile").schema(FILE_SCHEMA).options(**options).load(str(stream.landing))
+    options |= {"recursiveFileLookup": "true", "ignoreMissingFiles": "true"}  # folders in it are not partitions
+    files = spark.readStream.format("binaryFile").schema(FILE_SCHEMA).options(**options).load(str(landing))
     writer = files.select("path").writeStream.foreachBatch(ask).option("checkpointLocation", str(stream.checkpoint))
     every = f"{POLL_SECONDS} seconds"
     writer = writer.trigger(availableNow=True) if stream.once else writer.trigger(processingTime=every)
@@ -159,7 +140,7 @@ def _stop(query: "StreamingQuery") -> None:
         query.stop()
 
 
-def _serve(query: "StreamingQuery", requests: "queue.Queue[BatchRequest]", batches: "Batches") -> None:
+def _serve(query: "StreamingQuery", requests: "queue.Queue[Future[None]]", batches: "Batches") -> None:
     """Runs micro-batches in this thread, where signals are heard, as the query asks for them, until it ends. While the
     query waits, it also looks for files that the query does not report: a known name with other content."""
     looked = -math.inf
@@ -177,10 +158,10 @@ def _serve(query: "StreamingQuery", requests: "queue.Queue[BatchRequest]", batch
             break
         try:
             batches.run()
-        except BaseException as error:
-            request.end(error)
+        except BaseException:
+            request.set_exception(RuntimeError("the micro-batch failed"))
             raise
-        request.end()
+        request.set_result(None)
 
 
 class Batches:
@@ -254,9 +235,8 @@ class Batches:
                 over = f"more than LAKEHOUSE_QUALITY__MAX_QUARANTINED={limit:g}; `make quality` says why"
                 report.step(f"silver.{table.name}: {rows}, {over}", level="warning")
 
-    def _warn(self, warnings: "list[str] | tuple[str, ...]") -> None:
+    def _warn(self, warnings: Iterable[str]) -> None:
         """Reports each warning once."""
-        for text in warnings:
-            if text not in self._warned:
-                self._warned.add(text)
-                self._stream.report.step(text, level="warning")
+        for text in (text for text in warnings if text not in self._warned):
+            self._warned.add(text)
+            self._stream.report.step(text, level="warning")
