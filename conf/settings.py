@@ -7,6 +7,7 @@ anywhere: LAKEHOUSE_POSTGRES__*, DATABASE_URL, POSTGRES_*, PG*; without any, the
 
 import difflib
 import itertools
+import json
 import re
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
@@ -291,14 +292,9 @@ def _from_url(url: str, problems: list[str]) -> dict[str, str]:
 
 
 def _json_object(text: str, problems: list[str]) -> dict[str, str]:
-    import json
-
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if isinstance(value, dict):
-        return {str(name): str(setting) for name, setting in value.items()}
+    with suppress(ValueError):
+        if isinstance(value := json.loads(text), dict):
+            return {str(name): str(setting) for name, setting in value.items()}
     problems.append(f'{PREFIX}SPARK__CONF is not a JSON object like {{"spark.sql.shuffle.partitions": "8"}}')
     return {}
 

@@ -12,8 +12,7 @@ ANSWER_ROWS = 15
 
 
 def answers(settings: Settings, domains: tuple[str, ...], report: Report) -> None:
-    """Shows the first rows of each table, in the order in which a person reads them. Raises QualityFault if gold has no
-    run."""
+    """Shows the first rows of each table, in a person's reading order. Raises QualityFault if gold has no run."""
     runs = [run for domain in domains if (run := run_log.last_run(settings.gold_path, domain))]
     for run in runs:
         run_log.check_tables("gold", settings.gold_path, run)

@@ -47,8 +47,7 @@ def what(layer: str, run: Run) -> str:
 
 
 def changes(previous: Run | None, run: Run) -> str:
-    """The rows that tables gained or lost since the previous run, and the tables of as many rows whose content
-    changed."""
+    """The rows that tables gained or lost since the previous run, and tables with as many rows but other content."""
     if previous is None:
         return "first run"
     known = {table.name: table for table in previous.tables}

@@ -71,8 +71,7 @@ def _csv(settings: Settings, table: Table, run: Run) -> list[str]:
 
 
 def quality(settings: Settings, domains: tuple[str, ...], report: Report) -> None:
-    """Shows every rule of the last silver run of each domain, compared with the previous run, and a query that shows
-    rows that failed."""
+    """Shows every rule of the last silver run of each domain, what changed since, and a query for rows that failed."""
     path = settings.silver_path
     built = {domain: run_log.read_runs(path, domain=domain) for domain in domains}
     if not any(built.values()):

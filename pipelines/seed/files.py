@@ -55,7 +55,6 @@ def _write(settings: Settings, folder: Path, tables: tuple[Table, ...], report: 
             files[table.name] = stack.enter_context(file)
             file.write(_line([column.name for column in _in_file(table)], dialect))
         for table, rows in fake.batches(tables, settings.seed.movimentos, settings.seed.seed):
-            assert table.files is not None
             files[table.name].writelines(_lines(table, rows))
             written[table.name] += len(rows)
             report.progress("source", table.name, len(rows))

@@ -36,6 +36,9 @@ class Findings:
         self.lines[layer, name][column] = DIFFERS if problems else AGREES
         self.differences += [f"{layer}.{name} {text}" for text in problems]
 
+    def is_damaged(self, layer: str, name: str) -> bool:
+        return self.lines[layer, name][WITH_RUN] == DIFFERS
+
 
 @dataclass(frozen=True)
 class Comparison:

@@ -88,8 +88,7 @@ def _is_current(comparison: Comparison, name: str, head: TableVersion) -> bool:
 
 
 def compare_with_upstream(comparison: Comparison, spark: "SparkSession") -> None:
-    """Compares each table of silver or gold with what its transform and checks make, now, of the versions that its run
-    read."""
+    """Compares each table with what its transform and checks make, now, of the versions that its run read."""
     settings, layer, run = comparison.settings, comparison.layer, comparison.run
     below = upstream_layer(layer)
     upstream = run_log.upstream_of(settings.layer_path(below), run)

@@ -16,14 +16,7 @@ from psycopg2.extensions import connection as Connection
 
 from conf.contract import DECIMAL, Table, is_summed
 from pipelines.bronze.loads import drift, read_plans
-from pipelines.commands.reconcile.comparison import (
-    DIFFERS,
-    WITH_RUN,
-    WITH_UPSTREAM,
-    Comparison,
-    differing_rows,
-    shown,
-)
+from pipelines.commands.reconcile.comparison import WITH_UPSTREAM, Comparison, differing_rows, shown
 from pipelines.core import catalogue
 from pipelines.core.errors import SourceFault, StorageFault
 from pipelines.core.sql import duckdb_literal, identifier
@@ -128,31 +121,27 @@ def _with_postgres(comparison: Comparison, snapshot: Snapshot, plan: ReadPlan) -
     try:
         head = comparison.head(table_run)
         comparable = replace(plan, readings=known, partial=known.keys() != types.keys())
-        difference = postgres_difference(comparison, snapshot, comparable, head.sql)
+        differing, changed = postgres_difference(comparison, snapshot, comparable, head.sql)
     except StorageFault as fault:
         comparison.add(name, WITH_UPSTREAM, [f"cannot be compared with the source: {fault}"])
         return
-    if difference is None:
-        comparison.add(name, WITH_UPSTREAM, [])
-        return
     # Rows that only the lake has were deleted since, unless the lake is known to be wrong.
-    is_damaged = findings.lines["bronze", name][WITH_RUN] == DIFFERS
-    differing, changed = difference
+    is_damaged = findings.is_damaged("bronze", name)
     wrong = [shown(each, plan.table) for each in differing if is_damaged or each.kind != "extra"]
     comparison.add(name, WITH_UPSTREAM, [f"is not what the source had: {each}" for each in wrong])
-    if not wrong:
+    if changed and not wrong:
         findings.notes.append(f"source.{name}: {changed}; `make bronze` reads it")
         findings.lines["bronze", name][WITH_UPSTREAM] = "changed since"
 
 
 def postgres_difference(
     comparison: Comparison, snapshot: Snapshot, plan: ReadPlan, bronze: str
-) -> tuple[list[Difference], str] | None:
+) -> tuple[list[Difference], str]:
     """How bronze's rows (SQL) differ from the rows that were there before the run's snapshot was taken, and, in words,
-    what changed since; None if nothing differs. Rows that only bronze has may have been deleted since."""
+    what changed since; no words if nothing differs. Rows that only bronze has may have been deleted since."""
     what, connection, keys = f"bronze.{plan.table.name}", snapshot.connection, plan.table.keys
     if source_evidence(connection, plan) == bronze_evidence(what, bronze, plan):
-        return None
+        return [], ""
     settings, run = comparison.settings, comparison.run
     facts, _ = fingerprint.table_facts(connection, plan, fingerprint.server_facts(connection, settings))
     changed = fingerprint.what_changed(run.table(plan.table.name).basis, facts, but=("reading", "software"))
