@@ -124,10 +124,10 @@ class RunContext:
 
     run: Run
     previous: Run | None
-    full: frozenset[str] = frozenset()
+    full: frozenset[str]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Job(RunContext):
     """A run of silver or gold in one domain.
 
@@ -137,11 +137,11 @@ class Job(RunContext):
     """
 
     settings: Settings
-    upstream: Run
-    origin: Run | None
-    session: "Callable[[], SparkSession]"
     report: Report
     scratch: Path
+    session: "Callable[[], SparkSession]"
+    upstream: Run
+    origin: Run | None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from conf.contract import Table
 from conf.settings import Postgres, Settings
 from pipelines.core import catalogue, identity
 from pipelines.core.console import Report
@@ -162,19 +161,14 @@ def _read_tables(call: Call, context: RunContext, server: Postgres, staged: list
                 reason_for_full(settings, last.get(name), name in context.full, context.run.started)
                 for name in (table.name for table in tables)
             ):
-                spark.start_ahead(_likely_rows(snapshot, tables), surely=not settings.spark.is_local)
+                sizes = [relation.size for name in names if (relation := describe(snapshot, name))]
+                spark.start_ahead(sum(sizes) // ROW_BYTES, surely=not settings.spark.is_local)
             building = bronze_job.read(settings, snapshot, tables, context, report, spark.get)
             lifecycle.stage("bronze", building, staged, report)
         return snapshot
     except ContractFault as fault:
         hint = "" if settings.postgres else "; the source is the embedded server, `make seed` fills it"
         raise ContractFault(f"{fault}{hint}") from fault
-
-
-def _likely_rows(snapshot: Snapshot, tables: tuple[Table, ...]) -> int:
-    """The number of rows in the source's tables, estimated by their size."""
-    relations = [describe(snapshot, table.source_name) for table in tables]
-    return sum(relation.size for relation in relations if relation) // ROW_BYTES
 
 
 def _run_derived(call: Call, layer: str, domain: str, is_last: bool) -> Run:
@@ -184,7 +178,8 @@ def _run_derived(call: Call, layer: str, domain: str, is_last: bool) -> Run:
     from pipelines.silver import job as silver_job
     from pipelines.spark.frames import storage_faults
 
-    settings, report, path = call.settings, call.report, call.settings.layer_path(layer)
+    settings, report, full = call.settings, call.report, call.request.full
+    path = settings.layer_path(layer)
     upstream = run_log.complete_run(settings, upstream_layer(layer), domain)
     previous = run_log.last_run(path, domain)
     lifecycle.refuse_other_source(layer, path, previous, upstream.source)
@@ -203,17 +198,7 @@ def _run_derived(call: Call, layer: str, domain: str, is_last: bool) -> Run:
     entries = tuple(entry for entry in catalogue.entries(layer) if entry.table.domain == domain)
     with lifecycle.rolled_back_on_failure(path, domain), storage_faults(), discarded_on_failure(staged):
         with folders.scratch(path, "run") as scratch:
-            job = Job(
-                run,
-                previous,
-                call.request.full,
-                settings=settings,
-                upstream=upstream,
-                origin=origin,
-                session=call.spark.get,
-                report=report,
-                scratch=scratch,
-            )
+            job = Job(run, previous, full, settings, report, scratch, call.spark.get, upstream=upstream, origin=origin)
             lifecycle.stage(layer, build(job, entries), staged, report)
         if layer == "gold":
             crash_point(Point.TABLES_BUILT)

@@ -44,12 +44,11 @@ def origin_of(settings: Settings, layer: str, previous: Run | None) -> Run | Non
     upstream = upstream_layer(layer)
     path = settings.layer_path(upstream)
     run = run_log.upstream_of(path, previous)
-    try:
+    with suppress(StorageFault):
         if run:
             run_log.check_tables(upstream, path, run)
         return run
-    except StorageFault:
-        return None
+    return None
 
 
 def next_run(settings: Settings, layer: str, domain: str) -> Run:

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from conf.settings import Postgres, Settings
+from pipelines.core import identity
 from pipelines.core.errors import ClusterFault, Fault
 from pipelines.core.names import LAYERS
 from pipelines.lake import folders as lake_folders
@@ -129,8 +130,6 @@ def _lacking(context: "SparkContext", settings: Settings, slots: int) -> list[st
     """What workers lack, each thing once, and folders of their own that have the same path as the lake's."""
     from pyspark import cloudpickle
 
-    from pipelines.core.identity import software
-
     source = (settings.postgres.host, settings.postgres.port) if settings.postgres else None
     paths = [path for path in map(settings.layer_path, LAYERS) if (path / lake_folders.LOCK).exists()]
     with ExitStack() as stack:
@@ -138,13 +137,12 @@ def _lacking(context: "SparkContext", settings: Settings, slots: int) -> list[st
         for folder in folders:
             (folder / worker.DRIVER_MARK).touch()
         packages = {name: version(name) for name in PACKAGES}
-        needs = worker.WorkerNeeds(packages, software(""), tuple(map(str, folders)), source)
+        needs = worker.WorkerNeeds(packages, identity.software(""), tuple(map(str, folders)), source)
         cloudpickle.register_pickle_by_value(worker)  # type: ignore[no-untyped-call]
         try:
             with jobs(settings.spark.master):
-                answers = (
-                    context.parallelize(range(slots), slots).map(lambda _: worker.missing_on_worker(needs)).collect()
-                )
+                tasks = context.parallelize(range(slots), slots)
+                answers = tasks.map(lambda _: worker.missing_on_worker(needs)).collect()
         finally:
             cloudpickle.unregister_pickle_by_value(worker)  # type: ignore[no-untyped-call]
         lacking = {f"worker {host} {text}" for host, texts in answers for text in texts}

@@ -54,23 +54,17 @@ EXECUTOR_DEFAULTS = "spark.executor.defaultJavaOptions"
 DEFAULTS = "spark.driver.defaultJavaOptions"
 
 
-USER_OPTIONS = "spark.driver.extraJavaOptions"
-
-
-LOG4J = {"quiet": "log4j2-quiet.properties", "debug": "log4j2-debug.properties"}
-
-
 def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
     """Spark's configuration. The user's own entries win; of Java's options, later ones win. Raises UsageFault without
     jars."""
     jars = sorted(str(jar) for jar in class_data_archive.JARS.glob("*.jar"))
     if not jars:
         raise UsageFault("the Delta jars are missing; run `make setup`")
-    log4j = Path(__file__).with_name(LOG4J[settings.log])
-    defaults, given = settings.spark.conf.get(DEFAULTS, ""), [settings.spark.conf.get(USER_OPTIONS, "")]
+    log4j = Path(__file__).with_name(f"log4j2-{settings.log}.properties")
+    defaults = settings.spark.conf.get(DEFAULTS, "")
+    given = [defaults, settings.spark.conf.get("spark.driver.extraJavaOptions", "")]
     given += [os.environ.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS")]
-    named = re.search(r"-XX:\+Use\w+GC\b", " ".join([defaults, *given]))
-    collector = "" if named else "-XX:+UseParallelGC"  # Java takes only one
+    collector = "" if re.search(r"-XX:\+Use\w+GC\b", " ".join(given)) else "-XX:+UseParallelGC"  # Java takes only one
     ours = (*SAME_EVERYWHERE, f"-Dlog4j2.configurationFile={log4j.as_uri()}")
     executors = {  # what they get from the driver: jars, the folder of this software, the name of their connections
         "spark.jars": ",".join(jars),
