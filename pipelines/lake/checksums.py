@@ -21,14 +21,11 @@ class ColumnRun:
     total: str | None = None
 
 
-Columns = tuple[ColumnRun, ...]
-
-
 class Content(NamedTuple):
     """What rows hold: how many there are, and each column's checksum and sum."""
 
     rows: int
-    columns: Columns
+    columns: tuple[ColumnRun, ...]
 
     @property
     def sums(self) -> dict[str, Decimal]:

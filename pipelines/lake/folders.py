@@ -70,21 +70,17 @@ def is_left(path: Path, pid: int) -> bool:
         return True
 
 
-def prepare(settings: Settings) -> None:
-    """Creates the layers' folders, closed to others. Raises StorageFault when other files are in one."""
+@contextmanager
+def locked(settings: Settings, patient: bool = False) -> Iterator[None]:
+    """Holds the lock of every layer, or raises LockedFault at once; a `patient` caller, who needs it briefly, waits.
+    Folders are made if they are not there; those with plain card numbers are closed to all but their owner. Raises
+    StorageFault when a folder has files but was not made here."""
     for layer in LAYERS:
         path = settings.layer_path(layer)
         with storage(f"{layer} folder {path}"):
             path.mkdir(mode=0o750, parents=True, exist_ok=True)
             if any(path.iterdir()) and not (path / LOCK).exists():
                 raise StorageFault(f"{layer} folder {path} holds other files; name an empty one")
-
-
-@contextmanager
-def locked(settings: Settings, patient: bool = False) -> Iterator[None]:
-    """Holds the lock of every layer, or raises LockedFault at once; a `patient` caller, who needs it briefly, waits.
-    Folders with plain card numbers are closed to all but their owner."""
-    prepare(settings)
     with ExitStack() as held:
         for layer in LAYERS:
             path = settings.layer_path(layer)

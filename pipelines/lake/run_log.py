@@ -104,10 +104,9 @@ def last_run(layer_path: Path, domain: str) -> Run | None:
 
 def complete_run(settings: Settings, layer: str, domain: str) -> Run:
     """The last complete run of a layer. Raises QualityFault when there is none."""
-    run = last_run(settings.layer_path(layer), domain)
-    if run is None:
-        raise no_complete_run(settings, layer, domain)
-    return run
+    if run := last_run(settings.layer_path(layer), domain):
+        return run
+    raise no_complete_run(settings, layer, domain)
 
 
 def upstream_of(layer_path: Path, run: Run | None) -> Run | None:
@@ -196,8 +195,7 @@ def roll_back(layer_path: Path, run: Run | None) -> None:
 
 def restore_version(path: Path, target: int) -> int:
     """Makes a version the head again, unless it is already. The version that the head has now."""
-    head = version(path)
-    if head == target:
+    if version(path) == target:
         return target
     with storage(f"table {path}"):
         last = DeltaTable(path).history(1)[0]

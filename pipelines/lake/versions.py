@@ -53,6 +53,10 @@ def table_version(layer_path: Path, run: Run, table: Table, name: str = "") -> T
     """A table, or what lies beside it under `name`, as a run left it."""
     table_run = run.table(name or table.name)
     files = delta.file_paths(layer_path / run.domain / table_run.name, table_run.version)
+    return _version(files, table_run, table)
+
+
+def _version(files: list[str], table_run: TableRun, table: Table) -> TableVersion:
     types = {column.name: column.type for column in table_run.columns}
     return TableVersion(tuple(sorted(files)), types, table.keys, superseded_from(table_run))
 
@@ -110,8 +114,7 @@ class StagedTable:
 
     @property
     def content(self) -> TableVersion:
-        types = {column.name: column.type for column in self.table_run.columns}
-        return TableVersion(tuple(sorted(self.paths)), types, self.table.keys, superseded_from(self.table_run))
+        return _version(self.paths, self.table_run, self.table)
 
     def commit(self) -> TableRun:
         """Makes the files the table's content, without a commit if they are it already. The record with its version."""
