@@ -170,8 +170,7 @@ def splice(db: Engine, change: Splice, target: Target) -> StagedTable:
     old, replaced = change.old, change.replaced
     touched = touched_files(db, old, replaced)
     small = small_files(touched)
-    written: list[str] = []
-    try:
+    with target.unproved() as written:
         for file in sorted(touched - small):
             written += write(db, replaced.rest(old.only({file}).sql), target)
         columns, rest = listed(old.types), replaced.rest(old.only(small).sql)
@@ -179,9 +178,6 @@ def splice(db: Engine, change: Splice, target: Target) -> StagedTable:
         written += write(db, fresh, target)
         crash_point(Point.FILES_SPLICED)
         table_run = _proved(db, f"{target.table.layer}.{change.table_run.name}", change, touched, target.paths(written))
-    except BaseException:
-        target.remove(written)
-        raise
     kept = tuple(Path(file).name for file in old.files if file not in touched)
     return StagedTable(table_run, target.table, target.path, None, written, (), kept)
 
