@@ -115,7 +115,6 @@ def _tombstones(db: Engine, gone: str, old: TableVersion, target: Target) -> str
 
 
 def _keys(plan: ReadPlan, folder: Path, read: ReadRows) -> str:
-    """SQL of all keys that the source has."""
     keys = {key: plan.types[key] for key in plan.table.keys}
     readings = {key: plan.readings[key] for key in keys}
     parts = read(replace(plan, readings=readings, types=keys), "", folder)

@@ -86,7 +86,6 @@ def _ranges_of(readers: Readers, loads: list[LoadPlan]) -> Iterator[tuple[LoadPl
 def _proved(
     load: LoadPlan, parts: list[WrittenFile], target: Target, totals: SourceTotals, started: datetime
 ) -> StagedTable:
-    """The table's files, proved to hold what the source counted."""
     plan, rows = load.plan, totals.rows
     how, seconds = f"full: {load.why}", time.monotonic() - min(part.started for part in parts)
     table_run = TableRun(plan.table.name, 0, rows, rows, full_at=started, how=how, base=target.run, basis=load.basis)

@@ -48,9 +48,7 @@ PINNED = {
     "search_path": "pg_catalog",
     "row_security": "off",
     "lock_timeout": f"{CONNECT_SECONDS}s",
-    "statement_timeout": "0",
-    "transaction_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
+    **dict.fromkeys(("statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout"), "0"),
     "default_transaction_read_only": "on",
     "jit": "off",
 }

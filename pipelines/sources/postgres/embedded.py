@@ -38,14 +38,11 @@ START_SECONDS = 30
 # The data can be made again at any time, so nothing waits for the disk.
 OPTIONS = {
     "listen_addresses": "",
-    "fsync": "off",
-    "synchronous_commit": "off",
-    "full_page_writes": "off",
+    **dict.fromkeys(("fsync", "synchronous_commit", "full_page_writes", "logging_collector"), "off"),
     "wal_level": "minimal",
     "max_wal_senders": "0",
     "max_wal_size": "4GB",
     "dynamic_shared_memory_type": "mmap",
-    "logging_collector": "off",
 }
 
 

@@ -16,7 +16,7 @@ from conf.settings import Postgres
 from pipelines.core.errors import SourceFault, TransientFault
 from pipelines.lake import delta, run_log
 from pipelines.sources.postgres import connection as postgres_connection
-from pipelines.sources.postgres import embedded, reader, watchdog
+from pipelines.sources.postgres import embedded, reader
 from tests.support.lake import Lake
 from tests.support.process import Cli, connection_settings
 from tests.support.proxy import Link, Proxy, once, slow
@@ -35,7 +35,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgres_connection, "CONNECT_SECONDS", 2)
     monkeypatch.setattr(postgres_connection, "ANSWER_SECONDS", 2)
     monkeypatch.setattr(postgres_connection, "PIN", postgres_connection.PIN.replace("'10s'", "'1s'"))
-    monkeypatch.setattr(watchdog, "SILENCE_SECONDS", 0.6)
+    monkeypatch.setattr(reader, "SILENCE_SECONDS", 0.6)
 
 
 @pytest.fixture
