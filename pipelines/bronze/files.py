@@ -100,8 +100,7 @@ def read(
         else:
             yield unchanged_table(previous, table, target.path)
             continue
-        with target.unproved() as written:
-            written.extend(staged.files)
+        with target.unproved(*staged.files):
             _report(settings, staged, files.ingested, report)
             guaranteed = _guaranteed(staged)
         seconds = time.monotonic() - started
@@ -155,8 +154,7 @@ def _added(
     what = f"bronze.{target.table.name}"
     first = max((file.first + file.lines for file in landing.ingested), default=1)
     ingested, name, sums = ingest(landing.new, target, first, report)
-    with target.unproved() as written, folders.scratch(target.path, "run") as folder, engine(what, folder) as db:
-        written.append(name)
+    with target.unproved(name) as written, folders.scratch(target.path, "run") as folder, engine(what, folder) as db:
         rows = relation(target.paths(written), old.types)
         came = measured(db, rows, old.types, old.keys)
         if (came.rows, came.sums) != (sum(file.lines for file in ingested), sums):

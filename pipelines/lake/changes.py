@@ -93,13 +93,13 @@ class Target:
             (self.path / name).unlink(missing_ok=True)
 
     @contextmanager
-    def unproved(self) -> Iterator[list[str]]:
+    def unproved(self, *names: str) -> Iterator[list[str]]:
         """The names of new files, a list to be filled. If the context fails, none of them stays."""
-        names: list[str] = []
+        files = list(names)
         try:
-            yield names
+            yield files
         except BaseException:
-            self.remove(names)
+            self.remove(files)
             raise
 
 

@@ -123,25 +123,22 @@ def ingest(
     table, name, ingested = place.table, place.new(), list[IngestedFile]()
     target = place.path / name
     totals = {column.name: Decimal(0) for column in table.summed}
-    try:
-        with folders.storage(f"file {target}"), _parquet(target, lake_schema.schema_of(table, AUDIT)) as write:
-            for file in files:
-                tally = Tally(first)
-                sha256 = hashed(file)
-                for batch in _batches(file, place.run, tally):
-                    write(batch)
-                    report.progress("bronze", table.name, batch.num_rows)
-                    with localcontext(prec=76):
-                        for column in totals:
-                            totals[column] += pc.sum(batch[column]).as_py() or 0
-                if hashed(file) != sha256:
-                    raise SourceFault(f"{file.path} changed while it was read; put files there by renaming them")
-                place_of = (place.run, table.domain, table.name, file.name)
-                ingested.append(IngestedFile(*place_of, sha256, file.bytes, file.modified, **vars(tally)))
-                first += tally.lines
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise
+    schema = lake_schema.schema_of(table, AUDIT)
+    with place.unproved(name), folders.storage(f"file {target}"), _parquet(target, schema) as write:
+        for file in files:
+            tally = Tally(first)
+            sha256 = hashed(file)
+            for batch in _batches(file, place.run, tally):
+                write(batch)
+                report.progress("bronze", table.name, batch.num_rows)
+                with localcontext(prec=76):
+                    for column in totals:
+                        totals[column] += pc.sum(batch[column]).as_py() or 0
+            if hashed(file) != sha256:
+                raise SourceFault(f"{file.path} changed while it was read; put files there by renaming them")
+            place_of = (place.run, table.domain, table.name, file.name)
+            ingested.append(IngestedFile(*place_of, sha256, file.bytes, file.modified, **vars(tally)))
+            first += tally.lines
     crash_point(Point.FILE_INGESTED)
     return ingested, name, totals
 

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -184,11 +184,6 @@ def remove(folder: Path | None = None) -> None:
     shutil.rmtree(folder or home(), ignore_errors=True)
 
 
-@contextmanager
-def source_server(settings: Settings) -> Iterator[Postgres]:
+def source_server(settings: Settings) -> AbstractContextManager[Postgres]:
     """The server that the settings name, or the embedded one, running while the context lasts."""
-    if settings.postgres:
-        yield settings.postgres
-    else:
-        with server() as address:
-            yield address
+    return nullcontext(settings.postgres) if settings.postgres else server()
