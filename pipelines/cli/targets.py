@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 
 def run_targets(settings: Settings, targets: set[str], spark: "SparkSession | None" = None) -> None:
-    """Runs the targets in the order seed, layers, export, what shows them, shell, whatever the order typed. Spark's
-    work is done in `spark`, if given, else in a session of their own."""
+    """Runs targets in the order seed, layers, export, what shows them, shell; in `spark` or a session of its own."""
     alone = targets & {"demo", "reset", "restore", "stream"}
     if alone and len(targets) > 1:
         raise UsageFault(f"{min(alone)} runs alone: name no other target")
@@ -89,8 +88,7 @@ def full_tables() -> frozenset[str]:
 
 
 def streamed(domains: tuple[str, ...]) -> tuple[str, bool]:
-    """The domain whose files `make stream` ingests, and whether ONCE=1 says to end when none is left. Raises
-    UsageFault."""
+    """The domain of `make stream`, and whether ONCE=1 says to end when no file is left. Raises UsageFault."""
     once, known = os.environ.get("ONCE", ""), [name for name in catalogue.domains() if catalogue.is_of_files(name)]
     if len(domains) != 1 or domains[0] not in known:
         raise UsageFault(f"say which files to watch: make stream DOMAIN={known[0]}; there are {', '.join(known)}")

@@ -148,8 +148,7 @@ def _read_postgres(call: Call, context: RunContext, staged: list[StagedTable]) -
 
 
 def _read_tables(call: Call, context: RunContext, server: Postgres, staged: list[StagedTable]) -> Snapshot:
-    """All tables as of one snapshot, which lasts until the last of them is read. Spark starts meanwhile if a table is
-    read in full for a reason that is also silver's."""
+    """Stages all tables as of one snapshot. Spark starts meanwhile if silver, too, will read one of them in full."""
     from pipelines.bronze import job as bronze_job
 
     settings, spark, report = call.settings, call.spark, call.report
@@ -172,8 +171,7 @@ def _read_tables(call: Call, context: RunContext, server: Postgres, staged: list
 
 
 def _run_derived(call: Call, layer: str, domain: str, is_last: bool) -> Run:
-    """Builds silver or gold from the last complete run of the layer below. After the last run of a call Spark ends, so
-    that its memory is free when CSVs are written."""
+    """Builds silver or gold from the last complete run upstream. If `is_last`, Spark ends before CSVs are written."""
     from pipelines.gold import job as gold_job
     from pipelines.silver import job as silver_job
     from pipelines.spark.frames import storage_faults

@@ -1,5 +1,4 @@
-"""The begin and the end of a run: what would make it unsafe, its number, what it builds on; the commits of its tables,
-its CSVs, its row in the run log, or nothing of it."""
+"""The begin of a run: what makes it unsafe, its number, what it builds on. And its end: its commit, all or nothing."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress

@@ -55,8 +55,7 @@ def require_answer(master: str) -> None:
 
 @contextmanager
 def watched(spark: "SparkSession", settings: Settings) -> Iterator[None]:
-    """A session on executors that have what a run needs. If none is left for a minute, its work is cancelled. Raises
-    ClusterFault."""
+    """Executors that have what a run needs; without one for a minute, its work is cancelled. Raises ClusterFault."""
     context, master = spark.sparkContext, settings.spark.master
     lost, ended = threading.Event(), threading.Event()
 

@@ -1,5 +1,4 @@
-"""The Spark session: here or on a cluster, quiet, in UTC, with the Delta jars that set-up checked; started when it is
-asked for, or beside bronze if silver surely will."""
+"""The Spark session: here or on a cluster, quiet, in UTC, with the Delta jars that set-up checked; a lazy one, too."""
 
 import os
 import re
@@ -55,8 +54,7 @@ DEFAULTS = "spark.driver.defaultJavaOptions"
 
 
 def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
-    """Spark's configuration. The user's own entries win; of Java's options, later ones win. Raises UsageFault without
-    jars."""
+    """Spark's configuration. The user's entries win; Java takes the later options. Raises UsageFault without jars."""
     jars = sorted(str(jar) for jar in class_data_archive.JARS.glob("*.jar"))
     if not jars:
         raise UsageFault("the Delta jars are missing; run `make setup`")
