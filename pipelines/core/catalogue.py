@@ -30,11 +30,8 @@ class Entry:
 @cache
 def entries(layer: str) -> tuple[Entry, ...]:
     """The layer's tables, parents before children, by name otherwise. Raises UsageFault."""
-    modules = {
-        table.module: Entry(table, getattr(module, "transform", None))
-        for module in _modules(layer)
-        if (table := module.TABLE)
-    }
+    made = (Entry(module.TABLE, getattr(module, "transform", None)) for module in _modules(layer) if module.TABLE)
+    modules = {entry.table.module: entry for entry in made}
     for table, column in ((entry.table, column) for entry in modules.values() for column in entry.table.columns):
         try:
             contract_type(column.type)

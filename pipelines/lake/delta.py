@@ -108,9 +108,8 @@ def _version_content(path: Path, at: int, _: tuple[int, int, int]) -> VersionCon
     # Cached while the commit is the same file: a version never changes.
     table = DeltaTable(path, version=at)
     # Not file_uris(): it percent-encodes the table's folder.
-    adds = pa.table(table.get_add_actions())
-    files = zip(adds["path"].to_pylist(), adds["size_bytes"].to_pylist(), strict=True)
-    return VersionContent(table.metadata().name or "", tuple(files))
+    adds = pa.table(table.get_add_actions()).select(["path", "size_bytes"]).to_pydict()
+    return VersionContent(table.metadata().name or "", tuple(zip(*adds.values(), strict=True)))
 
 
 def file_paths(path: Path, at: int) -> list[str]:
@@ -227,23 +226,19 @@ def checked(path: Path, at: int | None, name: str, run: str = "") -> str:
         raise StorageFault(f"table {path}: {LOG} is of another table, {actual}, not {name}")
     files = [(path / file, size) for file, size in content.files]
     for file, size in files:
-        _check_file(file, size)
+        if not file.exists():
+            raise StorageFault(f"file {file} is gone")
+        with storage(f"file {file}"):
+            actual_size = file.stat().st_size
+            if actual_size != size:
+                raise StorageFault(f"file {file} has {actual_size:,} bytes, the table's log says {size:,}")
+            pq.read_metadata(file)
     return fingerprint(files)
 
 
 def fingerprint(files: list[tuple[Path, int]]) -> str:
     """The fingerprint of a version's files, by their names and sizes."""
     return hashlib.sha256("\n".join(sorted(f"{file.name} {size}" for file, size in files)).encode()).hexdigest()
-
-
-def _check_file(file: Path, size: int) -> None:
-    if not file.exists():
-        raise StorageFault(f"file {file} is gone")
-    with storage(f"file {file}"):
-        actual = file.stat().st_size
-        if actual != size:
-            raise StorageFault(f"file {file} has {actual:,} bytes, the table's log says {size:,}")
-        pq.read_metadata(file)
 
 
 def _checked_log(path: Path) -> list[int]:
