@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from conf.contract import Table
 from conf.settings import Settings
-from pipelines.commands import answers, history, maintain, reset, seed, status
+from pipelines.commands import history, maintain, seed, status
 from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.errors import UsageFault
@@ -30,7 +30,7 @@ def run_targets(settings: Settings, targets: set[str], spark: "SparkSession | No
         raise UsageFault("answers prints rows, which do not belong in a log; say LAKEHOUSE_LOG_FORMAT=text")
     with Report(as_json=as_json) as report:
         if "reset" in targets:
-            reset.reset(settings, report)
+            maintain.reset(settings, report)
         if "demo" in targets:
             seed.demo(settings, report, spark)
         if "seed" in targets:
@@ -55,7 +55,7 @@ def run_targets(settings: Settings, targets: set[str], spark: "SparkSession | No
         if "history" in targets:
             history.history(settings, report)
         if "answers" in targets:
-            answers.answers(settings, domains or in_use(settings), report)
+            status.answers(settings, domains or in_use(settings), report)
         if "plan" in targets:
             from pipelines.commands.plan import plan
 

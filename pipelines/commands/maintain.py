@@ -1,11 +1,13 @@
-"""`make maintain`: removes leftovers of killed runs and versions that no kept run needs, and combines small files.
+"""`make maintain` removes leftovers of killed runs and versions that no kept run needs, and combines small files.
 
 It keeps what the last run of a layer has, what runs had that were replaced less than LAKEHOUSE_HISTORY_DAYS before it,
-and what the downstream layer was built from. It removes files first, so that it helps on a full disk.
+and what the downstream layer was built from. It removes files first, so that it helps on a full disk. `make reset`
+deletes everything.
 """
 
 import re
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -24,6 +26,7 @@ from pipelines.lake.run_log import RECORDS
 from pipelines.lake.runs import Run, TableRun
 from pipelines.lake.versions import StagedTable, table_version, verify
 from pipelines.run.lifecycle import check_layers, commit_run, next_run, rolled_back_on_failure
+from pipelines.sources.postgres import embedded
 
 PART = "part-[0-9][0-9][0-9][0-9][0-9]-*.parquet"
 
@@ -163,3 +166,45 @@ def _rewritten(settings: Settings, layer: str, last: Run, run: int, name: str) -
             f"table {target.path}: a single file would have other values than its {len(old.files)}; nothing changed"
         )
     return staged
+
+
+def reset(settings: Settings, report: Report) -> None:
+    """Deletes each layer, the CSVs and the embedded server's data, after asking."""
+    layers = [settings.layer_path(layer) for layer in LAYERS if settings.layer_path(layer).exists()]
+    tables = [path / domain for path in map(settings.layer_path, LAYERS) for domain in catalogue.domains()]
+    ours = [path for path in (*tables, *(layer / name for layer in layers for name in RECORDS)) if path.exists()]
+    exports = [folders.csv_path(settings, table) for table in catalogue.tables("gold")]
+    files = [file for path in exports for file in (path, path.with_suffix(".parquet")) if file.exists()]
+    files += [path for folder in (*layers, settings.export_path) if folder.exists() for path in temporary(folder)]
+    data = [embedded.home()] if embedded.home().exists() else []
+    if not (ours or files or data):
+        report.say("nothing to delete")
+        return
+    report.say("this deletes:")
+    for path in (*ours, *files, *data):
+        report.say(f"  {path}")
+    print("type yes to go on: ", end="", flush=True)
+    answer = sys.stdin.readline().strip()
+    if answer != "yes":
+        report.say(f"{'' if answer else chr(10)}nothing was deleted")
+        return
+    with folders.locked(settings):
+        for path in ours:
+            with folders.storage(f"{path}"):
+                shutil.rmtree(path)
+        for path in files:
+            remove(path)
+        embedded.remove()
+    _remove_empty([*layers, settings.export_path, *{layer.parent for layer in layers}])
+    report.say("deleted")
+
+
+def _remove_empty(candidates: list[Path]) -> None:
+    """Removes folders in which only our locks are left, except the home and the working directory."""
+    for folder in candidates:
+        if (
+            folder.exists()
+            and folder not in (Path.home(), Path.cwd())
+            and {path.name for path in folder.iterdir()} <= {folders.LOCK, folders.CSV_LOCK}
+        ):
+            shutil.rmtree(folder)

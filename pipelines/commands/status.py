@@ -1,4 +1,4 @@
-"""`make status` shows the last run of each layer, `make quality` how its rules fared. No JVM."""
+"""`make status` shows the last runs, `make quality` how silver's rules fared, `make answers` gold's rows. No JVM."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -9,10 +9,14 @@ from conf.settings import Settings
 from pipelines.core import catalogue
 from pipelines.core.console import Report, grid
 from pipelines.core.names import LAYERS, QUARANTINE, upstream_layer
-from pipelines.core.sql import spark_literal
+from pipelines.core.sql import identifier, spark_literal
 from pipelines.lake import folders, run_log
+from pipelines.lake.engine import engine
 from pipelines.lake.runs import RuleRun, Run
+from pipelines.lake.versions import table_version
 from pipelines.sources.domains import in_use
+
+ANSWER_ROWS = 15
 
 
 def status(settings: Settings, report: Report) -> None:
@@ -114,3 +118,34 @@ def query(rules: list[RuleRun]) -> str:
     else:
         where = f"silver.{worst.table}{QUARANTINE} WHERE array_contains(_reasons, {spark_literal(worst.rule)})"
     return f'the rows, in `make shell`:\nspark.sql("SELECT * FROM {where}").show(truncate=False)'
+
+
+def answers(settings: Settings, domains: tuple[str, ...], report: Report) -> None:
+    """Shows the first rows of gold's tables that are not exported, in reading order. Raises QualityFault without a run
+    of gold."""
+    runs = [run for domain in domains if (run := run_log.last_run(settings.gold_path, domain))]
+    for run in runs:
+        run_log.check_tables("gold", settings.gold_path, run)
+    answers = [(run, table) for run in runs for table in catalogue.tables_of("gold", run.domain) if not table.csv]
+    if not answers:
+        raise run_log.no_complete_run(settings, "gold")
+    for run, table in answers:
+        content = table_version(settings.gold_path, run, table)
+        names = [column.name for column in table.columns]
+        order = (
+            f"{identifier(name.lstrip('-'))}{' DESC' * name.startswith('-')}" for name in table.order or table.keys
+        )
+        shown = ", ".join(f"{identifier(name)}::varchar" for name in names)
+        with engine(f"gold.{table.name}") as db:
+            rows = db.execute(
+                f"SELECT {shown} FROM {content.sql} ORDER BY {', '.join(order)} LIMIT {ANSWER_ROWS}"
+            ).fetchall()
+        report.say(f"\ngold.{table.name}: {table.comment}")
+        lines = grid(*names, left=0)
+        for shown_column, column in zip(lines.columns, table.columns, strict=True):
+            shown_column.justify = "left" if column.type == "string" else "right"
+        for row in rows:
+            lines.add_row(*("" if value is None else value for value in row))
+        report.show(lines)
+        if (more := run.table(table.name).rows_out - len(rows)) > 0:
+            report.say(f"… {more:,} more rows; all: make export TABLES={table.name}")

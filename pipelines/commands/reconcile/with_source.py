@@ -194,7 +194,7 @@ def bronze_evidence(what: str, rows: str, plan: ReadPlan) -> tuple[int, Evidence
     names, items = list(values_of(plan)), ["count(*)"]
     key = ", ".join(f"{identifier(name)}::varchar" for name in plan.table.keys)
     for name in names:
-        digest = f"md5(concat_ws(',', {key}) || '|' || {duckdb_text(identifier(name), plan.types[name])})"
+        digest = f"md5(concat_ws(',', {key}) || '|' || {TEXTS.get(plan.types[name], TEXT)[1].format(identifier(name))})"
         items.append(f"coalesce(sum(('0x' || left({digest}, 15))::bigint), 0)::varchar")
         items.append(f"coalesce(sum({identifier(name)}), 0)" if is_summed(plan.types[name]) else "NULL")
     with engine(what) as connection:
@@ -214,8 +214,3 @@ def postgres_text(value: str, kind: str) -> str:
     if (match := DECIMAL.fullmatch(kind)) and match[1] == match[2]:
         return rf"regexp_replace(({value})::text, '^(-?)0\.', '\1.')"
     return TEXTS.get(kind, TEXT)[0].format(value)
-
-
-def duckdb_text(value: str, kind: str) -> str:
-    """A value as `postgres_text` writes it."""
-    return TEXTS.get(kind, TEXT)[1].format(value)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli.targets import full_tables
-from pipelines.commands.reset import _remove_empty
+from pipelines.commands.maintain import _remove_empty
 from pipelines.core.errors import UsageFault
 
 
