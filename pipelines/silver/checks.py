@@ -57,16 +57,13 @@ class Check:
 
     @property
     def sets_aside(self) -> bool:
-        """Whether it can set a row aside."""
         return self.severity is not Severity.WARN and self.fails is not None
 
 
 @dataclass(frozen=True)
 class Parent:
-    """What a reference is tested against: the parent's keys, as `parent_keys` gives them.
-
-    `guaranteed`: each parent is known to be there, so `rows` has only those in quarantine, or is None if none is.
-    """
+    """What a reference is tested against: the parent's keys, as `parent_keys` gives them. `guaranteed`: each parent is
+    known to be there, so `rows` has only those in quarantine, or is None if none is."""
 
     rows: DataFrame | None
     guaranteed: bool = False
@@ -105,21 +102,16 @@ class CheckedRows:
 
 
 def apply_checks(frame: DataFrame, table: Table, known: Assumptions) -> CheckedRows:
-    """Checks each row. `frame` has the table's columns and `_rescued`; identical rows become one.
-
-    Rules see a parent's columns as `<parent table>.<column>`.
-    """
+    """Checks each row. `frame` has the table's columns and `_rescued`; identical rows become one. Rules see a parent's
+    columns as `<parent table>.<column>`."""
     checks = tuple(_checks(table, known))
-    folded = _with_one_copy(frame) if known.unique_keys else _fold_copies(frame, table.keys)
-    joined = folded
+    joined = folded = _folded(frame, table, known)
     for column, reference in table.references:
         if (parent := known.parents[column.name].rows) is not None:
             keys = [f"_key{index}" for index, _ in enumerate(column.foreign_key)]
             keyed = parent.select(*keys, F.col("_parent").alias(reference.table.name))
-            pairs = zip(column.foreign_key, keys, strict=True)
-            joined = joined.join(
-                keyed, on=reduce(and_, (folded[name] == keyed[key] for name, key in pairs)), how="left"
-            ).drop(*keys)
+            same = [folded[name] == keyed[key] for name, key in zip(column.foreign_key, keys, strict=True)]
+            joined = joined.join(keyed, on=reduce(and_, same), how="left").drop(*keys)
     results = [
         F.coalesce(check.fails, F.lit(False)).alias(f"c{index}")
         for index, check in enumerate(checks)
@@ -157,10 +149,8 @@ def mask_cards(frame: DataFrame, table: Table) -> DataFrame:
 
 
 def examples(checked: CheckedRows, failed: Sequence[Check]) -> dict[str, tuple[str, ...]]:
-    """By rule, the least keys of rows that fail it, three at most; none if keys are personal data.
-
-    The parts of a key of several columns are separated by commas.
-    """
+    """By rule, the least keys of rows that fail it, three at most; none if keys are personal data. The parts of a key
+    of several columns are separated by commas."""
     table = checked.table
     if not failed or any(table[key].pii is not Pii.NONE for key in table.keys):
         return {}
@@ -179,17 +169,13 @@ def examples(checked: CheckedRows, failed: Sequence[Check]) -> dict[str, tuple[s
 
 def parent_keys(accepted: DataFrame | None, quarantined: DataFrame | None, reference: Reference) -> DataFrame:
     """What a child needs of its parents: their key, as `_key0`, …, whether they were accepted, the columns of rules.
-
-    One row per key, even if many rows of that key are in quarantine. At least one of the two frames is given.
-    """
+    One row per key, even if many rows of that key are in quarantine. At least one of the two frames is given."""
     bad, named = None, [F.col(key).alias(f"_key{index}") for index, key in enumerate(reference.table.keys)]
     if quarantined is not None:
         types = {name: quarantined.schema[name].dataType for name in reference.columns}
-        refused = F.struct(
-            F.lit(False).alias(KNOWN), *(F.lit(None).cast(kind).alias(name) for name, kind in types.items())
-        )
-        keys = quarantined.select(*named).dropna().distinct()
-        bad = keys.select("*", refused.alias("_parent"))
+        values = (F.lit(None).cast(kind).alias(name) for name, kind in types.items())
+        refused = F.struct(F.lit(False).alias(KNOWN), *values).alias("_parent")
+        bad = quarantined.select(*named).dropna().distinct().select("*", refused)
     if accepted is None:
         assert bad is not None
         return bad
@@ -197,70 +183,51 @@ def parent_keys(accepted: DataFrame | None, quarantined: DataFrame | None, refer
     return good.unionByName(bad) if bad is not None else good
 
 
-def _fold_copies(frame: DataFrame, keys: tuple[str, ...]) -> DataFrame:
+def _folded(frame: DataFrame, table: Table, known: Assumptions) -> DataFrame:
     """Identical rows become one with their number in `_copies`; `_conflict` if rows that differ share a key."""
-    same_key = Window.partitionBy(*keys)
+    if known.unique_keys:
+        return frame.withColumns({COPIES: F.lit(1).cast("bigint"), CONFLICT: F.lit(False)})
+    same_key = Window.partitionBy(*table.keys)
     folded = frame.groupBy(*frame.columns).agg(F.count(F.lit(1)).alias(COPIES))
-    complete_key = F.concat(*(F.col(key).cast("string") for key in keys)).isNotNull()
+    complete_key = F.concat(*(F.col(key).cast("string") for key in table.keys)).isNotNull()
     return folded.withColumn(CONFLICT, complete_key & (F.count(F.lit(1)).over(same_key) > 1))
 
 
-def _with_one_copy(frame: DataFrame) -> DataFrame:
-    """The columns that `_fold_copies` adds, for a table in which no key comes twice."""
-    return frame.withColumns({COPIES: F.lit(1).cast("bigint"), CONFLICT: F.lit(False)})
-
-
 def _checks(table: Table, known: Assumptions) -> Iterator[Check]:
-    """Every rule of the table: its key, its not-null columns, its references, its labels, what the contract adds."""
-    yield from _line_checks(table, known)
-    yield from _key_checks(table, known)
-    yield from _value_checks(table, known)
-    yield from _reference_checks(table, known)
+    """Every rule of the table: its lines, its key, its values, its references, its labels, what the contract adds."""
+
+    def unless(proved: bool, fails: SparkColumn) -> SparkColumn | None:
+        return None if proved else fails
+
+    # Lines of files that are no rows, and rows in which the last column took the rest of its line.
+    sources = [(source, source.files.dialect) for source in table.inputs if source.files]
+    if sources:
+        yield Check("line:unreadable", Severity.QUARANTINE, unless(known.nothing_rescued, _noted(LINE)))
+    for source, dialect in sources:
+        if dialect.rest:
+            name = f"{source.columns[-1].name} is quoted where it has a {dialect.delimiter}"
+            yield Check(name, Severity.WARN, unless(known.nothing_rescued, _noted(REST)))
+    missing = reduce(or_, (_is_null(table, table[key], known) for key in table.keys)) if table.keys else None
+    yield Check("key:missing", Severity.QUARANTINE, missing)
+    yield Check("key:conflict", Severity.QUARANTINE, unless(known.unique_keys, F.col(CONFLICT)))
+    # Values that bronze could not hold: a column that must not be null needs them, any other only warns.
+    for column in table.columns:
+        severity = Severity.WARN if column.nullable else Severity.QUARANTINE
+        unreadable = unless(known.nothing_rescued, _noted(column.made_from))
+        yield Check(f"unreadable:{column.name}", severity, unreadable)
+        if not (column.nullable or column.key):
+            yield Check(f"{column.name}:null", Severity.QUARANTINE, _is_null(table, column, known))
+    for column, reference in table.references:
+        name, parent = reference.table.name, known.parents[column.name]
+        given = reduce(and_, (F.col(key).isNotNull() for key in column.foreign_key))
+        missing, refused = given & F.col(name).isNull(), given & ~F.col(name)[KNOWN]
+        yield Check(f"{name}:missing", Severity.QUARANTINE, unless(parent.guaranteed, missing))
+        yield Check(f"{name}:quarantined", Severity.QUARANTINE, unless(parent.rows is None, refused))
     for column in table.columns:
         if column.labels:
             yield Check(f"{column.name} is a known label", Severity.WARN, ~F.col(column.name).isin(*column.labels))
     for rule in table.all_rules:
         yield Check(rule.name, rule.severity, ~F.expr(rule.condition))
-
-
-def _line_checks(table: Table, known: Assumptions) -> Iterator[Check]:
-    """For tables from files: lines that are no rows, and rows in which the last column took the rest of its line."""
-    sources = [(source, source.files.dialect) for source in table.inputs if source.files]
-    if sources:
-        yield Check("line:unreadable", Severity.QUARANTINE, _unless(known.nothing_rescued, _noted(LINE)))
-    for source, dialect in sources:
-        if dialect.rest:
-            name = f"{source.columns[-1].name} is quoted where it has a {dialect.delimiter}"
-            yield Check(name, Severity.WARN, _unless(known.nothing_rescued, _noted(REST)))
-
-
-def _key_checks(table: Table, known: Assumptions) -> Iterator[Check]:
-    missing = reduce(or_, (_is_null(table, table[key], known) for key in table.keys)) if table.keys else None
-    yield Check("key:missing", Severity.QUARANTINE, missing)
-    yield Check("key:conflict", Severity.QUARANTINE, _unless(known.unique_keys, F.col(CONFLICT)))
-
-
-def _value_checks(table: Table, known: Assumptions) -> Iterator[Check]:
-    """Values that bronze could not hold: a column that must not be null needs them, any other only warns."""
-    for column in table.columns:
-        severity = Severity.WARN if column.nullable else Severity.QUARANTINE
-        unreadable = _unless(known.nothing_rescued, _noted(column.made_from))
-        yield Check(f"unreadable:{column.name}", severity, unreadable)
-        if not (column.nullable or column.key):
-            yield Check(f"{column.name}:null", Severity.QUARANTINE, _is_null(table, column, known))
-
-
-def _reference_checks(table: Table, known: Assumptions) -> Iterator[Check]:
-    for column, reference in table.references:
-        name, parent = reference.table.name, known.parents[column.name]
-        given = reduce(and_, (F.col(key).isNotNull() for key in column.foreign_key))
-        missing, refused = given & F.col(name).isNull(), given & ~F.col(name)[KNOWN]
-        yield Check(f"{name}:missing", Severity.QUARANTINE, _unless(parent.guaranteed, missing))
-        yield Check(f"{name}:quarantined", Severity.QUARANTINE, _unless(parent.rows is None, refused))
-
-
-def _unless(proved: bool, fails: SparkColumn) -> SparkColumn | None:
-    return None if proved else fails
 
 
 def _noted(name: str) -> SparkColumn:
