@@ -28,7 +28,7 @@ from pipelines.core.types import type_of
 from pipelines.lake import folders, run_log, schema
 from pipelines.lake.changes import Splice, Target, changed_keys, differing_keys, splice, with_keys, write
 from pipelines.lake.engine import Engine, count, engine, listed, relation, save, within
-from pipelines.lake.runs import Job, Mode, Run, TableRun
+from pipelines.lake.runs import Job, Mode, Run, TableRun, table_runs
 from pipelines.lake.versions import StagedTable, TableVersion, table_version, unchanged_table, verify
 from pipelines.silver.judging import accepted, check_rows, guaranteed, staged_tables
 from pipelines.spark.frames import read_files, write_parquet
@@ -51,10 +51,8 @@ def build_history(job: Job, entry: Entry, staged: Mapping[str, StagedTable]) -> 
     table, previous, new = entry.table, job.previous, staged[entry.table.name].content
     target = Target(table, folders.table_path(job.settings.silver_path, table, HISTORY), job.run.run)
     with engine(f"silver.{target.path.name}", job.scratch) as db:
-        recorded = (
-            [table_run for table_run in previous.tables if table_run.name == target.path.name] if previous else []
-        )
-        if previous is None or not recorded:
+        recorded = table_runs(previous).get(target.path.name)
+        if previous is None or recorded is None:
             return _begin(db, job, new, target)
         old = table_version(job.settings.silver_path, previous, table, target.path.name)
         last = changed_keys(table_version(job.settings.silver_path, previous, table), new)
@@ -65,7 +63,7 @@ def build_history(job: Job, entry: Entry, staged: Mapping[str, StagedTable]) -> 
         keys = " UNION ".join(f"SELECT {listed(new.keys)} FROM {relation}" for relation in relations)
         db.execute(f"CREATE TEMP TABLE keys AS {keys}")
         if not count(db, "keys"):
-            return unchanged_table(recorded[0], table, target.path)
+            return unchanged_table(recorded, table, target.path)
         _load(db, old, columns)
         for step in (*skipped, Step(job.upstream, "keys", new.sql)):
             _apply(db, step, new)
@@ -73,12 +71,12 @@ def build_history(job: Job, entry: Entry, staged: Mapping[str, StagedTable]) -> 
         if count(db, wrong):
             raise QualityFault(f"silver.{target.path.name}: its current rows are not those of silver.{table.name}")
         if not same_columns:
-            table_run = replace(recorded[0], mode=Mode.FULL, how="its columns changed")
+            table_run = replace(recorded, mode=Mode.FULL, how="its columns changed")
             return _written_in_full(db, "history", new, target, table_run)
         if not count(db, "touched"):
-            return unchanged_table(recorded[0], table, target.path)
+            return unchanged_table(recorded, table, target.path)
         replaced = with_keys(old.keys, "touched")
-        return splice(db, Splice(old, recorded[0], replaced, replaced.of("history")), target)
+        return splice(db, Splice(old, recorded, replaced, replaced.of("history")), target)
 
 
 def _begin(db: Engine, job: Job, new: TableVersion, target: Target) -> StagedTable:
@@ -93,14 +91,13 @@ def _written_in_full(db: Engine, rows: str, new: TableVersion, target: Target, t
     """A history that is made of `rows` and nothing else."""
     size, files = count(db, rows), write(db, rows, target)
     table_run = replace(table_run, rows_in=size, rows_out=size)
-    columns = schema.schema_of(target.table, HISTORY_COLUMNS)
-    built = StagedTable(table_run, target.table, target.path, columns, files)
+    built = StagedTable(table_run, target.table, target.path, schema.schema_of(target.table, HISTORY_COLUMNS), files)
     return verify(built, {**new.types, **HISTORY_COLUMNS}, new.keys, size, {})
 
 
 def _load(db: Engine, old: TableVersion, columns: Mapping[str, str]) -> None:
-    """Makes the tables that the steps change: `history`, the versions of `keys` with the columns that are declared now;
-    `moment`, the last one that the history knows; `touched`, empty."""
+    """Makes the tables that the steps change. `history` has the columns that are declared now, `moment` begins as the
+    last one that the history knows."""
     values = ", ".join(f"{_cast(name, kind, old.types)} AS {identifier(name)}" for name, kind in columns.items())
     db.execute(f"CREATE TEMP TABLE history AS SELECT {values} FROM {within(old.sql, old.keys, 'keys')}")
     db.execute(f"CREATE TEMP TABLE moment AS SELECT max(coalesce(_valid_to, _valid_from)) AS value FROM {old.sql}")
@@ -115,8 +112,7 @@ def _cast(name: str, kind: str, known: Mapping[str, str]) -> str:
 
 def _apply(db: Engine, step: Step, table: TableVersion) -> None:
     """Ends, in `history`, the current version of each key that the step has with other values or not at all, and begins
-    the version that it has. Both happen at the start of the run, but after all that is known, whatever the clock says.
-    """
+    the version that it has. Both happen at the start of the run, or after all that is known if the clock is behind."""
     current = within("(SELECT * FROM history WHERE _current)", table.keys, step.keys)
     changed = differing_keys(current, within(step.rows, table.keys, step.keys), table, table)
     db.execute(f"CREATE OR REPLACE TEMP TABLE changed AS SELECT * FROM {changed}")
@@ -137,11 +133,9 @@ def _skipped(job: Job, table: Table) -> list[tuple[Run, Run]]:
     """The runs of bronze that silver has not read, except the last, each with the run before it."""
     if job.origin is None:
         return []
-    runs = [
-        run
-        for run in run_log.read_runs(job.settings.bronze_path, domain=job.origin.domain)
-        if run.lake == job.origin.lake and job.origin.run <= run.run < job.upstream.run
-    ]
+    first, last = job.origin.run, job.upstream.run
+    runs = run_log.read_runs(job.settings.bronze_path, domain=job.origin.domain)
+    runs = [run for run in runs if run.lake == job.origin.lake and first <= run.run < last]
     return list(pairwise(run for run in runs if "key" in guaranteed(run, table) and _can_be_read(job, run, table)))
 
 
@@ -165,17 +159,13 @@ def _step(db: Engine, job: Job, entry: Entry, staged: Mapping[str, StagedTable],
     keys, types = f"(SELECT {named} FROM {changed})", staged[table.name].content.types
     if not count(db, changed):
         return Step(run, keys, relation([], types))
-    file, folder = job.scratch / f"{table.name}.{run.run}.parquet", job.scratch / f"{table.name}.{run.run}"
+    file = job.scratch / f"{table.name}.{run.run}.parquet"
     save(db, within(new.sql, new.keys, changed), file)
     spark = job.session()
     checked = check_rows(run, entry, [read_files(spark, [str(file)], new.types)], staged_tables(spark, staged))
-    of_parents = {
-        f"{reference.table.name}:{why}" for _, reference in table.references for why in ("missing", "quarantined")
-    }
-    checks = tuple(
-        replace(check, severity=Severity.WARN) if check.name in of_parents else check for check in checked.checks
-    )
-    with folders.storage(f"folder {folder}"):
-        folder.mkdir()
-    files = write_parquet(accepted(job.settings, replace(checked, checks=checks)), folder)
+    parents = [reference.table.name for _, reference in table.references]
+    of_parents = {f"{parent}:{problem}" for parent in parents for problem in ("missing", "quarantined")}
+    checks = [replace(check, severity=Severity.WARN) if check.name in of_parents else check for check in checked.checks]
+    rows = accepted(job.settings, replace(checked, checks=tuple(checks)))
+    files = write_parquet(rows, job.scratch / f"{table.name}.{run.run}")
     return Step(run, keys, relation([str(file) for file in files], types))
