@@ -42,10 +42,8 @@ class Draft:
 
     @contextmanager
     def published(self) -> Iterator[None]:
-        """Gives the file its name in one step: readers see the earlier file or this one.
-
-        If the context fails, the earlier file gets the name back.
-        """
+        """Gives the file its name in one step: readers see the earlier file or this one. If the context fails, the
+        earlier file gets the name back."""
         with folders.storage(f"export {self.final}"):
             earlier = self.temporary.with_suffix(".old")
             with suppress(OSError):  # no file yet, or a file system without links

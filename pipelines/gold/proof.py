@@ -24,18 +24,16 @@ def prove_one_row_per(job: Job, built: StagedTable) -> StagedTable:
         checksums = {column.name: column.checksum for column in built.table_run.columns}
         same_keys = [checksums[key] for key in table.keys] == _checksums_of_keys(job, origin)
         if built.table_run.rows_out != upstream.rows_out or not same_keys:
-            raise QualityFault(
-                f"gold.{table.name}: {upstream.rows_out} rows of silver.{origin.name} became "
-                f"{built.table_run.rows_out}, or other ones; "
-                "a join lost or multiplied rows, gold and the CSV stay as they were"
+            problem = (
+                f"{upstream.rows_out} rows of silver.{origin.name} became {built.table_run.rows_out}, or other ones"
             )
+            text = f"{problem}; a join lost or multiplied rows, gold and the CSV stay as they were"
+            raise QualityFault(f"gold.{table.name}: {text}")
         for column in table.summed:
             total = upstream.totals.get(column.made_from)
             if total is not None and built.table_run.totals[column.name] != total:
-                raise QualityFault(
-                    f"gold.{table.name}: the sum of {column.name} is not that of silver.{origin.name}; "
-                    "gold and the CSV stay as they were"
-                )
+                problem = f"the sum of {column.name} is not that of silver.{origin.name}"
+                raise QualityFault(f"gold.{table.name}: {problem}; gold and the CSV stay as they were")
     return replace(built, table_run=replace(built.table_run, rows_in=upstream.rows_out))
 
 
@@ -55,10 +53,9 @@ def prove_totals(job: Job, built: StagedTable) -> StagedTable:
             total = _value(db, f"SELECT coalesce(sum({identifier(column.name)}), 0) FROM {rows}")
             if total != _value(db, f"SELECT {expected} FROM {silver}"):
                 what = f"the sum of {name}" if name else "the rows"
-                raise QualityFault(
-                    f"gold.{table.name}: {column.name} does not add up to {what} of silver.{source.name}; a join lost "
-                    "or multiplied rows, gold stays as it was"
-                )
+                problem = f"{column.name} does not add up to {what} of silver.{source.name}"
+                text = f"{problem}; a join lost or multiplied rows, gold stays as it was"
+                raise QualityFault(f"gold.{table.name}: {text}")
     return built
 
 

@@ -59,11 +59,9 @@ def _build_in_full(job: Job, entry: Entry, staged: Mapping[str, StagedTable], wh
 
 
 def bronze_facts(settings: Settings, upstream: Run, table: Table) -> BronzeFacts:
-    """Asks bronze what then need not be asked of each row, for less than that would cost in Spark.
-
-    A promised reference is only trusted if each value is indeed a key among the parent's rows: the source does not
-    enforce constraints where triggers are off.
-    """
+    """Asks bronze what then need not be asked of each row, for less than that would cost in Spark. A promised reference
+    is only trusted if each value is indeed a key among the parent's rows: the source does not enforce constraints where
+    triggers are off."""
 
     def rows_of(source: Table) -> str:
         return table_version(settings.bronze_path, upstream, source).sql
@@ -72,12 +70,9 @@ def bronze_facts(settings: Settings, upstream: Run, table: Table) -> BronzeFacts
     for column, reference in table.references:
         parent = reference.table
         if column.made_from in promised and not reference.columns and len(parent.inputs) == 1:
+            sides = (table.inputs[0], column.made_from), (parent.inputs[0], parent[parent.keys[0]].made_from)
             child_keys, parent_keys = (
-                f"(SELECT {identifier(name)} AS value FROM {rows_of(source)})"
-                for source, name in (
-                    (table.inputs[0], column.made_from),
-                    (parent.inputs[0], parent[parent.keys[0]].made_from),
-                )
+                f"(SELECT {identifier(name)} AS value FROM {rows_of(source)})" for source, name in sides
             )
             orphans = f"{child_keys} ANTI JOIN {parent_keys} USING (value) WHERE value IS NOT NULL"
             if not _has_rows(table.inputs[0], orphans):

@@ -5,7 +5,7 @@ all rows.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -61,10 +61,8 @@ class Counts:
     def _plus(self, other: "Counts", sign: int) -> "Counts":
         sums = {}
         for name in {**self.sums, **other.sums}:
-            left, right = self.sums.get(name, Sums()), other.sums.get(name, Sums())
-            sums[name] = Sums(
-                left.out + sign * right.out, left.aside + sign * right.aside, left.copies + sign * right.copies
-            )
+            left, right = (astuple(counts.sums.get(name, Sums())) for counts in (self, other))
+            sums[name] = Sums(*(amount + sign * more for amount, more in zip(left, right, strict=True)))
         return Counts(
             self.rows_in + sign * other.rows_in,
             self.rows_out + sign * other.rows_out,
@@ -168,14 +166,11 @@ class BronzeFacts:
 def check_rows(
     upstream: Run, entry: Entry, bronze: list[DataFrame], silver: SilverTables, facts: BronzeFacts | None = None
 ) -> CheckedRows:
-    """Rows of bronze, all or some that `upstream` has, through a table's transform and its checks.
-
-    `silver` has the tables that this one refers to; `facts` is None if nobody looked into bronze.
-    """
+    """Rows of bronze, all or some that `upstream` has, through a table's transform and its checks. `silver` has the
+    tables that this one refers to; `facts` is None if nobody looked into bronze."""
     table = entry.table
     assert entry.transform is not None
     typed, promised = entry.transform(*bronze), guaranteed(upstream, table)
-
     parents = {}
     for column, reference in table.references:
         kept = column.name in facts.kept_references if facts else None
@@ -203,11 +198,9 @@ def _has_double_keys(typed: DataFrame, table: Table) -> bool:
 
 
 def _parent(reference: Reference, promised: bool, kept: bool | None, silver: SilverTables) -> Parent:
-    """The parents that a reference is tested against, broadcast if they are few.
-
-    Each parent is taken to be there if the source promises it, and DuckDB found that it keeps this, or nobody looked
-    and parents are many; gold proves the promise. Then only those in quarantine are needed.
-    """
+    """The parents that a reference is tested against, broadcast if they are few. Each is taken to be there if the
+    source promises it, and DuckDB found that it keeps this, or nobody looked and parents are many; gold proves the
+    promise. Then only those in quarantine are needed."""
     name, aside = reference.table.name, reference.table.name + QUARANTINE
     many = silver.rows[name] + silver.rows[aside] > BROADCAST_ROWS
     trusted = promised and not reference.columns and (many if kept is None else kept)
@@ -223,11 +216,8 @@ def _parent(reference: Reference, promised: bool, kept: bool | None, silver: Sil
 def rule_runs(
     run: int, checked: CheckedRows, counts: Counts, newly: Counts, known_keys: Mapping[str, tuple[str, ...]]
 ) -> Iterator[RuleRun]:
-    """How each rule fared in all rows of a table, which `counts` has.
-
-    Example keys cost a pass over `checked`, made only if these rows, counted by `newly`, fail a rule. `known_keys` are
-    those of other rows that fail, by rule.
-    """
+    """How each rule fared in all rows of a table, which `counts` has. Example keys cost a pass over `checked`, made
+    only if these rows, counted by `newly`, fail a rule. `known_keys` are those of other rows that fail, by rule."""
     table = checked.table
     examples = checks.examples(checked, [check for check in checked.checks if newly.failed(check.name)])
     for check in checked.checks:
