@@ -1,8 +1,8 @@
-"""Faults that a person can mend; each kind has its exit code."""
+"""Faults that a person can correct; each kind has its exit code."""
 
 
 class Fault(Exception):
-    """One clear sentence that names the thing and the mend. No secret, no row value.
+    """One clear sentence that names the thing and the remedy. No secret, no row value.
 
     `public_text`: the sentence without keys of rows, for when it names some; it may leave the machine.
     """

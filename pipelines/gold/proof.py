@@ -24,10 +24,8 @@ def prove_one_row_per(job: Job, built: StagedTable) -> StagedTable:
         checksums = {column.name: column.checksum for column in built.table_run.columns}
         same_keys = [checksums[key] for key in table.keys] == _checksums_of_keys(job, origin)
         if built.table_run.rows_out != upstream.rows_out or not same_keys:
-            problem = (
-                f"{upstream.rows_out} rows of silver.{origin.name} became {built.table_run.rows_out}, or other ones"
-            )
-            text = f"{problem}; a join lost or multiplied rows, gold and the CSV stay as they were"
+            change = f"{upstream.rows_out} rows of silver.{origin.name} became {built.table_run.rows_out}"
+            text = f"{change}, or other ones; a join lost or multiplied rows, gold and the CSV stay as they were"
             raise QualityFault(f"gold.{table.name}: {text}")
         for column in table.summed:
             total = upstream.totals.get(column.made_from)
@@ -53,9 +51,10 @@ def prove_totals(job: Job, built: StagedTable) -> StagedTable:
             total = _value(db, f"SELECT coalesce(sum({identifier(column.name)}), 0) FROM {rows}")
             if total != _value(db, f"SELECT {expected} FROM {silver}"):
                 what = f"the sum of {name}" if name else "the rows"
-                problem = f"{column.name} does not add up to {what} of silver.{source.name}"
-                text = f"{problem}; a join lost or multiplied rows, gold stays as it was"
-                raise QualityFault(f"gold.{table.name}: {text}")
+                problem = (
+                    f"{column.name} does not add up to {what} of silver.{source.name}; a join lost or multiplied rows"
+                )
+                raise QualityFault(f"gold.{table.name}: {problem}, gold stays as it was")
     return built
 
 

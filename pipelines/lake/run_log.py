@@ -173,10 +173,10 @@ def _replace_rows(path: Path, run: Run, rows: list[dict[str, Any]], schema: pa.S
         append_rows(path, rows, schema, description)
 
 
-def check_tables(layer: str, layer_path: Path, run: Run, mend: str = "") -> None:
-    """Raises StorageFault, naming table, file and mend, when a table is not as `run` left it."""
+def check_tables(layer: str, layer_path: Path, run: Run, advice: str = "") -> None:
+    """Raises StorageFault, naming table, file and advice, when a table is not as `run` left it."""
     at = f"run {run.run}"
-    mend = mend or f"restore it from a backup, or delete {layer_path} and run `make {layer}`"
+    advice = advice or f"restore it from a backup, or delete {layer_path} and run `make {layer}`"
     for table in run.tables:
         path = layer_path / run.domain / table.name
         try:
@@ -184,7 +184,7 @@ def check_tables(layer: str, layer_path: Path, run: Run, mend: str = "") -> None
             if table.files and files != table.files:
                 raise StorageFault(f"table {path}: version {table.version} has other files than {at} left in it")
         except StorageFault as fault:
-            raise StorageFault(f"{fault}; {mend}") from fault
+            raise StorageFault(f"{fault}; {advice}") from fault
 
 
 def roll_back(layer_path: Path, run: Run | None) -> None:

@@ -70,7 +70,7 @@ def arrived(folder: Path, tables: Iterable[Table]) -> list[LandedFile]:
                 continue
             if other := files.get(path.name):
                 name = other[1].table.name
-                raise ContractFault(f"{path}: it is for both {name} and {table.name}; mend their patterns")
+                raise ContractFault(f"{path}: it is for both {name} and {table.name}; correct their patterns")
             modified = datetime.fromtimestamp(stat.st_mtime, UTC)
             files[path.name] = stat.st_mtime_ns, LandedFile(table, path.name, path, stat.st_size, modified)
     return [file for _, file in sorted(files.values(), key=lambda item: (item[0], item[1].name))]
@@ -167,7 +167,7 @@ def _readable(file: LandedFile) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SourceFault(f"{file.path}: {error.strerror}; mend its rights, or put it there again") from error
+        raise SourceFault(f"{file.path}: {error.strerror}; correct its rights, or put it there again") from error
 
 
 def hashed(file: LandedFile) -> str:
