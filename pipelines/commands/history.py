@@ -81,10 +81,8 @@ def restore(settings: Settings, word: str, report: Report) -> tuple[str, Run]:
         days = f"LAKEHOUSE_HISTORY_DAYS={settings.history_days}"
         advice = f"{word} cannot be brought back: `make maintain` keeps runs for {days}"
         run_log.check_tables(layer, path, target, advice)
-        begun = next_run(settings, layer, target.domain)
-        run = replace(
-            target, run=begun.run, started=begun.started, kind="restore", content_of=target.built_in, warnings=()
-        )
+        begun, content_of = next_run(settings, layer, target.domain), target.built_in
+        run = replace(target, run=begun.run, started=begun.started, kind="restore", content_of=content_of, warnings=())
         stack.enter_context(rolled_back_on_failure(path, target.domain))
         drafts = {}
         for table in (table for table in catalogue.tables_of(layer, target.domain) if table.csv):

@@ -78,9 +78,7 @@ def travel(settings: Settings, spark: "SparkSession") -> Callable[[str], list[st
 
 
 def shell(settings: Settings, given: "SparkSession | None" = None) -> None:
-    """Reads commands from standard input until it ends; a session that is given keeps the views.
-
-    Raises QualityFault if no layer has a complete run."""
+    """Reads commands until standard input ends; a given session keeps the views. Raises QualityFault without a run."""
     if not any(run_log.heads(settings.layer_path(layer)) for layer in LAYERS):
         raise QualityFault("no layer has a complete run; run `make demo` or `make bronze silver gold` first")
     from pyspark.sql import functions

@@ -106,12 +106,10 @@ def _rules(rules: list[RuleRun], previous: dict[tuple[str, str], RuleRun]) -> Gr
 
 def query(rules: list[RuleRun]) -> str:
     """SQL for `make shell` that shows the rows of the worst rule: quarantine before warnings, then by failed rows."""
-    failed = sorted(
-        (rule for rule in rules if rule.failed), key=lambda rule: (rule.severity is Severity.WARN, -rule.failed)
-    )
+    failed = [rule for rule in rules if rule.failed]
     if not failed:
         return "no row failed a rule"
-    worst = failed[0]
+    worst = min(failed, key=lambda rule: (rule.severity is Severity.WARN, -rule.failed))
     if worst.severity is Severity.WARN:
         key = next(table for table in catalogue.tables("silver") if table.name == worst.table).keys[0]
         where = f"silver.{worst.table} WHERE {key} IN ({', '.join(worst.keys)})"
@@ -132,9 +130,8 @@ def answers(settings: Settings, domains: tuple[str, ...], report: Report) -> Non
     for run, table in answers:
         content = table_version(settings.gold_path, run, table)
         names = [column.name for column in table.columns]
-        order = (
-            f"{identifier(name.lstrip('-'))}{' DESC' * name.startswith('-')}" for name in table.order or table.keys
-        )
+        by = table.order or table.keys
+        order = (f"{identifier(name.lstrip('-'))}{' DESC' * name.startswith('-')}" for name in by)
         shown = ", ".join(f"{identifier(name)}::varchar" for name in names)
         with engine(f"gold.{table.name}") as db:
             rows = db.execute(

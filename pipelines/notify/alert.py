@@ -49,17 +49,11 @@ def alert(settings: Settings, outcome: Outcome) -> None:
 
 
 def _late(settings: Settings, domains: list[str], outcome: Outcome) -> dict[str, str | None]:
-    """The domains in which the call did not build a layer that it should have, or else all; and when the last of these
-    layers was last built."""
+    """The domains in which the call did not build a layer that it should have, or else all; and the last success."""
     layers = [layer for layer in LAYERS if layer in outcome.targets] or [LAYERS[-1]]
-    built = {domain: [_built(settings, layer, domain) for layer in layers] for domain in domains}
-    late = [domain for domain, times in built.items() if any(not when or when < outcome.started for when in times)]
-    return {domain: _instant(built[domain][-1]) for domain in late or domains}
-
-
-def _built(settings: Settings, layer: str, domain: str) -> datetime | None:
-    run = run_log.last_run(settings.layer_path(layer), domain)
-    return run.finished if run else None
+    last = {domain: [run_log.last_run(settings.layer_path(layer), domain) for layer in layers] for domain in domains}
+    late = [domain for domain, runs in last.items() if any(not run or run.finished < outcome.started for run in runs)]
+    return {domain: _instant(run.finished) if (run := last[domain][-1]) else None for domain in late or domains}
 
 
 def _new_warnings(settings: Settings, domain: str, outcome: Outcome) -> list[str]:
@@ -102,8 +96,8 @@ def _facts(settings: Settings, outcome: Outcome, late: dict[str, str | None], wa
     }
 
 
-def _instant(when: datetime | None) -> str | None:
-    return f"{when.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if when else None
+def _instant(when: datetime) -> str:
+    return f"{when.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:

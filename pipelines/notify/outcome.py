@@ -6,8 +6,7 @@ from datetime import datetime
 
 @dataclass(frozen=True)
 class Outcome:
-    """`domain`: the value of DOMAIN, or nothing. `line`: the command line's message of a failure, without keys of
-    rows."""
+    """`domain`: the value of DOMAIN, or nothing. `line`: the message of a failure, without keys of rows."""
 
     targets: tuple[str, ...]
     domain: str

@@ -64,9 +64,8 @@ def _problems(comparison: Comparison, table_run: TableRun) -> list[str]:
     rows, columns = evidence(f"{layer}.{name}", head.sql, head.types, head.keys)
     recorded = table_run.columns
     if run.hashing != HASHING:  # another engine's checksums mean something else
-        recorded = tuple(
-            replace(known, checksum=column.checksum) for column, known in zip(columns, recorded, strict=True)
-        )
+        pairs = zip(columns, recorded, strict=True)
+        recorded = tuple(replace(known, checksum=column.checksum) for column, known in pairs)
     version = delta.version(comparison.path(name))
     foreign = f" (a commit that no run recorded, version {version}, changed it)"
     since = "" if version == table_run.version else foreign

@@ -73,8 +73,7 @@ def compare_with_source(comparison: Comparison) -> None:
 
 def _with_files(comparison: Comparison, table: Table) -> None:
     try:
-        head = comparison.head(comparison.run.table(table.name))
-        wrong, notes = file_differences(comparison, table, head)
+        wrong, notes = file_differences(comparison, table, comparison.head(comparison.run.table(table.name)))
     except StorageFault as fault:
         comparison.add(table.name, WITH_UPSTREAM, [f"cannot be compared with its files: {fault}"])
         return
