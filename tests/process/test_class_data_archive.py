@@ -60,7 +60,7 @@ TWICE = """
 import os
 from pathlib import Path
 from conf.settings import load
-from pipelines.spark import session
+from pipelines.spark.session import session
 log = "-Xlog:class+load:file={name} -Dours=1"
 settings, _ = load({{"LAKEHOUSE_SPARK__CONF": '{{"spark.driver.extraJavaOptions": "' + log + '"}}'}}, base=Path())
 for _ in range(2):

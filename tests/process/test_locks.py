@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from conf.settings import PROJECT, Settings
+from conf.settings import PROJECT, load
 from pipelines.core.errors import LockedFault
 from pipelines.lake import folders
 
 
-def test_a_lake_is_one_process_at_a_time_and_a_killed_one_does_not_block(settings: Settings, tmp_path: Path) -> None:
+def test_a_lake_is_one_process_at_a_time_and_a_killed_one_does_not_block(tmp_path: Path) -> None:
+    settings, _ = load({"LAKEHOUSE_ROOT": "a lake"}, base=tmp_path)
     holder = (
         "import sys, time; from pathlib import Path; from conf.settings import load; from pipelines.lake import folders\n"
         "with folders.locked(load({'LAKEHOUSE_ROOT': 'a lake'}, base=Path(sys.argv[1]))[0]):\n"

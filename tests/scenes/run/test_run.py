@@ -327,7 +327,10 @@ def test_export_writes_the_last_run_again_and_yields_to_a_newer_one(
 
 @pytest.mark.parametrize(
     "broken",
-    [lambda rows, totals: (rows - 1, totals), lambda rows, totals: (rows, {"vlr_transacao_movimento": Decimal(0)})],
+    [
+        lambda read: read._replace(rows=read.rows - 1),
+        lambda read: read._replace(sums={"vlr_transacao_movimento": Decimal(0)}),
+    ],
 )
 def test_a_csv_that_lacks_a_record_or_a_cent_is_not_published(
     nasty_lake: Lake, monkeypatch: pytest.MonkeyPatch, broken: Any
@@ -335,7 +338,7 @@ def test_a_csv_that_lacks_a_record_or_a_cent_is_not_published(
     settings = nasty_lake.settings()
     before = nasty_lake.csv
     read_back = export_csv.read_back
-    monkeypatch.setattr(export_csv, "read_back", lambda *arguments: broken(*read_back(*arguments)))
+    monkeypatch.setattr(export_csv, "read_back", lambda *arguments: broken(read_back(*arguments)))
     with pytest.raises(QualityFault, match="records for 16 rows of gold"):
         nasty_lake.run("gold", full="movimento_flat")
     assert nasty_lake.csv == before and len(nasty_lake.table("gold", "movimento_flat")) == 16
