@@ -38,12 +38,14 @@ def _packages(needs: WorkerNeeds) -> list[str]:
         if installed != wanted:
             return [f"has {name} {installed}, the driver {wanted}: install requirements/run.txt in {sys.executable}"]
     try:
-        software = importlib.import_module("pipelines.core.identity").software("")
+        if importlib.import_module("pipelines.core.identity").software("") != needs.software:
+            return ["has another version of this project: bring it up to date"]
+        importlib.import_module("pipelines.sources.postgres.reader")  # which imports all that executors work with
     except ImportError as error:
         if (error.name or "").split(".")[0] in ("pipelines", "conf"):
             return ["does not have this project: put it there into the same folder as here"]
         return [_lacks(error.name or "a package")]
-    return [] if software == needs.software else ["has another version of this project: bring it up to date"]
+    return []
 
 
 def _lacks(name: str) -> str:
