@@ -125,7 +125,8 @@ def _restored_process() -> Iterator[None]:
             stream.reconfigure(errors=errors)
         if threading.current_thread() is threading.main_thread():
             for number, handler in handlers.items():
-                signal.signal(number, handler)
+                if handler is not None:  # else it was not set from Python
+                    signal.signal(number, handler)
         logging.disable(logging_level)
         for name in os.environ.keys() - environment.keys():
             del os.environ[name]

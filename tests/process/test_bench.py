@@ -42,6 +42,7 @@ def with_damage(folder: Path, code: str) -> list[Way]:
     ]
 
 
+@pytest.mark.long
 def test_ours_and_duckdb_make_the_same_lake_and_csv(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -100,6 +100,7 @@ def same(mine: Lake, other: Lake) -> None:
     assert mine.csv == other.csv
 
 
+@pytest.mark.long
 def test_a_run_on_two_workers_gives_what_this_process_gives_and_reads_nothing_itself(
     workers: Cluster, lakehouse: Lake
 ) -> None:
