@@ -61,6 +61,10 @@ class Lake:
         frame = self.spark.read.format("delta").option("versionAsOf", version).load(str(path))
         return [row.asDict() for row in frame.orderBy(frame.columns[0]).collect()]
 
+    def log_texts(self) -> list[str]:
+        """Each commit of each table, with its statistics."""
+        return [path.read_text("utf-8") for path in (self.folder / "lake").rglob("*.json")]
+
     @property
     def csv(self) -> bytes:
         return (self.folder / "export" / "movimento_flat.csv").read_bytes()

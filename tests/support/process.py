@@ -15,9 +15,13 @@ import psutil
 from conf.settings import PROJECT, Postgres
 from tests.support.lake import Lake
 
-# A plan that runs once over a few rows is interpreted sooner than it is compiled. With LAKEHOUSE_TEST_CODEGEN=1, as in one
-# job of ci, Spark compiles, as it does in a user's run.
-INTERPRETED = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+# A plan that runs once over a few rows is interpreted sooner than it is compiled, and run sooner than it is planned again
+# between its stages. With LAKEHOUSE_TEST_CODEGEN=1, as in one job of ci, Spark does both, as it does in a user's run.
+INTERPRETED = {
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.sql.adaptive.enabled": "false",
+}
 # The tests' JVMs live for a short while: they compile less.
 BRIEF = {"spark.driver.defaultJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
 if not os.environ.get("LAKEHOUSE_TEST_CODEGEN"):
