@@ -14,7 +14,8 @@ from pathlib import Path
 
 from conf.settings import PROJECT
 
-JARS = PROJECT / ".jars"
+# Java compares paths: a link to the jars is the jars.
+JARS = (PROJECT / ".jars").resolve()
 
 
 COMPILE_LESS = "-XX:TieredStopAtLevel=1"
@@ -34,7 +35,7 @@ def _key() -> str:
     given = os.environ.get("JAVA_HOME")
     java = Path(given, "bin/java") if given else Path(shutil.which("java") or "java")
     home = java.resolve().parent.parent
-    jars = sorted([*(Path(spec.origin).parent / "jars").glob("*.jar"), *JARS.glob("*.jar")])
+    jars = sorted([*(Path(spec.origin).resolve().parent / "jars").glob("*.jar"), *JARS.glob("*.jar")])
     known = hashlib.sha256()
     for file in (home / "release", home / "lib/server/libjvm.so", *jars):
         with suppress(OSError):
