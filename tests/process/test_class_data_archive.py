@@ -42,7 +42,7 @@ def test_a_damaged_archive_is_left_out_without_a_word(tmp_path: Path, monkeypatc
     shutil.copyfile(true, copy)
     assert str(copy) in class_data_archive.options()
     assert submitted(class_data_archive.options(), tmp_path) == (0, [], True)
-    for place in (0, 100_000, size // 2, size - 5000):
+    for place in (0, size // 2):
         with copy.open("r+b") as file:
             file.seek(place)
             kept = file.read(100)
@@ -66,7 +66,7 @@ settings, _ = load({{"LAKEHOUSE_SPARK__CONF": '{{"spark.driver.extraJavaOptions"
 for _ in range(2):
     with session(settings) as spark:
         java = spark._jvm.java.lang
-        collectors = [one.getName() for one in java.management.ManagementFactory.getGarbageCollectorMXBeans()]
+        collectors = [bean.getName() for bean in java.management.ManagementFactory.getGarbageCollectorMXBeans()]
         low = spark.sql("SELECT lower('I\u00c3')").first()[0]
         print(java.System.getProperty("user.timezone"), java.System.getProperty("ours"), low, collectors[0])
     os.environ["JAVA_TOOL_OPTIONS"] = "-Duser.language=tr -XX:+UseSerialGC"

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 from pyspark.sql import SparkSession
 
 from conf.settings import Postgres
@@ -21,7 +22,7 @@ from pipelines.core.console import Report
 from pipelines.core.names import LAYERS
 from pipelines.lake import delta, run_log
 from pipelines.lake.runs import Mode, Run
-from tests.support.crash import DISK, GATEWAY, SCENARIOS
+from tests.support.crash import ALL_KINDS, DISK, GATEWAY, SCENARIOS, Scenario
 from tests.support.lake import Lake
 from tests.support.oracle import agree
 from tests.support.process import clean_environment, connection_settings
@@ -177,12 +178,18 @@ def leftovers(lakehouse: Lake) -> list[Path]:
     return [*(path for path in files if path not in named), *(lakehouse.folder / "export").glob(".*")]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.long] * scenario.long) for name, scenario in SCENARIOS.items()],
-)
+def crashes(name: str, scenario: Scenario) -> Iterator[ParameterSet]:
+    """What `make test` tries of a scenario, and what `make test-long` tries."""
+    rest = tuple(kind for kind in ALL_KINDS if scenario.long or kind not in scenario.kinds)
+    if not scenario.long:
+        yield pytest.param(name, scenario.kinds, id=name)
+    if rest:
+        yield pytest.param(name, rest, id=f"{name}: {', '.join(rest)}", marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize(("name", "kinds"), [case for pair in SCENARIOS.items() for case in crashes(*pair)])
 def test_after_a_crash_at_any_point_readers_see_a_complete_state_and_the_next_run_mends(
-    name: str, nights: Callable[[bool], Nights], disk: Path | None, tmp_path: Path
+    name: str, kinds: tuple[str, ...], nights: Callable[[bool], Nights], disk: Path | None, tmp_path: Path
 ) -> None:
     scenario = SCENARIOS[name]
     lived = nights(scenario.keyed)
@@ -199,7 +206,8 @@ def test_after_a_crash_at_any_point_readers_see_a_complete_state_and_the_next_ru
     try:
         if scenario.first:
             assert child(lakehouse, scenario.first, "kill", disk).returncode == -9
-        for kind, code in KINDS.items():
+        for kind in kinds:
+            code = KINDS[kind]
             if kind == "full" and disk is None:
                 continue
             csv = lakehouse.csv

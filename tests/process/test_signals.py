@@ -14,7 +14,9 @@ from tests.support.source import query
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "group"), [(signal.SIGINT, 130, True), (signal.SIGTERM, 143, False)], ids=["Ctrl-C", "SIGTERM"]
+    ("number", "code", "group"),
+    [pytest.param(signal.SIGINT, 130, True, marks=pytest.mark.long), (signal.SIGTERM, 143, False)],
+    ids=["Ctrl-C", "SIGTERM"],
 )
 def test_a_signal_while_bronze_reads_and_the_jvm_starts_leaves_nothing(
     bank: Lake, number: signal.Signals, code: int, group: bool

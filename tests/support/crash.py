@@ -24,7 +24,7 @@ DISK, GATEWAY = "CRASH_DISK", "PYSPARK_GATEWAY_PORT"
 class Scenario:
     """The nth time at a point, by its name, in a run of the target; `complete`: the run counts by then. `first`: the
     scenario in which a run was killed before. `keyed`: the tables have keys, so that the run applies what changed.
-    `long`: tried by `make test-long` only."""
+    `long`: tried by `make test-long` only, with errors and a full disk unless `kinds` has them in `make test`, too."""
 
     target: str
     point: str
@@ -33,6 +33,10 @@ class Scenario:
     first: str = ""
     keyed: bool = False
     long: bool = False
+    kinds: tuple[str, ...] = ("kill",)
+
+
+ALL_KINDS = ("kill", "error", "full")
 
 
 SCENARIOS = {
@@ -40,10 +44,10 @@ SCENARIOS = {
     "bronze, a file half written": Scenario("bronze", "BATCH_SHAPED", nth=2, long=True),
     "bronze, files written, not proved": Scenario("bronze", "FILES_WRITTEN", nth=2, long=True),
     "bronze, proved, not committed": Scenario("bronze", "TABLE_PROVED", long=True),
-    "bronze, half of the tables committed": Scenario("bronze", "TABLE_COMMITTED", nth=2),
+    "bronze, half of the tables committed": Scenario("bronze", "TABLE_COMMITTED", nth=2, kinds=ALL_KINDS),
     "bronze, committed, not recorded": Scenario("bronze", "ALL_COMMITTED", long=True),
     "bronze, recorded": Scenario("bronze", "RECORDED", complete=True, keyed=True, long=True),
-    "silver, Spark wrote, files not in place": Scenario("silver", "SPARK_WROTE"),
+    "silver, Spark wrote, files not in place": Scenario("silver", "SPARK_WROTE", long=True),
     "silver, files in place, not proved": Scenario("silver", "FILES_WRITTEN", nth=3, long=True),
     "silver, half of the tables committed": Scenario("silver", "TABLE_COMMITTED", nth=4, long=True),
     "silver, rules written, not the run": Scenario("silver", "RULES_RECORDED", keyed=True, long=True),
@@ -55,15 +59,15 @@ SCENARIOS = {
     "bronze, batch written, not committed": Scenario("bronze", "TABLE_PROVED", keyed=True),
     "bronze, half of the batches committed": Scenario("bronze", "TABLE_COMMITTED", nth=2, keyed=True, long=True),
     "silver, a file written again, not proved": Scenario("silver", "FILES_SPLICED", nth=2, keyed=True, long=True),
-    "silver, half of the changes committed": Scenario("silver", "TABLE_COMMITTED", nth=3, keyed=True),
-    "gold, a commit written, not in place": Scenario("gold", "COMMIT_WRITTEN", keyed=True),
+    "silver, half of the changes committed": Scenario("silver", "TABLE_COMMITTED", nth=3, keyed=True, kinds=ALL_KINDS),
+    "gold, a commit written, not in place": Scenario("gold", "COMMIT_WRITTEN", keyed=True, kinds=ALL_KINDS),
     "gold, changes committed, CSV not renamed": Scenario("gold", "TABLE_COMMITTED", keyed=True),
     "one table brought back, others not": Scenario(
         "bronze", "TABLE_ROLLED_BACK", first="bronze, half of the tables committed"
     ),
     "restore, half of the tables": Scenario("restore", "TABLE_ROLLED_BACK", nth=2),
     "maintain, some files removed": Scenario("maintain", "FILE_REMOVED", nth=2),
-    "maintain, compacted, not recorded": Scenario("maintain", "TABLE_COMMITTED"),
+    "maintain, compacted, not recorded": Scenario("maintain", "TABLE_COMMITTED", kinds=ALL_KINDS),
 }
 # Of a stream, which ingests files in micro-batches: of the second, where the first is the same step.
 STREAM_SCENARIOS = {
