@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from conf.settings import PROJECT
 from pipelines.sources.postgres import embedded
+from tests.support import water
 from tests.support.documents import shell_lines
 from tests.support.process import clean_environment
 
@@ -36,6 +38,19 @@ class Copy:
     @property
     def csv(self) -> Path:
         return self.folder / "export/movimento_flat.csv"
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Lake and export are afterwards what they are now."""
+        saved = [(path, self.folder.parent / path.name) for path in (self.folder / "lake", self.folder / "export")]
+        for path, aside in saved:
+            shutil.copytree(path, aside)
+        try:
+            yield
+        finally:
+            for path, aside in saved:
+                shutil.rmtree(path, ignore_errors=True)
+                aside.rename(path)
 
 
 @pytest.fixture(scope="module")
@@ -87,27 +102,42 @@ def test_make_demo_shows_progress_ends_with_the_result_and_leaves_no_process(
     assert [path.name for path in copy.csv.parent.iterdir()] == ["movimento_flat.csv"]
 
 
-def test_the_readmes_commands_work_as_written(copy: Copy, demo: "subprocess.CompletedProcess[str]") -> None:
-    """make demo and make shell are run elsewhere; here the rest, files with fewer lines, which must give the same bytes
-    again."""
-    lines = [line for line in shell_lines() if line not in ("make demo", "make shell") and "$EDITOR" not in line]
-    assert lines == [
-        "cp .env.example .env",
-        "make bronze silver gold",
-        "make seed DOMAIN=condominio,varejo",
-        "make bronze silver gold DOMAIN=condominio,varejo",
-        "make answers DOMAIN=varejo",
-        "make export DOMAIN=condominio FORMAT=parquet",
-    ]
-    before, outputs = copy.csv.read_bytes(), []
-    for line in lines:
-        fewer = {"LAKEHOUSE_SEED__MOVIMENTOS": "300"} if "DOMAIN" in line else {}
-        result = copy.run(*line.split(), **fewer)
+# The README's lines without `make demo` and `make shell`, and what make calls for each.
+LINES = {
+    "cp .env.example .env": "",
+    "make bronze silver gold": "bronze silver gold",
+    "make seed DOMAIN=condominio,varejo": "seed",
+    "make bronze silver gold DOMAIN=condominio,varejo": "bronze silver gold",
+    "make answers DOMAIN=varejo": "answers",
+    "make export DOMAIN=condominio FORMAT=parquet": "export",
+}
+
+
+def test_the_readmes_lines_are_commands_that_run_on_the_demos_lake(
+    copy: Copy, demo: "subprocess.CompletedProcess[str]"
+) -> None:
+    assert [line for line in shell_lines() if not re.match(r"make (demo|shell)$|\$EDITOR", line)] == list(LINES)
+    called = {line: words for line, words in LINES.items() if words}
+    for line, words in called.items():
+        dry = copy.run(*line.split(), "-n").stdout.splitlines()
+        assert [text for text in dry if "-m pipelines" in text] == [f".venv/bin/python -m pipelines {words}"], line
+    csv = copy.csv.read_bytes()
+    for line in list(LINES)[:2]:
+        result = copy.run(*line.split())
+        assert result.returncode == 0, result.stderr
+    assert re.search(r"bronze .*silver .*gold ", result.stdout, re.S) and copy.csv.read_bytes() == csv
+
+
+@pytest.mark.long
+def test_the_readmes_commands_for_files_work_as_written(copy: Copy, demo: "subprocess.CompletedProcess[str]") -> None:
+    """Files with fewer lines, which must give the same bytes again."""
+    outputs = []
+    for line in list(LINES)[2:]:
+        result = copy.run(*line.split(), LAKEHOUSE_SEED__MOVIMENTOS="300")
         assert result.returncode == 0, result.stderr
         outputs.append(result.stdout)
-    assert all(re.search(r"bronze .*silver .*gold ", outputs[number], re.S) for number in (1, 3))
-    assert "gold.mais_vendidos_por_dias_de_fabricacao: The three best-selling products" in outputs[4]
-    assert copy.csv.read_bytes() == before
+    assert re.search(r"bronze .*silver .*gold ", outputs[1], re.S)
+    assert "gold.mais_vendidos_por_dias_de_fabricacao: The three best-selling products" in outputs[2]
     files = [path for path in copy.csv.parent.iterdir() if path.suffix == ".parquet"]
     assert len(files) == 3
     for path in files:
@@ -127,9 +157,7 @@ def test_layers_run_once_in_one_process_and_goals_are_not_reordered(
     assert result.stderr.index("are there already") < result.stderr.index("bronze: nothing changed")
 
 
-def test_the_shell_has_every_table_pinned_and_export_needs_no_run(
-    copy: Copy, demo: "subprocess.CompletedProcess[str]"
-) -> None:
+def test_the_shell_has_every_table_pinned(copy: Copy, demo: "subprocess.CompletedProcess[str]") -> None:
     shell = copy.make(
         "shell",
         stdin='print(spark.table("gold.movimento_flat").count())\n'
@@ -141,10 +169,6 @@ def test_the_shell_has_every_table_pinned_and_export_needs_no_run(
     assert [word for word in shell.stdout.replace(">>>", " ").split() if word.isdigit()] == ["10000", "4", "0"]
     assert "bronze.cartao" in shell.stderr and "gold.movimento_flat" in shell.stderr
     assert "AnalysisException" in shell.stderr  # a view is not written to
-    before = copy.csv.read_bytes()
-    copy.csv.unlink()
-    exported = copy.make("export")
-    assert exported.returncode == 0 and copy.csv.read_bytes() == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -168,18 +192,31 @@ def test_a_stopped_or_killed_run_leaves_no_server_behind(
     assert processes(copy.folder) == ""
 
 
-def test_a_table_is_added_as_contributing_says(copy: Copy, demo: "subprocess.CompletedProcess[str]") -> None:
+def test_a_table_is_added_as_contributing_says_and_a_domain_too_without_another_edit(
+    copy: Copy, demo: "subprocess.CompletedProcess[str]"
+) -> None:
     text = (copy.folder / "CONTRIBUTING.md").read_text("utf-8")
-    files = re.findall(r"`((?:bronze|silver)/cartoes/\w+\.py)`.*?```python\n(.*?)```", text, re.S)
-    assert [name for name, _ in files] == ["bronze/cartoes/agencia.py", "silver/cartoes/agencia.py"]
-    try:
-        for name, code in files:
-            (copy.folder / name).write_text(re.sub(r"^   ", "", code, flags=re.M), "utf-8")
-        result = copy.make("demo")
+    added = re.findall(r"`((?:bronze|silver)/cartoes/\w+\.py)`.*?```python\n(.*?)```", text, re.S)
+    assert [name for name, _ in added] == ["bronze/cartoes/agencia.py", "silver/cartoes/agencia.py"]
+    files = {name: re.sub(r"^   ", "", code, flags=re.M) for name, code in added} | water.FILES
+    words = ("seed", "bronze", "silver", "gold", "answers", "quality", "reconcile", "export", "status")
+    with copy.kept():
+        for name, code in files.items():
+            (copy.folder / name).parent.mkdir(exist_ok=True)
+            (copy.folder / name).write_text(code, "utf-8")
+        result = copy.make(*words, "DOMAIN=agua,cartoes")
         assert result.returncode == 0, result.stderr
         assert re.search(r"silver +agencia +10 +10 +0 ", result.stdout)
-    finally:
-        for name, _ in files:
+        assert "gold.divida: What each quarter owes." in result.stdout and "everything agrees" in result.stdout
+        assert "line:unreadable" in result.stdout and "agua" in result.stdout
+        lines = (copy.folder / "landing/agua/leituras.csv").read_bytes().decode("latin-1").split("\r\n")
+        owed = sum(int(line.split(";")[1].replace(",", "")) for line in lines[1:-1])
+        rows = copy.csv.with_name("divida.csv").read_text("utf-8").splitlines()
+        assert rows[0] == "bairro,valor" and len(lines) == 102
+        assert sum(int(row.rsplit(",", 1)[1].replace(".", "")) for row in rows[1:]) == owed
+        for folder in ("bronze/agua", "silver/agua", "gold/agua", "landing"):
+            shutil.rmtree(copy.folder / folder)
+        for name, _ in added:
             (copy.folder / name).unlink()
 
 
@@ -188,13 +225,8 @@ def test_reset_asks_first_and_deletes_only_what_is_ours(copy: Copy, demo: "subpr
     mine.write_text("x")
     refused = copy.make("reset", stdin="no\n")
     assert "nothing was deleted" in refused.stdout and copy.csv.exists() and str(copy.csv) in refused.stdout
-    saved = [(path, copy.folder.parent / path.name) for path in (copy.folder / "lake", copy.folder / "export")]
-    for path, aside in saved:
-        shutil.copytree(path, aside)
-    result = copy.make("reset", stdin="yes\n")
-    assert result.returncode == 0, result.stderr
-    assert not (copy.folder / "lake").exists() and not copy.csv.exists() and mine.exists()
-    assert not embedded.home(copy.folder).exists()
-    for path, aside in saved:
-        shutil.rmtree(path, ignore_errors=True)
-        aside.rename(path)
+    with copy.kept():
+        result = copy.make("reset", stdin="yes\n")
+        assert result.returncode == 0, result.stderr
+        assert not (copy.folder / "lake").exists() and not copy.csv.exists() and mine.exists()
+        assert not embedded.home(copy.folder).exists()
