@@ -6,7 +6,6 @@ anywhere: LAKEHOUSE_POSTGRES__*, DATABASE_URL, POSTGRES_*, PG*; without any, the
 """
 
 import difflib
-import itertools
 import json
 import re
 from collections import ChainMap
@@ -17,7 +16,19 @@ from typing import Annotated, Any, Literal
 
 from psycopg2 import ProgrammingError
 from psycopg2.extensions import parse_dsn
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 PROJECT = Path(__file__).resolve().parents[1]
 PREFIX = "LAKEHOUSE_"
@@ -66,15 +77,15 @@ MASTER = _matches(
 
 
 class Postgres(Frozen):
-    """The user's PostgreSQL server. `host` may be the folder of a Unix socket."""
+    """The user's PostgreSQL server."""
 
-    host: Annotated[str, A_HOST]
-    port: int = Field(default=5432, ge=1, le=65535)
-    database: str
-    user: str
-    password: SecretStr | None = None
-    sslmode: SslMode | None = None
-    sslrootcert: str | None = None
+    host: Annotated[str, A_HOST] = Field(description="the source's server, or the folder of its socket")
+    port: int = Field(default=5432, ge=1, le=65535, description="its port")
+    database: str = Field(description="its database")
+    user: str = Field(description="a role that may read the tables")
+    password: SecretStr | None = Field(default=None, description="its password; a secret, so `--set` refuses it")
+    sslmode: SslMode | None = Field(default=None, description="TLS, in libpq's words")
+    sslrootcert: str | None = Field(default=None, description="file of the authorities that sign the server")
 
     @property
     def address(self) -> str:
@@ -94,12 +105,28 @@ class Postgres(Frozen):
 SECRET = re.compile("secret|password|token|credential|access[.]?key|api[.]?key", re.IGNORECASE)
 
 
+def _json_object(value: object) -> object:
+    """A JSON object's names and values as texts; what is not a text passes."""
+    if not isinstance(value, str):
+        return value
+    with suppress(ValueError):
+        if isinstance(parsed := json.loads(value), dict):
+            return {str(name): str(setting) for name, setting in parsed.items()}
+    raise ValueError('is not a JSON object like {"spark.sql.shuffle.partitions": "8"}')
+
+
 class Spark(Frozen):
     """Where the jobs run: in this process's JVM, or on the executors of a cluster."""
 
-    master: Annotated[str, MASTER] = "local[*]"
-    driver_memory: Annotated[str, MEMORY] = "1536m"
-    conf: dict[str, str] = {}
+    master: Annotated[str, MASTER] = Field(
+        default="local[*]", description="`local[2]` uses two cores, `spark://host:7077` [a cluster](cluster.md)"
+    )
+    driver_memory: Annotated[str, MEMORY] = Field(
+        default="1536m", description="memory of Spark's JVM, and of each executor"
+    )
+    conf: Annotated[dict[str, str], BeforeValidator(_json_object)] = Field(
+        default={}, description="more Spark settings, as a JSON object"
+    )
 
     @property
     def is_local(self) -> bool:
@@ -123,24 +150,38 @@ class Spark(Frozen):
 
 
 class Seed(Frozen):
-    movimentos: int = Field(default=10_000, ge=1)
-    seed: int = 42
+    movimentos: int = Field(default=10_000, ge=1, description="movements in the fake source; the rest in proportion")
+    seed: int = Field(default=42, description="seed of the fake source: the same number makes the same people")
 
 
 class Stream(Frozen):
-    max_files_per_trigger: int = Field(default=100, ge=1)
+    max_files_per_trigger: int = Field(default=100, ge=1, description="maximum number of files in a micro-batch")
 
 
 class Quality(Frozen):
-    max_quarantined: float = Field(default=0.05, ge=0, le=1)
+    max_quarantined: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="a run that would set aside a larger share of a table's rows (0 to 1) ends instead",
+    )
 
 
 class Alert(Frozen):
     """The webhook that is notified of failures. Its address is a secret: whoever knows it can post there."""
 
-    webhook_url: SecretStr | None = None
-    format: Literal["json", "slack", "teams"] = "json"
-    max_warned: float = Field(default=0.05, ge=0, le=1)
+    webhook_url: SecretStr | None = Field(
+        default=None,
+        description="webhook that is notified of failures and of rules whose failures rise; a secret, so `--set` "
+        "refuses it",
+    )
+    format: Literal["json", "slack", "teams"] = Field(default="json", description="or `slack`, `teams`")
+    max_warned: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="a rule of severity `warn` that a larger share of a table's rows (0 to 1) fails is reported",
+    )
 
     @field_validator("webhook_url")
     @classmethod
@@ -151,7 +192,10 @@ class Alert(Frozen):
 
 
 class Metrics(Frozen):
-    textfile: Path | None = None
+    textfile: Path | None = Field(
+        default=None,
+        description="a file for node_exporter, such as `/var/lib/node_exporter/textfile/lakehouse.prom`",
+    )
 
     @field_validator("textfile")
     @classmethod
@@ -161,50 +205,117 @@ class Metrics(Frozen):
         return path
 
 
-class Settings(Frozen):
+# The folders that are written to, or read.
+PATHS = ("bronze_path", "silver_path", "gold_path", "export_path", "landing_path")
+ROOT = f"{PREFIX}ROOT"
+
+
+def _layer(name: str) -> Any:
+    text = "any other folder on a local disk; for a cluster on a disk that all its machines share"
+    return Field(default_factory=lambda known: known["root"] / name, validate_default=True, description=text)
+
+
+class Settings(BaseSettings):
     """All settings. Paths are absolute. `postgres` is None when the source is the embedded server."""
 
-    bronze_path: Path
-    silver_path: Path
-    gold_path: Path
-    export_path: Path
-    landing_path: Path
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", enable_decoding=False, frozen=True, extra="forbid"
+    )
+
+    base: Path = Field(default_factory=Path.cwd, exclude=True)  # where relative paths start; not a setting
+    root: Path = Field(default=Path("lake"), description="parent of the layers")
+    bronze_path: Path = _layer("bronze")
+    silver_path: Path = _layer("silver")
+    gold_path: Path = _layer("gold")
+    export_path: Path = Field(
+        default=Path("export"), validate_default=True, description="folder of `movimento_flat.csv` and other exports"
+    )
+    landing_path: Path = Field(
+        default=Path("landing"), validate_default=True, description="files of a domain arrive in its sub-folders"
+    )
     postgres: Postgres | None = None
-    schema_name: str = "public"
+    schema_name: str = Field(default="public", description="the source's schema")
     spark: Spark = Spark()
     seed: Seed = Seed()
     quality: Quality = Quality()
     stream: Stream = Stream()
-    schema_drift: Literal["evolve", "freeze"] = "evolve"
-    card_numbers: Literal["masked", "plain"] = "masked"
-    retry_seconds: int = Field(default=60, ge=0)
-    history_days: int = Field(default=30, ge=1)
-    full_days: int = Field(default=7, ge=1)
-    log: Literal["quiet", "debug"] = "quiet"
-    log_format: Literal["text", "json"] = "text"
+    schema_drift: Literal["evolve", "freeze"] = Field(
+        default="evolve",
+        description="or `freeze`: the run ends when a column that no contract names appears, disappears or changes "
+        "after the first run",
+    )
+    card_numbers: Literal["masked", "plain"] = Field(default="masked", description="or `plain`, from silver on")
+    retry_seconds: int = Field(
+        default=60, ge=0, description="how long faults of the source that may pass are retried; `0` not at all"
+    )
+    history_days: int = Field(
+        default=30, ge=1, description="how long `make maintain` keeps a run after a newer one replaced it"
+    )
+    full_days: int = Field(
+        default=7, ge=1, description="how often each table is rebuilt in full, although only changes would be enough"
+    )
+    log: Literal["quiet", "debug"] = Field(
+        default="quiet", description="or `debug`, which shows Spark's log and stack traces"
+    )
+    log_format: Literal["text", "json"] = Field(default="text", description="or `json`: each line is an object")
     alert: Alert = Alert()
     metrics: Metrics = Metrics()
 
     def layer_path(self, layer: str) -> Path:
         return {"bronze": self.bronze_path, "silver": self.silver_path, "gold": self.gold_path}[layer]
 
+    @classmethod
+    def settings_customise_sources(  # type: ignore[override]
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: object
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The values that `load` chose from all places are the only environment that is read."""
+        return init_settings, ChosenNames(settings_cls, init_settings.init_kwargs.pop("names", {}))  # type: ignore[attr-defined]
 
-GROUPS: dict[str, type[Frozen]] = {
-    field: info.annotation
-    for field, info in Settings.model_fields.items()
-    if isinstance(info.annotation, type) and issubclass(info.annotation, Frozen)
-}
-FIELDS = [(field,) for field in Settings.model_fields if field not in ("postgres", "schema_name", *GROUPS)]
-GROUPED = [(group, field) for group, model in GROUPS.items() for field in model.model_fields]
+    @field_validator("root")
+    @classmethod
+    def _is_harmless(cls, path: Path, info: ValidationInfo) -> Path:
+        return _safe(path, info.data["base"])
 
-# Every name that is read, and the field that it fills; messages use these names, too. A field `full_days` is
-# LAKEHOUSE_FULL_DAYS, a field `master` of the group `spark` is LAKEHOUSE_SPARK__MASTER.
-NAMES: dict[str, tuple[str, ...]] = {
-    f"{PREFIX}ROOT": ("root",),
-    f"{PREFIX}POSTGRES__SCHEMA": ("schema_name",),
-    **{name: ("postgres", part) for name, part in LAKEHOUSE_NAMES.items()},
-    **{PREFIX + "__".join(field).upper(): field for field in (*FIELDS, *GROUPED)},
-}
+    @field_validator(*PATHS)
+    @classmethod
+    def _is_a_folder_of_its_own(cls, path: Path, info: ValidationInfo) -> Path:
+        path = _safe(path, info.data["base"])
+        mine = (str(info.field_name), path)
+        for other in ((field, info.data[field]) for field in PATHS if field in info.data):
+            outer, inner = sorted((other, mine), key=lambda each: len(each[1].parts))
+            same = outer[1] == inner[1]
+            if same or outer[1] in inner[1].parents:
+                problem = "and {} are the same folder" if same else "contains {}; use separate folders"
+                raise PydanticCustomError(
+                    "paths", "{problem}", {"outer": outer[0], "inner": inner[0], "problem": problem}
+                )
+        return path
+
+
+class ChosenNames(EnvSettingsSource):
+    """An environment of names that are chosen already."""
+
+    def __init__(self, settings: type[BaseSettings], names: Mapping[str, str]) -> None:
+        super().__init__(settings)
+        self.env_vars = {name.lower(): value for name, value in names.items()}
+
+
+# What people call the field that another name than its own fills.
+SCHEMA = f"{PREFIX}POSTGRES__SCHEMA"
+
+
+def _names() -> Iterator[tuple[str, tuple[str, ...]]]:
+    for field, info in Settings.model_fields.items():
+        group = Postgres if field == "postgres" else info.annotation
+        if isinstance(group, type) and issubclass(group, Frozen):
+            yield from ((f"{PREFIX}{field}__{part}".upper(), (field, part)) for part in group.model_fields)
+        elif field != "base":
+            yield (SCHEMA if field == "schema_name" else f"{PREFIX}{field}".upper()), (field,)
+
+
+# Every name that is read, and the field that it fills: `full_days` is LAKEHOUSE_FULL_DAYS, `master` of the group
+# `spark` is LAKEHOUSE_SPARK__MASTER. Messages use these names, too.
+NAMES: dict[str, tuple[str, ...]] = dict(_names())
 # Endings of names that a command line, which anybody can read, must not have.
 SECRETS = ("PASSWORD", "DATABASE_URL", "WEBHOOK_URL")
 KNOWN = {*NAMES, *(name for names in FAMILIES for name in names)}
@@ -217,21 +328,19 @@ def load(*sources: Mapping[str, str], base: Path) -> tuple[Settings, list[str]]:
     """
     values = ChainMap(*({name: value for name, value in source.items() if value} for source in sources))
     problems: list[str] = []
-    fields: dict[str, Any] = {group: {} for group in GROUPS}
-    titles = {field: name for name, field in NAMES.items()}
-    for name, value in values.items():
-        field = NAMES.get(name)
-        if field and field[0] not in ("postgres", "root") and not field[0].endswith("_path"):
-            (fields[field[0]] if len(field) == 2 else fields)[field[-1]] = value
-    if "conf" in fields["spark"]:
-        fields["spark"]["conf"] = _json_object(fields["spark"]["conf"], problems)
-    paths = _paths(values, base, problems)
     postgres, names = _connection(values, problems)
-    titles |= {("postgres", part): name for part, name in names.items()}
+    chosen = {name: values[name] for name, field in NAMES.items() if name in values and field[0] != "postgres"}
+    chosen |= {f"{PREFIX}POSTGRES__{part.upper()}": value for part, value in (postgres or {}).items()}
+    if SCHEMA in chosen:
+        chosen[f"{PREFIX}SCHEMA_NAME"] = chosen.pop(SCHEMA)
     try:
-        settings = Settings(**fields, **paths, postgres=postgres)  # type: ignore[arg-type]
+        settings = Settings(names=chosen, base=base)  # type: ignore[call-arg]
     except ValidationError as error:
-        problems += _spelled_out(error, titles)
+        titles = {field: name for name, field in NAMES.items()}
+        titles |= {("postgres", part): name for part, name in names.items()}
+        if ROOT in values:  # a folder below it is called by what was typed
+            titles |= {field: ROOT for field in titles if field[0] in PATHS[:3] and titles[field] not in values}
+        problems += dict.fromkeys(_spelled_out(error, titles))
     if problems:
         raise SettingsError(problems)
     return settings, list(_unknown(values))
@@ -291,39 +400,17 @@ def _from_url(url: str, problems: list[str]) -> dict[str, str]:
     return {name: value for name, value in parts.items() if name in CONNECTION}
 
 
-def _json_object(text: str, problems: list[str]) -> dict[str, str]:
-    with suppress(ValueError):
-        if isinstance(value := json.loads(text), dict):
-            return {str(name): str(setting) for name, setting in value.items()}
-    problems.append(f'{PREFIX}SPARK__CONF is not a JSON object like {{"spark.sql.shuffle.partitions": "8"}}')
-    return {}
-
-
-def _paths(values: Mapping[str, str], base: Path, problems: list[str]) -> dict[str, Path]:
-    """The five folders, absolute; a folder is a problem when writing there could hurt something else."""
-    root = values.get(f"{PREFIX}ROOT", "lake")
-    defaults = {f"{PREFIX}{layer.upper()}_PATH": f"{root}/{layer}" for layer in ("bronze", "silver", "gold")}
-    defaults |= {f"{PREFIX}EXPORT_PATH": "export", f"{PREFIX}LANDING_PATH": "landing"}
-    paths: dict[str, Path] = {}
-    for name, default in defaults.items():
-        text = values.get(name, default)
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text):
-            problems.append(f"{name} is not a local folder: object stores are not supported")
-        elif set(text) & set("%*?[]\\\n"):
-            problems.append(
-                f"{name} must not contain % * ? [ ] \\ or a line break: Delta and DuckDB read them differently"
-            )
-        else:
-            path = paths[name] = (base / Path(text).expanduser()).resolve()
-            if place := _dangerous(path):
-                problems.append(f"{name} must not be {place}")
-    for pair in itertools.combinations(paths, 2):
-        outer, inner = sorted(pair, key=lambda name: len(paths[name].parts))
-        if paths[outer] == paths[inner]:
-            problems.append(f"{outer} and {inner} are the same folder")
-        elif paths[outer] in paths[inner].parents:
-            problems.append(f"{outer} contains {inner}; use separate folders")
-    return {name[len(PREFIX) :].lower(): paths.get(name, base) for name in defaults}
+def _safe(path: Path, base: Path) -> Path:
+    """The absolute path. Raises ValueError if the lake's engines cannot use it, or writing there could hurt."""
+    text = str(path)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text):
+        raise ValueError("is not a local folder: object stores are not supported")
+    if set(text) & set("%*?[]\\\n"):
+        raise ValueError("must not contain % * ? [ ] \\ or a line break: Delta and DuckDB read them differently")
+    path = (base / path.expanduser()).resolve()
+    if place := _dangerous(path):
+        raise ValueError(f"must not be {place}")
+    return path
 
 
 def _dangerous(path: Path) -> str | None:
@@ -349,7 +436,10 @@ def _spelled_out(error: ValidationError, titles: Mapping[tuple[str, ...], str]) 
         name = titles.get(location) or titles.get(location[:1], ".".join(location))
         if problem["type"] == "missing":
             yield f"{name} is missing"
-        else:
+        elif problem["type"] == "paths":
+            outer, inner = (titles[(problem["ctx"][side],)] for side in ("outer", "inner"))
+            yield f"{outer} {problem['ctx']['problem'].format(inner)}"
+        elif problem["type"] != "default_factory_not_called":  # what it is made from is wrong, and reported
             message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
             yield f"{name} {message.partition(', unable to parse')[0]}"
 

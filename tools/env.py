@@ -10,7 +10,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
 SETTINGS = """\
-# Written once by `make env`, yours from then on. It has no secret: those are files in .secrets. Settings: README.md.
+# Written once by `make env`, yours from then on. It has no secret: those are files in .secrets. See docs/reference.md.
 
 # The source: the server of `make up PROFILE=demo`. Name your own, and write its password into
 # .secrets/lakehouse_postgres__password.

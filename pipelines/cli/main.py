@@ -50,8 +50,8 @@ TARGETS = {
 
 
 def main(words: list[str], spark: "SparkSession | None" = None) -> int:
-    """Runs targets inside a process that goes on: its state is afterwards what it was. Returns the exit code that the
-    README lists.
+    """Runs targets inside a process that goes on: its state is afterwards what it was. Returns an exit code of
+    `docs/reference.md`.
 
     Work that needs Spark is done in `spark`, which is neither started nor ended here; without it the call has a session
     of its own.

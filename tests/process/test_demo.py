@@ -13,9 +13,9 @@ import pytest
 
 from conf.settings import PROJECT
 from pipelines.sources.postgres import embedded
-from tests.support import water
 from tests.support.documents import shell_lines
 from tests.support.process import clean_environment
+from tests.support.water import FILES
 
 
 @dataclass
@@ -198,7 +198,7 @@ def test_a_table_is_added_as_contributing_says_and_a_domain_too_without_another_
     text = (copy.folder / "CONTRIBUTING.md").read_text("utf-8")
     added = re.findall(r"`((?:bronze|silver)/cartoes/\w+\.py)`.*?```python\n(.*?)```", text, re.S)
     assert [name for name, _ in added] == ["bronze/cartoes/agencia.py", "silver/cartoes/agencia.py"]
-    files = {name: re.sub(r"^   ", "", code, flags=re.M) for name, code in added} | water.FILES
+    files = {name: re.sub(r"^   ", "", code, flags=re.M) for name, code in added} | FILES
     words = ("seed", "bronze", "silver", "gold", "answers", "quality", "reconcile", "export", "status")
     with copy.kept():
         for name, code in files.items():

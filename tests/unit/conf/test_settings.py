@@ -1,10 +1,11 @@
-"""Settings: good and bad, from every source, in the order that the README promises."""
+"""Settings: good and bad, from every source, in the order that docs/reference.md promises."""
 
 from pathlib import Path
 
 import pytest
 
 from conf.settings import NAMES, PROJECT, Settings, SettingsError, load, read_secrets
+from tests.support.documents import setting_rows
 
 NASTY = "@:/?#%&' \"çé\\${HOME}"
 SERVER = {
@@ -202,7 +203,35 @@ def test_secret_files_are_read_by_name_without_their_last_newline(tmp_path: Path
     assert read_secrets(tmp_path / "nowhere") == {}
 
 
-def test_the_documented_example_names_only_settings_that_exist() -> None:
+def test_the_documented_example_can_be_used_line_by_line(tmp_path: Path) -> None:
     lines = (PROJECT / ".env.example").read_text("utf-8").splitlines()
-    names = {line.lstrip("# ").split("=")[0] for line in lines if "LAKEHOUSE_" in line and "=" in line}
-    assert names and names <= set(NAMES)
+    named = dict(line.lstrip("#").split("=", 1) for line in lines if line.startswith("#LAKEHOUSE_"))
+    given, warnings = load({name: value.strip("'") for name, value in named.items()}, base=tmp_path)
+    assert len(named) > 15 and warnings == [] and given.postgres is not None
+
+
+@pytest.mark.parametrize("root", ["/", "~", str(PROJECT), str(PROJECT.parent)])
+def test_a_dangerous_root_is_refused_by_its_own_name_once(tmp_path: Path, root: str) -> None:
+    (problem,) = problems(tmp_path, {"LAKEHOUSE_ROOT": root})
+    assert problem.startswith("LAKEHOUSE_ROOT must not be the ")
+
+
+def test_a_folder_below_the_root_is_called_by_what_was_typed(tmp_path: Path) -> None:
+    assert problems(tmp_path, {"LAKEHOUSE_ROOT": "export"}) == [
+        "LAKEHOUSE_EXPORT_PATH contains LAKEHOUSE_ROOT; use separate folders"
+    ]
+    assert problems(tmp_path, {"LAKEHOUSE_ROOT": "s3://bucket/lake"}) == [
+        "LAKEHOUSE_ROOT is not a local folder: object stores are not supported"
+    ]
+
+
+def test_the_environment_is_not_read_behind_the_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAKEHOUSE_FULL_DAYS", "3")
+    monkeypatch.setenv("lakehouse_history_days", "4")
+    given = settings(tmp_path, {"LAKEHOUSE_RETRY_SECONDS": "5"})
+    assert (given.full_days, given.history_days, given.retry_seconds) == (7, 30, 5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_setting_has_a_description(name: str) -> None:
+    assert next(row for row in setting_rows() if f"`{name}`" in row).split(" | ")[-1].rstrip(" |")

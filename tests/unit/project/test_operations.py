@@ -104,7 +104,7 @@ def test_the_page_names_files_units_and_settings_that_there_are() -> None:
 
 
 def test_each_exit_code_has_its_answer_on_the_page() -> None:
-    readme = (PROJECT / "README.md").read_text("utf-8").split("## Exit codes")[1].split("## ")[0]
+    readme = (PROJECT / "docs/reference.md").read_text("utf-8").split("## Exit codes")[1].split("## ")[0]
     codes = {code for line in re.findall(r"^\| ([\d, ]+) \|", readme, re.M) for code in line.split(", ")}
     listed = set(re.findall(r"^\| (\d+)", PAGE.split("## Exit codes")[1].split("## ")[0], re.M))
     assert codes - listed == {"130", "129"} and listed - codes == {"137"}

@@ -3,10 +3,10 @@
 import re
 import tomllib
 
-from conf.settings import NAMES, PROJECT
+from conf.settings import PROJECT
 from pipelines.cli.main import TARGETS
 from pipelines.core import errors
-from tests.support.documents import MAKE_TARGETS, README, shell_lines
+from tests.support.documents import MAKE_TARGETS, README, REFERENCE, setting_rows, shell_lines
 
 PAGES = [*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md"), *PROJECT.glob(".github/**/*.yml")]
 CONTRIBUTING = (PROJECT / "CONTRIBUTING.md").read_text("utf-8")
@@ -19,24 +19,32 @@ def test_every_make_command_that_a_document_names_exists() -> None:
     assert len(named) > 10
 
 
-def test_every_target_is_in_make_and_in_the_readme() -> None:
+def test_every_target_is_in_make_and_in_the_reference() -> None:
     assert set(TARGETS) <= MAKE_TARGETS
-    listed = README.split("## Commands")[1].split("## ")[0]
+    listed = REFERENCE.split("## Commands")[1].split("## ")[0]
     named = {word for line in re.findall(r"`make ([a-z -]+?)(?: [A-Z]+=\S+)?`", listed) for word in line.split()}
     assert named == MAKE_TARGETS - {"help"}
 
 
-def test_every_setting_is_in_the_readme() -> None:
-    short = {name for name in NAMES if name in README or f"`__{name.rsplit('__', 1)[-1]}`" in README}
-    assert short == set(NAMES)
+def test_the_reference_has_each_setting_as_it_is_declared() -> None:
+    listed = REFERENCE.split("## Settings")[1].split("## ")[0]
+    assert re.findall(r"^\| `LAKEHOUSE.*$", listed, re.M) == setting_rows()
 
 
-def test_every_exit_code_is_in_the_readme() -> None:
+def test_the_readme_is_short_and_the_same_in_portuguese() -> None:
+    portuguese = (PROJECT / "README.pt-BR.md").read_text("utf-8")
+    assert max(len(README.splitlines()), len(portuguese.splitlines())) <= 150
+    for pattern in (r"^#+ ", r"```(?:sh|cron|text)\n.*?```", r"\]\((?!README)[^)]*\)", r"`(?:make|SELECT) [^`]*`"):
+        here, there = (re.findall(pattern, text, re.M | re.S) for text in (README, portuguese))
+        assert len(here) > 2 and here == there, pattern
+
+
+def test_every_exit_code_is_in_the_reference() -> None:
     codes = {
         fault.code for fault in vars(errors).values() if isinstance(fault, type) and issubclass(fault, errors.Fault)
     }
     assert codes == {1, 2, 3, 4, 5, 6}
-    assert all(f"| {code} |" in README for code in codes)
+    assert all(f"| {code} |" in REFERENCE for code in codes)
 
 
 def test_every_file_that_a_document_names_or_links_exists() -> None:
