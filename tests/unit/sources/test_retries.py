@@ -1,6 +1,8 @@
 """Work on a source that fails for a while is tried again: how often, and after which pauses."""
 
+import random
 import re
+import time
 
 import pytest
 
@@ -13,9 +15,9 @@ from pipelines.sources.postgres import snapshot
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses that were made, on a clock that only they move."""
     made = list[float]()
-    monkeypatch.setattr(snapshot.time, "monotonic", lambda: 100 + sum(made))
-    monkeypatch.setattr(snapshot.time, "sleep", made.append)
-    monkeypatch.setattr(snapshot.random, "random", lambda: 0.5)
+    monkeypatch.setattr(time, "monotonic", lambda: 100 + sum(made))
+    monkeypatch.setattr(time, "sleep", made.append)
+    monkeypatch.setattr(random, "random", lambda: 0.5)
     return made
 
 
