@@ -1,10 +1,12 @@
 """The CSV is the same bytes however gold's files lie: in order, mixed up, or added to since the last run."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
+from deltalake import DeltaTable
 
 from gold.cartoes.movimento_flat import TABLE
 from pipelines.export import csv as export_csv
@@ -45,39 +47,79 @@ def test_the_csv_has_the_same_bytes_however_gold_is_split_into_files(keyed_lake:
     assert [path.name for path in settings.export_path.iterdir()] == ["movimento_flat.csv"]
 
 
-def test_rows_behind_the_last_key_are_appended_to_an_untouched_csv(
-    keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A tampered CSV, a row in the middle and a changed row make it whole; the bytes are always those of a fresh one."""
-    written: list[int] = []
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of the files that each CSV was written from; those of a CSV that was copied are not among them."""
+    numbers: list[int] = []
     segments = export_csv._segments
 
     def counted(table: Any, files: list[str]) -> list[list[str]]:
-        written.append(sum(duckdb.sql(f"SELECT count(*) FROM '{file}'").fetchall()[0][0] for file in files))
+        numbers.append(sum(duckdb.sql(f"SELECT count(*) FROM '{file}'").fetchall()[0][0] for file in files))
         return segments(table, files)
 
     monkeypatch.setattr(export_csv, "_segments", counted)
-    new = "INSERT INTO movimento VALUES ({}, 7.25, 'novo', '2024-05-01', 3)"
-    file = keyed_lake.folder / "export/movimento_flat.csv"
-    for statement, expected in (
-        ([new.format(501), new.format(502)], 2),
-        ([new.format(600)], 1),
-        ([new.format(599)], 204),
-        ([new.format(700), "UPDATE movimento SET des_transacao = 'outro' WHERE id = 3"], 205),
-        ([new.format(701), "DELETE FROM movimento WHERE id = 5"], 205),
-        ([new.format(702)], 1),
+    return numbers
+
+
+def test_rows_behind_the_last_key_are_appended_to_an_untouched_csv(
+    keyed_lake: Lake, tmp_path: Path, written: list[int]
+) -> None:
+    """A tampered CSV, a row in the middle and a changed row make it whole; the bytes are always those of a fresh one."""
+    settings, all_rows = keyed_lake.settings(), files_of(keyed_lake.settings())
+    path = folders.table_path(settings.gold_path, TABLE)
+    DeltaTable(path).delete("_id_movimento IN (150, 151)")
+    old = files_of(settings)
+    with export_csv.draft(settings, TABLE, old) as draft, draft.published():
+        run = last(keyed_lake, "gold").table("movimento_flat")
+        columns = tuple(
+            replace(column, total=str(draft.totals[column.name])) if column.total else column for column in run.columns
+        )
+        run = replace(run, version=DeltaTable(path).version(), rows_out=draft.rows, columns=columns)
+        run = replace(run, csv_sha256=draft.sha256)
+    written.clear()
+
+    def rows(name: str, keys: str, where: str = "_id_movimento <= 2") -> str:
+        """A data file with rows of the lake that have other keys."""
+        query = f"SELECT * REPLACE ({keys} AS _id_movimento) FROM read_parquet({all_rows}) WHERE {where}"
+        duckdb.sql(f"COPY ({query} ORDER BY _id_movimento) TO '{tmp_path / name}.parquet'")
+        return f"{tmp_path / name}.parquet"
+
+    behind, further = rows("behind", "500 + _id_movimento"), rows("further", "600 + _id_movimento")
+    among = rows("among", "149 + _id_movimento")
+    for files, expected in (
+        ([*old, behind], 2),
+        ([*old, further, behind], 4),
+        ([*old, among], 200),
+        ([*old, behind, among], 202),
+        ([rows("less", "_id_movimento", "_id_movimento <> 5")], 199),
+        ([rows("same", "_id_movimento", "true"), behind], 202),
     ):
-        execute(keyed_lake.address, *statement)
-        keyed_lake.run()
-        assert written.pop() == expected, statement
-        assert last(keyed_lake, "gold").table("movimento_flat").csv_sha256 == folders.sha256(file)
-        with export_csv.draft(keyed_lake.settings(), TABLE, files_of(keyed_lake.settings())) as draft:
-            assert draft.temporary.read_bytes() == keyed_lake.csv
+        with export_csv.draft(settings, TABLE, files, run) as draft, export_csv.draft(settings, TABLE, files) as fresh:
+            assert draft.temporary.read_bytes() == fresh.temporary.read_bytes(), files
+            assert (draft.rows, draft.totals, draft.sha256) == (fresh.rows, fresh.totals, fresh.sha256)
+        assert written[0] == expected, files
         written.clear()
-    file.write_bytes(file.read_bytes().replace(b"novo", b"nove", 1))
-    execute(keyed_lake.address, new.format(800))
-    keyed_lake.run()
-    assert written == [207] and b"nove" not in keyed_lake.csv and agree(keyed_lake) == 207
+    untouched = keyed_lake.csv
+    (keyed_lake.folder / "export/movimento_flat.csv").write_bytes(untouched.replace(b"Ana", b"Eva", 1))
+    with export_csv.draft(settings, TABLE, [*old, behind], run) as draft:
+        assert b"Eva" not in draft.temporary.read_bytes() and draft.temporary.read_bytes().startswith(untouched)
+    assert written == [200]
+
+
+def test_a_run_appends_to_the_csv_that_the_run_before_wrote_or_makes_it_whole(
+    keyed_lake: Lake, written: list[int]
+) -> None:
+    new = "INSERT INTO movimento VALUES ({}, 7.25, 'novo', '2024-05-01', 3)"
+    for statements, expected in (
+        ([new.format(700), "UPDATE movimento SET des_transacao = 'outro' WHERE id = 3", "DELETE FROM movimento WHERE id = 5"], 200),
+        ([new.format(702), new.format(701)], 2),
+    ):  # fmt: skip
+        execute(keyed_lake.address, *statements)
+        keyed_lake.run()
+        assert written.pop() == expected, statements
+        table_run = last(keyed_lake, "gold").table("movimento_flat")
+        assert table_run.csv_sha256 == folders.sha256(keyed_lake.folder / "export/movimento_flat.csv")
+    assert agree(keyed_lake) == 202
 
 
 def test_small_tables_that_do_not_fit_into_memory_are_joined_without_a_broadcast(

@@ -3,7 +3,8 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -96,6 +97,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+def another_table(table: Path) -> None:
+    shutil.rmtree(table)
+    write_deltalake(table, pa.table({"x": [1]}))
+
+
 def tree(folder: Path) -> dict[str, tuple[int, int]]:
     return {
         str(path): (path.stat().st_size, path.stat().st_mtime_ns)
@@ -104,58 +110,65 @@ def tree(folder: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-@pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_table_is_named_with_its_file_and_nothing_is_written(name: str, nights_lake: Lake) -> None:
-    damage, message = DAMAGES[name]
+@contextmanager
+def undone(folder: Path, kept: Path) -> Iterator[None]:
+    """Puts a folder back as it was when the context began."""
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(folder, kept)
+    yield
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.move(kept, folder)
+
+
+def test_a_damaged_table_is_named_with_its_file_and_nothing_is_written(nights_lake: Lake, tmp_path: Path) -> None:
     settings = nights_lake.settings()
-    damage(settings.silver_path / "cartoes/conta")
-    before = tree(nights_lake.folder)
-    for layers in (("bronze", "silver", "gold"), ("silver",), ("gold",)):
-        with pytest.raises(
-            StorageFault, match=f"{message}.*; restore it from a backup, or delete .*silver and run `make silver`"
-        ):
-            nights_lake.run(*layers)
-    assert tree(nights_lake.folder) == before
+    table = settings.silver_path / "cartoes/conta"
+    for damage, message in DAMAGES.values():
+        with undone(table, tmp_path / "kept"):
+            damage(table)
+            before = tree(nights_lake.folder)
+            for layers in (("bronze", "silver", "gold"), ("silver",), ("gold",)):
+                with pytest.raises(
+                    StorageFault,
+                    match=f"{message}.*; restore it from a backup, or delete .*silver and run `make silver`",
+                ):
+                    nights_lake.run(*layers)
+            assert tree(nights_lake.folder) == before
 
 
-@pytest.mark.parametrize("layer", ["bronze", "gold"])
-def test_damage_in_other_layers_is_found_by_runs_and_by_export(layer: str, nights_lake: Lake) -> None:
+def test_damage_in_other_layers_is_found_by_runs_and_by_export(nights_lake: Lake, tmp_path: Path) -> None:
     settings = nights_lake.settings()
-    table = settings.layer_path(layer) / "cartoes" / {"bronze": "movimento", "gold": "movimento_flat"}[layer]
-    cut(data(table))
-    before = tree(nights_lake.folder)
-    with pytest.raises(StorageFault, match=rf"{layer}/cartoes/{table.name}/part-\S+ has"):
-        nights_lake.run()
-    if layer == "gold":
-        with pytest.raises(StorageFault, match=rf"{table.name}/part-\S+ has"), Report() as report:
-            export(settings, (movimento_flat.TABLE,), report)
-    assert tree(nights_lake.folder) == before
+    for layer, name in (("bronze", "movimento"), ("gold", "movimento_flat")):
+        table = settings.layer_path(layer) / "cartoes" / name
+        with undone(table, tmp_path / "kept"):
+            cut(data(table))
+            before = tree(nights_lake.folder)
+            with pytest.raises(StorageFault, match=rf"{layer}/cartoes/{table.name}/part-\S+ has"):
+                nights_lake.run()
+            if layer == "gold":
+                with pytest.raises(StorageFault, match=rf"{table.name}/part-\S+ has"), Report() as report:
+                    export(settings, (movimento_flat.TABLE,), report)
+            assert tree(nights_lake.folder) == before
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda t: log(t, 2).write_text(""), r"silver/_runs: _delta_log/0{19}2.json is empty"),
-        (lambda t: log(t, 1).unlink(), r"silver/_runs: _delta_log/0{19}1.json is missing"),
-        (lambda t: cut(data(t)), r"silver/_runs/part-\S+ has"),
-        (lambda t: log(t, 2).unlink(), r"silver/_runs: run 3, from which gold was built, is missing"),
-        (other_table, r"_runs: _delta_log is of another table"),
-    ],
-    ids=["empty", "missing", "cut off", "the last run missing", "another table"],
+RECORD_DAMAGES: tuple[tuple[Callable[[Path], object], str], ...] = (
+    (lambda t: log(t, 2).write_text(""), r"silver/_runs: _delta_log/0{19}2.json is empty"),
+    (lambda t: log(t, 1).unlink(), r"silver/_runs: _delta_log/0{19}1.json is missing"),
+    (lambda t: cut(data(t)), r"silver/_runs/part-\S+ has"),
+    (lambda t: log(t, 2).unlink(), r"silver/_runs: run 3, from which gold was built, is missing"),
+    (another_table, r"_runs: _delta_log is of another table"),
 )
-def test_a_damaged_record_of_the_runs_is_named(
-    damage: Callable[[Path], object], message: str, nights_lake: Lake
-) -> None:
+
+
+def test_a_damaged_record_of_the_runs_is_named(nights_lake: Lake, tmp_path: Path) -> None:
     runs = nights_lake.settings().silver_path / run_log.RUNS
-    if damage is other_table:
-        shutil.rmtree(runs)
-        write_deltalake(runs, pa.table({"x": [1]}))
-    else:
-        damage(runs)
-    before = tree(nights_lake.folder)
-    with pytest.raises(StorageFault, match=message):
-        nights_lake.run("silver", "gold")
-    assert tree(nights_lake.folder) == before
+    for damage, message in RECORD_DAMAGES:
+        with undone(runs, tmp_path / "kept"):
+            damage(runs)
+            before = tree(nights_lake.folder)
+            with pytest.raises(StorageFault, match=message):
+                nights_lake.run("silver", "gold")
+            assert tree(nights_lake.folder) == before
 
 
 def test_after_the_mend_that_the_message_names_the_lake_is_whole_and_numbers_rise(nights_lake: Lake) -> None:
