@@ -17,10 +17,11 @@ from pyspark.sql import DataFrame, SparkSession
 from conf.settings import PROJECT, Postgres, load
 from pipelines.sources.postgres import embedded
 from pipelines.spark.session import session
+from tests.support.condominio import drop_all
 from tests.support.frames import frame_of
 from tests.support.here import CliHere
 from tests.support.lake import NOWHERE, Lake, Rows
-from tests.support.prepared import SCENES, Prepared, prepare
+from tests.support.prepared import SCENES, Prepared, copied_files, prepare
 from tests.support.process import BRIEF
 from tests.support.source import BANK, KEYED, execute, fresh_database
 
@@ -145,6 +146,21 @@ def nights_lake(prepared: Callable[[str], Prepared], tmp_path: Path) -> Iterator
 def condominio(tmp_path: Path, spark: SparkSession) -> Lake:
     """A lake of files, which come in any order and have no ids."""
     return Lake(tmp_path, NOWHERE, spark, "condominio")
+
+
+@pytest.fixture(scope="session")
+def condominio_prepared(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """A lake that nobody changes any more."""
+    lake = Lake(tmp_path_factory.mktemp("condominio"), NOWHERE, spark, "condominio")
+    drop_all(lake, "1,1,2024-03-01,10.00")
+    lake.run()
+    return lake
+
+
+@pytest.fixture
+def condominio_lake(condominio_prepared: Lake, tmp_path: Path) -> Lake:
+    """A sale and its parents, a file for each table; all layers ran once."""
+    return copied_files(condominio_prepared, tmp_path)
 
 
 @pytest.fixture

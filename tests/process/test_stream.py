@@ -19,7 +19,7 @@ from tests.support.condominio import PARENTS, SALES, everything, some_files
 from tests.support.crash import STREAM_SCENARIOS
 from tests.support.here import CliHere
 from tests.support.lake import NOWHERE, Lake
-from tests.support.process import Cli, clean_environment
+from tests.support.process import clean_environment
 from tests.support.stream import ENV, batch, taken_once
 
 
@@ -54,42 +54,43 @@ def heard(folder: Path, text: str, process: "subprocess.Popen[str]", seconds: fl
 
 
 def test_files_that_come_while_it_runs_are_taken_beside_other_runs_until_a_signal_ends_it(
-    cli: Cli, lakehouse: Lake, tmp_path: Path
+    cli_here: CliHere, condominio_lake: Lake, tmp_path: Path
 ) -> None:
-    nowhere = cli("stream", env=ENV)
+    lake, folder = condominio_lake, condominio_lake.folder
+    nowhere = cli_here("stream", env=ENV | {"LAKEHOUSE_LANDING_PATH": "nowhere"})
     assert nowhere.returncode == 3 and "there is no landing folder" in nowhere.stderr
-    (cli.folder / "landing/condominio").mkdir(parents=True)
-    with streaming(cli.folder) as process:
-        heard(cli.folder, "watching", process)
+    with streaming(folder) as process:
+        heard(folder, "watching", process)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, "while Spark starts"
-    (cli.folder / "said").unlink()
-    with streaming(cli.folder) as process:
-        heard(cli.folder, "watching", process)
-        lakehouse.drop("transacoes.csv", SALES + "1,1,2024-03-01,10.00\n2,2,2024-03-02,x\n", 1)
-        heard(cli.folder, "1 file,", process)
-        for at, (name, text) in enumerate(PARENTS.items(), 2):
-            lakehouse.drop(name, text, at)
-        empty = lakehouse.drop("moradores_4.csv", "", 5)
-        runs = cli("bronze", "silver", "gold", env={"DOMAIN": "condominio"})
+    (folder / "said").unlink()
+    with streaming(folder) as process:
+
+        def taken(number: int) -> None:
+            while len(run_log.read_files(lake.settings().bronze_path, "condominio")) < number:
+                assert process.poll() is None
+                time.sleep(0.1)
+
+        heard(folder, "watching", process)
+        lake.drop("transacoes_1.csv", SALES + "3,3,2024-03-01,10.00\n2,2,2024-03-02,x\n", 20)
+        lake.drop("transacoes_2.csv", "imovel;morador\n", 21)
+        output = heard(folder, "no line of transacoes_2.csv is a row", process)
+        for at, name in enumerate(("moradores", "imoveis"), 22):
+            lake.drop(f"{name}_1.csv", PARENTS[f"{name}.csv"], at)
+        lake.drop("transacoes_3.csv", SALES + "1,1,2024-03-03,30.00\n", 24)
+        empty = lake.drop("moradores_2.csv", "", 25)
+        runs = cli_here("bronze", "silver", "gold", env={"DOMAIN": "condominio"})
         assert runs.returncode in (0, 4), runs.stderr
-        lakehouse.drop("transacoes_2.csv", "imovel;morador\n", 10)
-        output = heard(cli.folder, "no line of transacoes_2.csv is a row", process)
-        lakehouse.drop("transacoes_3.csv", SALES + "1,1,2024-03-03,30.00\n", 11)
-        while len(run_log.read_files(lakehouse.settings().bronze_path, "condominio")) < 6:
-            assert process.poll() is None
-            time.sleep(0.1)
+        taken(9)
         empty.write_text(PARENTS["moradores.csv"])
-        while len(run_log.read_files(lakehouse.settings().bronze_path, "condominio")) < 7:
-            assert process.poll() is None
-            time.sleep(0.1)
+        taken(10)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, output
-        output = (cli.folder / "said").read_text()
+        output = (folder / "said").read_text()
     assert "Traceback" not in output and "condominio: stopped; what was ingested is complete" in output
-    lakehouse.run()
-    assert everything(lakehouse) == everything(batch(lakehouse, tmp_path / "batch"))
-    assert taken_once(lakehouse)
+    lake.run()
+    assert everything(lake) == everything(batch(lake, tmp_path / "batch"))
+    assert taken_once(lake)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,8 @@ def test_killed_between_any_two_steps_a_stream_goes_on_as_if_nothing_was(
     killed = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     lakehouse.drop("moradores_zz.csv", PARENTS["moradores.csv"], 50)
-    result = cli_here("stream", env=ENV | {"ONCE": "1"})
+    at_once = {"ONCE": "1", "LAKEHOUSE_STREAM__MAX_FILES_PER_TRIGGER": "9"}
+    result = cli_here("stream", env=ENV | at_once)
     assert result.returncode == 0, result.stderr
     assert everything(lakehouse) == everything(batch(lakehouse, tmp_path / "batch"))
     assert taken_once(lakehouse)

@@ -9,8 +9,18 @@ from pathlib import Path
 
 from conf.settings import Postgres
 from pipelines.lake import run_log
+from pipelines.lake.runs import Run
 from tests.support.lake import Lake
 from tests.support.source import KEYED, execute, fill, fresh_database, query
+
+
+def copied_files(lake: Lake, folder: Path) -> Lake:
+    """A lake of files in another folder, with the files that it was made from."""
+    shutil.copytree(lake.folder, folder, dirs_exist_ok=True)
+    copied = replace(lake, folder=folder)
+    settings = copied.settings()
+    _rewritten(settings.bronze_path, lambda run: replace(run, source=str(settings.landing_path / lake.domain)))
+    return copied
 
 
 @dataclass
@@ -33,15 +43,23 @@ class Prepared:
 def _moved(lake: Lake) -> None:
     """Lets bronze know its source by the number that the copied database has."""
     ((oid,),) = query(lake.address, "SELECT oid::text FROM pg_database WHERE datname = current_database()")
-    path = lake.settings().bronze_path
-    runs = run_log.read_runs(path)
-    shutil.rmtree(path / run_log.RUNS)
-    for run in runs:
+
+    def moved(run: Run) -> Run:
         tables = (
             replace(table, basis=json.dumps(json.loads(table.basis) | {"database": oid})) if table.basis else table
             for table in run.tables
         )
-        run_log.record(path, replace(run, source=lake.address.address, tables=tuple(tables)))
+        return replace(run, source=lake.address.address, tables=tuple(tables))
+
+    _rewritten(lake.settings().bronze_path, moved)
+
+
+def _rewritten(layer: Path, change: Callable[[Run], Run]) -> None:
+    """Records the runs of a layer once more, each with a change."""
+    runs = [(run, run_log.read_files(layer, run.domain)) for run in run_log.read_runs(layer)]
+    shutil.rmtree(layer / run_log.RUNS)
+    for run, files in runs:
+        run_log.record(layer, change(run), files=[file for file in files if file.run == run.run])
 
 
 def prepare(lake: Lake, server: Postgres, scene: Callable[[Lake], None]) -> Prepared:

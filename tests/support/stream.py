@@ -9,11 +9,11 @@ from tests.support.lake import NOWHERE, Lake
 ENV = {"DOMAIN": "condominio", "LAKEHOUSE_STREAM__MAX_FILES_PER_TRIGGER": "3"}
 
 
-def batch(lakehouse: Lake, folder: Path) -> Lake:
-    """A lake that took the same files in one run."""
+def batch(lakehouse: Lake, folder: Path, *layers: str) -> Lake:
+    """A lake that took the same files in one run of layers, of all by default."""
     whole = Lake(folder, NOWHERE, lakehouse.spark, "condominio")
     shutil.copytree(lakehouse.folder / "landing", folder / "landing")
-    whole.run()
+    whole.run(*layers)
     return whole
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql import SparkSession
 
 from conf.settings import PROJECT
 from pipelines.commands.status import status
@@ -21,7 +22,8 @@ from pipelines.core.errors import QualityFault
 from pipelines.gold import job as gold_job
 from pipelines.gold import proof
 from pipelines.lake import folders, run_log
-from tests.support.lake import Lake
+from tests.support.lake import NOWHERE, Lake
+from tests.support.prepared import copied_files
 
 REAL = PROJECT.parent / "shared/data/condominio"
 
@@ -99,22 +101,32 @@ def made_up(lakehouse: Lake, dice: random.Random) -> None:
         lakehouse.drop(f"{name}.csv", "\n".join(texts), at)
 
 
-def test_made_up_sales_are_reported_as_the_questions_say(condominio: Lake) -> None:
-    made_up(condominio, random.Random(3))
-    condominio.run(QUALITY__MAX_QUARANTINED="0")
-    expected, (elsewhere, early) = oracle(condominio.folder / "landing/condominio")
+@pytest.fixture(scope="module")
+def sales(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """Made-up sales in all layers."""
+    lake = Lake(tmp_path_factory.mktemp("sales"), NOWHERE, spark, "condominio")
+    made_up(lake, random.Random(3))
+    lake.run(QUALITY__MAX_QUARANTINED="0")
+    return lake
+
+
+@pytest.fixture
+def copied_sales(sales: Lake, tmp_path: Path) -> Lake:
+    return copied_files(sales, tmp_path)
+
+
+def test_made_up_sales_are_reported_as_the_questions_say(sales: Lake) -> None:
+    expected, (elsewhere, early) = oracle(sales.folder / "landing/condominio")
     by_place = expected["transacoes_por_condominio"]
     assert any(row[2:4] != row[4:] for row in by_place) and by_place[3][2:] == (0, 0, 0, 0)
     assert 0 < elsewhere < 60 and 0 < early < 60
-    assert reported(condominio) == (expected, (elsewhere, early))
+    assert reported(sales) == (expected, (elsewhere, early))
 
 
 def test_a_join_that_loses_or_multiplies_rows_ends_the_run_and_the_old_gold_stays(
-    condominio: Lake, monkeypatch: pytest.MonkeyPatch
+    copied_sales: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made_up(condominio, random.Random(4))
-    condominio.run()
-    before, true = condominio.last("gold"), proof.transformed
+    before, true = copied_sales.last("gold"), proof.transformed
     for wrong, message in (
         (lambda rows: rows.where("morador_id <> 1"), "transacoes does not add up to the rows of silver.transacoes"),
         (
@@ -130,8 +142,8 @@ def test_a_join_that_loses_or_multiplies_rows_ends_the_run_and_the_old_gold_stay
 
         monkeypatch.setattr(gold_job, "transformed", transformed)
         with pytest.raises(QualityFault, match=message):
-            condominio.run("gold", full="transacoes_por_morador")
-        assert condominio.last("gold") == before
+            copied_sales.run("gold", full="transacoes_por_morador")
+        assert copied_sales.last("gold") == before
 
 
 @pytest.fixture
@@ -150,22 +162,21 @@ def two_csvs(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
 
 
 def test_of_two_csvs_each_has_its_hash_and_is_written_only_when_its_table_changed(
-    condominio: Lake, two_csvs: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+    copied_sales: Lake, two_csvs: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made_up(condominio, random.Random(4))
-    condominio.run()
-    files = [condominio.folder / f"export/{name}.csv" for name in two_csvs]
+    copied_sales.run("gold")
+    files = [copied_sales.folder / f"export/{name}.csv" for name in two_csvs]
     written = [(file.stat().st_ino, folders.sha256(file)) for file in files]
-    assert [condominio.last("gold").table(name).csv_sha256 for name in two_csvs] == [sha256 for _, sha256 in written]
-    condominio.run()
+    assert [copied_sales.last("gold").table(name).csv_sha256 for name in two_csvs] == [sha256 for _, sha256 in written]
+    copied_sales.run("gold")
     assert [(file.stat().st_ino, folders.sha256(file)) for file in files] == written
-    assert [condominio.last("gold").table(name).csv_sha256 for name in two_csvs] == [sha256 for _, sha256 in written]
+    assert [copied_sales.last("gold").table(name).csv_sha256 for name in two_csvs] == [sha256 for _, sha256 in written]
     files[0].write_text("of somebody else")
     capsys.readouterr()
     with Report() as report:
-        status(condominio.settings(), report)
+        status(copied_sales.settings(), report)
     assert re.findall(r"(\w+)\.csv is not what gold/", capsys.readouterr().out) == [two_csvs[0]]
-    condominio.run()
+    copied_sales.run("gold")
     assert folders.sha256(files[0]) == written[0][1] and files[1].stat().st_ino == written[1][0]
 
 

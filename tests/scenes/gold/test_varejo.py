@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql import SparkSession
 
 from bronze.varejo import person, product, sales_order_detail, sales_order_header
 from conf.settings import PROJECT
 from pipelines.core import catalogue
 from tests.support.condominio import everything
-from tests.support.lake import Lake
+from tests.support.lake import NOWHERE, Lake
+from tests.support.prepared import copied_files
 
 REAL = PROJECT.parent / "shared/data/adventureworks"
 
@@ -187,33 +189,45 @@ def made_up(lakehouse: Lake, dice: random.Random) -> None:
     write(lakehouse, "Sales.SalesOrderDetail", prices, details, columns_of(sales_order_detail))
 
 
-def test_made_up_orders_are_answered_as_the_questions_say(varejo: Lake) -> None:
-    made_up(varejo, random.Random(7))
-    varejo.run(QUALITY__MAX_QUARANTINED="0")
-    expected = oracle(varejo.folder / "landing/varejo")
+@pytest.fixture(scope="module")
+def orders(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """Made-up orders in all layers."""
+    lake = Lake(tmp_path_factory.mktemp("orders"), NOWHERE, spark, "varejo")
+    made_up(lake, random.Random(7))
+    lake.run(QUALITY__MAX_QUARANTINED="0")
+    return lake
+
+
+def test_made_up_orders_are_answered_as_the_questions_say(orders: Lake) -> None:
+    expected = oracle(orders.folder / "landing/varejo")
     best = expected["mais_vendidos_por_dias_de_fabricacao"]
     assert any(row[0] == other[0] and row[3] == other[3] for row, other in pairwise(best)), "a tie"
     people = [row[1:4] for row in expected["pedidos_por_cliente"]]
     assert len(set(people)) < len(people), "homonyms"
     assert 0 < len(expected["pedidos_setembro_2011"]) < 40 and all(expected.values())
-    assert answered(varejo) == expected
+    assert answered(orders) == expected
 
 
-def test_newer_exports_give_what_a_run_of_them_alone_gives(varejo: Lake, tmp_path: Path) -> None:
-    made_up(varejo, random.Random(1))
+def test_newer_exports_give_what_a_run_of_them_alone_gives(orders: Lake, tmp_path: Path) -> None:
+    """The newest export is the one that `orders` alone ran with."""
+    varejo, name = copied_files(orders, tmp_path), "Sales.SpecialOfferProduct.csv"
+    newest = (varejo.folder / "landing/varejo" / name).read_bytes()
+    offers = newest.splitlines(keepends=True)
+    varejo.drop(name, b"".join([*offers[:-4], b"x\r\n"]))  # what was sold by the last four loses its offer
     varejo.run("bronze", "silver")
-    made_up(varejo, random.Random(2))
-    offers = varejo.folder / "landing/varejo/Sales.SpecialOfferProduct.csv"
-    lines = offers.read_bytes().splitlines(keepends=True)
-    offers.write_bytes(b"".join(lines[:-4]))  # what was sold by them loses its offer
-    varejo.run("bronze", "silver")
-    assert varejo.last("silver").table("special_offer_product").how != "full: the first time"
-    whole = Lake(tmp_path / "whole", varejo.address, varejo.spark, "varejo")
-    shutil.copytree(varejo.folder / "landing", whole.folder / "landing")
-    whole.run("bronze", "silver")
-    assert everything(varejo, "silver") == everything(whole, "silver")
+    unreadable = varejo.table("silver", "special_offer_product__quarantine")
+    assert [row["_reasons"] for row in unreadable] == [["line:unreadable"]]
+    gone = {tuple(line.decode().split(";")[:2]) for line in offers[-4:]}
+    details = read(varejo.folder / "landing/varejo", "Sales.SalesOrderDetail")
+    sold = {int(row["SalesOrderDetailID"]) for row in details if (row["SpecialOfferID"], row["ProductID"]) in gone}
     lost = varejo.table("silver", "sales_order_detail__quarantine")
-    assert lost and {tuple(row["_reasons"]) for row in lost} == {("special_offer_product:missing",)}
+    assert sold and {(row["SalesOrderDetailID"], *row["_reasons"]) for row in lost} == {
+        (key, "special_offer_product:missing") for key in sold
+    }
+    varejo.drop(name, newest)
+    varejo.run("bronze", "silver")
+    assert varejo.last("silver").table("special_offer_product").how != "unchanged"
+    assert everything(varejo, "silver") == everything(orders, "silver")
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real files are not here")

@@ -9,23 +9,24 @@ from typing import Any
 import pytest
 
 from pipelines.notify.outlets import notify
-from tests.support.condominio import PARENTS, SALES, drop_all
+from tests.support.condominio import SALES
 from tests.support.lake import Lake
 from tests.support.process import Cli
 from tests.support.webhook import SECRET, listening, outcome
 
 
-def test_a_rule_whose_failures_pass_the_limit_is_alerted_once(condominio: Lake) -> None:
-    drop_all(condominio, "1,1,2023-01-01,1.00", *["1,1,2024-03-01,2.00"] * 9)
+def test_a_rule_whose_failures_pass_the_limit_is_alerted_once(condominio_lake: Lake) -> None:
+    lake = condominio_lake
+    lake.drop("transacoes_2.csv", SALES + "1,1,2023-01-01,1.00\n" + "1,1,2024-03-01,2.00\n" * 8, 11)
     with listening() as hook:
         given = {"ALERT__WEBHOOK_URL": hook.env["LAKEHOUSE_ALERT__WEBHOOK_URL"]}
         began = datetime.now(UTC)
-        high, low = (condominio.run(**given, ALERT__MAX_WARNED=limit) for limit in ("0.1", "0.09"))
+        high, low = (lake.run("bronze", "silver", **given, ALERT__MAX_WARNED=limit) for limit in ("0.1", "0.09"))
         second = datetime.now(UTC)
         assert notify(high, outcome(started=began)) == [] == hook.bodies, "as many as may"
         assert notify(low, outcome(started=began)) == [] == hook.bodies, "the run before had as many"
-        condominio.drop("transacoes_2.csv", SALES + "1,1,2023-01-01,3.00\n", 11)
-        condominio.run()
+        lake.drop("transacoes_3.csv", SALES + "1,1,2023-01-01,3.00\n", 12)
+        lake.run()
         for targets, domain in ((("silver", "gold"), "condominio"), (("stream",), "")):
             assert notify(high, outcome(started=second, targets=targets, domain=domain)) == []
         assert notify(high, outcome(started=datetime.now(UTC))) == [], "no run of this call"
@@ -133,14 +134,12 @@ def test_a_damaged_lake_is_alerted_too(cli: Cli) -> None:
     assert (result.returncode, alert["code"], alert["domains"]) == (5, 5, []) and "_runs" in alert["message"]
 
 
-def test_an_alert_names_no_keys_although_the_command_line_does(cli: Cli) -> None:
-    lakehouse = Lake(cli.folder, None, None, "condominio")  # type: ignore[arg-type]
-    for at, (name, text) in enumerate(PARENTS.items()):
-        lakehouse.drop(name, text, at)
-    lakehouse.drop("transacoes.csv", SALES + "77,1,2024-03-01,2.00\n" * 3, 10)
+def test_an_alert_names_no_keys_although_the_command_line_does(cli: Cli, condominio_lake: Lake) -> None:
+    condominio_lake.drop("transacoes_2.csv", SALES + "77,1,2024-03-01,2.00\n" * 3, 11)
     with listening() as hook:
         result = cli("bronze", "silver", env=hook.env | {"DOMAIN": "condominio"})
-    assert result.returncode == 4 and "imoveis:missing 3 (key 1; 2; 3)" in result.stderr
+    assert result.returncode == 4 and "imoveis:missing 3 (key 2; 3; 4)" in result.stderr
     (alert,) = hook.bodies
     assert "imoveis:missing 3; silver, gold and the CSV stay as they were" in alert["message"]
-    assert "key" not in json.dumps(alert) and alert["last_success"] == {"condominio": None}
+    finished = condominio_lake.last("silver").finished
+    assert "key" not in json.dumps(alert) and alert["last_success"] == {"condominio": f"{finished:%Y-%m-%dT%H:%M:%SZ}"}

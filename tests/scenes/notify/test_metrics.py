@@ -11,24 +11,24 @@ from pipelines.core.console import Report
 from pipelines.core.names import LAYERS
 from pipelines.notify.metrics import LAKE
 from pipelines.notify.outlets import notify
-from tests.support.condominio import SALES, drop_all
+from tests.support.condominio import SALES
 from tests.support.lake import Lake
 from tests.support.metrics import CODE, PROMTOOL, SUCCESS, measured, samples
 from tests.support.process import Cli
 from tests.support.webhook import outcome
 
 
-def test_a_success_is_counted_and_stays_when_later_calls_fail(condominio: Lake, varejo: Lake) -> None:
-    settings, path = measured(condominio)
-    drop_all(condominio, "1,1,2023-01-01,1.00", "1,1,2024-03-01,2.00", "x,1,2024-03-01,2.00")
-    condominio.run()
+def test_a_success_is_counted_and_stays_when_later_calls_fail(condominio_lake: Lake) -> None:
+    settings, path = measured(condominio_lake)
+    condominio_lake.drop("transacoes_2.csv", SALES + "1,1,2023-01-01,1.00\nx,1,2024-03-01,2.00\n", 11)
+    condominio_lake.run()
     assert notify(settings, outcome(targets=("bronze", "silver", "gold"), seconds=12.5)) == []
     metrics = samples(path)
     assert metrics[CODE] == {("um", "run", "all"): 0}
     assert metrics["lakehouse_last_call_duration_seconds"] == {("um", "run", "all"): 12.5}
     began = outcome().started.timestamp()
     assert metrics["lakehouse_last_call_timestamp_seconds"] == {("um", "run", "all"): began}
-    runs = {layer: condominio.last(layer) for layer in LAYERS}
+    runs = {layer: condominio_lake.last(layer) for layer in LAYERS}
     assert metrics[SUCCESS] == {
         ("um", layer, "condominio"): round(run.finished.timestamp(), 3) for layer, run in runs.items()
     }
@@ -48,7 +48,7 @@ def test_a_success_is_counted_and_stays_when_later_calls_fail(condominio: Lake, 
     assert later["lakehouse_last_call_timestamp_seconds"]["um", "run", "all"] == round(failing.started.timestamp(), 3)
     assert {name: later[name] for name in LAKE} == {name: metrics[name] for name in LAKE}
 
-    elsewhere = condominio.settings(ROOT="elsewhere", METRICS__TEXTFILE=str(path))
+    elsewhere = condominio_lake.settings(ROOT="elsewhere", METRICS__TEXTFILE=str(path))
     assert notify(elsewhere, outcome(2, kind="settings", targets=("stream",))) == []
     assert samples(path)[SUCCESS] == metrics[SUCCESS], "wrong settings do not say where the lake is"
     (settings.silver_path / "_runs/_delta_log/00000000000000000000.json").write_text("damaged")
@@ -57,21 +57,21 @@ def test_a_success_is_counted_and_stays_when_later_calls_fail(condominio: Lake, 
 
 
 def test_each_domain_and_each_micro_batch_is_counted(
-    condominio: Lake, varejo: Lake, capsys: pytest.CaptureFixture[str]
+    condominio_lake: Lake, varejo: Lake, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings, path = measured(condominio)
-    drop_all(condominio, "1,1,2024-03-01,2.00")
-    batches = Batches(Stream(settings, "condominio", condominio.spark, True, Report(as_json=True)))
+    settings, path = measured(condominio_lake)
+    condominio_lake.drop("transacoes_2.csv", SALES + "1,1,2024-03-01,2.00\n", 11)
+    batches = Batches(Stream(settings, "condominio", condominio_lake.spark, True, Report(as_json=True)))
     batches.run_all()
     first = samples(path)
     line = json.loads(capsys.readouterr().err.splitlines()[0])
-    assert (line["domain"], line["run"], line["set_aside"]) == ("condominio", "gold/1", 0) and line["seconds"] > 0
+    assert (line["domain"], line["run"], line["set_aside"]) == ("condominio", "gold/2", 0) and line["seconds"] > 0
     assert first[CODE] == {("um", "stream", "condominio"): 0}
-    condominio.drop("transacoes_2.csv", SALES + "2,2,2024-03-02,3.00\n", 11)
+    condominio_lake.drop("transacoes_3.csv", SALES + "2,2,2024-03-02,3.00\n", 12)
     batches.run_all()
     second = samples(path)
     sales, gold = ("um", "silver", "condominio", "transacoes"), ("um", "gold", "condominio")
-    assert [metrics["lakehouse_table_rows"][sales] for metrics in (first, second)] == [1, 2]
+    assert [metrics["lakehouse_table_rows"][sales] for metrics in (first, second)] == [2, 3]
     assert second[SUCCESS][gold] > first[SUCCESS][gold]
     customers = "CustomerID;PersonID;StoreID;TerritoryID;AccountNumber;rowguid;ModifiedDate\n"
     varejo.drop("Sales.Customer.csv", customers, 1)
