@@ -12,6 +12,42 @@ LAYERS := $(filter bronze silver gold,$(MAKECMDGOALS))
 # The files that have long tests, or make up more of theirs.
 LONG = $(shell grep --recursive --files-with-matches --include='test_*.py' -e 'mark[.]long' -e 'import hypothesis' -e 'from hypothesis' tests)
 
+# What is typed on make's command line; exported variables of the same names change nothing.
+TYPED := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
+# Variables that become an option of the command line, and the targets that take them.
+OPTIONS := DOMAIN TABLES FULL RUN ONCE FORMAT CONFIRM
+bronze_takes := DOMAIN TABLES FULL
+silver_takes := $(bronze_takes)
+gold_takes := $(bronze_takes)
+plan_takes := $(bronze_takes)
+seed_takes := DOMAIN CONFIRM
+stream_takes := DOMAIN ONCE
+export_takes := DOMAIN TABLES FORMAT
+answers_takes := DOMAIN
+quality_takes := DOMAIN
+reconcile_takes := DOMAIN
+restore_takes := RUN
+# Variables that make and its tools take.
+TAKEN := PYTHON COMPOSE PROFILE SIZES ROUNDS WAYS NIGHTS LAKEHOUSE_% DATABASE_URL POSTGRES_% PG% MAKE% SHELL CI -%
+nearest = $(shell $(PYTHON) tools/nearest.py '$1' $2)
+$(foreach name,$(filter-out $(OPTIONS) $(TAKEN),$(TYPED)),$(error \
+  $(name) is not a variable of this Makefile$(call nearest,$(name),$(OPTIONS)); nothing was done))
+$(foreach name,$(filter $(OPTIONS),$(TYPED)),$(if $(filter $(name),$(foreach goal,$(MAKECMDGOALS),$($(goal)_takes))),,$(error \
+  make $(MAKECMDGOALS) takes no $(name); nothing was done)))
+
+# $(call options,target): what was typed for a target, as its options.
+quoted = '$(subst ','\'',$(value $1))'
+with_value = $(if $($1), --$2 $(call quoted,$1))
+switch = $(if $(filter-out 0,$($1)), --$2$(if $(filter-out 1,$($1)),=$(call quoted,$1)))
+option_DOMAIN = $(call with_value,DOMAIN,domain)
+option_TABLES = $(call with_value,TABLES,table)
+option_FULL = $(call switch,FULL,full)
+option_RUN = $(call with_value,RUN,run)
+option_ONCE = $(call switch,ONCE,once)
+option_FORMAT = $(call with_value,FORMAT,format)
+option_CONFIRM = $(call with_value,CONFIRM,confirm)
+options = $(foreach name,$(filter $($1_takes),$(TYPED)),$(option_$(name)))
+
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z -]+:.*## /{printf "make %-22s %s\n", $$1, $$2}' Makefile
 
@@ -21,37 +57,37 @@ demo: .venv/run.stamp ## fake data through all layers to the CSV, on an embedded
 	$(CLI) demo
 
 seed: .venv/run.stamp ## create the source tables and fill them with fake data; write fake files: DOMAIN=condominio,varejo
-	$(CLI) seed
+	$(CLI) seed$(call options,seed)
 
 bronze silver gold: .venv/run.stamp ## the layers, in any combination; one domain: DOMAIN=varejo; rebuild in full: FULL=1, or TABLES=movimento FULL=1
-	$(if $(filter $@,$(firstword $(LAYERS))),$(CLI) $(LAYERS),@:)
+	$(if $(filter $@,$(firstword $(LAYERS))),$(CLI) $(LAYERS)$(call options,bronze),@:)
 
 stream: .venv/run.stamp ## ingest files as they arrive: make stream DOMAIN=condominio; end when all are ingested: ONCE=1
-	$(CLI) stream
+	$(CLI) stream$(call options,stream)
 
 plan: .venv/run.stamp ## what the next run would do with each table, and why
-	$(CLI) plan
+	$(CLI) plan$(call options,plan)
 
 export: .venv/run.stamp ## write the CSV of gold's last run again; other tables: DOMAIN=condominio, TABLES=…, FORMAT=parquet
-	$(CLI) export
+	$(CLI) export$(call options,export)
 
 answers: .venv/run.stamp ## print the tables of gold that answer a question: make answers DOMAIN=varejo
-	$(CLI) answers
+	$(CLI) answers$(call options,answers)
 
 status: .venv/run.stamp ## the last run of each layer, its age and its warnings
 	$(CLI) status
 
 quality: .venv/run.stamp ## every rule of the last run, compared with the previous run
-	$(CLI) quality
+	$(CLI) quality$(call options,quality)
 
 reconcile: .venv/run.stamp ## prove again that source, bronze, silver, gold and CSV agree
-	$(CLI) reconcile
+	$(CLI) reconcile$(call options,reconcile)
 
 history: .venv/run.stamp ## the runs of each layer, and what changed in each
 	$(CLI) history
 
 restore: .venv/run.stamp ## bring an earlier run back: make restore RUN=gold/12
-	$(CLI) restore
+	$(CLI) restore$(call options,restore)
 
 maintain: .venv/run.stamp ## remove what no kept run needs, combine small files
 	$(CLI) maintain
@@ -113,6 +149,15 @@ logs: ## what the containers say
 clean: ## remove caches
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	@find . -name __pycache__ -not -path './.venv*/*' -prune -exec rm -rf {} +
+
+# A folder is no target, although make would say that it is there already.
+FOLDERS := $(filter-out bronze silver gold bench export,$(patsubst %/,%,$(wildcard */)))
+.PHONY: $(FOLDERS)
+$(FOLDERS):
+	@echo "make: $@ is a folder, not a target; make help lists the targets" >&2; exit 2
+
+.DEFAULT:
+	@echo "make: there is no target $@$(call nearest,$@,$(shell sed -n 's/^[.]PHONY: \([a-z].*\)/\1/p' Makefile)); make help lists them" >&2; exit 2
 
 FORCE:
 

@@ -318,6 +318,9 @@ def _names() -> Iterator[tuple[str, tuple[str, ...]]]:
 NAMES: dict[str, tuple[str, ...]] = dict(_names())
 # Endings of names that a command line, which anybody can read, must not have.
 SECRETS = ("PASSWORD", "DATABASE_URL", "WEBHOOK_URL")
+# Names in the environment that stand for an option of the command line; `pipelines/cli/words.py` declares them.
+CALL = f"{PREFIX}CALL__"
+OPTIONS = {f"{CALL}{name}" for name in ("DOMAIN", "TABLE", "FULL", "RUN", "ONCE", "FORMAT", "CONFIRM")}
 KNOWN = {*NAMES, *(name for names in FAMILIES for name in names)}
 
 
@@ -447,6 +450,6 @@ def _spelled_out(error: ValidationError, titles: Mapping[tuple[str, ...], str]) 
 def _unknown(values: Mapping[str, str]) -> Iterator[str]:
     """A warning for each name that looks like a setting and is none."""
     for name in sorted(values):
-        if name.startswith(PREFIX) and name not in NAMES:
-            nearest = difflib.get_close_matches(name, NAMES, n=1)
+        if name.startswith(PREFIX) and name not in NAMES and name not in OPTIONS:
+            nearest = difflib.get_close_matches(name, [*NAMES, *OPTIONS], n=1)
             yield f"{name} is not a setting" + (f"; did you mean {nearest[0]}?" if nearest else "")

@@ -48,9 +48,9 @@ PARAMS = {
 }
 # What a person types reaches the command line in the environment, never as words of a command.
 ENVIRONMENT = {
-    "FULL": "{{ '1' if params.full else '' }}",
-    "TABLES": "{{ params.tables or '' }}",
-    "DOMAIN": "{{ params.domain or '' }}",
+    "LAKEHOUSE_CALL__FULL": "{{ '1' if params.full else '' }}",
+    "LAKEHOUSE_CALL__TABLE": "{{ params.tables or '' }}",
+    "LAKEHOUSE_CALL__DOMAIN": "{{ params.domain or '' }}",
 }
 
 if RUNNER == "bash":

@@ -1,6 +1,5 @@
 """The command line: `python -m pipelines <target>...`, one word for each make target. `make help` lists them."""
 
-import argparse
 import io
 import logging
 import os
@@ -8,7 +7,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 from dotenv.parser import parse_stream
 
 from conf.settings import KNOWN, SECRETS, Settings, SettingsError, load, load_outlets, read_secrets
+from pipelines.cli.words import COMMANDS, Call, parse
 from pipelines.core.console import log_line, unread
 from pipelines.core.errors import Fault, UsageFault
 from pipelines.core.signals import STOPS
@@ -27,26 +27,6 @@ from pipelines.sources.postgres.connection import forget_libpqs
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-TARGETS = {
-    "seed": "create the source's tables and fill them with fake data",
-    "bronze": "copy the source's tables",
-    "silver": "clean, type and check them",
-    "gold": "build movimento_flat and its CSV",
-    "stream": "ingest files as they arrive: DOMAIN=condominio; ONCE=1 ends when all are ingested",
-    "plan": "what the next run would do with each table, and why",
-    "export": "write the CSV of gold's last run again; other tables: DOMAIN=, TABLES=, FORMAT=parquet",
-    "answers": "print the tables of gold that answer a question",
-    "status": "the last run of each layer, its age and its warnings",
-    "quality": "every rule of the last silver run, compared with the previous run",
-    "reconcile": "prove again that source, bronze, silver, gold and CSV agree",
-    "history": "the runs of each layer, and what changed in each",
-    "restore": "bring an earlier run back: RUN=gold/12",
-    "maintain": "remove what no kept run needs, combine small files",
-    "shell": "open a PySpark shell with bronze.*, silver.*, gold.*",
-    "demo": "fake data through all layers to the CSV, on the embedded PostgreSQL",
-    "reset": "delete lake, CSV and embedded data; asks first",
-}
 
 
 def main(words: list[str], spark: "SparkSession | None" = None) -> int:
@@ -63,23 +43,23 @@ def main(words: list[str], spark: "SparkSession | None" = None) -> int:
 def run_command(words: list[str], spark: "SparkSession | None" = None) -> int:
     """The same in a process that ends with it, and keeps its signal handlers until then."""
     _prepare_process()
+    started, call, settings, failure = datetime.now(UTC), Call(), None, None
     try:
-        arguments = parse(words)
-    except SystemExit as end:  # argparse has printed what is wrong, or the help
-        return int(end.code or 0)
-    started, settings, failure = datetime.now(UTC), None, None
-    try:
-        settings = read_settings(arguments.set)
+        parsed = parse(words)
+        if isinstance(parsed, int):
+            return parsed
+        call = parsed
+        settings = read_settings(call.settings)
         if settings.log != "debug":
             logging.disable()  # libraries complain about interrupted calls
         from pipelines.cli.targets import run_targets
 
-        run_targets(settings, set(arguments.targets), spark)
+        run_targets(settings, call, spark)
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         failure = error
         if settings and settings.log == "debug" and isinstance(error, Exception):
             traceback.print_exception(error)
-    settings = settings or outlets_only(arguments.set)
+    settings = settings or outlets_only(call.settings)
     kind, text, code = ended(failure)
     seconds = (datetime.now(UTC) - started).total_seconds()
     if settings and settings.log_format == "json":
@@ -87,10 +67,10 @@ def run_command(words: list[str], spark: "SparkSession | None" = None) -> int:
         say(log_line(text or kind, "error" if code else "info", **known))
     elif text:
         say(f"{kind}: {' '.join(text.split())}")
-    targets = tuple(target for target in TARGETS if target in arguments.targets)
+    targets = tuple(target for target in COMMANDS if target in call.targets)
     if settings and (code or "stream" not in targets):  # a stream's micro-batches have notified
         line = failure.public_text if isinstance(failure, Fault) else text
-        outcome = Outcome(targets, os.environ.get("DOMAIN", ""), code, kind, line, started, seconds)
+        outcome = Outcome(targets, ",".join(call.domain), code, kind, line, started, seconds)
         with suppress(KeyboardInterrupt, SystemExit):  # a second signal does not wait for that
             for warning in notify(settings, outcome):
                 say_warning(settings, warning)
@@ -150,20 +130,7 @@ def ended(failure: BaseException | None) -> tuple[str, str, int]:
             return "unexpected", f"{type(failure).__name__}; LAKEHOUSE_LOG=debug shows where", 1
 
 
-def parse(words: list[str]) -> argparse.Namespace:
-    listed = "\n".join(f"  {name:9} {does}" for name, does in TARGETS.items())
-    usage, as_written = "%(prog)s [--set NAME=VALUE] target ...", argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        "python -m pipelines", usage, epilog=f"targets:\n{listed}", formatter_class=as_written
-    )
-    what = "what to do; layers run in layer order"
-    parser.add_argument("targets", nargs="+", choices=TARGETS, metavar="target", help=what)
-    what = "a setting, which wins over environment and .env; no passwords here"
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=what)
-    return parser.parse_args(words)
-
-
-def read_settings(given: list[str]) -> Settings:
+def read_settings(given: Sequence[str]) -> Settings:
     """The settings; warns about names that are not settings."""
     settings, warnings = load(*read_sources(given), base=Path.cwd())
     for warning in warnings:
@@ -172,7 +139,7 @@ def read_settings(given: list[str]) -> Settings:
     return settings
 
 
-def outlets_only(given: list[str]) -> Settings | None:
+def outlets_only(given: Sequence[str]) -> Settings | None:
     """The settings of metrics and alerts alone, to report that others are wrong; None if these are wrong, too."""
     try:
         sources = read_sources(given)
@@ -183,7 +150,7 @@ def outlets_only(given: list[str]) -> Settings | None:
     return None
 
 
-def read_sources(given: list[str]) -> list[dict[str, str]]:
+def read_sources(given: Sequence[str]) -> list[dict[str, str]]:
     """Names and values from the command line, the environment, .env, systemd's credentials, /run/secrets."""
     problems = [f"--set {pair.split('=')[0]}: write NAME=VALUE" for pair in given if "=" not in pair]
     line = dict(pair.split("=", 1) for pair in given if "=" in pair)

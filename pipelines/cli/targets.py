@@ -1,10 +1,10 @@
 """What each target of the command line runs, and what it shows at the end."""
 
-import os
 from typing import TYPE_CHECKING
 
 from conf.contract import Table
 from conf.settings import Settings
+from pipelines.cli.words import Call
 from pipelines.commands import history, maintain, seed, status
 from pipelines.core import catalogue
 from pipelines.core.console import Report
@@ -13,18 +13,19 @@ from pipelines.core.names import LAYERS
 from pipelines.export.publish import export
 from pipelines.run.layers import RunRequest, run_layers
 from pipelines.run.summary import show
-from pipelines.sources.domains import in_postgres, in_use, parse_domains, ready
+from pipelines.sources.domains import in_postgres, in_use, known_domains, ready
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-def run_targets(settings: Settings, targets: set[str], spark: "SparkSession | None" = None) -> None:
+def run_targets(settings: Settings, call: Call, spark: "SparkSession | None" = None) -> None:
     """Runs targets in the order seed, layers, export, what shows them, shell; in `spark` or a session of its own."""
+    targets = call.targets
     alone = targets & {"demo", "reset", "restore", "stream"}
     if alone and len(targets) > 1:
         raise UsageFault(f"{min(alone)} runs alone: name no other target")
-    domains = parse_domains(os.environ.get("DOMAIN", ""))
+    domains = known_domains(call.domain)
     as_json = settings.log_format == "json" and "reset" not in targets  # which asks a person
     if as_json and "answers" in targets:
         raise UsageFault("answers prints rows, which do not belong in a log; say LAKEHOUSE_LOG_FORMAT=text")
@@ -34,21 +35,21 @@ def run_targets(settings: Settings, targets: set[str], spark: "SparkSession | No
         if "demo" in targets:
             seed.demo(settings, report, spark)
         if "seed" in targets:
-            seed.seed(settings, domains or in_postgres(), report)
+            seed.seed(settings, domains or in_postgres(), call.confirm, report)
         if layers := targets & set(LAYERS):
-            runs, faults = run_layers(settings, RunRequest(layers, domains, full_tables()), report, spark)
+            runs, faults = run_layers(settings, RunRequest(layers, domains, full_tables(call)), report, spark)
             show(settings, runs, report)
             if faults:
                 raise faults[0]
         if "export" in targets:
-            tables, as_parquet = exported(domains)
-            export(settings, tables, report, as_parquet)
+            tables = exported(domains, call.table)
+            export(settings, tables, report, call.format == "parquet")
         if "status" in targets:
             status.status(settings, report)
         if "quality" in targets:
             status.quality(settings, domains or in_use(settings), report)
         if "restore" in targets:
-            layer, run = history.restore(settings, os.environ.get("RUN", ""), report)
+            layer, run = history.restore(settings, call.run, report)
             show(settings, [(layer, run)], report)
         if "maintain" in targets:
             maintain.maintain(settings, report)
@@ -59,7 +60,7 @@ def run_targets(settings: Settings, targets: set[str], spark: "SparkSession | No
         if "plan" in targets:
             from pipelines.commands.plan import plan
 
-            plan(settings, domains or ready(settings, "bronze", report), full_tables(), report)
+            plan(settings, domains or ready(settings, "bronze", report), full_tables(call), report)
         if "reconcile" in targets:
             from pipelines.commands.reconcile.reconcile import reconcile
 
@@ -67,51 +68,39 @@ def run_targets(settings: Settings, targets: set[str], spark: "SparkSession | No
         if "stream" in targets:
             from pipelines.commands.stream import stream
 
-            stream(settings, *streamed(domains), report, spark)
+            stream(settings, streamed(domains), call.once, report, spark)
     if "shell" in targets:
         from pipelines.commands.shell import shell
 
         shell(settings, spark)
 
 
-def full_tables() -> frozenset[str]:
-    """The tables that FULL=1 asks to rebuild in full: all, or those that TABLES names. Raises UsageFault."""
-    full, tables = os.environ.get("FULL", ""), _names("TABLES")
+def full_tables(call: Call) -> frozenset[str]:
+    """The tables that --full asks to rebuild in full: all, or those that --table names. Raises UsageFault."""
     known = {table.name for layer in LAYERS for table in catalogue.tables(layer)}
-    if full not in ("", "0", "1"):
-        raise UsageFault(f"FULL is {full}; say FULL=1 to rebuild tables in full")
-    if unknown := sorted({*tables} - known):
-        raise UsageFault(f"TABLES names {', '.join(unknown)}; there are {', '.join(sorted(known))}")
-    if tables and full != "1":
-        raise UsageFault(f"TABLES={','.join(tables)} says which tables FULL=1 rebuilds in full; say FULL=1, too")
-    return frozenset(tables or known) if full == "1" else frozenset()
+    if unknown := sorted({*call.table} - known):
+        raise UsageFault(f"no table is called {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+    if call.table and not call.full:
+        names = ",".join(call.table)
+        raise UsageFault(f"--table {names} (TABLES={names}) is only for a rebuild in full; say --full (FULL=1), too")
+    return frozenset(call.table or known) if call.full else frozenset()
 
 
-def streamed(domains: tuple[str, ...]) -> tuple[str, bool]:
-    """The domain of `make stream`, and whether ONCE=1 says to end when no file is left. Raises UsageFault."""
-    once, known = os.environ.get("ONCE", ""), [name for name in catalogue.domains() if catalogue.is_of_files(name)]
+def streamed(domains: tuple[str, ...]) -> str:
+    """The domain whose files a stream watches. Raises UsageFault unless exactly one is named."""
+    known = [name for name in catalogue.domains() if catalogue.is_of_files(name)]
     if len(domains) != 1 or domains[0] not in known:
         raise UsageFault(f"say which files to watch: make stream DOMAIN={known[0]}; there are {', '.join(known)}")
-    if once not in ("", "0", "1"):
-        raise UsageFault(f"ONCE is {once}; say ONCE=1 to end when all files are ingested")
-    return domains[0], once == "1"
+    return domains[0]
 
 
-def exported(domains: tuple[str, ...]) -> tuple[list[Table], bool]:
-    """The tables that `make export` writes, and whether FORMAT says Parquet: the tables that TABLES names, or all of
-    DOMAIN, or those that runs export. Raises UsageFault."""
-    names, file_format = _names("TABLES"), os.environ.get("FORMAT", "csv")
-    if file_format not in ("csv", "parquet"):
-        raise UsageFault(f"FORMAT is {file_format}; say FORMAT=csv or FORMAT=parquet")
+def exported(domains: tuple[str, ...], names: tuple[str, ...]) -> list[Table]:
+    """The tables that an export writes: those that are named, or all of `domains`, or those that runs export. Raises
+    UsageFault."""
     tables = [table for domain in domains or catalogue.domains() for table in catalogue.tables_of("gold", domain)]
     if unknown := sorted({*names} - {table.name for table in tables}):
-        raise UsageFault(f"TABLES names {', '.join(unknown)}; gold has {', '.join(table.name for table in tables)}")
+        known = ", ".join(table.name for table in tables)
+        raise UsageFault(f"no table of gold is called {', '.join(unknown)}; there are {known}")
     if names:
-        tables = [table for table in tables if table.name in names]
-    elif not domains:
-        tables = [table for table in tables if table.csv]
-    return tables, file_format == "parquet"
-
-
-def _names(variable: str) -> list[str]:
-    return os.environ.get(variable, "").replace(",", " ").split()
+        return [table for table in tables if table.name in names]
+    return tables if domains else [table for table in tables if table.csv]

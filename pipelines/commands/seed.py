@@ -1,6 +1,5 @@
 """`make seed` fills the sources with fake data; `make demo` does so on the embedded server and runs all layers."""
 
-import os
 from typing import TYPE_CHECKING
 
 from conf.contract import Table
@@ -17,8 +16,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-def seed(settings: Settings, domains: tuple[str, ...], report: Report) -> None:
-    """Fills the sources of the domains with fake data."""
+def seed(settings: Settings, domains: tuple[str, ...], confirm: str, report: Report) -> None:
+    """Fills the sources of the domains with fake data; on a server of the user's own if `confirm` is its database."""
     for domain in domains:
         tables, landing = catalogue.tables_of("bronze", domain), landing_of(settings, domain)
         if landing:
@@ -26,14 +25,14 @@ def seed(settings: Settings, domains: tuple[str, ...], report: Report) -> None:
 
             write(settings, landing, tables, report)
         else:
-            _seed_postgres(settings, tables, report)
+            _seed_postgres(settings, tables, confirm, report)
 
 
-def _seed_postgres(settings: Settings, tables: tuple[Table, ...], report: Report) -> None:
-    """Fills the embedded server; raises UsageFault for another unless CONFIRM names its database."""
+def _seed_postgres(settings: Settings, tables: tuple[Table, ...], confirm: str, report: Report) -> None:
+    """Fills the embedded server; raises UsageFault for another unless `confirm` names its database."""
     from pipelines.seed.postgres import seed as fill
 
-    if settings.postgres and os.environ.get("CONFIRM") != settings.postgres.database:
+    if settings.postgres and confirm != settings.postgres.database:
         raise UsageFault(
             f"seed would create fake tables in {settings.postgres.address}; "
             f"to do so, say `make seed CONFIRM={settings.postgres.database}`"
@@ -49,7 +48,7 @@ def demo(settings: Settings, report: Report, spark: "SparkSession | None" = None
             f"demo works on fake data, but the settings name {settings.postgres.address}; "
             "take that out of the environment and .env, or run `make bronze silver gold`"
         )
-    seed(settings, in_postgres(), report)
+    seed(settings, in_postgres(), "", report)
     runs, _ = run_layers(settings, RunRequest(domains=in_postgres()), report, spark)
     show(settings, runs, report, lines=3)
     report.say("\nnext: make shell   query silver and gold in PySpark")

@@ -18,7 +18,7 @@ from pipelines.core.names import LAYERS
 from pipelines.lake import run_log
 from pipelines.lake.runs import RuleRun
 from pipelines.notify.outcome import Outcome
-from pipelines.sources.domains import in_use, parse_domains
+from pipelines.sources.domains import in_use, known_domains
 
 WEBHOOK_SECONDS, ALERT_SECONDS = 4, 9  # of a wait within an attempt, of the whole alert
 BY_HAND = (129, 130)  # a person closed the terminal, or pressed Ctrl-C
@@ -41,7 +41,11 @@ def alert(settings: Settings, outcome: Outcome) -> None:
     late: dict[str, str | None] = {}
     warnings: list[str] = []
     with suppress(Exception):  # if the lake cannot be read, the alert goes out without its facts
-        domains = [] if outcome.is_of_settings else [*(parse_domains(outcome.domain) or in_use(settings))]
+        domains = (
+            []
+            if outcome.is_of_settings
+            else [*(known_domains(tuple(filter(None, outcome.domain.split(",")))) or in_use(settings))]
+        )
         warnings = [line for domain in domains for line in _new_warnings(settings, domain, outcome)]
         late = _late(settings, domains, outcome)
     if outcome.code or warnings:

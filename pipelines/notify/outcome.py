@@ -6,7 +6,8 @@ from datetime import datetime
 
 @dataclass(frozen=True)
 class Outcome:
-    """`domain`: the value of DOMAIN, or nothing. `line`: the message of a failure, without keys of rows."""
+    """How a call ended. `domain`: the domains that were named, separated by commas. `line`: the message of a failure,
+    without keys of rows."""
 
     targets: tuple[str, ...]
     domain: str

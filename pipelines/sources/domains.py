@@ -29,12 +29,12 @@ def is_there(settings: Settings, domain: str) -> bool:
     return place.is_dir() if place else bool(settings.postgres) or embedded.home().exists()
 
 
-def parse_domains(words: str) -> tuple[str, ...]:
-    """The domains that DOMAIN names; none if it is empty. Raises UsageFault."""
-    known, named = catalogue.domains(), set(words.replace(",", " ").split())
-    if unknown := sorted(named - set(known)):
-        raise UsageFault(f"DOMAIN names {', '.join(unknown)}; there are {', '.join(known)}")
-    return tuple(domain for domain in known if domain in named)
+def known_domains(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The domains of these names, in the project's order. Raises UsageFault if there is none of a name."""
+    known = catalogue.domains()
+    if unknown := sorted({*names} - {*known}):
+        raise UsageFault(f"no domain is called {', '.join(unknown)}; there are {', '.join(known)}")
+    return tuple(domain for domain in known if domain in names)
 
 
 def in_use(settings: Settings) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ print(json.dumps(ended))
 
 PRETENDED = """#!/bin/sh
 trap 'echo stopped >> calls; exit 143' TERM
-echo "$*, FULL=$FULL TABLES=$TABLES DOMAIN=$DOMAIN" >> calls
+echo "$*, FULL=$LAKEHOUSE_CALL__FULL TABLES=$LAKEHOUSE_CALL__TABLE DOMAIN=$LAKEHOUSE_CALL__DOMAIN" >> calls
 sleep ${WAITS:-0} & wait $!
 exit ${CODE:-0}
 """
@@ -136,7 +136,7 @@ def real(home: Path, source: Postgres, tmp_path_factory: pytest.TempPathFactory)
     (folder / ".venv").symlink_to(PROJECT / ".venv")
     airflow = Airflow(folder, home, {**connection_settings(source), "LAKEHOUSE_SEED__MOVIMENTOS": "200"})
     airflow.settings |= {"LAKEHOUSE_ROOT": str(folder / "lake"), "LAKEHOUSE_EXPORT_PATH": str(folder / "export")}
-    airflow.run(folder / ".venv/bin/python", "-m", "pipelines", "seed", CONFIRM=source.database)
+    airflow.run(folder / ".venv/bin/python", "-m", "pipelines", "seed", LAKEHOUSE_CALL__CONFIRM=source.database)
     (ended,), output = airflow.nights(({}, {}))
     assert ended == {"bronze": SUCCEEDED, "silver": SUCCEEDED, "gold": SUCCEEDED}, output
     assert "bronze.movimento: 200 rows" in output and "gold.movimento_flat: 200 rows" in output
@@ -265,7 +265,12 @@ def test_a_container_gets_settings_and_parameters_and_its_exit_code_counts_like_
     assert ended[0] == {"bronze": SUCCEEDED, "silver": SUCCEEDED, "gold": SUCCEEDED}, output
     assert ended[1:] == [{"bronze": ["failed", 4]} | after, {"bronze": FAILED} | after], output
     assert [container["Cmd"] for container in asked] == [["bronze"], ["silver"], ["gold"]] + [["bronze"]] * 5
-    assert {"FULL=1", "TABLES=", "DOMAIN=varejo", "LAKEHOUSE_POSTGRES__PASSWORD=segredo"} <= set(asked[0]["Env"])
+    assert {
+        "LAKEHOUSE_CALL__FULL=1",
+        "LAKEHOUSE_CALL__TABLE=",
+        "LAKEHOUSE_CALL__DOMAIN=varejo",
+        "LAKEHOUSE_POSTGRES__PASSWORD=segredo",
+    } <= set(asked[0]["Env"])
     assert asked[0]["Image"] == "lakehouse"
     (mount,) = asked[0]["HostConfig"]["Mounts"]
     assert (mount["Target"], mount["Source"], mount["Type"]) == ("/data", "lakehouse", "volume")

@@ -142,7 +142,11 @@ def heads(lakehouse: Lake) -> bool:
 def child(lakehouse: Lake, scenario: str, kind: str, disk: Path | None) -> "subprocess.CompletedProcess[str]":
     gateway = lakehouse.spark.sparkContext._gateway.gateway_parameters  # type: ignore[union-attr]
     environment = clean_environment(lakehouse.folder) | connection_settings(lakehouse.address)
-    environment |= {GATEWAY: str(gateway.port), "PYSPARK_GATEWAY_SECRET": gateway.auth_token, "RUN": "silver/1"}
+    environment |= {
+        GATEWAY: str(gateway.port),
+        "PYSPARK_GATEWAY_SECRET": gateway.auth_token,
+        "LAKEHOUSE_CALL__RUN": "silver/1",
+    }
     environment |= {DISK: str(disk), "LAKEHOUSE_QUALITY__MAX_QUARANTINED": "1", "LAKEHOUSE_HISTORY_DAYS": "1"}
     command = [sys.executable, "-m", "tests.support.crash", scenario, kind, SCENARIOS[scenario].target]
     result = subprocess.run(command, cwd=lakehouse.folder, env=environment, capture_output=True, text=True, timeout=120)

@@ -106,10 +106,10 @@ def test_make_demo_shows_progress_ends_with_the_result_and_leaves_no_process(
 LINES = {
     "cp .env.example .env": "",
     "make bronze silver gold": "bronze silver gold",
-    "make seed DOMAIN=condominio,varejo": "seed",
-    "make bronze silver gold DOMAIN=condominio,varejo": "bronze silver gold",
-    "make answers DOMAIN=varejo": "answers",
-    "make export DOMAIN=condominio FORMAT=parquet": "export",
+    "make seed DOMAIN=condominio,varejo": "seed --domain 'condominio,varejo'",
+    "make bronze silver gold DOMAIN=condominio,varejo": "bronze silver gold --domain 'condominio,varejo'",
+    "make answers DOMAIN=varejo": "answers --domain 'varejo'",
+    "make export DOMAIN=condominio FORMAT=parquet": "export --format 'parquet' --domain 'condominio'",
 }
 
 
@@ -120,7 +120,8 @@ def test_the_readmes_lines_are_commands_that_run_on_the_demos_lake(
     called = {line: words for line, words in LINES.items() if words}
     for line, words in called.items():
         dry = copy.run(*line.split(), "-n").stdout.splitlines()
-        assert [text for text in dry if "-m pipelines" in text] == [f".venv/bin/python -m pipelines {words}"], line
+        (made,) = (text.split() for text in dry if "-m pipelines" in text)
+        assert sorted(made[3:]) == sorted(words.split()), line
     csv = copy.csv.read_bytes()
     for line in list(LINES)[:2]:
         result = copy.run(*line.split())

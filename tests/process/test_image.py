@@ -77,7 +77,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     try:
         with embedded.server(folder, {"listen_addresses": "127.0.0.1", "port": str(port)}) as server:
             address = server.model_copy(update={"host": "127.0.0.1", "port": port})
-            seeded = Cli(tmp_path_factory.mktemp("seed"))("seed", env=settings(address) | {"CONFIRM": address.database})
+            seeded = Cli(tmp_path_factory.mktemp("seed"))(
+                "seed", env=settings(address) | {"LAKEHOUSE_CALL__CONFIRM": address.database}
+            )
             assert seeded.returncode == 0, seeded.stderr
             yield address
     finally:
@@ -139,7 +141,7 @@ def test_a_stopped_run_ends_with_143_and_leaves_no_process(tmp_path: Path, sourc
 def test_a_stream_in_a_container_takes_what_comes_and_is_healthy_while_it_watches(
     tmp_path: Path, source: Postgres
 ) -> None:
-    closed = strict(tmp_path / "data", source, DOMAIN="condominio")
+    closed = strict(tmp_path / "data", source, LAKEHOUSE_CALL__DOMAIN="condominio")
     podman("run", "--rm", *closed, "lakehouse", "seed")
     service = YAML(typ="safe", pure=True).load(PROJECT / "docker-compose.yml")["services"]["stream"]
     health, name = json.dumps(service["healthcheck"]["test"][1:]), f"lakehouse-stream-{os.getpid()}"

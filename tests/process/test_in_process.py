@@ -61,7 +61,9 @@ def test_a_given_session_does_all_the_work_and_is_left_as_it_was(
 
     for module in ("spark.session", "commands.stream", "commands.reconcile.reconcile"):
         inside.setattr(f"pipelines.{module}.session", no_session)
-    for name, value in (connection_settings(NOWHERE) | {"DOMAIN": "condominio", "ONCE": "1"}).items():
+    for name, value in (
+        connection_settings(NOWHERE) | {"LAKEHOUSE_CALL__DOMAIN": "condominio", "LAKEHOUSE_CALL__ONCE": "1"}
+    ).items():
         inside.setenv(name, value)
     for at, (name, text) in enumerate((PARENTS | {"transacoes.csv": SALES + "1,1,2024-03-01,2.00\n"}).items()):
         condominio.drop(name, text, at)

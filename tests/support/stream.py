@@ -6,7 +6,7 @@ from pathlib import Path
 from pipelines.lake import run_log
 from tests.support.lake import NOWHERE, Lake
 
-ENV = {"DOMAIN": "condominio", "LAKEHOUSE_STREAM__MAX_FILES_PER_TRIGGER": "3"}
+ENV = {"LAKEHOUSE_CALL__DOMAIN": "condominio", "LAKEHOUSE_STREAM__MAX_FILES_PER_TRIGGER": "3"}
 
 
 def batch(lakehouse: Lake, folder: Path, *layers: str) -> Lake:

@@ -397,7 +397,7 @@ def test_a_copy_under_another_name_is_another_file_with_a_warning(
 
 
 def test_the_seed_writes_files_once_and_never_over_others(cli: Cli) -> None:
-    env = {"DOMAIN": "condominio", "LAKEHOUSE_SEED__MOVIMENTOS": "200"}
+    env = {"LAKEHOUSE_CALL__DOMAIN": "condominio", "LAKEHOUSE_SEED__MOVIMENTOS": "200"}
     assert cli("seed", env=env).returncode == 0
     folder = cli.folder / "landing/condominio"
     first = {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -43,6 +43,8 @@ def test_usage_mistakes_are_exit_two(cli: Cli, database: Postgres) -> None:
     seeded = cli("seed", env=named)
     assert seeded.returncode == 2 and f"CONFIRM={database.database}" in seeded.stderr
     assert query(database, "SELECT count(*) FROM pg_class WHERE relname = 'movimento'") == [(0,)]
-    confirmed = cli("seed", env=named | {"CONFIRM": database.database, "LAKEHOUSE_SEED__MOVIMENTOS": "50"})
+    confirmed = cli(
+        "seed", env=named | {"LAKEHOUSE_CALL__CONFIRM": database.database, "LAKEHOUSE_SEED__MOVIMENTOS": "50"}
+    )
     assert confirmed.returncode == 0 and query(database, "SELECT count(*) FROM movimento") == [(50,)]
     assert "did you mean LAKEHOUSE_ROOT" in cli("export", env=named | {"LAKEHOUSE_ROOTS": "x"}).stderr

@@ -58,7 +58,7 @@ def test_history_lists_each_run_with_what_changed(cli: Cli, nights_lake: Lake) -
 
 def test_a_layer_goes_back_to_a_run_as_a_new_run_with_its_csv_and_forward_again(cli: Cli, nights_lake: Lake) -> None:
     settings, env = nights_lake.settings(), connection_settings(nights_lake.address)
-    result = cli("restore", env=env | {"RUN": "gold/2"})
+    result = cli("restore", env=env | {"LAKEHOUSE_CALL__RUN": "gold/2"})
     assert result.returncode == 0, result.stderr
     assert "gold/4: gold is again what gold/2 left" in result.stderr
     assert nights_lake.csv == (nights_lake.folder / "2.csv").read_bytes() != (nights_lake.folder / "3.csv").read_bytes()

@@ -96,7 +96,7 @@ def test_a_missing_metrics_folder_is_a_warning_and_a_name_without_prom_is_refuse
     for wrong in ("lakehouse.prom", "/var/lib/lakehouse.txt"):
         result = cli("silver", env={name: wrong})
         assert result.returncode == 2 and f"{name} must be an absolute path that ends in .prom" in result.stderr
-    settings = cli("bronze", env={name: str(path), "LAKEHOUSE_FULL_DAYS": "0", "DOMAIN": "varejo"})
+    settings = cli("bronze", env={name: str(path), "LAKEHOUSE_FULL_DAYS": "0", "LAKEHOUSE_CALL__DOMAIN": "varejo"})
     assert settings.returncode == 2 and samples(path)[CODE]["lakehouse", "run", "varejo"] == 2
     assert cli("status", "export", env={name: str(path)}).returncode == 4
     assert len(samples(path)[CODE]) == 2, "calls that a person looks at are not counted"

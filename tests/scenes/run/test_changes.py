@@ -239,7 +239,9 @@ def test_plan_says_what_the_next_run_will_do_and_writes_nothing(
         "column public.conta.agencia is new: integer",
     ]
     result = cli(
-        "plan", env=connection_settings(keyed_lake.address) | {"FULL": "1", "TABLES": "movimento,movimento_flat"}
+        "plan",
+        env=connection_settings(keyed_lake.address)
+        | {"LAKEHOUSE_CALL__FULL": "1", "LAKEHOUSE_CALL__TABLE": "movimento,movimento_flat"},
     )
     assert result.stdout.count("full: asked for") == 3 and tree(keyed_lake.folder) == before
     result = cli("plan", env=connection_settings(keyed_lake.address) | {"LAKEHOUSE_ROOT": "another"})

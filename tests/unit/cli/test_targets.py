@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli.targets import full_tables
+from pipelines.cli.words import Call, parse
 from pipelines.commands.maintain import _remove_empty
 from pipelines.core.errors import UsageFault
 
@@ -22,19 +23,22 @@ def test_reset_removes_folders_that_are_left_empty_but_never_the_home(
     assert home.exists() and not layer.exists()
 
 
-def test_full_and_tables_are_understood_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def asked(full: str, tables: str) -> frozenset[str]:
-        monkeypatch.setenv("FULL", full)
-        monkeypatch.setenv("TABLES", tables)
-        return full_tables()
+def test_full_and_tables_are_understood_or_refused() -> None:
+    def asked(*words: str) -> frozenset[str]:
+        call = parse(["bronze", *words])
+        assert isinstance(call, Call)
+        return full_tables(call)
 
-    assert asked("", "") == asked("0", "") == frozenset()
-    assert asked("1", "") > {"associado", "conta", "cartao", "movimento", "movimento_flat"}
-    assert asked("1", "conta, movimento") == {"conta", "movimento"}
-    for full, tables, message in (
-        ("yes", "", "FULL is yes; say FULL=1"),
-        ("", "conta", "say FULL=1, too"),
-        ("1", "contas", "TABLES names contas; there are"),
+    assert asked() == frozenset()
+    assert asked("--full") > {"associado", "conta", "cartao", "movimento", "movimento_flat"}
+    assert (
+        asked("--full", "--table", "conta, movimento")
+        == asked("--table=movimento,conta", "--full")
+        == {"conta", "movimento"}
+    )
+    for words, message in (
+        (("--table", "conta"), "say --full"),
+        (("--full", "--table", "contas"), "is called contas; there are"),
     ):
         with pytest.raises(UsageFault, match=message):
-            asked(full, tables)
+            asked(*words)

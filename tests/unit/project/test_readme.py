@@ -4,7 +4,7 @@ import re
 import tomllib
 
 from conf.settings import PROJECT
-from pipelines.cli.main import TARGETS
+from pipelines.cli.words import COMMANDS
 from pipelines.core import errors
 from tests.support.documents import MAKE_TARGETS, README, REFERENCE, setting_rows, shell_lines
 
@@ -20,7 +20,7 @@ def test_every_make_command_that_a_document_names_exists() -> None:
 
 
 def test_every_target_is_in_make_and_in_the_reference() -> None:
-    assert set(TARGETS) <= MAKE_TARGETS
+    assert set(COMMANDS) <= MAKE_TARGETS
     listed = REFERENCE.split("## Commands")[1].split("## ")[0]
     named = {word for line in re.findall(r"`make ([a-z -]+?)(?: [A-Z]+=\S+)?`", listed) for word in line.split()}
     assert named == MAKE_TARGETS - {"help"}

@@ -1,6 +1,5 @@
 """Which domains a call is about, and whose software changed."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from conf.settings import PROJECT, load
 from pipelines.core import catalogue, identity
 from pipelines.core.console import Report
 from pipelines.core.errors import UsageFault
-from pipelines.sources.domains import in_use, is_there, parse_domains, ready
+from pipelines.sources.domains import in_use, is_there, known_domains, ready
 
 
 def test_a_new_domain_does_not_have_the_others_built_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,16 +37,15 @@ def test_domains_are_named_or_those_whose_source_is_there(tmp_path: Path, monkey
     monkeypatch.setattr("pipelines.sources.postgres.embedded.home", lambda: tmp_path / "none")
     settings, _ = load({}, base=tmp_path)
     assert catalogue.domains() == ("cartoes", "condominio", "varejo")
-    assert parse_domains("") == () and parse_domains("varejo, cartoes") == ("cartoes", "varejo")
-    with pytest.raises(UsageFault, match="DOMAIN names x; there are cartoes, condominio, varejo"):
-        parse_domains("x,varejo")
+    assert known_domains(()) == () and known_domains(("varejo", "cartoes")) == ("cartoes", "varejo")
+    with pytest.raises(UsageFault, match="no domain is called x; there are cartoes, condominio, varejo"):
+        known_domains(("x", "varejo"))
     assert in_use(settings) == ready(settings, "bronze", Report()) == ("cartoes",), "which says how to begin"
     (tmp_path / "landing/varejo").mkdir(parents=True)
     assert in_use(settings) == ready(settings, "bronze", Report()) == ("varejo",)
     server = {"LAKEHOUSE_POSTGRES__HOST": "h", "LAKEHOUSE_POSTGRES__DATABASE": "d", "LAKEHOUSE_POSTGRES__USER": "u"}
     settings, _ = load(server, base=tmp_path)
     assert is_there(settings, "cartoes") and in_use(settings) == ("cartoes", "varejo")
-    assert os.environ.get("DOMAIN") is None
 
 
 @pytest.mark.parametrize("layer", ["bronze", "silver", "gold"])

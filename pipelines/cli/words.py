@@ -1,0 +1,144 @@
+"""The words of the command line: commands and their options. `python -m pipelines --help` lists them."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import click
+
+import conf
+from conf.settings import CALL
+from pipelines.core.errors import UsageFault
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a person asks for: commands, settings as NAME=VALUE, options. An option that is empty was not given."""
+
+    targets: frozenset[str] = frozenset()
+    settings: tuple[str, ...] = ()
+    domain: tuple[str, ...] = ()
+    table: tuple[str, ...] = ()
+    full: bool = False
+    run: str = ""
+    once: bool = False
+    format: str = ""  # csv or parquet
+    confirm: str = ""
+
+
+def _names(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Names separated by commas or blanks."""
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+def _option(name: str, text: str, **more: Any) -> click.Option:
+    """An option, for which LAKEHOUSE_CALL__<NAME> in the environment stands, too."""
+    return click.Option([f"--{name}"], help=text, envvar=f"{CALL}{name.upper()}", **more)
+
+
+NAMES: dict[str, Any] = {"type": click.types.FuncParamType(_names), "metavar": "NAME,…"}
+DOMAIN = _option("domain", "only these domains", **NAMES)
+TABLE = _option("table", "only these tables", **NAMES)
+WITH_FULL = _option("table", "the tables that --full rebuilds; without it all", **NAMES)
+FULL = _option("full", "rebuild in full instead of applying what changed", is_flag=True)
+RUN = _option("run", "one of `history`", metavar="LAYER/NUMBER")
+ONCE = _option("once", "end when all files are ingested", is_flag=True)
+FORMAT = _option("format", "of the files", type=click.Choice(["csv", "parquet"]))
+CONFIRM = _option("confirm", "your own database, which gets fake tables", metavar="DATABASE")
+
+# Each command: what it does, and the options that it takes.
+COMMANDS: dict[str, tuple[str, tuple[click.Option, ...]]] = {
+    "seed": ("fill the source with fake data", (DOMAIN, CONFIRM)),
+    "bronze": ("copy the source's tables", (DOMAIN, WITH_FULL, FULL)),
+    "silver": ("clean, type and check them", (DOMAIN, WITH_FULL, FULL)),
+    "gold": ("build movimento_flat and its CSV", (DOMAIN, WITH_FULL, FULL)),
+    "stream": ("ingest files as they arrive", (DOMAIN, ONCE)),
+    "plan": ("what the next run would do with each table, and why", (DOMAIN, WITH_FULL, FULL)),
+    "export": ("write the CSV of gold's last run again, or others", (DOMAIN, TABLE, FORMAT)),
+    "answers": ("print the tables of gold that answer a question", (DOMAIN,)),
+    "status": ("the last run of each layer, its age, its warnings", ()),
+    "quality": ("every rule of the last silver run", (DOMAIN,)),
+    "reconcile": ("prove again that source, layers and CSV agree", (DOMAIN,)),
+    "history": ("the runs of each layer, and what changed in each", ()),
+    "restore": ("bring an earlier run back", (RUN,)),
+    "maintain": ("remove what no kept run needs, combine small files", ()),
+    "shell": ("open a PySpark shell with bronze.*, silver.*, gold.*", ()),
+    "demo": ("fake data through all layers to the CSV", ()),
+    "reset": ("delete lake, CSV and embedded data; asks first", ()),
+}
+
+
+def _command(name: str, text: str, options: tuple[click.Option, ...]) -> click.Command:
+    def call(**given: Any) -> Call:
+        return Call(frozenset({name}), **{option: value for option, value in given.items() if value})
+
+    return click.Command(name, callback=call, params=list(options), help=text, short_help=text)
+
+
+def _together(calls: list[Call], settings: tuple[str, ...]) -> Call:
+    """One call of all commands that were named. Raises UsageFault if two were given different options."""
+    together = Call(settings=settings)
+    for call in calls:
+        together = replace(together, targets=together.targets | call.targets)
+        for option in (field.name for field in fields(Call)[2:]):
+            given, earlier = getattr(call, option), getattr(together, option)
+            if given and earlier and given != earlier:
+                raise UsageFault(
+                    f"--{option} was given twice with different values; say it once, after the last command"
+                )
+            if given:
+                together = replace(together, **{option: given})
+    return together
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(conf.__version__)
+        ctx.exit()
+
+
+class InOrder(click.Group):
+    """A group whose help lists the commands as they are declared."""
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+
+GROUP = InOrder(
+    commands={name: _command(name, *declared) for name, declared in COMMANDS.items()},
+    params=[
+        click.Option(["--set", "settings"], multiple=True, metavar="NAME=VALUE", help="a setting; no passwords here"),
+        click.Option(
+            ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="print it"
+        ),
+    ],
+    help="Copies a source to bronze, cleans it in silver, builds gold and its CSV. Layers run in layer order.",
+    chain=True,
+    no_args_is_help=False,
+    subcommand_metavar="COMMAND...",
+    result_callback=_together,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def parse(words: list[str]) -> Call | int:
+    """What the words ask for, or the exit code when they were answered: help, version. Raises UsageFault."""
+    try:
+        parsed: Call | int = GROUP.main(_settings_first(words), "python -m pipelines", standalone_mode=False)
+    except click.ClickException as error:
+        text = " ".join(error.format_message().split()).rstrip(".")
+        raise UsageFault(f"{text}; `python -m pipelines --help` lists what there is") from None
+    return parsed
+
+
+def _settings_first(words: list[str]) -> list[str]:
+    """The same words, with `--set` and its value, which may stand anywhere, in front."""
+    first, rest, left = [], [], list(words)
+    while left:
+        word = left.pop(0)
+        if word == "--set" and left:
+            first += [word, left.pop(0)]
+        elif word.startswith("--set="):
+            first.append(word)
+        else:
+            rest.append(word)
+    return first + rest

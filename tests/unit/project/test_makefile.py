@@ -1,0 +1,70 @@
+"""What is typed after make: variables become options, and what is not understood is refused before anything is done."""
+
+import os
+import subprocess
+
+import pytest
+
+from conf.settings import PROJECT
+from tests.support.documents import MAKE_TARGETS
+
+
+def make(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """What make would run."""
+    command = ["make", "--no-print-directory", "-n", *words]
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return subprocess.run(command, cwd=PROJECT, env=kept | environment, capture_output=True, text=True, timeout=60)
+
+
+def called(*words: str, **environment: str) -> list[str]:
+    """The words of the command lines that make would call."""
+    return [
+        line.split(" -m pipelines ")[1] for line in make(*words, **environment).stdout.splitlines() if "-m pipe" in line
+    ]
+
+
+def test_typed_variables_become_options_of_the_targets_that_take_them() -> None:
+    (words,) = called("silver", "bronze", "FULL=1", "TABLES=conta", "DOMAIN=varejo,cartoes")
+    assert words.startswith("silver bronze ")
+    assert sorted(words.split()) == sorted(
+        ["silver", "bronze", "--full", "--table", "'conta'", "--domain", "'varejo,cartoes'"]
+    )
+    assert called("seed", "bronze", "CONFIRM=coop") == ["seed --confirm 'coop'", "bronze"]
+    assert called("stream", "ONCE=1") == ["stream --once"] and called("bronze", "FULL=0") == ["bronze"]
+    assert called("restore", "RUN=gold/12") == ["restore --run 'gold/12'"]
+    assert called("export", "FORMAT=it's; x") == [r"export --format 'it'\''s $HOME; x'"]
+
+
+def test_exported_variables_change_nothing() -> None:
+    exported = dict.fromkeys(("DOMAIN", "TABLES", "FULL", "RUN", "ONCE", "FORMAT", "CONFIRM", "TABLE"), "example.com")
+    for target in ("status", "bronze", "export", "restore", "stream", "seed"):
+        assert called(target, **exported) == [target]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "bronze TABLE=movimento FULL=1",
+            "TABLE is not a variable of this Makefile; did you mean TABLES?; nothing was done",
+        ),
+        ("export domain=varejo", "domain is not a variable of this Makefile; did you mean DOMAIN?; nothing was done"),
+        ("status DOMAIN=varejo", "make status takes no DOMAIN; nothing was done"),
+        ("bronze silver RUN=gold/1", "make bronze silver takes no RUN; nothing was done"),
+    ],
+)
+def test_a_variable_that_is_not_understood_ends_the_call(words: str, message: str) -> None:
+    result = make(*words.split())
+    assert result.returncode == 2 and message in result.stderr and result.stdout == ""
+
+
+def test_a_setting_and_the_tools_own_variables_may_be_typed() -> None:
+    for words in ("demo LAKEHOUSE_SEED__MOVIMENTOS=300", "setup PYTHON=python3", "up PROFILE=demo", "bench SIZES=10"):
+        assert make(*words.split()).returncode == 0, words
+
+
+@pytest.mark.parametrize("name", ["docs", "conf", "tests", "pipelines", "brnze"])
+def test_a_folder_or_a_misspelt_target_is_not_nothing_to_be_done(name: str) -> None:
+    result = subprocess.run(["make", name], cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    assert name not in MAKE_TARGETS and result.returncode == 2 and "make help lists" in result.stderr
+    assert name != "brnze" or "did you mean bronze?" in result.stderr
