@@ -79,7 +79,7 @@ def test_files_that_come_while_it_runs_are_taken_beside_other_runs_until_a_signa
             lake.drop(f"{name}_1.csv", PARENTS[f"{name}.csv"], at)
         lake.drop("transacoes_3.csv", SALES + "1,1,2024-03-03,30.00\n", 24)
         empty = lake.drop("moradores_2.csv", "", 25)
-        runs = cli_here("bronze", "silver", "gold", env={"DOMAIN": "condominio"})
+        runs = cli_here("bronze", "silver", "gold", env={"LAKEHOUSE_CALL__DOMAIN": "condominio"})
         assert runs.returncode in (0, 4), runs.stderr
         taken(9)
         empty.write_text(PARENTS["moradores.csv"])
@@ -103,12 +103,12 @@ def test_killed_between_any_two_steps_a_stream_goes_on_as_if_nothing_was(
     for at, (name, text) in enumerate(some_files(random.Random(9), 4), 1):
         lakehouse.drop(name, text, at)
     lakehouse.drop("transacoes.csv", SALES + "1,1,2024-03-01,10.00\n", 0)
-    env = clean_environment(tmp_path) | ENV | {"ONCE": "1"}
+    env = clean_environment(tmp_path) | ENV | {"LAKEHOUSE_CALL__ONCE": "1"}
     command = [sys.executable, "-m", "tests.support.crash", scenario, "kill", "stream"]
     killed = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     lakehouse.drop("moradores_zz.csv", PARENTS["moradores.csv"], 50)
-    at_once = {"ONCE": "1", "LAKEHOUSE_STREAM__MAX_FILES_PER_TRIGGER": "9"}
+    at_once = {"LAKEHOUSE_CALL__ONCE": "1", "LAKEHOUSE_STREAM__MAX_FILES_PER_TRIGGER": "9"}
     result = cli_here("stream", env=ENV | at_once)
     assert result.returncode == 0, result.stderr
     assert everything(lakehouse) == everything(batch(lakehouse, tmp_path / "batch"))
@@ -129,7 +129,11 @@ def test_two_thousand_small_files_are_taken_without_loss_in_steady_memory(lakeho
             "transacoes": f"{dice.randint(1, 400)},{dice.randint(1, 600)},2024-02-01,{at}.01",
         }[kind]
         lakehouse.drop(f"{kind}_{at:05d}.csv", f"{header}\n{row}\n{row}\n{row}\n", at)
-    env = clean_environment(tmp_path) | {"DOMAIN": "condominio", "ONCE": "1", "LAKEHOUSE_SPARK__DRIVER_MEMORY": "600m"}
+    env = clean_environment(tmp_path) | {
+        "LAKEHOUSE_CALL__DOMAIN": "condominio",
+        "LAKEHOUSE_CALL__ONCE": "1",
+        "LAKEHOUSE_SPARK__DRIVER_MEMORY": "600m",
+    }
     with (tmp_path / "said").open("w") as log:
         process = subprocess.Popen([sys.executable, "-m", "pipelines", "stream"], cwd=tmp_path, env=env, stderr=log)
         memory = []

@@ -38,7 +38,7 @@ def test_a_checkpoint_that_is_lost_or_knows_more_than_the_lake_does_no_harm(
     checkpoint = condominio_lake.settings().bronze_path / "condominio/_checkpoint"
 
     def ingested() -> str:
-        result = cli("stream", env=ENV | {"ONCE": "1"})
+        result = cli("stream", env=ENV | {"LAKEHOUSE_CALL__ONCE": "1"})
         assert result.returncode == 0 and checkpoint.is_dir(), result.stderr
         return result.stderr
 
@@ -65,10 +65,10 @@ def test_a_checkpoint_that_is_lost_or_knows_more_than_the_lake_does_no_harm(
 
 def test_without_a_domain_of_files_it_says_what_to_type(cli: Cli) -> None:
     for domain in ("", "cartoes", "condominio,varejo"):
-        result = cli("stream", env={"DOMAIN": domain})
+        result = cli("stream", env={"LAKEHOUSE_CALL__DOMAIN": domain})
         assert result.returncode == 2 and "make stream DOMAIN=condominio" in result.stderr
-    assert cli("stream", env=ENV | {"ONCE": "yes"}).returncode == 2
-    assert not (cli.folder / "lake").exists() and os.environ.get("DOMAIN") is None
+    assert cli("stream", env=ENV | {"LAKEHOUSE_CALL__ONCE": "yes"}).returncode == 2
+    assert not (cli.folder / "lake").exists() and os.environ.get("LAKEHOUSE_CALL__DOMAIN") is None
 
 
 def test_a_stream_with_once_takes_the_files_that_are_there_and_ends(cli: Cli, condominio: Lake, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_stream_with_once_takes_the_files_that_are_there_and_ends(cli: Cli, co
     for folder in ("a=1", "done"):
         (cli.folder / "landing/condominio" / folder).mkdir()
         (cli.folder / "landing/condominio" / folder / "moradores_y.csv").write_text(PARENTS["moradores.csv"])
-    result = cli("stream", env=ENV | {"ONCE": "1"})
+    result = cli("stream", env=ENV | {"LAKEHOUSE_CALL__ONCE": "1"})
     assert result.returncode == 0, result.stderr
     progress = [line for line in result.stderr.splitlines() if ", batch " in line]
     assert [line.split(": ")[1].split(",")[0] for line in progress] == ["3 files"] * 2
@@ -87,6 +87,6 @@ def test_a_stream_with_once_takes_the_files_that_are_there_and_ends(cli: Cli, co
     assert "rows are set aside, more than LAKEHOUSE_QUALITY__MAX_QUARANTINED=0.05" in result.stderr
     assert "warning: bronze.transacoes: no line of transacoes_x.csv is a row: " in result.stderr
     assert everything(condominio, "bronze") == everything(batch(condominio, tmp_path / "batch", "bronze"), "bronze")
-    again = cli("stream", env=ENV | {"ONCE": "1"})
+    again = cli("stream", env=ENV | {"LAKEHOUSE_CALL__ONCE": "1"})
     assert again.returncode == 0 and "condominio: 0 files ingested" in again.stderr
     assert taken_once(condominio)

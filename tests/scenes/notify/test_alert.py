@@ -137,7 +137,7 @@ def test_a_damaged_lake_is_alerted_too(cli: Cli) -> None:
 def test_an_alert_names_no_keys_although_the_command_line_does(cli: Cli, condominio_lake: Lake) -> None:
     condominio_lake.drop("transacoes_2.csv", SALES + "77,1,2024-03-01,2.00\n" * 3, 11)
     with listening() as hook:
-        result = cli("bronze", "silver", env=hook.env | {"DOMAIN": "condominio"})
+        result = cli("bronze", "silver", env=hook.env | {"LAKEHOUSE_CALL__DOMAIN": "condominio"})
     assert result.returncode == 4 and "imoveis:missing 3 (key 2; 3; 4)" in result.stderr
     (alert,) = hook.bodies
     assert "imoveis:missing 3; silver, gold and the CSV stay as they were" in alert["message"]
