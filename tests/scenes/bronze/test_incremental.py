@@ -24,7 +24,8 @@ from pipelines.lake.runs import Run, reason_for_full
 from pipelines.lake.versions import table_version
 from pipelines.sources.postgres import embedded, fingerprint
 from tests.support.lake import Lake
-from tests.support.source import connected, execute, query
+from tests.support.prepared import Prepared
+from tests.support.source import connected, execute, fresh_database, query
 
 SOURCE = (
     "CREATE TYPE tipo AS ENUM ('corrente', 'poupança')",
@@ -47,12 +48,20 @@ SOURCE = (
 )
 
 
+@pytest.fixture(scope="module")
+def first_load(server: Postgres, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
+    with fresh_database(server) as address:
+        lakehouse = Lake(tmp_path_factory.mktemp("first_load"), address, spark)
+        execute(address, *SOURCE)
+        lakehouse.run("bronze")
+        yield Prepared(lakehouse, server)
+
+
 @pytest.fixture
-def source(lakehouse: Lake) -> Lake:
+def source(first_load: Prepared, tmp_path: Path) -> Iterator[Lake]:
     """A lake whose bronze has followed its source once."""
-    execute(lakehouse.address, *SOURCE)
-    lakehouse.run("bronze")
-    return lakehouse
+    with first_load.copied(tmp_path) as lakehouse:
+        yield lakehouse
 
 
 def last(lakehouse: Lake) -> Run:

@@ -80,7 +80,8 @@ def test_an_old_lake_of_which_runs_were_restored_removed_and_compacted_agrees_an
     run_log.restore_version(settings.gold_path / "cartoes/movimento_flat", 0)  # a commit that no run recorded
     with Report() as report:
         commands_history.restore(settings, "silver/2", report)
-    assert [row["id_movimento"] for row in nights_lake.table("silver", "movimento__quarantine")] == [51]
+    quarantine = DeltaTable(settings.silver_path / "cartoes/movimento__quarantine").to_pyarrow_table()
+    assert quarantine["id_movimento"].to_pylist() == [51]
     failed = {
         (rule.table, rule.rule): rule.failed
         for rule in run_log.read_rules(settings.silver_path, nights_lake.last("silver"))
@@ -252,7 +253,6 @@ def test_runs_and_versions_rise_although_the_clock_goes_back(lakehouse: Lake, mo
         assert f"noite {number}" in texts and f"noite {number - 1}" not in texts
         maintained(lakehouse)
         run_log.check_tables("bronze", settings.bronze_path, last)
-    assert "noite 5" in [row["des_transacao"] for row in lakehouse.table("bronze", "movimento")]
 
 
 def test_maintain_touches_no_table_that_is_not_ours(nights_lake: Lake) -> None:
