@@ -31,6 +31,7 @@ def test_typed_variables_become_options_of_the_targets_that_take_them() -> None:
     )
     assert called("seed", "bronze", "CONFIRM=coop") == ["seed --confirm 'coop'", "bronze"]
     assert called("export", "FORMAT=it's; x") == [r"export --format 'it'\''s; x'"]
+    assert called("stream", "ONCE=1") == ["stream --once"] and called("bronze", "FULL=0") == ["bronze"]
     assert called("restore", "RUN=gold/12") == ["restore --run 'gold/12'"]
     assert called("export", "FORMAT=it's; x") == [r"export --format 'it'\''s; x'"]
 
