@@ -1,4 +1,4 @@
-# One line a target; what it does is in pipelines/. `make help` lists the targets.
+# What each target does is in pipelines/. `make help` lists the targets.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 .PHONY: help setup demo seed bronze silver gold stream plan export answers status quality reconcile history restore maintain shell env up down logs airflow check test test-long lint audit clean reset bench
@@ -48,54 +48,80 @@ option_FORMAT = $(call with_value,FORMAT,format)
 option_CONFIRM = $(call with_value,CONFIRM,confirm)
 options = $(foreach name,$(filter $($1_takes),$(TYPED)),$(option_$(name)))
 
-help: ## this list
-	@awk -F ':.*## ' '/^[a-z -]+:.*## /{printf "make %-22s %s\n", $$1, $$2}' Makefile
+define HELP
+start
+  demo                fake people through all layers to the CSV
+  shell               PySpark with every table as of the last run
+  seed                fake data in the source: DOMAIN=, CONFIRM=database
+every day
+  bronze silver gold  the layers, in any combination: DOMAIN=, FULL=1, TABLES=
+  stream              files as they arrive: DOMAIN=condominio, ONCE=1
+  export              the CSV again, or others: DOMAIN=, TABLES=, FORMAT=parquet
+  maintain            removes what no kept run needs, combines small files
+look
+  status, quality     the last runs and their age; every rule of the last run
+  plan                what the next run would do, and why
+  history             the runs, and what changed in each
+  answers             the tables of gold that answer a question: DOMAIN=varejo
+  reconcile           proves again that source, layers and CSV agree
+mend
+  restore             brings an earlier run back: RUN=gold/12
+  reset               deletes lake, CSV and embedded data; asks first
+develop
+  check, test, lint   in under a minute; all tests; style, types, workflows
+  test-long           many more generated sources and killed runs, a cluster
+  audit, bench        known vulnerabilities and secrets; speed, other ways
+  env, up, down, logs containers: make up PROFILE=demo; airflow tries Airflow
+  setup, clean        installs what is missing; removes caches
+endef
+help:
+	@: $(info $(HELP))
 
-setup: .venv/run.stamp ## virtual environment, pinned packages, Delta jars
+setup: .venv/run.stamp
 
-demo: .venv/run.stamp ## fake data through all layers to the CSV, on an embedded PostgreSQL
+demo: .venv/run.stamp
 	$(CLI) demo
 
-seed: .venv/run.stamp ## create the source tables and fill them with fake data; write fake files: DOMAIN=condominio,varejo
+seed: .venv/run.stamp
 	$(CLI) seed$(call options,seed)
 
-bronze silver gold: .venv/run.stamp ## the layers, in any combination; one domain: DOMAIN=varejo; rebuild in full: FULL=1, or TABLES=movimento FULL=1
+bronze silver gold: .venv/run.stamp
 	$(if $(filter $@,$(firstword $(LAYERS))),$(CLI) $(LAYERS)$(call options,bronze),@:)
 
-stream: .venv/run.stamp ## ingest files as they arrive: make stream DOMAIN=condominio; end when all are ingested: ONCE=1
+stream: .venv/run.stamp
 	$(CLI) stream$(call options,stream)
 
-plan: .venv/run.stamp ## what the next run would do with each table, and why
+plan: .venv/run.stamp
 	$(CLI) plan$(call options,plan)
 
-export: .venv/run.stamp ## write the CSV of gold's last run again; other tables: DOMAIN=condominio, TABLES=…, FORMAT=parquet
+export: .venv/run.stamp
 	$(CLI) export$(call options,export)
 
-answers: .venv/run.stamp ## print the tables of gold that answer a question: make answers DOMAIN=varejo
+answers: .venv/run.stamp
 	$(CLI) answers$(call options,answers)
 
-status: .venv/run.stamp ## the last run of each layer, its age and its warnings
+status: .venv/run.stamp
 	$(CLI) status
 
-quality: .venv/run.stamp ## every rule of the last run, compared with the previous run
+quality: .venv/run.stamp
 	$(CLI) quality$(call options,quality)
 
-reconcile: .venv/run.stamp ## prove again that source, bronze, silver, gold and CSV agree
+reconcile: .venv/run.stamp
 	$(CLI) reconcile$(call options,reconcile)
 
-history: .venv/run.stamp ## the runs of each layer, and what changed in each
+history: .venv/run.stamp
 	$(CLI) history
 
-restore: .venv/run.stamp ## bring an earlier run back: make restore RUN=gold/12
+restore: .venv/run.stamp
 	$(CLI) restore$(call options,restore)
 
-maintain: .venv/run.stamp ## remove what no kept run needs, combine small files
+maintain: .venv/run.stamp
 	$(CLI) maintain
 
-shell: .venv/run.stamp ## PySpark with bronze.*, silver.*, gold.* as of the last run
+shell: .venv/run.stamp
 	$(CLI) shell
 
-airflow: .venv-airflow/airflow.stamp ## Airflow with the nightly run, on http://127.0.0.1:8080, until Ctrl-C
+airflow: .venv-airflow/airflow.stamp
 	@.venv-airflow/bin/python tools/serve_airflow.py
 
 # What `make check` and `make lint` ask of the code.
@@ -108,17 +134,17 @@ define CODE
 @.venv/bin/python tools/check_names.py
 endef
 
-check: .venv/dev.stamp ## format, style, types, imports, names and the tests that need neither Spark nor a server: under a minute
+check: .venv/dev.stamp
 	$(CODE)
 	@.venv/bin/python -m pytest tests/unit
 
-test: .venv/dev.stamp ## the test suite
+test: .venv/dev.stamp
 	@.venv/bin/python -m pytest -n 2 --dist worksteal
 
-test-long: .venv/dev.stamp .venv-airflow/airflow.stamp ## many more generated sources and killed runs, a cluster, the image
+test-long: .venv/dev.stamp .venv-airflow/airflow.stamp
 	@LAKEHOUSE_TEST_CODEGEN=1 .venv/bin/python -m pytest -m "long or not long" $(LONG) --hypothesis-profile=long --hypothesis-show-statistics
 
-lint: .venv/dev.stamp ## format, style, types, direction of imports, pure transforms, names, workflows
+lint: .venv/dev.stamp
 	$(CODE)
 	@.venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@.venv/bin/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
@@ -127,26 +153,26 @@ lint: .venv/dev.stamp ## format, style, types, direction of imports, pure transf
 	@.venv/bin/zizmor --offline -qq --no-progress --strict-collection .
 	@.venv/bin/python tools/go_tool.py actionlint || [ $$? = 69 ]
 
-audit: .venv/audit.stamp ## secrets in the history, known vulnerabilities in what is pinned; needs the network
+audit: .venv/audit.stamp
 	@.venv/bin/python tools/go_tool.py gitleaks git --redact --no-banner
 	@.venv/bin/pip-audit --strict --disable-pip --require-hashes $(patsubst %,-r %,$(wildcard requirements/*.txt))
 
-bench: .venv/bench.stamp ## measure several ways to the same lake; SIZES=10000,5000000 ROUNDS=3 WAYS=ours,D NIGHTS=5000000
+bench: .venv/bench.stamp
 	@.venv/bin/python -m bench $(foreach name,SIZES ROUNDS WAYS NIGHTS,$(if $(filter undefined,$(origin $(name))),,--$(shell echo $(name) | tr A-Z a-z) '$($(name))'))
 
-env: ## write the containers' settings to .env and passwords to .secrets, once
+env:
 	@$(PYTHON) tools/env.py
 
-up: ## the layers in containers: make up PROFILE=demo with a PostgreSQL; PROFILE="stream cluster" starts more
+up:
 	$(COMPOSE) $(addprefix --profile ,$(PROFILE)) up --build --detach
 
-down: ## stop and remove the containers; data stays
+down:
 	$(COMPOSE) $(addprefix --profile ,$(PROFILES)) down
 
-logs: ## what the containers say
+logs:
 	$(COMPOSE) $(addprefix --profile ,$(PROFILES)) logs --follow
 
-clean: ## remove caches
+clean:
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	@find . -name __pycache__ -not -path './.venv*/*' -prune -exec rm -rf {} +
 
@@ -161,7 +187,7 @@ $(FOLDERS):
 
 FORCE:
 
-reset: .venv/run.stamp ## delete lake, CSV and embedded data; asks first
+reset: .venv/run.stamp
 	$(CLI) reset
 
 # Again, too, when a jar or Spark's archive is gone or another Python is asked for on the command line.

@@ -1,6 +1,7 @@
 """What is typed after make: variables become options, and what is not understood is refused before anything is done."""
 
 import os
+import re
 import subprocess
 
 import pytest
@@ -69,3 +70,10 @@ def test_a_folder_or_a_misspelt_target_is_not_nothing_to_be_done(name: str) -> N
     result = subprocess.run(["make", name], cwd=PROJECT, capture_output=True, text=True, timeout=60)
     assert name not in MAKE_TARGETS and result.returncode == 2 and "make help lists" in result.stderr
     assert name != "brnze" or "did you mean bronze?" in result.stderr
+
+
+def test_help_names_each_target_on_a_screen_of_24_lines() -> None:
+    result = subprocess.run(["make", "help"], cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    lines = result.stdout.splitlines()
+    assert len(lines) <= 24 and all(len(line) <= 80 for line in lines)
+    assert MAKE_TARGETS - {"help"} <= set(re.findall(r"[a-z-]+", result.stdout))
