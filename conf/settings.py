@@ -320,7 +320,7 @@ NAMES: dict[str, tuple[str, ...]] = dict(_names())
 SECRETS = ("PASSWORD", "DATABASE_URL", "WEBHOOK_URL")
 # Names in the environment that stand for an option of the command line; `pipelines/cli/words.py` declares them.
 CALL = f"{PREFIX}CALL__"
-OPTIONS = {f"{CALL}{name}" for name in ("DOMAIN", "TABLE", "FULL", "RUN", "ONCE", "FORMAT", "CONFIRM")}
+OPTIONS = {f"{CALL}{name}" for name in ("DOMAIN", "TABLE", "FULL", "RUN", "ONCE", "FORMAT", "CONFIRM", "EXIT_CODE")}
 KNOWN = {*NAMES, *(name for names in FAMILIES for name in names)}
 
 

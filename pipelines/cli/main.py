@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from dotenv.parser import parse_stream
 
 from conf.settings import KNOWN, SECRETS, Settings, SettingsError, load, load_outlets, read_secrets
-from pipelines.cli.words import COMMANDS, Call, parse
+from pipelines.cli.words import COMMANDS, Request, parse
 from pipelines.core.console import log_line, unread
 from pipelines.core.errors import Fault, UsageFault
 from pipelines.core.signals import STOPS
@@ -43,38 +43,38 @@ def main(words: list[str], spark: "SparkSession | None" = None) -> int:
 def run_command(words: list[str], spark: "SparkSession | None" = None) -> int:
     """The same in a process that ends with it, and keeps its signal handlers until then."""
     _prepare_process()
-    started, call, settings, failure = datetime.now(UTC), Call(), None, None
+    started, request, settings, failure, asked = datetime.now(UTC), Request(), None, None, 0
     try:
         parsed = parse(words)
         if isinstance(parsed, int):
             return parsed
-        call = parsed
-        settings = read_settings(call.settings)
+        request = parsed
+        settings = read_settings(request.settings)
         if settings.log != "debug":
             logging.disable()  # libraries complain about interrupted calls
         from pipelines.cli.targets import run_targets
 
-        run_targets(settings, call, spark)
+        asked = run_targets(settings, request, spark)
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         failure = error
         if settings and settings.log == "debug" and isinstance(error, Exception):
             traceback.print_exception(error)
-    settings = settings or outlets_only(call.settings)
+    settings = settings or outlets_only(request.settings)
     kind, text, code = ended(failure)
     seconds = (datetime.now(UTC) - started).total_seconds()
     if settings and settings.log_format == "json":
-        known = {"kind": kind, "code": code, "seconds": round(seconds, 3)}
+        known = {"kind": kind, "code": code or asked, "seconds": round(seconds, 3)}
         say(log_line(text or kind, "error" if code else "info", **known))
     elif text:
         say(f"{kind}: {' '.join(text.split())}")
-    targets = tuple(target for target in COMMANDS if target in call.targets)
+    targets = tuple(target for target in COMMANDS if target in request.targets)
     if settings and (code or "stream" not in targets):  # a stream's micro-batches have notified
         line = failure.public_text if isinstance(failure, Fault) else text
-        outcome = Outcome(targets, ",".join(call.domain), code, kind, line, started, seconds)
+        outcome = Outcome(targets, ",".join(request.domain), code, kind, line, started, seconds)
         with suppress(KeyboardInterrupt, SystemExit):  # a second signal does not wait for that
             for warning in notify(settings, outcome):
                 say_warning(settings, warning)
-    return code
+    return code or asked
 
 
 def _prepare_process() -> None:

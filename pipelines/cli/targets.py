@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from conf.contract import Table
 from conf.settings import Settings
-from pipelines.cli.words import Call
+from pipelines.cli.words import Request
 from pipelines.commands import history, maintain, seed, status
 from pipelines.core import catalogue
 from pipelines.core.console import Report
@@ -19,13 +19,17 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-def run_targets(settings: Settings, call: Call, spark: "SparkSession | None" = None) -> None:
-    """Runs targets in the order seed, layers, export, what shows them, shell; in `spark` or a session of its own."""
-    targets = call.targets
+WORK = 10  # the exit code of `plan --exit-code` when there is work
+
+
+def run_targets(settings: Settings, request: Request, spark: "SparkSession | None" = None) -> int:
+    """Runs targets in the order seed, layers, export, what shows them, shell; in `spark` or a session of its own.
+    Returns the exit code: WORK if a plan has some and was asked to say so."""
+    targets, code = request.targets, 0
     alone = targets & {"demo", "reset", "restore", "stream"}
     if alone and len(targets) > 1:
         raise UsageFault(f"{min(alone)} runs alone: name no other target")
-    domains = known_domains(call.domain)
+    domains = known_domains(request.domain)
     as_json = settings.log_format == "json" and "reset" not in targets  # which asks a person
     if as_json and "answers" in targets:
         raise UsageFault("answers prints rows, which do not belong in a log; say LAKEHOUSE_LOG_FORMAT=text")
@@ -35,21 +39,21 @@ def run_targets(settings: Settings, call: Call, spark: "SparkSession | None" = N
         if "demo" in targets:
             seed.demo(settings, report, spark)
         if "seed" in targets:
-            seed.seed(settings, domains or in_postgres(), call.confirm, report)
+            seed.seed(settings, domains or in_postgres(), request.confirm, report)
         if layers := targets & set(LAYERS):
-            runs, faults = run_layers(settings, RunRequest(layers, domains, full_tables(call)), report, spark)
+            runs, faults = run_layers(settings, RunRequest(layers, domains, full_tables(request)), report, spark)
             show(settings, runs, report)
             if faults:
                 raise faults[0]
         if "export" in targets:
-            tables = exported(domains, call.table)
-            export(settings, tables, report, call.format == "parquet")
+            tables = exported(domains, request.table)
+            export(settings, tables, report, request.format == "parquet")
         if "status" in targets:
             status.status(settings, report)
         if "quality" in targets:
             status.quality(settings, domains or in_use(settings), report)
         if "restore" in targets:
-            layer, run = history.restore(settings, call.run, report)
+            layer, run = history.restore(settings, request.run, report)
             show(settings, [(layer, run)], report)
         if "maintain" in targets:
             maintain.maintain(settings, report)
@@ -60,7 +64,8 @@ def run_targets(settings: Settings, call: Call, spark: "SparkSession | None" = N
         if "plan" in targets:
             from pipelines.commands.plan import plan
 
-            plan(settings, domains or ready(settings, "bronze", report), full_tables(call), report)
+            if plan(settings, domains or ready(settings, "bronze", report), full_tables(request), report):
+                code = WORK * request.exit_code
         if "reconcile" in targets:
             from pipelines.commands.reconcile.reconcile import reconcile
 
@@ -68,22 +73,23 @@ def run_targets(settings: Settings, call: Call, spark: "SparkSession | None" = N
         if "stream" in targets:
             from pipelines.commands.stream import stream
 
-            stream(settings, streamed(domains), call.once, report, spark)
+            stream(settings, streamed(domains), request.once, report, spark)
     if "shell" in targets:
         from pipelines.commands.shell import shell
 
         shell(settings, spark)
+    return code
 
 
-def full_tables(call: Call) -> frozenset[str]:
+def full_tables(request: Request) -> frozenset[str]:
     """The tables that --full asks to rebuild in full: all, or those that --table names. Raises UsageFault."""
     known = {table.name for layer in LAYERS for table in catalogue.tables(layer)}
-    if unknown := sorted({*call.table} - known):
+    if unknown := sorted({*request.table} - known):
         raise UsageFault(f"no table is called {', '.join(unknown)}; there are {', '.join(sorted(known))}")
-    if call.table and not call.full:
-        names = ",".join(call.table)
+    if request.table and not request.full:
+        names = ",".join(request.table)
         raise UsageFault(f"--table {names} (TABLES={names}) is only for a rebuild in full; say --full (FULL=1), too")
-    return frozenset(call.table or known) if call.full else frozenset()
+    return frozenset(request.table or known) if request.full else frozenset()
 
 
 def streamed(domains: tuple[str, ...]) -> str:

@@ -11,7 +11,7 @@ from pipelines.core.errors import UsageFault
 
 
 @dataclass(frozen=True)
-class Call:
+class Request:
     """What a person asks for: commands, settings as NAME=VALUE, options. An option that is empty was not given."""
 
     targets: frozenset[str] = frozenset()
@@ -23,6 +23,7 @@ class Call:
     once: bool = False
     format: str = ""  # csv or parquet
     confirm: str = ""
+    exit_code: bool = False
 
 
 def _names(value: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -32,7 +33,7 @@ def _names(value: str | tuple[str, ...]) -> tuple[str, ...]:
 
 def _option(name: str, text: str, **more: Any) -> click.Option:
     """An option, for which LAKEHOUSE_CALL__<NAME> in the environment stands, too."""
-    return click.Option([f"--{name}"], help=text, envvar=f"{CALL}{name.upper()}", **more)
+    return click.Option([f"--{name}"], help=text, envvar=f"{CALL}{name.upper().replace('-', '_')}", **more)
 
 
 NAMES: dict[str, Any] = {"type": click.types.FuncParamType(_names), "metavar": "NAME,…"}
@@ -43,6 +44,7 @@ FULL = _option("full", "rebuild in full instead of applying what changed", is_fl
 RUN = _option("run", "one of `history`", metavar="LAYER/NUMBER")
 ONCE = _option("once", "end when all files are ingested", is_flag=True)
 FORMAT = _option("format", "of the files", type=click.Choice(["csv", "parquet"]))
+EXIT_CODE = _option("exit-code", "end with 10 when there is work", is_flag=True)
 CONFIRM = _option("confirm", "your own database, which gets fake tables", metavar="DATABASE")
 
 # Each command: what it does, and the options that it takes.
@@ -52,7 +54,7 @@ COMMANDS: dict[str, tuple[str, tuple[click.Option, ...]]] = {
     "silver": ("clean, type and check them", (DOMAIN, WITH_FULL, FULL)),
     "gold": ("build movimento_flat and its CSV", (DOMAIN, WITH_FULL, FULL)),
     "stream": ("ingest files as they arrive", (DOMAIN, ONCE)),
-    "plan": ("what the next run would do with each table, and why", (DOMAIN, WITH_FULL, FULL)),
+    "plan": ("what the next run would do with each table, and why", (DOMAIN, WITH_FULL, FULL, EXIT_CODE)),
     "export": ("write the CSV of gold's last run again, or others", (DOMAIN, TABLE, FORMAT)),
     "answers": ("print the tables of gold that answer a question", (DOMAIN,)),
     "status": ("the last run of each layer, its age, its warnings", ()),
@@ -68,19 +70,19 @@ COMMANDS: dict[str, tuple[str, tuple[click.Option, ...]]] = {
 
 
 def _command(name: str, text: str, options: tuple[click.Option, ...]) -> click.Command:
-    def call(**given: Any) -> Call:
-        return Call(frozenset({name}), **{option: value for option, value in given.items() if value})
+    def asked(**given: Any) -> Request:
+        return Request(frozenset({name}), **{option: value for option, value in given.items() if value})
 
-    return click.Command(name, callback=call, params=list(options), help=text, short_help=text)
+    return click.Command(name, callback=asked, params=list(options), help=text, short_help=text)
 
 
-def _together(calls: list[Call], settings: tuple[str, ...]) -> Call:
-    """One call of all commands that were named. Raises UsageFault if two were given different options."""
-    together = Call(settings=settings)
-    for call in calls:
-        together = replace(together, targets=together.targets | call.targets)
-        for option in (field.name for field in fields(Call)[2:]):
-            given, earlier = getattr(call, option), getattr(together, option)
+def _together(requests: list[Request], settings: tuple[str, ...]) -> Request:
+    """One request of all commands that were named. Raises UsageFault if two were given different options."""
+    together = Request(settings=settings)
+    for request in requests:
+        together = replace(together, targets=together.targets | request.targets)
+        for option in (field.name for field in fields(Request)[2:]):
+            given, earlier = getattr(request, option), getattr(together, option)
             if given and earlier and given != earlier:
                 raise UsageFault(
                     f"--{option} was given twice with different values; say it once, after the last command"
@@ -120,10 +122,10 @@ GROUP = InOrder(
 )
 
 
-def parse(words: list[str]) -> Call | int:
+def parse(words: list[str]) -> Request | int:
     """What the words ask for, or the exit code when they were answered: help, version. Raises UsageFault."""
     try:
-        parsed: Call | int = GROUP.main(_settings_first(words), "python -m pipelines", standalone_mode=False)
+        parsed: Request | int = GROUP.main(_settings_first(words), "python -m pipelines", standalone_mode=False)
     except click.ClickException as error:
         text = " ".join(error.format_message().split()).rstrip(".")
         raise UsageFault(f"{text}; `python -m pipelines --help` lists what there is") from None

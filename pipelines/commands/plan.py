@@ -15,7 +15,7 @@ from pipelines.core.console import Report, grid
 from pipelines.core.names import LAYERS, upstream_layer
 from pipelines.lake import run_log
 from pipelines.lake.engine import count, engine, relation, without
-from pipelines.lake.runs import Run, RunContext, reason_for_full_derived, table_runs
+from pipelines.lake.runs import Mode, Run, RunContext, reason_for_full_derived, table_runs
 from pipelines.lake.versions import table_version
 from pipelines.run.lifecycle import next_run, origin_of
 from pipelines.silver import job as silver_job
@@ -23,35 +23,46 @@ from pipelines.sources.postgres.embedded import source_server
 from pipelines.sources.postgres.reader import Reader, source_totals
 from pipelines.sources.postgres.snapshot import Snapshot, take_snapshot
 
+UNCHANGED = "unchanged"
+
 
 @dataclass(frozen=True)
 class TablePlan:
-    """What the next run would do with a table: how it would build it, the rows to read and the rows deleted, if they
-    were counted, and `notes` on columns that changed."""
+    """What the next run would do with a table: its mode, in words in `how`, the rows to read and the rows deleted, if
+    they were counted, and `notes` on columns that changed."""
 
     name: str
+    mode: Mode
     how: str
     rows: int | None = None
     deleted: int | None = None
     notes: tuple[str, ...] = ()
 
 
-def plan(settings: Settings, domains: tuple[str, ...], full: frozenset[str], report: Report) -> None:
+def plan(settings: Settings, domains: tuple[str, ...], full: frozenset[str], report: Report) -> bool:
     """Shows what the next run would do with each table: build it in full, or apply what changed; the rows to read and
-    the rows deleted; why; and columns that changed. `full`: the tables that a person asks to build in full."""
+    the rows deleted; why; and columns that changed. `full`: the tables that a person asks to build in full. Returns
+    whether there is work."""
     shown = grid("layer", "table", "rows to read", "deleted", "how", left=2)
     shown.columns[-1].justify = "left"
-    notes: list[str] = []
+    notes, has_work = list[str](), False
     for domain in domains:
         bronze = _of_files if catalogue.is_of_files(domain) else _of_postgres
-        plans = [("bronze", table) for table in bronze(settings, domain, full, report)]
-        plans += [(layer, table) for layer in LAYERS[1:] for table in _derived(settings, layer, domain, full)]
-        for layer, table in plans:
-            shown.add_row(layer, table.name, _number(table.rows), _number(table.deleted), table.how)
-            notes += table.notes
+        plans, waits = list(bronze(settings, domain, full, report)), False
+        for layer in LAYERS:
+            if layer != "bronze":
+                plans = list(_derived(settings, layer, domain, full, waits))
+            waits = any(table.mode is not Mode.UNCHANGED for table in plans)
+            has_work = has_work or waits
+            for table in plans:
+                shown.add_row(layer, table.name, _number(table.rows), _number(table.deleted), table.how)
+                notes += table.notes
     report.show(shown)
+    if not has_work:
+        report.say("nothing to do: every table is as its source")
     for note in notes:
         report.say(note)
+    return has_work
 
 
 def _number(rows: int | None) -> str:
@@ -69,7 +80,12 @@ def _of_files(settings: Settings, domain: str, full: frozenset[str], report: Rep
         number = sum(file.table == table for file in landing.new)
         number += sum(file.table == table.name for file in landing.current) if why else 0
         files = f"{number} file{'' if number == 1 else 's'}"
-        yield TablePlan(table.name, f"full: {why}, {files}" if why else files if number else "unchanged")
+        if why:
+            yield TablePlan(table.name, Mode.FULL, f"full: {why}, {files}")
+        elif number:
+            yield TablePlan(table.name, Mode.CHANGED, files)
+        else:
+            yield TablePlan(table.name, Mode.UNCHANGED, UNCHANGED)
 
 
 def _of_postgres(settings: Settings, domain: str, full: frozenset[str], report: Report) -> Iterator[TablePlan]:
@@ -84,9 +100,14 @@ def _of_postgres(settings: Settings, domain: str, full: frozenset[str], report: 
         for load in plan_loads(settings, snapshot, read_plans(snapshot, tables), context):
             report.progress("plan", load.plan.table.name, 0)
             rows, deleted = _counted(settings, reader, snapshot, load, context.previous)
-            how = f"full: {load.why}" if load.why else "what changed" if rows or deleted else "unchanged"
+            if load.why:
+                mode, how = Mode.FULL, f"full: {load.why}"
+            elif rows or deleted:
+                mode, how = Mode.CHANGED, "what changed"
+            else:
+                mode, how = Mode.UNCHANGED, UNCHANGED
             notes = drift(load.plan, load.previous) if load.previous else []
-            yield TablePlan(load.plan.table.name, how, rows, deleted, tuple(notes))
+            yield TablePlan(load.plan.table.name, mode, how, rows, deleted, tuple(notes))
 
 
 def _context(settings: Settings, layer: str, domain: str, full: frozenset[str]) -> RunContext:
@@ -118,8 +139,8 @@ def _new_keys(settings: Settings, reader: Reader, load: LoadPlan, previous: Run)
         return count(db, without(new, keys, old.sql))
 
 
-def _derived(settings: Settings, layer: str, domain: str, full: frozenset[str]) -> Iterator[TablePlan]:
-    """How the tables of silver or gold would be built."""
+def _derived(settings: Settings, layer: str, domain: str, full: frozenset[str], waits: bool) -> Iterator[TablePlan]:
+    """How the tables of silver or gold would be built. `waits`: the run has work in the layer below."""
     below, context = upstream_layer(layer), _context(settings, layer, domain, full)
     upstream = run_log.last_run(settings.layer_path(below), domain)
     origin = origin_of(settings, layer, context.previous)
@@ -127,4 +148,9 @@ def _derived(settings: Settings, layer: str, domain: str, full: frozenset[str]) 
         why = reason_for_full_derived(settings, context, origin, table.name)
         if layer == "silver" and not why and upstream:
             why = silver_job.reason_not_incremental(table, origin, upstream)
-        yield TablePlan(table.name, f"full: {why}" if why else f"what changed in {below}")
+        if why:
+            yield TablePlan(table.name, Mode.FULL, f"full: {why}")
+        elif waits or not upstream or not origin or origin.built_in != upstream.built_in:
+            yield TablePlan(table.name, Mode.CHANGED, f"what changed in {below}")
+        else:
+            yield TablePlan(table.name, Mode.UNCHANGED, UNCHANGED)

@@ -238,6 +238,8 @@ def test_plan_says_what_the_next_run_will_do_and_writes_nothing(
         "gold movimento_flat what changed in silver",
         "column public.conta.agencia is new: integer",
     ]
+    asked = cli("plan", "--exit-code", env=connection_settings(keyed_lake.address))
+    assert (asked.returncode, asked.stdout) == (10, result.stdout)
     result = cli(
         "plan",
         env=connection_settings(keyed_lake.address)
@@ -247,3 +249,24 @@ def test_plan_says_what_the_next_run_will_do_and_writes_nothing(
     result = cli("plan", env=connection_settings(keyed_lake.address) | {"LAKEHOUSE_ROOT": "another"})
     assert result.returncode == 0 and result.stdout.count("full: the first time") == 9
     assert not (keyed_lake.folder / "another").exists()
+
+
+def test_a_plan_of_a_lake_that_is_as_its_source_says_that_nothing_is_to_do(cli: Cli, keyed_lake: Lake) -> None:
+    result = cli("plan", "--exit-code", env=connection_settings(keyed_lake.address))
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert result.returncode == 0 and rows[-1] == [
+        "nothing",
+        "to",
+        "do:",
+        "every",
+        "table",
+        "is",
+        "as",
+        "its",
+        "source",
+    ]
+    assert len(rows) == 11 and {row[-1] for row in rows[1:-1]} == {"unchanged"}
+    execute(keyed_lake.address, "UPDATE conta SET tipo = 'outra' WHERE id = 1")
+    keyed_lake.run("bronze")
+    waiting = cli("plan", "--exit-code", env=connection_settings(keyed_lake.address))
+    assert waiting.returncode == 10 and waiting.stdout.count("what changed in bronze") == 4

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli.targets import full_tables
-from pipelines.cli.words import Call, parse
+from pipelines.cli.words import Request, parse
 from pipelines.commands.maintain import _remove_empty
 from pipelines.core.errors import UsageFault
 
@@ -25,9 +25,9 @@ def test_reset_removes_folders_that_are_left_empty_but_never_the_home(
 
 def test_full_and_tables_are_understood_or_refused() -> None:
     def asked(*words: str) -> frozenset[str]:
-        call = parse(["bronze", *words])
-        assert isinstance(call, Call)
-        return full_tables(call)
+        request = parse(["bronze", *words])
+        assert isinstance(request, Request)
+        return full_tables(request)
 
     assert asked() == frozenset()
     assert asked("--full") > {"associado", "conta", "cartao", "movimento", "movimento_flat"}

@@ -4,25 +4,25 @@ import pytest
 
 import conf
 from conf.settings import OPTIONS
-from pipelines.cli.words import COMMANDS, Call, parse
+from pipelines.cli.words import COMMANDS, Request, parse
 from pipelines.core.errors import UsageFault
 
 
 @pytest.mark.parametrize(
-    ("words", "call"),
+    ("words", "asked"),
     [
-        ("gold silver bronze", Call(frozenset({"bronze", "silver", "gold"}))),
-        ("bronze silver --domain varejo,cartoes --full", Call(frozenset({"bronze", "silver"}), domain=("varejo", "cartoes"), full=True)),
-        ("seed --domain varejo bronze --domain varejo", Call(frozenset({"seed", "bronze"}), domain=("varejo",))),
-        ("export --table a,b --format parquet", Call(frozenset({"export"}), table=("a", "b"), format="parquet")),
-        ("status --set LAKEHOUSE_ROOT=x history --set=A=b", Call(frozenset({"status", "history"}), ("LAKEHOUSE_ROOT=x", "A=b"))),
-        ("restore --run gold/12", Call(frozenset({"restore"}), run="gold/12")),
-        ("stream --domain condominio --once", Call(frozenset({"stream"}), domain=("condominio",), once=True)),
-        ("seed --confirm coop", Call(frozenset({"seed"}), confirm="coop")),
+        ("gold silver bronze", Request(frozenset({"bronze", "silver", "gold"}))),
+        ("bronze silver --domain varejo,cartoes --full", Request(frozenset({"bronze", "silver"}), domain=("varejo", "cartoes"), full=True)),
+        ("seed --domain varejo bronze --domain varejo", Request(frozenset({"seed", "bronze"}), domain=("varejo",))),
+        ("export --table a,b --format parquet", Request(frozenset({"export"}), table=("a", "b"), format="parquet")),
+        ("status --set LAKEHOUSE_ROOT=x history --set=A=b", Request(frozenset({"status", "history"}), ("LAKEHOUSE_ROOT=x", "A=b"))),
+        ("restore --run gold/12", Request(frozenset({"restore"}), run="gold/12")),
+        ("stream --domain condominio --once", Request(frozenset({"stream"}), domain=("condominio",), once=True)),
+        ("seed --confirm coop", Request(frozenset({"seed"}), confirm="coop")),
     ],
 )  # fmt: skip
-def test_words_are_commands_with_options_in_any_order(words: str, call: Call) -> None:
-    assert parse(words.split()) == call
+def test_words_are_commands_with_options_in_any_order(words: str, asked: Request) -> None:
+    assert parse(words.split()) == asked
 
 
 @pytest.mark.parametrize(
@@ -52,9 +52,11 @@ def test_names_of_the_environment_stand_for_options_of_the_commands_that_take_th
     monkeypatch.setenv("LAKEHOUSE_CALL__TABLE", "")
     for name in ("DOMAIN", "FULL", "RUN", "TABLES", "FORMAT", "ONCE", "CONFIRM"):
         monkeypatch.setenv(name, "example.com")
-    assert parse(["bronze"]) == Call(frozenset({"bronze"}), domain=("varejo", "cartoes"), full=True)
-    assert parse(["bronze", "--domain", "condominio"]) == Call(frozenset({"bronze"}), domain=("condominio",), full=True)
-    assert parse(["status"]) == Call(frozenset({"status"}))
+    assert parse(["bronze"]) == Request(frozenset({"bronze"}), domain=("varejo", "cartoes"), full=True)
+    assert parse(["bronze", "--domain", "condominio"]) == Request(
+        frozenset({"bronze"}), domain=("condominio",), full=True
+    )
+    assert parse(["status"]) == Request(frozenset({"status"}))
 
 
 def test_each_name_of_the_environment_is_an_option() -> None:

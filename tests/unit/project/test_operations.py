@@ -12,7 +12,7 @@ import pytest
 
 from conf.settings import NAMES, PROJECT, SECRETS, load
 from pipelines.cli.main import read_env
-from pipelines.cli.words import COMMANDS, Call, parse
+from pipelines.cli.words import COMMANDS, Request, parse
 
 DEPLOY = PROJECT / "deploy"
 PAGE = (PROJECT / "docs/operations.md").read_text("utf-8")
@@ -52,7 +52,7 @@ def test_units_and_cron_call_targets_that_exist_each_with_its_own_user() -> None
     assert len(lines) == 2 and all(matches)
     calls += [[match[1]] for match in matches if match]
     parsed = [parse(words.replace("%i", "condominio").split()) for (words,) in calls]
-    named = [[name for name in COMMANDS if isinstance(call, Call) and name in call.targets] for call in parsed]
+    named = [[name for name in COMMANDS if isinstance(asked, Request) and name in asked.targets] for asked in parsed]
     assert sorted(map(" ".join, named)) == [
         *["bronze silver gold"] * 2,
         *["maintain"] * 2,
