@@ -109,7 +109,7 @@ def test_a_source_that_stays_away_is_exit_three_after_the_time_with_what_was_tri
     result = cli("bronze", env=gone | {"LAKEHOUSE_RETRY_SECONDS": "1"})
     last = result.stderr.splitlines()[-1]
     assert result.returncode == 3 and last.startswith("source: PostgreSQL 127.0.0.1") and "Connection refused" in last
-    assert re.search(r"; tried \d times in 1 s, ", last) and last.endswith("run it again when the source is back")
+    assert re.search(r"; tried \d+ times in \d+ s, ", last) and last.endswith("run it again when the source is back")
     result = cli("bronze", env=gone | {"LAKEHOUSE_RETRY_SECONDS": "0"})
     assert result.returncode == 3 and result.stderr.count("\n") == 1
 
