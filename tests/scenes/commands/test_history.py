@@ -106,7 +106,10 @@ def test_an_old_lake_of_which_runs_were_restored_removed_and_compacted_agrees_an
 
 def test_restore_refuses_a_run_that_does_not_exist(nights_lake: Lake) -> None:
     for word in ("", "gold", "gold/x", "gold/9", "copper/1", "3"):
-        with pytest.raises(UsageFault, match="`make history` lists them|name one of `make history`"), Report() as report:
+        with (
+            pytest.raises(UsageFault, match="`make history` lists them|name one of `make history`"),
+            Report() as report,
+        ):
             commands_history.restore(nights_lake.settings(), word, report)
 
 
