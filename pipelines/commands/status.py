@@ -124,9 +124,12 @@ def answers(settings: Settings, domains: tuple[str, ...], report: Report) -> Non
     runs = [run for domain in domains if (run := run_log.last_run(settings.gold_path, domain))]
     for run in runs:
         run_log.check_tables("gold", settings.gold_path, run)
+    if not runs:
+        raise run_log.no_complete_run(settings, "gold")
     answers = [(run, table) for run in runs for table in catalogue.tables_of("gold", run.domain) if not table.csv]
     if not answers:
-        raise run_log.no_complete_run(settings, "gold")
+        named = ", ".join(run.domain for run in runs)
+        report.say(f"no table of {named} answers a question; what gold exports is in {settings.export_path}")
     for run, table in answers:
         content = table_version(settings.gold_path, run, table)
         names = [column.name for column in table.columns]

@@ -108,3 +108,11 @@ def test_status_quality_and_reconcile_say_what_to_do_without_a_run(cli: Cli) -> 
     for word in ("quality", "reconcile"):
         result = cli(word)
         assert result.returncode == 4 and "has no complete run" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_answers_say_when_no_table_answers_a_question(ask) -> None:  # type: ignore[no-untyped-def]
+    result = ask("answers")
+    assert result.returncode == 0 and result.stdout.startswith(
+        "no table of cartoes answers a question; what gold exports"
+    )
+    assert ask("answers", "--domain", "varejo").returncode == 4, "which has no run"
