@@ -209,7 +209,8 @@ def find_run(settings: Settings, word: str) -> tuple[str, Run]:
     """The layer and the run that a word like `gold/12` names. Raises UsageFault."""
     layer, _, number = word.partition("/")
     if layer not in LAYERS or not re.fullmatch("[0-9]+", number):
-        raise UsageFault(f"{word or 'nothing'} is no run; name one of `make history`, as in `make restore RUN=gold/12`")
+        what = f"{word} is no run" if word else "no run is named"
+        raise UsageFault(f"{what}; name one of `make history`, as in `make restore RUN=gold/12`")
     for run in read_runs(settings.layer_path(layer), run=int(number)):
         return layer, run
     raise UsageFault(f"{layer} has no run {number}; `make history` lists them")
