@@ -77,10 +77,11 @@ def set_aside(lakehouse: Lake) -> list[tuple[str, int | None, list[str]]]:
     )
 
 
-# Each kind alone is also judged in test_quality.py, and all of them together in every test run.
-ALONE = [pytest.param([name], id=name, marks=pytest.mark.long) for name in POISONS]
+# Every test run judges each kind alone in test_checks.py, and all of them together in tests/scenes/run/test_run.py.
+ALONE = [pytest.param([name], id=name) for name in POISONS]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("names", [*ALONE, pytest.param(list(POISONS), id="together")])
 def test_only_the_bad_row_is_set_aside_with_its_reason(lakehouse: Lake, names: list[str]) -> None:
     execute(lakehouse.address, *TABLES, *GOOD)

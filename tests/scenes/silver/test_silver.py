@@ -1,5 +1,7 @@
 """Silver on a real source: what ends a run, what the source's guarantees save, what is recorded."""
 
+from itertools import product
+
 import pytest
 from deltalake import DeltaTable
 
@@ -28,13 +30,21 @@ def last_rules(lakehouse: Lake) -> dict[tuple[str, str], RuleRun]:
     return {(rule.table, rule.rule): rule for rule in run_log.read_rules(path, run)}
 
 
-def test_more_set_aside_than_the_limit_ends_the_run_before_anything_is_replaced(keyed_lake: Lake) -> None:
-    settings = keyed_lake.settings()
+def heads(lakehouse: Lake) -> dict[str, int]:
+    paths = [lakehouse.settings().layer_path(layer) / "cartoes" for layer in ("silver", "gold")]
+    return {str(table): DeltaTable(table).version() for path in paths for table in path.iterdir()}
+
+
+def test_more_set_aside_than_five_per_cent_or_another_limit_ends_the_run_before_anything_is_replaced(
+    keyed_lake: Lake,
+) -> None:
+    settings = keyed_lake.settings(QUALITY__MAX_QUARANTINED="")
+    assert settings.quality.max_quarantined == 0.05
     before, versions = keyed_lake.csv, heads(keyed_lake)
     execute(keyed_lake.address, *DROPS, "UPDATE movimento SET id_cartao = 999 WHERE id <= 11")
     keyed_lake.run("bronze")
     with pytest.raises(QualityFault) as caught:
-        keyed_lake.run("silver", QUALITY__MAX_QUARANTINED="0.05")
+        keyed_lake.run("silver", QUALITY__MAX_QUARANTINED="")
     message = str(caught.value)
     assert message.startswith("silver.movimento: 11 of 200 rows (5.5%) would be set aside, more than LAKEHOUSE_QUALITY")
     assert "cartao:missing 11 (key 1; 2; 3)" in message and "stay as they were" in message
@@ -42,19 +52,6 @@ def test_more_set_aside_than_the_limit_ends_the_run_before_anything_is_replaced(
     assert len(list(settings.silver_path.rglob("movimento/*.parquet"))) == 1
     keyed_lake.run("silver", QUALITY__MAX_QUARANTINED="0.055")
     assert len(keyed_lake.table("silver", "movimento__quarantine")) == 11
-
-
-def heads(lakehouse: Lake) -> dict[str, int]:
-    paths = [lakehouse.settings().layer_path(layer) / "cartoes" for layer in ("silver", "gold")]
-    return {str(table): DeltaTable(table).version() for path in paths for table in path.iterdir()}
-
-
-def test_the_limit_is_five_per_cent_unless_said(keyed: Lake) -> None:
-    execute(keyed.address, *DROPS, "UPDATE movimento SET id_cartao = 999 WHERE id <= 10")
-    keyed.run(QUALITY__MAX_QUARANTINED="")
-    execute(keyed.address, "UPDATE movimento SET id_cartao = 999 WHERE id = 11")
-    with pytest.raises(QualityFault, match="11 of 200 rows"):
-        keyed.run(QUALITY__MAX_QUARANTINED="")
 
 
 def test_a_rule_of_severity_fail_ends_the_run_with_its_name_number_and_keys(keyed_lake: Lake) -> None:
@@ -66,17 +63,17 @@ def test_a_rule_of_severity_fail_ends_the_run_with_its_name_number_and_keys(keye
             keyed_lake.run()
         assert heads(keyed_lake) == versions
         execute(keyed_lake.address, "UPDATE movimento SET vlr_transacao = 4 WHERE id IN (7, 9)")
-        keyed_lake.run()
+        keyed_lake.run("bronze", "silver")
     finally:
         object.__setattr__(movimento.TABLE, "rules", ())
     assert last_rules(keyed_lake)["movimento", "amounts are small"].tested == 200
 
 
 def test_every_rule_of_a_run_is_recorded_and_what_a_failed_run_left_is_not(
-    keyed: Lake, monkeypatch: pytest.MonkeyPatch
+    keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execute(
-        keyed.address,
+        keyed_lake.address,
         *DROPS,
         "INSERT INTO movimento VALUES (500, 1, 'x', '2024-01-01', 77), (501, 1, 'x', 'infinity', 1)",
         "INSERT INTO movimento SELECT * FROM movimento WHERE id = 1",
@@ -91,10 +88,10 @@ def test_every_rule_of_a_run_is_recorded_and_what_a_failed_run_left_is_not(
 
     monkeypatch.setattr(run_log, "append_rows", full)
     with pytest.raises(OSError, match="No space"):
-        keyed.run()
+        keyed_lake.run("bronze", "silver")
     monkeypatch.undo()
-    keyed.run()
-    rules = last_rules(keyed)
+    keyed_lake.run("silver")
+    rules = last_rules(keyed_lake)
     keyed_by_failure = {name: (rule.tested, rule.failed, rule.keys) for name, rule in rules.items() if rule.failed}
     assert keyed_by_failure == {
         ("movimento", "cartao:missing"): (202, 1, ("500",)),
@@ -102,24 +99,27 @@ def test_every_rule_of_a_run_is_recorded_and_what_a_failed_run_left_is_not(
         ("associado", "idade BETWEEN 0 AND 130"): (20, 4, ("3", "4", "5")),
     }
     assert len([name for name in rules if name == ("movimento", "key:conflict")]) == 1
-    path = keyed.settings().silver_path
+    path = keyed_lake.settings().silver_path
     run = run_log.last_run(path, "cartoes")
     assert run is not None and len(run_log.read_rules(path, run)) == len(rules)
 
 
-@pytest.mark.parametrize("few", [1_000_000, 10], ids=["few parents", "many parents"])
+FEW_OR_MANY_PARENTS = (1_000_000, 10)
+
+
 def test_if_the_source_guarantees_key_and_reference_the_big_table_is_not_shuffled(
-    keyed: Lake, monkeypatch: pytest.MonkeyPatch, few: int
+    keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(judging, "BROADCAST_ROWS", few)
-    execute(keyed.address, "UPDATE cartao SET id_conta = NULL WHERE id = 20")
+    execute(keyed_lake.address, "UPDATE cartao SET id_conta = NULL WHERE id = 20")
     for guaranteed in (True, False):
-        settings = keyed.run()
-        assert len(keyed.table("silver", "movimento__quarantine")) == 10
-        for looked in (True, False):
-            plan = plan_of(keyed, settings, looked)
+        monkeypatch.setattr(judging, "BROADCAST_ROWS", 10)
+        settings = keyed_lake.run("bronze", "silver", full="movimento")
+        assert len(keyed_lake.table("silver", "movimento__quarantine")) == 10
+        for few, looked in product(FEW_OR_MANY_PARENTS, (True, False)):
+            monkeypatch.setattr(judging, "BROADCAST_ROWS", few)
+            plan = plan_of(keyed_lake, settings, looked)
             assert ("SortMergeJoin" in plan, "Exchange hashpartitioning(id_cartao" in plan) == (not guaranteed,) * 2
-        execute(keyed.address, *(DROPS if guaranteed else ()))
+        execute(keyed_lake.address, *(DROPS if guaranteed else ()))
 
 
 def plan_of(lakehouse: Lake, settings, looked: bool) -> str:  # type: ignore[no-untyped-def]
@@ -145,29 +145,36 @@ def plan_of(lakehouse: Lake, settings, looked: bool) -> str:  # type: ignore[no-
         spark.conf.unset("spark.sql.autoBroadcastJoinThreshold")
 
 
-@pytest.mark.parametrize("few", [1_000_000, 10], ids=["few parents", "many parents"])
 def test_a_reference_that_is_declared_but_broken_sets_the_row_aside(
-    keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch, few: int
+    keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A subscriber of logical replication writes without asking the constraints. Where a run only follows what changed
     and parents are many, nobody looks, and gold ends the run; a whole one sets the row aside."""
+
+    def orphaned(key: int) -> str:
+        return f"""SET session_replication_role = replica;
+        INSERT INTO movimento VALUES ({key}, 5, 'x', '2024-01-01', 777)"""
+
+    def aside() -> list[tuple[int, list[str]]]:
+        return [(row["id_movimento"], row["_reasons"]) for row in keyed_lake.table("silver", "movimento__quarantine")]
+
+    few, many = FEW_OR_MANY_PARENTS
+    monkeypatch.setattr(judging, "BROADCAST_ROWS", many)
+    execute(keyed_lake.address, orphaned(900))
+    with pytest.raises(QualityFault, match="a join lost or multiplied rows"):
+        keyed_lake.run()
+    keyed_lake.run("bronze", "silver", full="movimento")
+    assert aside() == [(900, ["cartao:missing"])]
+
     monkeypatch.setattr(judging, "BROADCAST_ROWS", few)
+    execute(keyed_lake.address, orphaned(901))
+    keyed_lake.run("bronze", "silver")
+    assert aside() == [(900, ["cartao:missing"]), (901, ["cartao:missing"])]
+
+
+def test_a_primary_key_whose_index_is_not_valid_guarantees_nothing(keyed_lake: Lake) -> None:
     execute(
         keyed_lake.address,
-        "SET session_replication_role = replica; INSERT INTO movimento VALUES (900, 5, 'x', '2024-01-01', 777)",
-    )
-    if few == 10:
-        with pytest.raises(QualityFault, match="a join lost or multiplied rows"):
-            keyed_lake.run()
-    keyed_lake.run(full=ALL if few == 10 else "")
-    assert [(row["id_movimento"], row["_reasons"]) for row in keyed_lake.table("silver", "movimento__quarantine")] == [
-        (900, ["cartao:missing"])
-    ]
-
-
-def test_a_primary_key_whose_index_is_not_valid_guarantees_nothing(keyed: Lake) -> None:
-    execute(
-        keyed.address,
         "ALTER TABLE movimento RENAME TO antigo",
         """CREATE TABLE movimento (id bigint NOT NULL, vlr_transacao numeric(10,2), des_transacao text, data_movimento timestamp,
         id_cartao bigint) PARTITION BY RANGE (id)""",
@@ -176,8 +183,8 @@ def test_a_primary_key_whose_index_is_not_valid_guarantees_nothing(keyed: Lake) 
         "INSERT INTO movimento SELECT * FROM antigo UNION ALL SELECT * FROM antigo WHERE id = 7",
         "INSERT INTO movimento SELECT id, 99, des_transacao, data_movimento, id_cartao FROM antigo WHERE id = 8",
     )
-    settings = keyed.run()
-    assert {row["_reasons"][0] for row in keyed.table("silver", "movimento__quarantine")} == {"key:conflict"}
+    settings = keyed_lake.run("bronze", "silver")
+    assert {row["_reasons"][0] for row in keyed_lake.table("silver", "movimento__quarantine")} == {"key:conflict"}
     run = run_log.last_run(settings.silver_path, "cartoes")
     assert run is not None
     table_run = run.table("movimento")
