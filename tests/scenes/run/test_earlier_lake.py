@@ -2,7 +2,6 @@
 
 import tarfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 from deltalake import DeltaTable
@@ -14,6 +13,7 @@ from pipelines.commands.status import status
 from pipelines.core.console import Report
 from pipelines.core.names import HISTORY, LAYERS
 from pipelines.lake import run_log
+from tests.support.condominio import everything
 from tests.support.lake import Lake
 from tests.support.source import execute
 
@@ -53,19 +53,6 @@ def shown(lakehouse: Lake, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-def rows(lakehouse: Lake) -> dict[str, list[dict[str, Any]]]:
-    """What silver and gold hold, without the histories and the numbers of runs."""
-    return {
-        f"{layer}.{table.name}": [
-            {name: value for name, value in row.items() if name != "_batch"}
-            for row in lakehouse.table(layer, table.name)
-        ]
-        for layer in ("silver", "gold")
-        for table in lakehouse.last(layer).tables
-        if not table.name.endswith(HISTORY)
-    }
-
-
 def modes(lakehouse: Lake) -> dict[str, set[str]]:
     return {layer: {table.mode for table in lakehouse.last(layer).tables} for layer in LAYERS}
 
@@ -87,16 +74,13 @@ def test_a_lake_of_an_earlier_release_goes_on_for_three_nights_and_back(
     earlier: tuple[Lake, Lake], capsys: pytest.CaptureFixture[str]
 ) -> None:
     cards, files = earlier
-    was, csv = [rows(lakehouse) for lakehouse in earlier], cards.csv
+    was, csv = [everything(lakehouse) for lakehouse in earlier], cards.csv
     names = {path: DeltaTable(path).metadata() for path in cards.folder.glob("lake/*/_*") if path.is_dir()}
 
     for lakehouse in earlier:
         lakehouse.run()
-    assert [rows(lakehouse) for lakehouse in earlier] == was
+    assert [everything(lakehouse) for lakehouse in earlier] == was
     assert cards.csv == csv
-    print(
-        [{layer: [(t.name, t.how) for t in lakehouse.last(layer).tables] for layer in LAYERS} for lakehouse in earlier]
-    )
     assert [modes(lakehouse)["gold"] for lakehouse in earlier] == [{"full"}, {"full"}]
     assert "this software changed" in cards.last("silver").table("conta").how
 
