@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
 from conf.settings import Postgres, Settings, load
@@ -56,10 +58,15 @@ class Lake:
         return run
 
     def table(self, layer: str, name: str) -> list[dict[str, Any]]:
-        """A table of the last complete run, its rows as dicts, in order of their first column."""
+        """A table of the last complete run, its rows as dicts, in order of their first column; times without a zone."""
         path, version = self.settings().layer_path(layer) / self.domain / name, self.last(layer).table(name).version
-        frame = self.spark.read.format("delta").option("versionAsOf", version).load(str(path))
-        return [row.asDict() for row in frame.orderBy(frame.columns[0]).collect()]
+        table = DeltaTable(path, version=version).to_pyarrow_table()
+        first = table.column_names[0]
+        for at, field in enumerate(table.schema):
+            if pa.types.is_timestamp(field.type) and field.type.tz:
+                table = table.set_column(at, field.name, table[field.name].cast(pa.timestamp("us")))
+        rows: list[dict[str, Any]] = table.sort_by([(first, "ascending")]).to_pylist()
+        return rows
 
     def log_texts(self) -> list[str]:
         """Each commit of each table, with its statistics."""
