@@ -44,6 +44,15 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
         signal.signal(number, usual)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share a fixture of their module run in one worker, which makes it once."""
+    for item in items:
+        named = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
+        if any(fixture.scope == "module" for fixtures in named.values() for fixture in fixtures[-1:]):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
 @pytest.fixture(scope="session")
 def server_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="lakehouse-test-", dir="/var/tmp"))

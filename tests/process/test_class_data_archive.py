@@ -73,6 +73,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.long
 def test_a_session_uses_the_archive_and_the_users_java_options_too_and_a_second_one_starts(tmp_path: Path) -> None:
     """A second collector would stop Java; its language would make another letter of the I."""
     log = tmp_path / "classes"

@@ -193,6 +193,7 @@ def test_a_stopped_or_killed_run_leaves_no_server_behind(
     assert processes(copy.folder) == ""
 
 
+@pytest.mark.long
 def test_a_table_is_added_as_contributing_says_and_a_domain_too_without_another_edit(
     copy: Copy, demo: "subprocess.CompletedProcess[str]"
 ) -> None:

@@ -59,7 +59,7 @@ SCENARIOS = {
     "bronze, batch written, not committed": Scenario("bronze", "TABLE_PROVED", keyed=True),
     "bronze, half of the batches committed": Scenario("bronze", "TABLE_COMMITTED", nth=2, keyed=True, long=True),
     "silver, a file written again, not proved": Scenario("silver", "FILES_SPLICED", nth=2, keyed=True, long=True),
-    "silver, half of the changes committed": Scenario("silver", "TABLE_COMMITTED", nth=3, keyed=True, kinds=ALL_KINDS),
+    "silver, half of the changes committed": Scenario("silver", "TABLE_COMMITTED", nth=3, keyed=True),
     "gold, a commit written, not in place": Scenario("gold", "COMMIT_WRITTEN", keyed=True, kinds=ALL_KINDS),
     "gold, changes committed, CSV not renamed": Scenario("gold", "TABLE_COMMITTED", keyed=True),
     "one table brought back, others not": Scenario(
@@ -74,7 +74,7 @@ STREAM_SCENARIOS = {
     "nothing ingested": Scenario("stream", "LANDING_LISTED", nth=2, long=True),
     "rows written, not committed": Scenario("stream", "FILE_INGESTED", long=True),
     "half of the tables committed": Scenario("stream", "TABLE_COMMITTED", nth=2, long=True),
-    "files recorded, not the run": Scenario("stream", "FILES_RECORDED"),
+    "files recorded, not the run": Scenario("stream", "FILES_RECORDED", long=True),
     "bronze recorded": Scenario("stream", "RECORDED", nth=4, long=True),
     "silver recorded": Scenario("stream", "RECORDED", nth=5, long=True),
     "gold recorded, Spark does not know": Scenario("stream", "RECORDED", nth=6, long=True),

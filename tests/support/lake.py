@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
@@ -65,7 +66,9 @@ class Lake:
         for at, field in enumerate(table.schema):
             if pa.types.is_timestamp(field.type) and field.type.tz:
                 table = table.set_column(at, field.name, table[field.name].cast(pa.timestamp("us")))
-        rows: list[dict[str, Any]] = table.sort_by([(first, "ascending")]).to_pylist()
+        rows: list[dict[str, Any]] = table.take(
+            pc.sort_indices(table, [(first, "ascending")], null_placement="at_start")
+        ).to_pylist()
         return rows
 
     def log_texts(self) -> list[str]:
