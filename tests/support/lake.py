@@ -66,9 +66,7 @@ class Lake:
         for at, field in enumerate(table.schema):
             if pa.types.is_timestamp(field.type) and field.type.tz:
                 table = table.set_column(at, field.name, table[field.name].cast(pa.timestamp("us")))
-        rows: list[dict[str, Any]] = table.take(
-            pc.sort_indices(table, [(first, "ascending")], null_placement="at_start")
-        ).to_pylist()
+        rows: list[dict[str, Any]] = table.take(pc.sort_indices(table, [(first, "ascending", "at_start")])).to_pylist()
         return rows
 
     def log_texts(self) -> list[str]:

@@ -10,11 +10,17 @@ from conf.settings import PROJECT
 from tests.support.documents import MAKE_TARGETS
 
 
+def run(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """A make of its own, which knows nothing of the one that runs the tests."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return subprocess.run(
+        ["make", *words], cwd=PROJECT, env=kept | environment, capture_output=True, text=True, timeout=60
+    )
+
+
 def make(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """What make would run."""
-    command = ["make", "--no-print-directory", "-n", *words]
-    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    return subprocess.run(command, cwd=PROJECT, env=kept | environment, capture_output=True, text=True, timeout=60)
+    return run("-n", *words, **environment)
 
 
 def called(*words: str, **environment: str) -> list[str]:
@@ -67,13 +73,13 @@ def test_a_setting_and_the_tools_own_variables_may_be_typed() -> None:
 
 @pytest.mark.parametrize("name", ["docs", "conf", "tests", "pipelines", "brnze"])
 def test_a_folder_or_a_misspelt_target_is_not_nothing_to_be_done(name: str) -> None:
-    result = subprocess.run(["make", name], cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    result = run(name)
     assert name not in MAKE_TARGETS and result.returncode == 2 and "make help lists" in result.stderr
     assert name != "brnze" or "did you mean bronze?" in result.stderr
 
 
 def test_help_names_each_target_on_a_screen_of_24_lines() -> None:
-    result = subprocess.run(["make", "help"], cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    result = run("help")
     lines = result.stdout.splitlines()
     assert len(lines) <= 24 and all(len(line) <= 80 for line in lines)
     assert MAKE_TARGETS - {"help"} <= set(re.findall(r"[a-z-]+", result.stdout))
