@@ -27,7 +27,7 @@ answers_takes := DOMAIN
 quality_takes := DOMAIN
 reconcile_takes := DOMAIN
 restore_takes := RUN
-# Variables that make and its tools take.
+# Variables that make and its tools take; make itself keeps one that begins with a dash.
 TAKEN := PYTHON COMPOSE PROFILE SIZES ROUNDS WAYS NIGHTS LAKEHOUSE_% DATABASE_URL POSTGRES_% PG% MAKE% SHELL CI -%
 nearest = $(shell $(PYTHON) tools/nearest.py '$1' $2)
 $(foreach name,$(filter-out $(OPTIONS) $(TAKEN),$(TYPED)),$(error \
@@ -176,14 +176,15 @@ clean:
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	@find . -name __pycache__ -not -path './.venv*/*' -prune -exec rm -rf {} +
 
+TARGETS := $(shell sed -n 's/^[.]PHONY: \([a-z].*\)/\1/p' Makefile)
 # A folder is no target, although make would say that it is there already.
-FOLDERS := $(filter-out bronze silver gold bench export,$(patsubst %/,%,$(wildcard */)))
+FOLDERS := $(filter-out $(TARGETS),$(patsubst %/,%,$(wildcard */)))
 .PHONY: $(FOLDERS)
 $(FOLDERS):
 	@echo "make: $@ is a folder, not a target; make help lists the targets" >&2; exit 2
 
 .DEFAULT:
-	@echo "make: there is no target $@$(call nearest,$@,$(shell sed -n 's/^[.]PHONY: \([a-z].*\)/\1/p' Makefile)); make help lists them" >&2; exit 2
+	@echo "make: there is no target $@$(call nearest,$@,$(TARGETS)); make help lists them" >&2; exit 2
 
 FORCE:
 

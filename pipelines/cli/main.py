@@ -43,7 +43,7 @@ def main(words: list[str], spark: "SparkSession | None" = None) -> int:
 def run_command(words: list[str], spark: "SparkSession | None" = None) -> int:
     """The same in a process that ends with it, and keeps its signal handlers until then."""
     _prepare_process()
-    started, request, settings, failure, asked = datetime.now(UTC), Request(), None, None, 0
+    started, request, settings, failure, exit_code = datetime.now(UTC), Request(), None, None, 0
     try:
         parsed = parse(words)
         if isinstance(parsed, int):
@@ -54,7 +54,7 @@ def run_command(words: list[str], spark: "SparkSession | None" = None) -> int:
             logging.disable()  # libraries complain about interrupted calls
         from pipelines.cli.targets import run_targets
 
-        asked = run_targets(settings, request, spark)
+        exit_code = run_targets(settings, request, spark)
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         failure = error
         if settings and settings.log == "debug" and isinstance(error, Exception):
@@ -63,7 +63,7 @@ def run_command(words: list[str], spark: "SparkSession | None" = None) -> int:
     kind, text, code = ended(failure)
     seconds = (datetime.now(UTC) - started).total_seconds()
     if settings and settings.log_format == "json":
-        known = {"kind": kind, "code": code or asked, "seconds": round(seconds, 3)}
+        known = {"kind": kind, "code": code or exit_code, "seconds": round(seconds, 3)}
         say(log_line(text or kind, "error" if code else "info", **known))
     elif text:
         say(f"{kind}: {' '.join(text.split())}")
@@ -74,7 +74,7 @@ def run_command(words: list[str], spark: "SparkSession | None" = None) -> int:
         with suppress(KeyboardInterrupt, SystemExit):  # a second signal does not wait for that
             for warning in notify(settings, outcome):
                 say_warning(settings, warning)
-    return code or asked
+    return code or exit_code
 
 
 def _prepare_process() -> None:

@@ -23,8 +23,6 @@ from pipelines.sources.postgres.embedded import source_server
 from pipelines.sources.postgres.reader import Reader, source_totals
 from pipelines.sources.postgres.snapshot import Snapshot, take_snapshot
 
-UNCHANGED = "unchanged"
-
 
 @dataclass(frozen=True)
 class TablePlan:
@@ -85,7 +83,7 @@ def _of_files(settings: Settings, domain: str, full: frozenset[str], report: Rep
         elif number:
             yield TablePlan(table.name, Mode.CHANGED, files)
         else:
-            yield TablePlan(table.name, Mode.UNCHANGED, UNCHANGED)
+            yield TablePlan(table.name, Mode.UNCHANGED, str(Mode.UNCHANGED))
 
 
 def _of_postgres(settings: Settings, domain: str, full: frozenset[str], report: Report) -> Iterator[TablePlan]:
@@ -105,7 +103,7 @@ def _of_postgres(settings: Settings, domain: str, full: frozenset[str], report: 
             elif rows or deleted:
                 mode, how = Mode.CHANGED, "what changed"
             else:
-                mode, how = Mode.UNCHANGED, UNCHANGED
+                mode, how = Mode.UNCHANGED, str(Mode.UNCHANGED)
             notes = drift(load.plan, load.previous) if load.previous else []
             yield TablePlan(load.plan.table.name, mode, how, rows, deleted, tuple(notes))
 
@@ -153,4 +151,4 @@ def _derived(settings: Settings, layer: str, domain: str, full: frozenset[str], 
         elif waits or not upstream or not origin or origin.built_in != upstream.built_in:
             yield TablePlan(table.name, Mode.CHANGED, f"what changed in {below}")
         else:
-            yield TablePlan(table.name, Mode.UNCHANGED, UNCHANGED)
+            yield TablePlan(table.name, Mode.UNCHANGED, str(Mode.UNCHANGED))

@@ -41,11 +41,8 @@ def alert(settings: Settings, outcome: Outcome) -> None:
     late: dict[str, str | None] = {}
     warnings: list[str] = []
     with suppress(Exception):  # if the lake cannot be read, the alert goes out without its facts
-        domains = (
-            []
-            if outcome.is_of_settings
-            else [*(known_domains(tuple(filter(None, outcome.domain.split(",")))) or in_use(settings))]
-        )
+        named = tuple(outcome.domain.split(",")) if outcome.domain else ()
+        domains = [] if outcome.is_of_settings else [*(known_domains(named) or in_use(settings))]
         warnings = [line for domain in domains for line in _new_warnings(settings, domain, outcome)]
         late = _late(settings, domains, outcome)
     if outcome.code or warnings:

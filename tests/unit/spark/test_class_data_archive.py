@@ -1,12 +1,17 @@
 """The class-data archive is used where it fits, and a session starts without a word where it does not."""
 
 import os
+import shutil
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from conf.settings import PROJECT
 from pipelines.spark import class_data_archive
+from tests.support.process import clean_environment
 
 
 def test_other_jars_or_another_java_want_another_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,3 +50,13 @@ def test_a_training_that_fails_is_not_tried_at_each_call(tmp_path: Path, monkeyp
     assert not class_data_archive.make(fails)
     (left,) = tmp_path.iterdir()
     assert (class_data_archive.archive(), class_data_archive.options(), left.stat().st_size) == (left, "", 0)
+
+
+def test_a_copy_of_the_project_finds_the_archive_through_a_link_to_the_jars(tmp_path: Path) -> None:
+    for package in ("conf", "pipelines"):
+        shutil.copytree(PROJECT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / ".jars").symlink_to(PROJECT / ".jars")
+    command = [sys.executable, "-c", "from pipelines.spark.class_data_archive import _key; print(_key())"]
+    environment = clean_environment(tmp_path) | {"PYTHONPATH": str(tmp_path)}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert result.stdout.strip() == class_data_archive._key(), result.stderr
