@@ -142,7 +142,7 @@ test: .venv/dev.stamp
 	@.venv/bin/python -m pytest -n 2 --dist loadgroup
 
 test-long: .venv/dev.stamp .venv-airflow/airflow.stamp
-	@LAKEHOUSE_TEST_CODEGEN=1 .venv/bin/python -m pytest -m "long or not long" $(LONG) --hypothesis-profile=long --hypothesis-show-statistics
+	@LAKEHOUSE_TEST_ENGINE=spark .venv/bin/python -m pytest -m "long or not long" $(LONG) --hypothesis-profile=long --hypothesis-show-statistics
 
 lint: .venv/dev.stamp
 	$(CODE)

@@ -30,7 +30,7 @@ def trimmed(text: str) -> Column:
 
 def tidy(text: str) -> Column:
     """The trimmed text with one space for each run of blanks inside. Upper and lower case stay."""
-    clean = F.col(text).rlike(rf"\A(?! )[ {LATIN}]++(?<! )\z") & ~F.contains(text, F.lit("  "))
+    clean = F.col(text).rlike(rf"\A[{LATIN}]([ {LATIN}]*[{LATIN}])?\z") & ~F.contains(text, F.lit("  "))
     return F.when(clean, F.col(text)).otherwise(F.regexp_replace(_trimmed(text), f"[{BLANK}]+", " "))
 
 

@@ -6,6 +6,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pyspark.sql import DataFrame, SparkSession
 from conf.settings import PROJECT, Postgres, load
 from pipelines.sources.postgres import embedded
 from pipelines.spark.session import session
+from tests.support import engine
 from tests.support.condominio import drop_all
 from tests.support.frames import frame_of
 from tests.support.here import CliHere
@@ -46,11 +48,18 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a fixture of their module run in one worker, which makes it once."""
+    """Tests that share a fixture of their module, or a JVM, run in one worker, which makes it once."""
     for item in items:
         named = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
         if any(fixture.scope == "module" for fixtures in named.values() for fixture in fixtures[-1:]):
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+        elif item.get_closest_marker("jvm"):
+            item.add_marker(pytest.mark.xdist_group("jvm"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    engine.use(remote=not (engine.IS_SPARK or item.get_closest_marker("jvm")))
 
 
 @pytest.fixture(scope="session")
@@ -75,14 +84,32 @@ def database(server: Postgres) -> Iterator[Postgres]:
 
 
 @pytest.fixture(scope="session")
-def spark() -> Iterator[SparkSession]:
-    """The one session of all tests that run in this process."""
+def jvm() -> Iterator[SparkSession]:
+    """Spark's own session, of all tests in this process that ask for it."""
     small = BRIEF | SMALL
     settings, _ = load(
         {"LAKEHOUSE_SPARK__DRIVER_MEMORY": "1g", "LAKEHOUSE_SPARK__CONF": json.dumps(small)}, base=PROJECT
     )
     with session(settings) as spark:
         yield spark
+
+
+@pytest.fixture(scope="session")
+def any_spark(request: pytest.FixtureRequest) -> Iterator[SparkSession]:
+    """The session of all tests in this process that may run on any engine."""
+    if engine.IS_SPARK:
+        yield request.getfixturevalue("jvm")
+    else:
+        with engine.remote_session() as spark:
+            yield spark
+
+
+@pytest.fixture
+def spark(request: pytest.FixtureRequest) -> SparkSession:
+    """The session of a test: Spark's own when it is marked `jvm`."""
+    name = "jvm" if request.node.get_closest_marker("jvm") else "any_spark"
+    spark: SparkSession = request.getfixturevalue(name)
+    return spark
 
 
 @pytest.fixture
@@ -116,7 +143,7 @@ def bank(lakehouse: Lake) -> Lake:
 
 @pytest.fixture(scope="session")
 def prepared(
-    server: Postgres, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
+    server: Postgres, any_spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[str], Prepared]]:
     """A lake that ran once, by the name of what happened to it."""
     with ExitStack() as stack:
@@ -124,30 +151,30 @@ def prepared(
         @cache
         def named(scene: str) -> Prepared:
             address = stack.enter_context(fresh_database(server))
-            lake = Lake(tmp_path_factory.mktemp(scene), address, spark)
+            lake = Lake(tmp_path_factory.mktemp(scene), address, any_spark)
             return prepare(lake, server, SCENES[scene])
 
         yield named
 
 
 @pytest.fixture
-def keyed_lake(prepared: Callable[[str], Prepared], tmp_path: Path) -> Iterator[Lake]:
+def keyed_lake(prepared: Callable[[str], Prepared], tmp_path: Path, spark: SparkSession) -> Iterator[Lake]:
     """20 members with an account and a card each, 200 movements; all layers ran once."""
-    with prepared("keyed").copied(tmp_path) as lake:
+    with prepared("keyed").copied(tmp_path, spark) as lake:
         yield lake
 
 
 @pytest.fixture
-def nasty_lake(prepared: Callable[[str], Prepared], tmp_path: Path) -> Iterator[Lake]:
+def nasty_lake(prepared: Callable[[str], Prepared], tmp_path: Path, spark: SparkSession) -> Iterator[Lake]:
     """Nasty rows in tables without keys; all layers ran once."""
-    with prepared("nasty").copied(tmp_path) as lake:
+    with prepared("nasty").copied(tmp_path, spark) as lake:
         yield lake
 
 
 @pytest.fixture
-def nights_lake(prepared: Callable[[str], Prepared], tmp_path: Path) -> Iterator[Lake]:
+def nights_lake(prepared: Callable[[str], Prepared], tmp_path: Path, spark: SparkSession) -> Iterator[Lake]:
     """Three nights of the nasty rows; the CSV of each, `1.csv` and so on, lies beside the lake."""
-    with prepared("nights").copied(tmp_path) as lake:
+    with prepared("nights").copied(tmp_path, spark) as lake:
         yield lake
 
 
@@ -158,18 +185,18 @@ def condominio(tmp_path: Path, spark: SparkSession) -> Lake:
 
 
 @pytest.fixture(scope="session")
-def condominio_prepared(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Lake:
+def condominio_prepared(any_spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Lake:
     """A lake that nobody changes any more."""
-    lake = Lake(tmp_path_factory.mktemp("condominio"), NOWHERE, spark, "condominio")
+    lake = Lake(tmp_path_factory.mktemp("condominio"), NOWHERE, any_spark, "condominio")
     drop_all(lake, "1,1,2024-03-01,10.00")
     lake.run()
     return lake
 
 
 @pytest.fixture
-def condominio_lake(condominio_prepared: Lake, tmp_path: Path) -> Lake:
+def condominio_lake(condominio_prepared: Lake, tmp_path: Path, spark: SparkSession) -> Lake:
     """A sale and its parents, a file for each table; all layers ran once."""
-    return copied_files(condominio_prepared, tmp_path)
+    return copied_files(replace(condominio_prepared, spark=spark), tmp_path)
 
 
 @pytest.fixture

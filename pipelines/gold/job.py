@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyspark.sql import Observation
 from pyspark.sql import functions as F
 
 from conf.contract import Table
@@ -22,6 +21,7 @@ from pipelines.lake.engine import Engine, count, engine, listed, relation, save,
 from pipelines.lake.runs import MUCH_CHANGED, Job, TableRun, reason_for_full_derived
 from pipelines.lake.versions import StagedTable, TableVersion, table_version, unchanged_table, verify
 from pipelines.spark.frames import read, read_files, write_files, write_parquet
+from pipelines.spark.remote import counted
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -49,11 +49,11 @@ def _build_in_full(job: Job, entry: Entry, why: str) -> StagedTable:
     """A table from all rows of silver, whatever its last version has."""
     table, spark, silver_path = entry.table, job.session(), job.settings.silver_path
     inputs = {source.module: read(spark, table_version(silver_path, job.upstream, source)) for source in table.inputs}
-    observation, path = Observation(table.name), folders.table_path(job.settings.gold_path, table)
+    path = folders.table_path(job.settings.gold_path, table)
     with _hints(spark, _fits(job, [source for source in table.inputs if source != table.one_row_per])):
-        rows = transformed(entry, inputs).observe(observation, F.count(F.lit(1)).alias("rows"))
+        rows, counts = counted(transformed(entry, inputs), table.name, F.count(F.lit(1)).alias("rows"))
         files = write_files(rows, path, job.run.run)
-    count = observation.get["rows"]
+        count = counts()["rows"]
     table_run = TableRun(table.name, 0, count, count, full_at=job.run.started, how=f"full: {why}")
     built = StagedTable(table_run, table, path, schema.schema_of(table, {}), files)
     built = verify(built, schema.types_of(table, {}), table.keys, count, {})

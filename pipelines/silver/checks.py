@@ -31,6 +31,7 @@ from pyspark.sql import functions as F
 
 from conf.contract import Column, Pii, Reference, Severity, Table
 from pipelines.core.names import LINE, REST
+from pipelines.spark.remote import least
 from silver.columns import masked
 
 # Columns of a quarantine beside those of its table.
@@ -154,16 +155,10 @@ def examples(checked: CheckedRows, failed: Sequence[Check]) -> dict[str, tuple[s
     table = checked.table
     if not failed or any(table[key].pii is not Pii.NONE for key in table.keys):
         return {}
-    key, conditions = F.struct(*table.keys), [checked.counts_as_failed(check) for check in failed]
-    least = [
-        F.array_distinct(F.min_by(F.when(fails, key), F.when(fails, key), EXAMPLES)).alias(f"k{index}")
-        for index, fails in enumerate(conditions)
-    ]
-    row = checked.rows.where(reduce(or_, conditions)).agg(*least).first()
-    assert row is not None
+    conditions = [checked.counts_as_failed(check) for check in failed]
     return {
-        check.name: tuple(", ".join(map(str, parts)) for parts in keys or () if any(part is not None for part in parts))
-        for check, keys in zip(failed, row, strict=True)
+        check.name: tuple(", ".join(map(str, parts)) for parts in keys if any(part is not None for part in parts))
+        for check, keys in zip(failed, least(checked.rows, table.keys, conditions, EXAMPLES), strict=True)
     }
 
 

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import Column as SparkColumn
-from pyspark.sql import DataFrame, Observation
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from conf.contract import Reference, Severity, Table
@@ -23,6 +23,7 @@ from pipelines.lake.runs import RuleRun, Run
 from pipelines.lake.versions import StagedTable, TableVersion, table_version
 from pipelines.silver import checks
 from pipelines.silver.checks import COPIES, Assumptions, CheckedRows, Parent
+from pipelines.spark import remote
 from pipelines.spark.frames import read
 
 if TYPE_CHECKING:
@@ -86,9 +87,8 @@ class Counts:
 
 def counted(checked: CheckedRows) -> tuple[CheckedRows, Callable[[], Counts]]:
     """The same rows, counted by whatever action reads them; after it, the function returns the counts."""
-    observation = Observation(checked.table.name)
-    rows = checked.rows.observe(observation, *aggregates(checked))
-    return replace(checked, rows=rows), lambda: counts_in(checked, observation.get)
+    rows, counts = remote.counted(checked.rows, checked.table.name, *aggregates(checked))
+    return replace(checked, rows=rows), lambda: counts_in(checked, counts())
 
 
 def aggregates(checked: CheckedRows) -> list[SparkColumn]:

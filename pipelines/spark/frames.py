@@ -15,6 +15,7 @@ from pipelines.core.sql import spark_identifier
 from pipelines.lake import delta, folders
 from pipelines.lake.versions import TableVersion, latest_rows
 from pipelines.spark import cluster as spark_cluster
+from pipelines.spark.remote import is_remote
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -30,7 +31,8 @@ def read(spark: "SparkSession", content: TableVersion) -> "DataFrame":
     try:
         return spark.sql(latest_rows(view, tuple(content.types), content.keys, content.base, spark_identifier))
     finally:
-        spark.catalog.dropTempView(view)
+        if not is_remote(spark):  # which looks the name up when the frame is computed
+            spark.catalog.dropTempView(view)
 
 
 def read_files(spark: "SparkSession", files: list[str], types: Mapping[str, str]) -> "DataFrame":

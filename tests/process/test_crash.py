@@ -22,7 +22,8 @@ from pipelines.core.console import Report
 from pipelines.core.names import LAYERS
 from pipelines.lake import delta, run_log
 from pipelines.lake.runs import Mode, Run
-from tests.support.crash import ALL_KINDS, DISK, GATEWAY, SCENARIOS, Scenario
+from pipelines.spark.remote import is_remote
+from tests.support.crash import ALL_KINDS, DISK, GATEWAY, SCENARIOS, SERVER, Scenario
 from tests.support.lake import Lake
 from tests.support.oracle import agree
 from tests.support.process import clean_environment, connection_settings
@@ -78,7 +79,7 @@ class Nights:
 
 @pytest.fixture(scope="module")
 def nights(
-    server: Postgres, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
+    server: Postgres, any_spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[bool], Nights]]:
     """Two nights of a source, whose tables have keys or not."""
     with ExitStack() as stack:
@@ -87,7 +88,7 @@ def nights(
         def lived(keyed: bool) -> Nights:
             address = stack.enter_context(fresh_database(server))
             folder = tmp_path_factory.mktemp("nights")
-            work = Lake(folder / "work", address, spark)
+            work = Lake(folder / "work", address, any_spark)
             fill(work, *(KEYS if keyed else ()))
             work.run()
             shutil.copytree(work.folder, folder / "before")
@@ -99,7 +100,7 @@ def nights(
             for layer in LAYERS:
                 whole = {table.mode is Mode.FULL for table in state(work)[layer].tables if not table.is_beside}
                 assert whole == {not keyed}
-            return Nights(folder, address, spark)
+            return Nights(folder, address, any_spark)
 
         yield lived
 
@@ -140,19 +141,22 @@ def heads(lakehouse: Lake) -> bool:
 
 
 def child(lakehouse: Lake, scenario: str, kind: str, disk: Path | None) -> "subprocess.CompletedProcess[str]":
-    gateway = lakehouse.spark.sparkContext._gateway.gateway_parameters  # type: ignore[union-attr]
     environment = clean_environment(lakehouse.folder) | connection_settings(lakehouse.address)
-    environment |= {
-        GATEWAY: str(gateway.port),
-        "PYSPARK_GATEWAY_SECRET": gateway.auth_token,
-        "LAKEHOUSE_CALL__RUN": "silver/1",
-    }
+    environment |= {"LAKEHOUSE_CALL__RUN": "silver/1"} | session_of(lakehouse.spark)
     environment |= {DISK: str(disk), "LAKEHOUSE_QUALITY__MAX_QUARANTINED": "1", "LAKEHOUSE_HISTORY_DAYS": "1"}
     command = [sys.executable, "-m", "tests.support.crash", scenario, kind, SCENARIOS[scenario].target]
     result = subprocess.run(command, cwd=lakehouse.folder, env=environment, capture_output=True, text=True, timeout=120)
     if disk:
         (disk / "filler").unlink(missing_ok=True)
     return result
+
+
+def session_of(spark: SparkSession) -> dict[str, str]:
+    """The environment with which a child finds a session: that of this process's JVM, or a server of its own."""
+    if is_remote(spark):
+        return {SERVER: "1"}
+    gateway = spark.sparkContext._gateway.gateway_parameters  # type: ignore[union-attr]
+    return {GATEWAY: str(gateway.port), "PYSPARK_GATEWAY_SECRET": gateway.auth_token}
 
 
 def again(lakehouse: Lake, target: str) -> None:

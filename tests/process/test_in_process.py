@@ -14,6 +14,8 @@ from tests.support.condominio import PARENTS, SALES
 from tests.support.lake import NOWHERE, Lake
 from tests.support.process import Cli, clean_environment, connection_settings
 
+pytestmark = pytest.mark.jvm
+
 
 @pytest.fixture
 def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:

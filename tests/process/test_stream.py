@@ -22,6 +22,8 @@ from tests.support.lake import NOWHERE, Lake
 from tests.support.process import clean_environment
 from tests.support.stream import ENV, batch, taken_once
 
+pytestmark = pytest.mark.jvm
+
 
 @pytest.fixture
 def lakehouse(tmp_path: Path, spark: SparkSession) -> Lake:

@@ -10,6 +10,8 @@ from pipelines.silver import checks
 from pipelines.silver.checks import Assumptions, Parent
 from tests.support.frames import frame_of
 
+pytestmark = pytest.mark.jvm
+
 BUILT = [entry for layer in LAYERS for entry in catalogue.entries(layer) if entry.transform]
 every_built_table = pytest.mark.parametrize("entry", BUILT, ids=lambda entry: entry.table.module)
 

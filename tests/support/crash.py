@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 from conf.settings import Settings
 from pipelines.core.points import arm
 
-DISK, GATEWAY = "CRASH_DISK", "PYSPARK_GATEWAY_PORT"
+DISK, GATEWAY, SERVER = "CRASH_DISK", "PYSPARK_GATEWAY_PORT", "CRASH_SERVER"
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,13 @@ if __name__ == "__main__":
     from pipelines.cli.main import main
     from pipelines.commands import maintain
     from pipelines.spark import session
+    from tests.support import engine
 
     maintain.MANY_SMALL_FILES = 1  # type: ignore[attr-defined]  # the tables are small
     if GATEWAY in os.environ:
         session.session = shared_session  # type: ignore[assignment]
+    elif SERVER in os.environ:
+        session.session = lambda *_, **__: engine.remote_session()
     if scenario := (SCENARIOS | STREAM_SCENARIOS).get(sys.argv[1]):
         arm(scenario.point, {"kill": kill, "error": error, "full": full}[sys.argv[2]], scenario.nth)
     code = main(sys.argv[3:])

@@ -11,6 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipelines.cli.main import main
+from tests.support.engine import REMOTE
 from tests.support.process import Cli, clean_environment
 
 
@@ -27,7 +28,7 @@ class CliHere(Cli):
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
             patch.chdir(self.folder)
             patch.setattr(sys, "stdin", io.StringIO(stdin))
-            for name in list(os.environ):
+            for name in {*os.environ} - {REMOTE}:
                 patch.delenv(name)
             for name, value in (clean_environment(self.folder) | (env or {})).items():
                 patch.setenv(name, value)

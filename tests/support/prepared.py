@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pyspark.sql import SparkSession
+
 from conf.settings import Postgres
 from pipelines.lake import run_log
 from pipelines.lake.runs import Run
@@ -31,11 +33,11 @@ class Prepared:
     server: Postgres
 
     @contextmanager
-    def copied(self, folder: Path) -> Iterator[Lake]:
-        """The lake in a folder of its own, with a source of its own."""
+    def copied(self, folder: Path, spark: SparkSession | None = None) -> Iterator[Lake]:
+        """The lake in a folder of its own, with a source of its own, and with another session when one is given."""
         with fresh_database(self.server, self.lake.address.database) as address:
             shutil.copytree(self.lake.folder, folder, dirs_exist_ok=True)
-            lake = Lake(folder, address, self.lake.spark)
+            lake = Lake(folder, address, spark or self.lake.spark)
             _moved(lake)
             yield lake
 

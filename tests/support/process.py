@@ -13,10 +13,11 @@ from pathlib import Path
 import psutil
 
 from conf.settings import PROJECT, Postgres
+from tests.support.engine import IS_SPARK
 from tests.support.lake import Lake
 
 # A plan that runs once over a few rows is interpreted sooner than it is compiled, and run sooner than it is planned again
-# between its stages. With LAKEHOUSE_TEST_CODEGEN=1, as in one job of ci, Spark does both, as it does in a user's run.
+# between its stages. With LAKEHOUSE_TEST_ENGINE=spark Spark does both, as it does in a user's run.
 INTERPRETED = {
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
@@ -24,7 +25,7 @@ INTERPRETED = {
 }
 # The tests' JVMs live for a short while: they compile less.
 BRIEF = {"spark.driver.defaultJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
-if not os.environ.get("LAKEHOUSE_TEST_CODEGEN"):
+if not IS_SPARK:
     BRIEF |= INTERPRETED
 
 

@@ -73,8 +73,8 @@ VALUES = ["1,1,2024-03-01,1e3", "1,1,01/03/2024,5.00", "1,,2024-03-01,5.00", "1,
 
 
 @pytest.fixture(scope="module")
-def faults(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Faults:
-    lake = Lake(tmp_path_factory.mktemp("faults"), NOWHERE, spark, "condominio")
+def faults(any_spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Faults:
+    lake = Lake(tmp_path_factory.mktemp("faults"), NOWHERE, any_spark, "condominio")
     drop_all(lake)
     lake.drop("condominios_2.csv", 'nome,endereco\nSol,"Rua do Sol, 7"\nLua,Rua da Lua\n', 20)
     lake.drop("transacoes_1.csv", (SALES + "\n".join(LINES)).encode("latin-1"), 20)

@@ -49,9 +49,11 @@ SOURCE = (
 
 
 @pytest.fixture(scope="module")
-def first_load(server: Postgres, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
+def first_load(
+    server: Postgres, any_spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Prepared]:
     with fresh_database(server) as address:
-        lakehouse = Lake(tmp_path_factory.mktemp("first_load"), address, spark)
+        lakehouse = Lake(tmp_path_factory.mktemp("first_load"), address, any_spark)
         execute(address, *SOURCE)
         lakehouse.run("bronze")
         yield Prepared(lakehouse, server)

@@ -113,6 +113,7 @@ def test_restore_refuses_a_run_that_does_not_exist(nights_lake: Lake) -> None:
             commands_history.restore(nights_lake.settings(), word, report)
 
 
+@pytest.mark.jvm
 def test_the_shell_shows_the_last_run_and_any_kept_one_of_an_old_lake_too(nights_lake: Lake) -> None:
     _a_month_ago(nights_lake)
     # Of gold alone: each view is planned when it is created.

@@ -50,10 +50,10 @@ ZOO = (
 
 
 @pytest.fixture(scope="module")
-def whole(server: Postgres, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+def whole(server: Postgres, any_spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
     """A lake after one run on rows of many types, some of them bad."""
     with fresh_database(server) as address:
-        lakehouse = Lake(tmp_path_factory.mktemp("whole"), address, spark)
+        lakehouse = Lake(tmp_path_factory.mktemp("whole"), address, any_spark)
         execute(address, *KEYED, *ZOO)
         lakehouse.run()
         yield lakehouse
@@ -110,6 +110,7 @@ def test_a_lake_that_nobody_touched_agrees_with_its_runs_and_its_source_whatever
     assert not list(whole.folder.rglob(".reconcile.*"))
 
 
+@pytest.mark.jvm
 def test_values_of_every_type_read_the_same_with_spark_duckdb_and_delta_rs(whole: Lake) -> None:
     compared = set[str]()
     for layer in LAYERS:

@@ -16,6 +16,8 @@ from tests.support.lake import Lake
 from tests.support.process import Cli
 from tests.support.stream import ENV, batch, taken_once
 
+pytestmark = pytest.mark.jvm
+
 
 def test_a_permanent_fault_ends_a_stream_and_a_transient_one_is_tried_again(
     condominio: Lake, monkeypatch: pytest.MonkeyPatch

@@ -122,6 +122,7 @@ def test_a_run_appends_to_the_csv_that_the_run_before_wrote_or_makes_it_whole(
     assert agree(keyed_lake) == 202
 
 
+@pytest.mark.jvm
 def test_small_tables_that_do_not_fit_into_memory_are_joined_without_a_broadcast(
     keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:

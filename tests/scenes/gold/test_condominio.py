@@ -102,9 +102,9 @@ def made_up(lakehouse: Lake, dice: random.Random) -> None:
 
 
 @pytest.fixture(scope="module")
-def sales(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Lake:
+def sales(any_spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Lake:
     """Made-up sales in all layers."""
-    lake = Lake(tmp_path_factory.mktemp("sales"), NOWHERE, spark, "condominio")
+    lake = Lake(tmp_path_factory.mktemp("sales"), NOWHERE, any_spark, "condominio")
     made_up(lake, random.Random(3))
     lake.run(QUALITY__MAX_QUARANTINED="0")
     return lake

@@ -190,9 +190,9 @@ def made_up(lakehouse: Lake, dice: random.Random) -> None:
 
 
 @pytest.fixture(scope="module")
-def orders(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Lake:
+def orders(any_spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Lake:
     """Made-up orders in all layers."""
-    lake = Lake(tmp_path_factory.mktemp("orders"), NOWHERE, spark, "varejo")
+    lake = Lake(tmp_path_factory.mktemp("orders"), NOWHERE, any_spark, "varejo")
     made_up(lake, random.Random(7))
     lake.run(QUALITY__MAX_QUARANTINED="0")
     return lake

@@ -126,11 +126,11 @@ def two_sources() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def from_postgres(
-    two_sources: None, server: Postgres, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
+    two_sources: None, server: Postgres, any_spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Values]:
     """Two nights: the seed's rows, then each sample in some of them, and one deleted; what PostgreSQL prints of them."""
     with fresh_database(server) as address:
-        lake = Lake(tmp_path_factory.mktemp("tipos"), address, spark, "tipos")
+        lake = Lake(tmp_path_factory.mktemp("tipos"), address, any_spark, "tipos")
         with Report() as report:
             tables = catalogue.tables_of("bronze", "tipos")
             seed_postgres.seed(lake.settings(SEED__MOVIMENTOS=str(ROWS)), address, tables, False, report)
@@ -154,9 +154,9 @@ def from_postgres(
 
 
 @pytest.fixture(scope="module")
-def from_files(two_sources: None, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Values:
+def from_files(two_sources: None, any_spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Values:
     """The seed's file, which is replaced by one that also has each sample."""
-    lake = Lake(tmp_path_factory.mktemp("files"), NOWHERE, spark, "tipos_de_arquivos")
+    lake = Lake(tmp_path_factory.mktemp("files"), NOWHERE, any_spark, "tipos_de_arquivos")
     folder = lake.folder / "landing" / lake.domain
     with Report() as report:
         tables = catalogue.tables_of("bronze", lake.domain)
@@ -224,6 +224,7 @@ def test_the_parquet_export_has_each_value_in_its_type(kind: str, values: Values
         assert shown(kind, exported[column.name]) == values.expected(column)
 
 
+@pytest.mark.jvm
 @every_type
 def test_spark_finds_each_value_by_the_path_of_gold(kind: str, from_postgres: Values) -> None:
     """What the log says of a file's extremes hides no row from a reader that skips files."""

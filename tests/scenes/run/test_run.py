@@ -78,6 +78,7 @@ def test_the_delta_log_has_statistics_of_keys_dates_and_amounts_only(nasty_lake:
     assert [word for word in PERSONAL if any(word in text for text in texts)] == []
 
 
+@pytest.mark.jvm
 def test_comments_reach_the_tables_that_spark_writes(nasty_lake: Lake) -> None:
     frame = nasty_lake.spark.read.format("delta").load(str(nasty_lake.settings().gold_path / "cartoes/movimento_flat"))
     assert {field.name: field.metadata.get("comment") for field in frame.schema} == {

@@ -185,6 +185,7 @@ def test_a_line_that_is_no_row_is_set_aside_however_long_it_is(rows: Rows) -> No
     assert [tuple(row) for row in aside] == [(2, ["line:unreadable"])]
 
 
+@pytest.mark.jvm
 def test_a_line_that_is_no_row_does_not_show_a_card_number(judged: Any) -> None:
     line = '{"_line": "7;4111 1111 1111-1234;4111111111111111;12345;2024-01-01", "_why": "x"}'
     (aside,) = judged((7, None, None, None, None, None, line)).aside()

@@ -9,6 +9,8 @@ from pyspark.sql import SparkSession
 from silver.columns import BLANK, BLANKS, card_digits, masked, tidy, trimmed
 from tests.support.frames import frame_of
 
+pytestmark = pytest.mark.jvm
+
 
 @pytest.mark.parametrize(
     ("function", "given", "expected"),

@@ -61,11 +61,11 @@ def sources(draw: st.DrawFn) -> dict[str, list[tuple[Any, ...]]]:
 
 
 @pytest.fixture(scope="module")
-def made_up(server: Postgres, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+def made_up(server: Postgres, any_spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
     """One lake for all examples: each run finds what the one before left."""
     with fresh_database(server) as address:
         execute(address, *TABLES)
-        yield Lake(tmp_path_factory.mktemp("made_up"), address, spark)
+        yield Lake(tmp_path_factory.mktemp("made_up"), address, any_spark)
 
 
 def fill(lakehouse: Lake, source: dict[str, list[tuple[Any, ...]]]) -> None:

@@ -107,6 +107,7 @@ def test_every_rule_of_a_run_is_recorded_and_what_a_failed_run_left_is_not(
 FEW_OR_MANY_PARENTS = (1_000_000, 10)
 
 
+@pytest.mark.jvm
 def test_if_the_source_guarantees_key_and_reference_the_big_table_is_not_shuffled(
     keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:

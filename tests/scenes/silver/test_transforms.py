@@ -3,8 +3,12 @@
 from datetime import datetime
 from decimal import Decimal
 
+import pytest
+
 from silver.cartoes import associado, cartao, conta, movimento
 from tests.support.lake import Rows
+
+pytestmark = pytest.mark.jvm
 
 
 def test_a_member_gets_tidy_names_and_a_lower_case_email(rows: Rows) -> None:
