@@ -48,13 +48,15 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a fixture of their module, or a JVM, run in one worker, which makes it once."""
+    """Tests that share a fixture of their module run in one worker, which makes it once; so do all that ask a JVM."""
+    asking = {item.path for item in items if item.get_closest_marker("jvm")}
     for item in items:
         named = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
-        if any(fixture.scope == "module" for fixtures in named.values() for fixture in fixtures[-1:]):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-        elif item.get_closest_marker("jvm"):
+        shares = any(fixture.scope == "module" for fixtures in named.values() for fixture in fixtures[-1:])
+        if item.get_closest_marker("jvm") or (shares and item.path in asking):
             item.add_marker(pytest.mark.xdist_group("jvm"))
+        elif shares:
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -111,7 +111,7 @@ def test_a_lake_that_nobody_touched_agrees_with_its_runs_and_its_source_whatever
 
 
 @pytest.mark.jvm
-def test_values_of_every_type_read_the_same_with_spark_duckdb_and_delta_rs(whole: Lake) -> None:
+def test_values_of_every_type_read_the_same_with_spark_duckdb_and_delta_rs(whole: Lake, spark: SparkSession) -> None:
     compared = set[str]()
     for layer in LAYERS:
         for table_run in whole.last(layer).tables:
@@ -123,7 +123,7 @@ def test_values_of_every_type_read_the_same_with_spark_duckdb_and_delta_rs(whole
                 continue
             compared |= types
             sides = [
-                whole.spark.read.format("delta").option("versionAsOf", table_run.version).load(str(path)).toArrow(),
+                spark.read.format("delta").option("versionAsOf", table_run.version).load(str(path)).toArrow(),
                 pa.table(delta.to_pyarrow_dataset().scanner(use_threads=False).to_table()),
                 duckdb.sql(f"SELECT * FROM read_parquet({files})").to_arrow_table(),
             ]

@@ -74,8 +74,9 @@ def test_quality_shows_every_rule_against_the_run_before_and_how_to_see_the_rows
     path = morning.settings().silver_path / "cartoes/movimento__quarantine"
     run = run_log.last_run(morning.settings().silver_path, "cartoes")
     assert run is not None
-    view = f"delta.`{path}` VERSION AS OF {run.table('movimento__quarantine').version}"
-    rows = morning.spark.sql(query[1].replace("silver.movimento__quarantine", view)).collect()
+    quarantine = morning.spark.read.format("delta").option("versionAsOf", run.table("movimento__quarantine").version)
+    quarantine.load(str(path)).createOrReplaceTempView("movimento__quarantine")
+    rows = morning.spark.sql(query[1].replace("silver.movimento__quarantine", "movimento__quarantine")).collect()
     assert sorted(row["id_movimento"] for row in rows) == [301, 302, 303, 304]
 
 

@@ -226,12 +226,12 @@ def test_the_parquet_export_has_each_value_in_its_type(kind: str, values: Values
 
 @pytest.mark.jvm
 @every_type
-def test_spark_finds_each_value_by_the_path_of_gold(kind: str, from_postgres: Values) -> None:
+def test_spark_finds_each_value_by_the_path_of_gold(kind: str, from_postgres: Values, spark: SparkSession) -> None:
     """What the log says of a file's extremes hides no row from a reader that skips files."""
     lake, column = from_postgres.lake, f"given_{name_of(kind)}"
     path = lake.settings().layer_path("gold") / lake.domain / "valores"
     assert pa.schema(DeltaTable(path).schema().to_arrow()).field(column).type == arrow_type(kind)
-    frame = lake.spark.read.format("delta").load(str(path))
+    frame = spark.read.format("delta").load(str(path))
     for text in {sample(kind, 0), sample(kind, -1), sample(kind, 1)}:
         literal = f"unhex('{text[2:]}')" if kind == "binary" else f"CAST({spark_literal(text)} AS {kind})"
         assert frame.where(f"{column} = {literal}").count() == from_postgres.source[column].count(text), text
