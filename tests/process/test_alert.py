@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tests.support.here import CliHere
 from tests.support.process import Cli, clean_environment
 from tests.support.webhook import Hook, listening
 
@@ -38,8 +39,9 @@ def test_stopping_by_hand_is_not_alerted_and_stopping_from_outside_is(cli: Cli) 
                 assert process.wait(30) == 128 + number
         assert [(body["code"], body["kind"], body["message"]) for body in hook.bodies] == [(143, "stopped", "stopped")]
         hook.bodies.clear()
-        assert cli("status", "export", env=hook.env).returncode == 4
-        assert cli("brnze", env=hook.env).returncode == 2
+        here = CliHere(cli.folder)
+        assert here("status", "export", env=hook.env).returncode == 4
+        assert here("brnze", env=hook.env).returncode == 2
         assert hook.bodies == [], "who asks at a terminal sees the answer there"
 
 

@@ -13,14 +13,34 @@ from conf.settings import PROJECT
 from pipelines.spark import class_data_archive
 from tests.support.process import clean_environment
 
+MAIN = "org.apache.spark.deploy.SparkSubmit"
 
-def submitted(options: str, folder: Path) -> tuple[int, list[str], bool]:
-    """Spark's launcher with a session's class path: its exit code, what Java said, whether it used an archive."""
-    log = folder / "classes"
-    log.unlink(missing_ok=True)
+
+def java_command(options: str, log: Path) -> list[str]:
+    """What Spark's launcher makes of a session's class path and Java options; Java logs the classes that it loads."""
+    spark, home = Path(pyspark.__file__).parent, os.environ.get("JAVA_HOME")
     jars = os.pathsep.join(sorted(map(str, (PROJECT / ".jars").glob("*.jar"))))
-    command = [str(Path(pyspark.__file__).parent / "bin/spark-submit"), "--driver-class-path", jars, "--version"]
-    command += ["--driver-java-options", f"{options} -Xlog:class+load:file={log}"]
+    launcher = [
+        f"{home}/bin/java" if home else "java",
+        "-cp",
+        f"{spark}/jars/*",
+        "org.apache.spark.launcher.Main",
+        MAIN,
+    ]
+    options = f"{options} {class_data_archive.COMPILE_LESS} -XX:+UseSerialGC -Xlog:class+load:file={log}"
+    result = subprocess.run(
+        [*launcher, "--driver-class-path", jars, "--driver-java-options", options, "--version"],
+        env=os.environ | {"SPARK_HOME": str(spark), "SPARK_SCALA_VERSION": "2.13"},
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    return result.stdout.decode().strip("\0\n").split("\0")
+
+
+def started(command: list[str], log: Path) -> tuple[int, list[str], bool]:
+    """Java's exit code, what it said, whether it used an archive."""
+    log.unlink(missing_ok=True)
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     complaints = [
         line
@@ -33,22 +53,24 @@ def submitted(options: str, folder: Path) -> tuple[int, list[str], bool]:
 def test_a_damaged_archive_is_left_out_without_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     true = class_data_archive.archive()
     assert true is not None and true.stat().st_size, "set-up makes it"
-    assert submitted(class_data_archive.options(), tmp_path) == (0, [], True)
-    folder = tmp_path / "with a blank"
+    folder, log = tmp_path / "with a blank", tmp_path / "classes"
     folder.mkdir()
     monkeypatch.setattr(class_data_archive, "JARS", folder)
     size = true.stat().st_size
     copy = folder / f"spark-{class_data_archive._key()}-{size}.jsa"
     shutil.copyfile(true, copy)
     assert str(copy) in class_data_archive.options()
-    assert submitted(class_data_archive.options(), tmp_path) == (0, [], True)
+    command = java_command(class_data_archive.options(), log)
+    only_java = [*command[: command.index(MAIN)], "-version"]
+    assert started(command, log) == (0, [], True)
+    assert started(only_java, log) == (0, [], True)
     for place in (0, size // 2):
         with copy.open("r+b") as file:
             file.seek(place)
             kept = file.read(100)
             file.seek(place)
             file.write(bytes(255 - byte for byte in kept))
-        assert submitted(class_data_archive.options(), tmp_path) == (0, [], False), place
+        assert started(only_java, log) == (0, [], False), place
         with copy.open("r+b") as file:
             file.seek(place)
             file.write(kept)

@@ -14,6 +14,7 @@ from conf.settings import Postgres
 from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.seed.postgres import seed
+from tests.support.here import CliHere
 from tests.support.lake import Lake
 from tests.support.process import Cli, clean_environment, connection_settings
 from tests.support.source import connected, execute, query
@@ -55,8 +56,9 @@ def test_a_closed_output_pipe_changes_no_exit_code(cli: Cli, words: tuple[str, .
 
 
 def test_a_named_server_with_nasty_password_schema_and_paths_from_env_file(
-    cli: Cli, reader: Postgres, server: Postgres
+    cli: Cli, cli_here: CliHere, reader: Postgres, server: Postgres
 ) -> None:
+    """Bronze, which alone asks the server, in a process of its own."""
     owner = server.model_copy(update={"database": reader.database})
     lake = Lake(cli.folder, owner, None)  # type: ignore[arg-type]
     with Report() as report:
@@ -69,15 +71,14 @@ def test_a_named_server_with_nasty_password_schema_and_paths_from_env_file(
         f"LAKEHOUSE_POSTGRES__SCHEMA={SCHEMA}\nLAKEHOUSE_ROOT=o lago\nLAKEHOUSE_EXPORT_PATH=a saída\n",
         "utf-8",
     )
-    result = cli("gold", "silver", "bronze")  # layer order, whatever the order typed
-    assert result.returncode == 0, result.stderr
-    assert "movimento_flat.csv (" in result.stdout and "nome_associado" not in result.stdout  # no member in a log
+    bronze, others = cli("bronze"), cli_here("gold", "silver")  # layer order, whatever the order typed
+    assert bronze.returncode == others.returncode == 0, bronze.stderr + others.stderr
+    output = bronze.stdout + bronze.stderr + others.stdout + others.stderr
+    assert "movimento_flat.csv (" in others.stdout and "nome_associado" not in output  # no member in a log
     assert (cli.folder / "a saída/movimento_flat.csv").read_text("utf-8").count("\n") > 200
     assert (cli.folder / "o lago/silver/cartoes/conta/_delta_log").is_dir()
     text = "".join(path.read_text("utf-8", "replace") for path in (cli.folder / "o lago").rglob("*.json"))
-    assert NASTY_PASSWORD not in result.stdout + result.stderr + text
-    for noise in ("WARN", "log4j", "Setting default", "incubator"):
-        assert noise not in result.stdout + result.stderr
+    assert NASTY_PASSWORD not in output + text
 
     wrong = cli("bronze", env={"LAKEHOUSE_POSTGRES__PASSWORD": "wrong-s3cret"})
     assert wrong.returncode == 3 and wrong.stderr.count("\n") == 1
@@ -109,6 +110,7 @@ def slow_run(cli: Cli, database: Postgres) -> Iterator["subprocess.Popen[str]"]:
     deadline = time.monotonic() + 60
     while query(database, sleeping) == [(0,)]:
         assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
     yield process
     process.kill()
     process.communicate()

@@ -10,7 +10,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipelines.cli.main import main
-from tests.support.condominio import PARENTS, SALES
+from pipelines.lake import run_log
+from tests.support.condominio import SALES
 from tests.support.lake import NOWHERE, Lake
 from tests.support.process import Cli, clean_environment, connection_settings
 
@@ -56,7 +57,7 @@ def changeable(spark: SparkSession) -> dict[str, str | None]:
 
 
 def test_a_given_session_does_all_the_work_and_is_left_as_it_was(
-    condominio: Lake, inside: pytest.MonkeyPatch, spark: SparkSession, capsys: pytest.CaptureFixture[str]
+    condominio_lake: Lake, inside: pytest.MonkeyPatch, spark: SparkSession, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def no_session(*_: object, **__: object) -> None:
         pytest.fail("another session was started")
@@ -67,11 +68,11 @@ def test_a_given_session_does_all_the_work_and_is_left_as_it_was(
         connection_settings(NOWHERE) | {"LAKEHOUSE_CALL__DOMAIN": "condominio", "LAKEHOUSE_CALL__ONCE": "1"}
     ).items():
         inside.setenv(name, value)
-    for at, (name, text) in enumerate((PARENTS | {"transacoes.csv": SALES + "1,1,2024-03-01,2.00\n"}).items()):
-        condominio.drop(name, text, at)
+    condominio_lake.drop("transacoes_2.csv", SALES + "2,2,2024-03-02,20.00\n", 40)
     before, configuration = process_state(), changeable(spark)
     for words in (["stream"], ["bronze", "silver", "gold"], ["export", "reconcile"]):
         assert main(words, spark) == 0, capsys.readouterr().err
+    assert [run.tables[0].rows_out for run in run_log.read_runs(condominio_lake.settings().gold_path)] == [1, 2, 2]
     assert "everything agrees" in capsys.readouterr().out
     assert (process_state(), changeable(spark)) == (before, configuration)
     assert spark.range(3).count() == 3

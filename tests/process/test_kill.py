@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from decimal import Decimal
 
 import pytest
@@ -67,8 +68,8 @@ def look(lakehouse: Lake) -> None:
     assert silver is not None and not any(table.set_aside for table in silver.tables)
 
 
-@pytest.mark.parametrize("nights", [1, pytest.param(10, marks=pytest.mark.long)])
-def test_money_that_moves_while_runs_go_on_is_in_every_version_of_gold(bank: Lake, nights: int) -> None:
+@pytest.mark.parametrize(("nights", "pause"), [(1, 0.3), pytest.param(10, 0.01, marks=pytest.mark.long)])
+def test_money_that_moves_while_runs_go_on_is_in_every_version_of_gold(bank: Lake, nights: int, pause: float) -> None:
     """Runs in this process; a teller writes, a reader looks, a second one exports, all the while."""
     bank.run()
 
@@ -76,7 +77,9 @@ def test_money_that_moves_while_runs_go_on_is_in_every_version_of_gold(bank: Lak
         with Report() as report:
             export(bank.settings(), (movimento_flat.TABLE,), report)
 
-    with meanwhile(teller(bank.address, random.Random(1))), meanwhile(lambda: look(bank)), meanwhile(exported):
+    with ExitStack() as stack:
+        for work in (teller(bank.address, random.Random(1)), lambda: look(bank), exported):
+            stack.enter_context(meanwhile(work, pause))
         for _ in range(nights):
             bank.run()
     bank.run()
@@ -136,10 +139,11 @@ def test_of_two_racing_processes_one_works_and_the_other_names_it(bank: Lake) ->
     [
         pytest.param(signal.SIGINT, 130, "bronze.movimento", False, marks=pytest.mark.long),
         pytest.param(signal.SIGTERM, 143, "silver.associado", False, marks=pytest.mark.long),
-        (signal.SIGINT, 130, "silver.movimento", True),
+        pytest.param(signal.SIGINT, 130, "silver.movimento", True, marks=pytest.mark.long),
+        (signal.SIGINT, 130, "silver.associado", True),
         pytest.param(signal.SIGTERM, 143, "silver.conta", True, marks=pytest.mark.long),
     ],
-    ids=["while the JVM starts", "in silver", "Ctrl-C in gold", "its whole group in silver"],
+    ids=["while the JVM starts", "in silver", "Ctrl-C in gold", "Ctrl-C in silver", "its whole group in silver"],
 )
 def test_a_signal_ends_spark_too_cleanly_and_within_ten_seconds(
     bank: Lake, number: signal.Signals, code: int, until: str, group: bool

@@ -1,19 +1,24 @@
 """A stream of files gives what one batch load of the same files gives: in any order, killed anywhere, beside other runs."""
 
 import contextlib
+import queue
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
 import pytest
 from pyspark.sql import SparkSession
 
+from pipelines.core.names import LAYERS
 from pipelines.lake import run_log
 from tests.support.condominio import PARENTS, SALES, everything, some_files
 from tests.support.crash import STREAM_SCENARIOS
@@ -31,67 +36,105 @@ def lakehouse(tmp_path: Path, spark: SparkSession) -> Lake:
     return Lake(tmp_path, NOWHERE, spark, "condominio")
 
 
-@contextmanager
-def streaming(folder: Path, *command: str) -> Iterator["subprocess.Popen[str]"]:
-    """A stream in a process of its own, its words in a file."""
-    words = [sys.executable, "-u", "-m", *(command or ("pipelines",)), "stream"]
-    with (folder / "said").open("a") as log:
-        process = subprocess.Popen(
-            words, cwd=folder, env=clean_environment(folder) | ENV, stdout=log, stderr=log, text=True
-        )
+@dataclass
+class Running:
+    """A stream that goes on: what it has written so far, and whether it has ended."""
+
+    text: Callable[[], str]
+    ended: Callable[[], bool]
+
+    def wait(self, ready: Callable[[], bool]) -> None:
+        until = time.monotonic() + 120
+        while not ready():
+            assert time.monotonic() < until and not self.ended(), self.text()
+            time.sleep(0.1)
+
+
+Meanwhile = Callable[[Running], None]
+
+
+def in_a_process(lake: Lake, meanwhile: Meanwhile) -> str:
+    """What a stream in a process of its own writes that SIGTERM ends."""
+    log, command = lake.folder / "log", [sys.executable, "-u", "-m", "pipelines", "stream"]
+    with log.open("w") as file:
+        env = clean_environment(lake.folder) | ENV
+        process = subprocess.Popen(command, cwd=lake.folder, env=env, stdout=file, stderr=file)
         try:
-            yield process
+            meanwhile(Running(log.read_text, lambda: process.poll() is not None))
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0, log.read_text()
         finally:
             process.kill()
             process.wait()
+    return log.read_text()
 
 
-def heard(folder: Path, text: str, process: "subprocess.Popen[str]", seconds: float = 120) -> str:
-    """What the stream has said, once it has said a text."""
-    until = time.monotonic() + seconds
-    while text not in (output := (folder / "said").read_text()):
-        assert time.monotonic() < until and process.poll() is None, output
-        time.sleep(0.1)
-    return output
+def in_this_process(lake: Lake, meanwhile: Meanwhile) -> str:
+    """What a stream in this thread and the tests' session writes; what happens meanwhile does so in another thread."""
+    cli, finished, ended = CliHere(lake.folder, lake.spark), threading.Event(), threading.Event()
+
+    class Requests(queue.Queue[object]):
+        def get(self, block: bool = True, timeout: float | None = None) -> object:
+            if finished.is_set():  # while this thread waits for no answer of the JVM
+                signal.raise_signal(signal.SIGTERM)
+            return super().get(block, timeout)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as beside:
+        patch.setattr("pipelines.commands.stream.queue.Queue", Requests)
+        patch.setattr("pipelines.commands.stream.LOOK_SECONDS", 0.5)
+        working = beside.submit(meanwhile, Running(lambda: cli.errors.getvalue(), ended.is_set))
+        working.add_done_callback(lambda _: finished.set())
+        result = cli("stream", env=ENV)
+        ended.set()
+    working.result()
+    assert result.returncode == 0
+    return result.stderr
 
 
+def test_a_stream_ends_while_spark_starts(condominio: Lake) -> None:
+    condominio.drop("condominios.csv", PARENTS["condominios.csv"])
+    in_a_process(condominio, lambda stream: stream.wait(lambda: "watching" in stream.text()))
+
+
+@pytest.mark.parametrize(
+    ("running", "layers"), [(in_this_process, LAYERS[:1]), pytest.param(in_a_process, LAYERS, marks=pytest.mark.long)]
+)
 def test_files_that_come_while_it_runs_are_taken_beside_other_runs_until_a_signal_ends_it(
-    cli_here: CliHere, condominio_lake: Lake, tmp_path: Path
+    cli_here: CliHere,
+    condominio_lake: Lake,
+    tmp_path: Path,
+    running: Callable[[Lake, Meanwhile], str],
+    layers: tuple[str, ...],
 ) -> None:
-    lake, folder = condominio_lake, condominio_lake.folder
+    """What runs beside it, and what is compared with a batch load, is bronze alone in `make test`."""
+    lake = condominio_lake
     nowhere = cli_here("stream", env=ENV | {"LAKEHOUSE_LANDING_PATH": "nowhere"})
     assert nowhere.returncode == 3 and "there is no landing folder" in nowhere.stderr
-    with streaming(folder) as process:
-        heard(folder, "watching", process)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0, "while Spark starts"
-    (folder / "said").unlink()
-    with streaming(folder) as process:
+    # Runs of one session would set its configuration at once.
+    other = replace(lake, spark=lake.spark.newSession())
 
-        def taken(number: int) -> None:
-            while len(run_log.read_files(lake.settings().bronze_path, "condominio")) < number:
-                assert process.poll() is None
-                time.sleep(0.1)
+    def meanwhile(stream: Running) -> None:
+        def taken(number: int) -> bool:
+            return len(run_log.read_files(lake.settings().bronze_path, "condominio")) == number
 
-        heard(folder, "watching", process)
-        lake.drop("transacoes_1.csv", SALES + "3,3,2024-03-01,10.00\n2,2,2024-03-02,x\n", 20)
-        lake.drop("transacoes_2.csv", "imovel;morador\n", 21)
-        output = heard(folder, "no line of transacoes_2.csv is a row", process)
+        stream.wait(lambda: "no line of transacoes_2.csv is a row" in stream.text())
         for at, name in enumerate(("moradores", "imoveis"), 22):
             lake.drop(f"{name}_1.csv", PARENTS[f"{name}.csv"], at)
+        other.run(*layers)
         lake.drop("transacoes_3.csv", SALES + "1,1,2024-03-03,30.00\n", 24)
-        empty = lake.drop("moradores_2.csv", "", 25)
-        runs = cli_here("bronze", "silver", "gold", env={"LAKEHOUSE_CALL__DOMAIN": "condominio"})
-        assert runs.returncode in (0, 4), runs.stderr
-        taken(9)
+        stream.wait(lambda: taken(9))
         empty.write_text(PARENTS["moradores.csv"])
-        taken(10)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0, output
-        output = (folder / "said").read_text()
+        stream.wait(lambda: taken(10))
+
+    lake.drop("transacoes_1.csv", SALES + "3,3,2024-03-01,10.00\n2,2,2024-03-02,x\n", 20)
+    lake.drop("transacoes_2.csv", "imovel;morador\n", 21)
+    empty = lake.drop("moradores_2.csv", "", 25)
+    output = running(lake, meanwhile)
     assert "Traceback" not in output and "condominio: stopped; what was ingested is complete" in output
-    lake.run()
-    assert everything(lake) == everything(batch(lake, tmp_path / "batch"))
+    assert {layer: lake.last(layer).upstream_run for layer in LAYERS[1:]} == {
+        layer: lake.last(upstream).run for upstream, layer in pairwise(LAYERS)
+    }
+    assert everything(lake, *layers) == everything(batch(lake, tmp_path / "batch", *layers), *layers)
     assert taken_once(lake)
 
 
@@ -136,7 +179,7 @@ def test_two_thousand_small_files_are_taken_without_loss_in_steady_memory(lakeho
         "LAKEHOUSE_CALL__ONCE": "1",
         "LAKEHOUSE_SPARK__DRIVER_MEMORY": "600m",
     }
-    with (tmp_path / "said").open("w") as log:
+    with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen([sys.executable, "-m", "pipelines", "stream"], cwd=tmp_path, env=env, stderr=log)
         memory = []
         while process.poll() is None:
@@ -144,7 +187,7 @@ def test_two_thousand_small_files_are_taken_without_loss_in_steady_memory(lakeho
                 family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
                 memory.append(sum(member.memory_info().rss for member in family))
             time.sleep(0.5)
-    assert process.returncode == 0 and "condominio: 2,000 files ingested" in (tmp_path / "said").read_text()
+    assert process.returncode == 0 and "condominio: 2,000 files ingested" in (tmp_path / "log").read_text()
     third = len(memory) // 3
     assert max(memory[2 * third :]) < 1.15 * max(memory[third : 2 * third])
     assert everything(lakehouse) == everything(batch(lakehouse, tmp_path / "batch"))

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 from pyspark.sql import SparkSession
@@ -20,12 +20,13 @@ class CliHere(Cli):
     """Words, environment and folder are those of a child process; Spark's work is done in the tests' session."""
 
     spark: SparkSession | None = None
+    errors: io.StringIO = field(default_factory=io.StringIO)  # of the last call, or of the one that goes on
 
     def __call__(
         self, *words: str, env: dict[str, str] | None = None, stdin: str = ""
     ) -> "subprocess.CompletedProcess[str]":
-        output, errors = io.StringIO(), io.StringIO()
-        with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
+        output, self.errors = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(self.errors):
             patch.chdir(self.folder)
             patch.setattr(sys, "stdin", io.StringIO(stdin))
             for name in {*os.environ} - {REMOTE}:
@@ -33,4 +34,4 @@ class CliHere(Cli):
             for name, value in (clean_environment(self.folder) | (env or {})).items():
                 patch.setenv(name, value)
             code = main(list(words), self.spark)
-        return subprocess.CompletedProcess(words, code, output.getvalue(), errors.getvalue())
+        return subprocess.CompletedProcess(words, code, output.getvalue(), self.errors.getvalue())

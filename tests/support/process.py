@@ -84,13 +84,14 @@ def gone(processes: list[psutil.Process], seconds: float) -> bool:
 
 
 @contextmanager
-def meanwhile(work: Callable[[], None]) -> Iterator[None]:
-    """Does something again and again while the context lasts; what it raises is raised at the end."""
+def meanwhile(work: Callable[[], None], pause: float = 0.01) -> Iterator[None]:
+    """Does something again and again while the context lasts, after a pause in seconds; what it raises is raised at the
+    end."""
     ended, raised = threading.Event(), list[BaseException]()
 
     def repeat() -> None:
         try:
-            while not ended.wait(0.01):
+            while not ended.wait(pause):
                 work()
         except BaseException as error:
             raised.append(error)
