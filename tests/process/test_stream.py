@@ -91,9 +91,10 @@ def in_this_process(lake: Lake, meanwhile: Meanwhile) -> str:
     return result.stderr
 
 
-def test_a_stream_ends_while_spark_starts(condominio: Lake) -> None:
-    condominio.drop("condominios.csv", PARENTS["condominios.csv"])
-    in_a_process(condominio, lambda stream: stream.wait(lambda: "watching" in stream.text()))
+def test_a_stream_ends_while_spark_starts(tmp_path: Path) -> None:
+    lake = Lake(tmp_path, NOWHERE, None, "condominio")  # type: ignore[arg-type]
+    lake.drop("condominios.csv", PARENTS["condominios.csv"])
+    in_a_process(lake, lambda stream: stream.wait(lambda: "watching" in stream.text()))
 
 
 @pytest.mark.parametrize(
