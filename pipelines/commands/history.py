@@ -94,7 +94,8 @@ def restore(settings: Settings, word: str, report: Report) -> tuple[str, Run]:
         rules = tuple(replace(rule, run=run.run) for rule in run_log.read_rules(path, target))
         commits = (
             replace(
-                table_run, version=run_log.restore_version(path / target.domain / table_run.name, table_run.version)
+                table_run,
+                version=run_log.restore_version(path / target.domain / table_run.name, table_run.version, run.run),
             )
             for table_run in target.tables
         )

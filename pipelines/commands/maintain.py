@@ -140,7 +140,7 @@ def compact(settings: Settings, layer: str, last: Run, report: Report) -> None:
                 raise
         if not built:
             return
-        commits = (built[old.name].commit() if old.name in built else old for old in last.tables)
+        commits = (built[old.name].commit(run.run, True) if old.name in built else old for old in last.tables)
         rules = tuple(replace(rule, run=run.run) for rule in run_log.read_rules(path, last))
         commit_run(path, run, commits, rules=rules)
     report.say(f"{layer}: {', '.join(built)} compacted, as {layer}/{run.run}")

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -17,14 +17,15 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import DeltaTable, Schema
+from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import DeltaError
-from deltalake.transaction import AddAction, create_table_with_add_actions
+from deltalake.transaction import AddAction
 
 from conf.contract import Pii, Table
 from pipelines.core.errors import StorageFault
 from pipelines.core.points import Point, crash_point
 from pipelines.lake.folders import scratch, storage
+from pipelines.lake.schema import description, promised
 
 LOG = "_delta_log"
 
@@ -122,52 +123,164 @@ def part_name(run: int, which: str = "") -> str:
     return f"part-{run:05d}-{which or uuid.uuid4().hex}.parquet"
 
 
-def commit_files(path: Path, table: Table, schema: pa.Schema, files: list[str]) -> int:
+def commit_files(path: Path, table: Table, schema: pa.Schema, files: list[str], run: int) -> int:
     """Makes the Parquet files, named from `path`, the content of the table, in one commit. Its version.
 
-    A table that is empty already gets no commit. Raises StorageFault when another table is there.
+    A commit that would change nothing is not made. Raises StorageFault when another table is there.
     """
     with storage(f"table {path}"):
-        delta_schema, name = Schema.from_arrow(schema), full_name(table.layer, table.domain, path.name)
-        head = version(path)
-        if head is not None and (there := DeltaTable(path, without_files=True).metadata().name) != name:
+        make_folder(path)
+        head, name = version(path), full_name(table.layer, table.domain, path.name)
+        stored = None if head is None else DeltaTable(path, without_files=True)
+        if stored and (there := stored.metadata().name) != name:
             raise StorageFault(f"table {path}: another table is there, {there or 'one without a name'}; move it away")
-        if not files and head is not None and not file_paths(path, head) and DeltaTable(path).schema() == delta_schema:
+        removed = [file.name for file, _ in ([] if head is None else actions(path, head)) if file.name not in files]
+        definition = _definition(path, table, schema, stored)
+        if head is not None and not (definition or files or removed):
             return head
-        adds = [_add_action(path / file, table) for file in files]
-        settings = PROPERTIES | {"delta.dataSkippingStatsColumns": ",".join(f"`{name}`" for name in indexed(table))}
-        create_table_with_add_actions(
-            str(path), delta_schema, adds, "overwrite", [], name=name, description=table.comment, configuration=settings
-        )
-        return DeltaTable(path, without_files=True).version()
+        return _write_commit(path, table, Commit("WRITE", run, files, removed, mode="Overwrite"), definition)
 
 
-def commit_changes(path: Path, table: Table, added: Sequence[str], removed: Sequence[str]) -> int:
-    """Adds files to a table and removes others, in one commit. Its version.
+def commit_changes(
+    path: Path, table: Table, added: Sequence[str], removed: Sequence[str], run: int, compacts: bool = False
+) -> int:
+    """Adds files to a table and removes others, in one commit. Its version. It `compacts` when the rows stay the same.
+
+    A commit that would change nothing, not even the columns' comments, is not made.
+    """
+    with storage(f"table {path}"):
+        stored = DeltaTable(path, without_files=True)
+        definition = _definition(path, table, pa.schema(stored.schema().to_arrow()), stored)
+        if not (added or removed or definition):
+            return stored.version()
+        operation = "OPTIMIZE" if compacts else "MERGE" if removed else "WRITE" if added else "UPDATE SCHEMA"
+        return _write_commit(path, table, Commit(operation, run, added, removed), definition)
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What a commit does, in the words of Spark's DESCRIBE HISTORY: the operation of a run, files added and removed."""
+
+    operation: str
+    run: int
+    added: Sequence[str]
+    removed: Sequence[str]
+    mode: str = "Append"
+
+    def parameters(self, table: Table) -> dict[str, Any]:
+        """What the history shows beside the operation."""
+        same_key = json.dumps([" AND ".join(f"t.`{key}` = s.`{key}`" for key in table.keys)])
+        known: dict[str, dict[str, Any]] = {
+            "WRITE": {"mode": self.mode, "partitionBy": "[]"},
+            "MERGE": {"predicate": same_key},
+            "OPTIMIZE": {"predicate": "[]", "auto": False},
+        }
+        return known.get(self.operation, {})
+
+
+# The metrics of an operation as Spark names them: files and bytes that were added, files and bytes that were removed.
+METRICS = {
+    "WRITE": ("numFiles", "numOutputBytes", "numRemovedFiles", "numRemovedBytes"),
+    "MERGE": ("numTargetFilesAdded", "numTargetBytesAdded", "numTargetFilesRemoved", "numTargetBytesRemoved"),
+    "OPTIMIZE": ("numAddedFiles", "numAddedBytes", "numRemovedFiles", "numRemovedBytes"),
+}
+
+NOT_NULL, WITHOUT_ZONE = "invariants", "timestampNtz"  # features of a table, as its protocol names them
+
+
+def _definition(path: Path, table: Table, schema: pa.Schema, stored: DeltaTable | None) -> list[dict[str, Any]]:
+    """The lines of a commit that say what the table is, if it is not that already: its protocol, its metadata.
+
+    Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#change-metadata
+    """
+    wanted = Schema.from_arrow(promised(schema, table, path.name))
+    known, protocol = (stored.metadata(), stored.protocol()) if stored else (None, None)
+    skipped_by = ",".join(f"`{name}`" for name in indexed(table))
+    configuration = PROPERTIES | {"delta.dataSkippingStatsColumns": skipped_by}
+    configuration = (dict(known.configuration) if known else {}) | configuration
+    text, comment = wanted.to_json(), description(table, path.name)
+    lines: list[dict[str, Any]] = []
+    readers = set(protocol.reader_features or () if protocol else ())
+    writers = set(protocol.writer_features or () if protocol else ())
+    needed = {
+        name for name, sign in ((NOT_NULL, '"nullable":false'), (WITHOUT_ZONE, '"timestamp_ntz"')) if sign in text
+    }
+    if not (writers or WITHOUT_ZONE in needed):
+        if protocol is None:
+            lines.append({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}})
+    elif not needed <= writers:
+        features = {"readerFeatures": sorted(readers | {WITHOUT_ZONE} & needed)}
+        features["writerFeatures"] = sorted(writers | needed | {"appendOnly", NOT_NULL})
+        lines.append({"protocol": {"minReaderVersion": PROTOCOL[0], "minWriterVersion": PROTOCOL[1]} | features})
+    is_known = known and (known.description, dict(known.configuration)) == (comment, configuration)
+    if not (is_known and stored and json.loads(stored.schema().to_json()) == json.loads(text)):
+        metadata: dict[str, Any] = {
+            "id": known.id if known else str(uuid.uuid4()),
+            "name": full_name(table.layer, table.domain, path.name),
+            "description": comment,
+            "format": {"provider": "parquet", "options": {}},
+            "schemaString": text,
+            "partitionColumns": [],
+            "configuration": configuration,
+            "createdTime": known.created_time if known else time.time_ns() // 10**6,
+        }
+        lines.append({"metaData": metadata})
+    return lines
+
+
+def _write_commit(path: Path, table: Table, commit: Commit, definition: list[dict[str, Any]]) -> int:
+    """Writes a commit into the table's log. Its version.
 
     ADR 10 says why it is not delta-rs that does it.
     Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#add-file-and-remove-file
     """
-    with storage(f"table {path}"):
-        target, now = (version(path) or 0) + 1, time.time_ns() // 10**6
-        info = {"timestamp": now, "operation": "WRITE", "operationParameters": {}, "engineInfo": "lakehouse"}
-        lines: list[dict[str, Any]] = [{"commitInfo": info}]
-        gone = {"deletionTimestamp": now, "extendedFileMetadata": True, "partitionValues": {}, "dataChange": True}
-        lines += [{"remove": {"path": name, "size": (path / name).stat().st_size} | gone} for name in removed]
-        added_files = (astuple(_add_action(path / name, table)) for name in added)
-        lines += [{"add": dict(zip(ADD_FIELDS, add, strict=True))} for add in added_files]
-        with scratch(path, "run") as folder:
-            half = folder / "commit"
-            with half.open("w", encoding="utf-8") as file:
-                file.write("".join(f"{json.dumps(line)}\n" for line in lines))
-                file.flush()
-                os.fsync(file.fileno())
-            crash_point(Point.COMMIT_WRITTEN)
-            half.rename(path / _commit(target))  # in full or not at all; the lock keeps others out
-        if target % CHECKPOINT_EVERY == 0:
-            with suppress(OSError, DeltaError):  # without a checkpoint the log is only longer to read
-                DeltaTable(path).create_checkpoint()
-        return target
+    crash_point(Point.TABLE_PROVED)
+    head, now = version(path), time.time_ns() // 10**6
+    target, is_change = 0 if head is None else head + 1, commit.operation != "OPTIMIZE"
+    adds = [dict(zip(ADD_FIELDS, astuple(_add_action(path / name, table)), strict=True)) for name in commit.added]
+    sizes = {file.name: size for file, size in actions(path, head)} if head is not None else {}
+    gone = {"deletionTimestamp": now, "extendedFileMetadata": True, "partitionValues": {}, "dataChange": is_change}
+    lines = [{"remove": {"path": name, "size": sizes[name]} | gone} for name in commit.removed]
+    lines += [{"add": add | {"dataChange": is_change}} for add in adds]
+    counts = (
+        len(adds),
+        sum(add["size"] for add in adds),
+        len(lines) - len(adds),
+        sum(map(sizes.__getitem__, commit.removed)),
+    )
+    metrics = dict(zip(METRICS.get(commit.operation, ()), map(str, counts), strict=False))
+    rows = sum(json.loads(add["stats"])["numRecords"] for add in adds)
+    info = {
+        "timestamp": now,
+        "operation": commit.operation,
+        "operationParameters": commit.parameters(table),
+        "isolationLevel": "Serializable",
+        "isBlindAppend": is_change and not commit.removed,
+        "operationMetrics": metrics | {"numOutputRows": str(rows)},
+        "userMetadata": f"{table.layer}/{commit.run}",
+        "engineInfo": "lakehouse",
+    }
+    if head is not None:
+        info["readVersion"] = head
+    with scratch(path, "run") as folder:
+        half = folder / "commit"
+        with half.open("w", encoding="utf-8") as file:
+            file.write("".join(f"{json.dumps(line)}\n" for line in [{"commitInfo": info}, *definition, *lines]))
+            file.flush()
+            os.fsync(file.fileno())
+        crash_point(Point.COMMIT_WRITTEN)
+        half.rename(path / _commit(target))  # in full or not at all; the lock keeps others out
+    if target and target % CHECKPOINT_EVERY == 0:
+        with suppress(OSError, DeltaError):  # without a checkpoint the log is only longer to read
+            DeltaTable(path).create_checkpoint()
+    return target
+
+
+def restore(path: Path, target: int, run: int) -> None:
+    """Makes a version of a table the head again, its definition included, as a commit of a run."""
+    table = DeltaTable(path)
+    layer = (table.metadata().name or "").partition(".")[0]
+    table.restore(target, commit_properties=CommitProperties(custom_metadata={"userMetadata": f"{layer}/{run}"}))
 
 
 def _add_action(file: Path, table: Table) -> AddAction:

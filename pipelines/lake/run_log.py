@@ -23,7 +23,7 @@ from pipelines.core.names import LAYERS
 from pipelines.core.points import Point, crash_point
 from pipelines.core.sql import duckdb_literal
 from pipelines.lake.checksums import ColumnRun
-from pipelines.lake.delta import PROPERTIES, actions, checked, file_paths, full_name, make_folder, version
+from pipelines.lake.delta import PROPERTIES, actions, checked, file_paths, full_name, make_folder, restore, version
 from pipelines.lake.folders import storage
 from pipelines.lake.runs import IngestedFile, Mode, RuleRun, Run, TableRun
 
@@ -190,17 +190,17 @@ def check_tables(layer: str, layer_path: Path, run: Run, advice: str = "") -> No
 def roll_back(layer_path: Path, run: Run | None) -> None:
     """Restores each table whose head is not what `run` recorded: a run that did not complete left it so."""
     for table in run.tables if run else ():
-        restore_version(layer_path / run.domain / table.name, table.version)  # type: ignore[union-attr]
+        restore_version(layer_path / run.domain / table.name, table.version, run.run)  # type: ignore[union-attr]
 
 
-def restore_version(path: Path, target: int) -> int:
-    """Makes a version the head again, unless it is already. The version that the head has now."""
+def restore_version(path: Path, target: int, run: int) -> int:
+    """Makes a version the head again, as a commit of `run`, unless it is already. The version that the head has now."""
     if version(path) == target:
         return target
     with storage(f"table {path}"):
         last = DeltaTable(path).history(1)[0]
         if (last["operation"], last.get("operationParameters", {}).get("version")) != ("RESTORE", str(target)):
-            DeltaTable(path).restore(target)
+            restore(path, target, run)
         crash_point(Point.TABLE_ROLLED_BACK)
         return version(path) or 0
 

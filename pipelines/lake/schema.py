@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from conf.contract import Table
+from pipelines.core.names import HISTORY, QUARANTINE
 from pipelines.core.types import type_of
 
 
@@ -33,7 +34,7 @@ def writer_of(file: Path, schema: pa.Schema) -> pq.ParquetWriter:
     )
 
 
-# Of the columns that bronze and quarantine have in addition to the contract's.
+# Of the columns that bronze, quarantine and history have in addition to the contract's.
 COMMENTS = {
     "_rescued": "What a column could not hold: JSON, column to the source's text",
     "_extra": "What columns that no contract names had: JSON, column to text",
@@ -42,12 +43,46 @@ COMMENTS = {
     "_batch": "Bronze run that brought the row; of a key the last one counts",
     "_deleted": "The source has the row no more",
     "_reasons": "Why the row was set aside",
+    "_valid_from": "Since when the source had the row so: the start of the bronze run that saw it (UTC)",
+    "_valid_to": "Until when the source had the row so; null for the current version",
+    "_current": "Whether this is the current version of the row",
 }
 
 
 def schema_of(table: Table, more: Mapping[str, str]) -> pa.Schema:
     """The contract's columns, then `more` (name to Spark SQL type), with their comments."""
     return described(types_of(table, more), {column.name: column.comment for column in table.columns})
+
+
+def promised(schema: pa.Schema, table: Table, name: str) -> pa.Schema:
+    """The columns of a table, or of what lies beside it under `name`, as the contract describes them: with comments,
+    and NOT NULL where `required` says so."""
+    comments, not_null = COMMENTS | {column.name: column.comment for column in table.columns}, required(table, name)
+
+    def field(known: pa.Field) -> pa.Field:
+        comment = comments.get(known.name, "Copied from the source; no contract names it")
+        return pa.field(known.name, known.type, known.name not in not_null, {"comment": comment})
+
+    return pa.schema(map(field, schema))
+
+
+def required(table: Table, name: str) -> frozenset[str]:
+    """The columns that are never null in a table, or in what lies beside it under `name`. Bronze and quarantine promise
+    nothing: the source may have nulls anywhere. Older versions in a history may be of another contract."""
+    if table.layer == "bronze" or name.endswith(QUARANTINE):
+        return frozenset()
+    if name.endswith(HISTORY):
+        return frozenset((*table.keys, "_valid_from", "_current"))
+    return frozenset(column.name for column in table.columns if column.key or not column.nullable)
+
+
+def description(table: Table, name: str) -> str:
+    """The comment of a table, or of what lies beside it under `name`."""
+    if name.endswith(QUARANTINE):
+        return f"Rows that {table.layer}.{table.name} lacks, with the reasons. One row per row set aside."
+    if name.endswith(HISTORY):
+        return f"Every version of the rows of {table.layer}.{table.name}. One row per version."
+    return table.comment
 
 
 def described(types: Mapping[str, str], comments: Mapping[str, str]) -> pa.Schema:

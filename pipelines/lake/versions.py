@@ -16,9 +16,9 @@ from pipelines.core.errors import QualityFault
 from pipelines.core.names import DELETED
 from pipelines.core.points import Point, crash_point
 from pipelines.core.sql import identifier
-from pipelines.lake import delta
+from pipelines.lake import delta, schema
 from pipelines.lake.checksums import evidence
-from pipelines.lake.engine import relation
+from pipelines.lake.engine import engine, relation
 from pipelines.lake.runs import IngestedFile, Mode, RuleRun, Run, TableRun
 
 
@@ -116,21 +116,33 @@ class StagedTable:
     def content(self) -> TableVersion:
         return _version(self.paths, self.table_run, self.table)
 
-    def commit(self) -> TableRun:
-        """Makes the files the table's content, without a commit if they are it already. The record with its version."""
+    def commit(self, run: int, compacts: bool = False) -> TableRun:
+        """Makes the files the table's content, as a commit of a run, without one if nothing changes. The record with
+        its version. It `compacts` when the rows stay the same."""
+        path, table = self.path, self.table
         if self.kept is None:
             assert self.schema is not None
-            crash_point(Point.TABLE_PROVED)
-            version = delta.commit_files(self.path, self.table, self.schema, self.files)
+            version = delta.commit_files(path, table, self.schema, self.files, run)
         else:
-            before = {file.name for file, _ in delta.actions(self.path, self.table_run.version)}
-            removed = sorted(before - set(self.kept))
-            if not (removed or self.files):
+            earlier = {file.name for file, _ in delta.actions(path, self.table_run.version)}
+            version = delta.commit_changes(path, table, self.files, sorted(earlier - set(self.kept)), run, compacts)
+            if version == self.table_run.version:
                 return self.table_run
-            crash_point(Point.TABLE_PROVED)
-            version = delta.commit_changes(self.path, self.table, self.files, removed)
         crash_point(Point.TABLE_COMMITTED)
-        return replace(self.table_run, version=version, files=delta.fingerprint(delta.actions(self.path, version)))
+        return replace(self.table_run, version=version, files=delta.fingerprint(delta.actions(path, version)))
+
+    def require_values(self) -> None:
+        """Raises QualityFault when a new row lacks a value that the contract requires."""
+        names = schema.required(self.table, self.table_run.name)
+        types = {column.name: column.type for column in self.table_run.columns if column.name in names}
+        if not (types and self.files):
+            return
+        with engine(f"{self.table.layer}.{self.table_run.name}") as db:
+            rows = relation([str(self.path / file) for file in self.files], types)
+            for name in types:
+                if db.execute(f"SELECT 1 FROM {rows} WHERE {identifier(name)} IS NULL LIMIT 1").fetchone():
+                    what = f"{self.table.layer}.{self.table_run.name}: {name}"
+                    raise QualityFault(f"{what} is null in a row; let its contract say nullable, or mend its transform")
 
     def discard(self) -> None:
         """Removes the files: a run that failed leaves no rows behind."""

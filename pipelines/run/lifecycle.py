@@ -74,6 +74,7 @@ def stage(layer: str, building: Iterator[StagedTable], staged: list[StagedTable]
     """Adds a layer's tables to `staged`, each as soon as it is written and proved."""
     for table in building:
         staged.append(table)
+        table.require_values()
         if not table.is_unchanged:
             show_table(report, layer, table.table.domain, table.table_run)
     if all(table.is_unchanged for table in staged):
@@ -107,7 +108,7 @@ def commit_staged(
 
     def commits() -> Iterator[TableRun]:
         while staged:
-            yield staged[0].commit()
+            yield staged[0].commit(run.run)
             del staged[0]
 
     run = replace(run, hashing=HASHING, warnings=report.new_warnings())

@@ -77,7 +77,7 @@ def test_an_old_lake_of_which_runs_were_restored_removed_and_compacted_agrees_an
     """Delta refuses versions that were superseded more than a week ago, unless it is told otherwise."""
     settings = nights_lake.settings()
     _a_month_ago(nights_lake)
-    run_log.restore_version(settings.gold_path / "cartoes/movimento_flat", 0)  # a commit that no run recorded
+    run_log.restore_version(settings.gold_path / "cartoes/movimento_flat", 0, 3)  # a commit that no run recorded
     with Report() as report:
         commands_history.restore(settings, "silver/2", report)
     quarantine = DeltaTable(settings.silver_path / "cartoes/movimento__quarantine").to_pyarrow_table()
@@ -118,7 +118,7 @@ def test_the_shell_shows_the_last_run_and_any_kept_one_of_an_old_lake_too(nights
     _a_month_ago(nights_lake)
     # Of gold alone: each view is planned when it is created.
     settings = nights_lake.settings(BRONZE_PATH="none/bronze", SILVER_PATH="none/silver")
-    run_log.restore_version(settings.gold_path / "cartoes/movimento_flat", 0)  # a commit that no run recorded
+    run_log.restore_version(settings.gold_path / "cartoes/movimento_flat", 0, 3)  # a commit that no run recorded
     create_views(settings, nights_lake.spark)
     at = travel(settings, nights_lake.spark)
     assert at("gold/2") == ["gold_2.movimento_flat"]

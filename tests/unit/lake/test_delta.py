@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
@@ -14,7 +15,9 @@ from conf.settings import Settings, load
 from pipelines.core import names
 from pipelines.core.errors import LockedFault, QualityFault, StorageFault
 from pipelines.lake import delta, folders, run_log, schema
+from pipelines.lake.checksums import ColumnRun
 from pipelines.lake.runs import IngestedFile, Mode, Run, TableRun
+from pipelines.lake.versions import StagedTable
 
 NOW = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
 RUN = Run(1, "lake", "teste", None, "embedded", "1:2:", NOW, NOW, (TableRun("coisa", 0, 3, 2, 1),))
@@ -56,8 +59,8 @@ def test_an_empty_table_is_written_once(tmp_path: Path) -> None:
     path = tmp_path / "teste/coisa"
     path.mkdir(parents=True)
     wide, narrow = (schema.schema_of(TABLE, more) for more in ({"_reasons": "array<string>"}, {}))
-    assert [delta.commit_files(path, TABLE, wide, []) for _ in range(3)] == [0, 0, 0]
-    assert delta.commit_files(path, TABLE, narrow, []) == 1
+    assert [delta.commit_files(path, TABLE, wide, [], 1) for _ in range(3)] == [0, 0, 0]
+    assert delta.commit_files(path, TABLE, narrow, [], 1) == 1
     assert delta.file_paths(path, 1) == []
 
 
@@ -193,3 +196,76 @@ def test_a_run_log_of_newer_software_keeps_what_only_that_knows(tmp_path: Path) 
     run_log.record(tmp_path, replace(RUN, run=2))
     table = pa.table(DeltaTable(tmp_path / "_runs").to_pyarrow_table())
     assert sorted(table["more"].to_pylist(), key=str) == [None, "x"]
+
+
+def written(path: Path, name: str, **columns: list[object]) -> str:
+    """A data file with these columns. Its name."""
+    (path / delta.LOG).mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path / name)
+    return name
+
+
+def history(path: Path) -> list[tuple[str, str]]:
+    """The operation and the user's words of each commit, oldest first."""
+    return [(commit["operation"], commit.get("userMetadata", "")) for commit in reversed(DeltaTable(path).history())]
+
+
+def test_each_commit_says_what_it_did_and_of_which_run_and_the_table_stays_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "teste/coisa"
+    first, second, third, all_of_them = (
+        written(path, name, id=list(ids)) for name, ids in (("a", "1"), ("b", "23"), ("c", "3"), ("d", "13"))
+    )
+    of_texts = replace(TABLE, columns=(replace(TABLE.columns[0], type="string"),))
+    of_keys = schema.schema_of(of_texts, {})
+    delta.commit_files(path, of_texts, of_keys, [first], 1)
+    made = DeltaTable(path).metadata()
+    delta.commit_changes(path, of_texts, [second], [], 2)
+    delta.commit_changes(path, of_texts, [third], [second], 3)
+    delta.commit_changes(path, of_texts, [all_of_them], [first, third], 4, compacts=True)
+    delta.commit_files(path, of_texts, of_keys, [all_of_them], 5)
+    run_log.restore_version(path, 1, 6)
+    assert history(path) == [
+        (operation, f"silver/{run}")
+        for run, operation in enumerate(("WRITE", "WRITE", "MERGE", "OPTIMIZE", "WRITE", "RESTORE"), 1)
+    ]
+    metrics = [commit["operationMetrics"] for commit in reversed(DeltaTable(path).history())]
+    assert (metrics[1]["numFiles"], metrics[1]["numOutputRows"]) == ("1", "2")
+    assert (metrics[2]["numTargetFilesAdded"], metrics[2]["numTargetFilesRemoved"]) == ("1", "1")
+    assert (metrics[3]["numAddedFiles"], metrics[3]["numRemovedFiles"]) == ("1", "2")
+    now = DeltaTable(path).metadata()
+    assert (now.id, now.created_time) == (made.id, made.created_time)
+
+
+def test_a_table_of_before_gets_its_promises_without_new_files_and_may_go_back(tmp_path: Path) -> None:
+    path = tmp_path / "teste/coisa"
+    name = delta.full_name("silver", "teste", "coisa")
+    write_deltalake(path, pa.table({"id": [1], "quando": pa.array([NOW.replace(tzinfo=None)])}), name=name)
+    of_before, files = DeltaTable(path).metadata(), delta.file_paths(path, 0)
+    table = replace(TABLE, columns=(*TABLE.columns, Column("quando", "timestamp_ntz", "When", nullable=True)))
+    assert [delta.commit_changes(path, table, [], [], run) for run in (2, 3)] == [1, 1]
+    now = DeltaTable(path)
+    assert (now.metadata().id, now.metadata().name, now.metadata().description) == (of_before.id, name, TABLE.comment)
+    assert history(path)[1:] == [("UPDATE SCHEMA", "silver/2")] and delta.file_paths(path, 1) == files
+    identifier, when = now.schema().fields
+    assert (identifier.nullable, identifier.metadata) == (False, {"comment": "Id"})
+    assert (when.nullable, when.metadata) == (True, {"comment": "When"})
+    assert now.to_pyarrow_table().num_rows == 1
+    assert run_log.restore_version(path, 0, 4) == 2 and DeltaTable(path).schema().fields[0].nullable
+    assert delta.commit_changes(path, table, [], [], 5) == 3 and not DeltaTable(path).schema().fields[0].nullable
+
+
+@pytest.mark.parametrize(
+    ("name", "promised"),
+    [("coisa", {"id"}), ("coisa__quarantine", set()), ("coisa__history", {"id", "_valid_from", "_current"})],
+)
+def test_keys_and_required_columns_are_not_null_except_in_quarantine_and_bronze(name: str, promised: set[str]) -> None:
+    assert schema.required(TABLE, name) == promised
+    assert schema.required(replace(TABLE, module="bronze.teste.coisa"), "coisa") == frozenset()
+
+
+def test_a_null_in_a_required_column_ends_the_run(tmp_path: Path) -> None:
+    name = written(tmp_path, "a", id=[1, None])
+    columns = (ColumnRun("id", "bigint", "0"),)
+    staged = StagedTable(replace(RUN.tables[0], columns=columns), TABLE, tmp_path, None, [name])
+    with pytest.raises(QualityFault, match="silver.coisa: id is null in a row"):
+        staged.require_values()
