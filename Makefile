@@ -1,7 +1,7 @@
 # What each target does is in pipelines/. `make help` lists the targets.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo seed bronze silver gold stream plan export answers status quality reconcile history restore maintain shell env up down logs airflow check test test-long lint audit clean reset bench
+.PHONY: help setup doctor demo seed bronze silver gold stream plan export answers status quality reconcile history restore maintain shell env up down logs airflow check test test-long lint audit clean reset bench
 
 PYTHON ?= python3
 COMPOSE ?= docker compose
@@ -50,6 +50,7 @@ options = $(foreach name,$(filter $($1_takes),$(TYPED)),$(option_$(name)))
 
 define HELP
 start
+  doctor              what this machine lacks for a run, with the mend
   demo                fake people through all layers to the CSV
   shell               PySpark with every table as of the last run
   seed                fake data in the source: DOMAIN=, CONFIRM=database
@@ -68,8 +69,7 @@ mend
   restore             brings an earlier run back: RUN=gold/12
   reset               deletes lake, CSV and embedded data; asks first
 develop
-  check, test, lint   in under a minute; all tests; style, types, workflows
-  test-long           many more generated sources and killed runs, a cluster
+  check, test, lint   in under a minute; all tests; style. test-long: many more
   audit, bench        known vulnerabilities and secrets; speed, other ways
   env, up, down, logs containers: make up PROFILE=demo; airflow tries Airflow
   setup, clean        installs what is missing; removes caches
@@ -78,6 +78,11 @@ help:
 	@: $(info $(HELP))
 
 setup: .venv/run.stamp
+
+# It answers before anything is set up, too.
+doctor:
+	@$(PYTHON) tools/bootstrap.py doctor
+	@[ ! -x .venv/bin/python ] || .venv/bin/python -m pipelines doctor
 
 demo: .venv/run.stamp
 	$(CLI) demo

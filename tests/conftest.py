@@ -92,7 +92,9 @@ def jvm() -> Iterator[SparkSession]:
     settings, _ = load(
         {"LAKEHOUSE_SPARK__DRIVER_MEMORY": "1g", "LAKEHOUSE_SPARK__CONF": json.dumps(small)}, base=PROJECT
     )
-    with session(settings) as spark:
+    with ExitStack() as stack:
+        with engine.using(remote=False):
+            spark = stack.enter_context(session(settings))
         yield spark
 
 

@@ -26,6 +26,9 @@ NOT_WANTED = ("org.*:*", "com.*:*", "commons-*:*", "javax.*:*", "io.unitycatalog
 
 
 def main(what: str) -> None:
+    if what == "doctor":
+        doctor()
+        return
     check_python()
     if what == "airflow":
         make_venv(AIRFLOW_VENV)
@@ -40,6 +43,16 @@ def main(what: str) -> None:
     fetch_jars()
     if what != "packages":
         prepare_spark()
+
+
+def doctor() -> None:
+    """What a run needs before anything is installed. Ends with code 2 and the mend when it lacks."""
+    check_python()
+    print("ok     Python: %d.%d" % sys.version_info[:2])
+    print("ok     Java: %s" % check_java())
+    if not os.path.exists(PYTHON):
+        print("lacks  packages: run `make setup`")
+        sys.exit(2)
 
 
 def fail(text: str) -> NoReturn:
@@ -62,7 +75,8 @@ def check_python() -> None:
         fail("Python's venv is missing; install it (Debian, Ubuntu: apt install python%d.%d-venv)" % sys.version_info[:2])
 
 
-def check_java() -> None:
+def check_java() -> str:
+    """Java's version."""
     home = os.environ.get("JAVA_HOME")
     java = os.path.join(home, "bin", "java") if home else shutil.which("java")
     advice = "install one (Debian, Ubuntu: apt install openjdk-17-jre-headless) or point JAVA_HOME at it"
@@ -73,6 +87,7 @@ def check_java() -> None:
     version = re.search(r'version "(\d+)', output)
     if not version or version.group(1) not in ("17", "21"):
         fail("Java 17 or 21 is needed, %s is %s; %s" % (java, version.group(1) if version else "none", advice))
+    return version.group(1)
 
 
 def make_venv(venv: str) -> None:

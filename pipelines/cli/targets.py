@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
+LACKS = 2  # the exit code of `doctor` when something lacks
 WORK = 10  # the exit code of `plan --exit-code` when there is work
 
 
 def run_targets(settings: Settings, request: Request, spark: "SparkSession | None" = None) -> int:
     """Runs targets in the order seed, layers, export, what shows them, shell; in `spark` or a session of its own.
-    Returns the exit code: WORK if a plan has some and was asked to say so."""
+    Returns the exit code: WORK if a plan has some and was asked to say so, LACKS if the doctor found something."""
     targets, code = request.targets, 0
     alone = targets & {"demo", "reset", "restore", "stream"}
     if alone and len(targets) > 1:
@@ -61,6 +62,10 @@ def run_targets(settings: Settings, request: Request, spark: "SparkSession | Non
             history.history(settings, report)
         if "answers" in targets:
             status.answers(settings, domains or in_use(settings), report)
+        if "doctor" in targets:
+            from pipelines.commands.doctor import doctor
+
+            code = code if doctor(settings, report) else LACKS
         if "plan" in targets:
             from pipelines.commands.plan import plan
 

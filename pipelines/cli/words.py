@@ -55,6 +55,7 @@ COMMANDS: dict[str, tuple[str, tuple[click.Option, ...]]] = {
     "gold": ("build movimento_flat and its CSV", (DOMAIN, WITH_FULL, FULL)),
     "stream": ("ingest files as they arrive", (DOMAIN, ONCE)),
     "plan": ("what the next run would do with each table, and why", (DOMAIN, WITH_FULL, FULL, EXIT_CODE)),
+    "doctor": ("what this machine, its folders and the source lack", ()),
     "export": ("write the CSV of gold's last run again, or others", (DOMAIN, TABLE, FORMAT)),
     "answers": ("print the tables of gold that answer a question", (DOMAIN,)),
     "status": ("the last run of each layer, its age, its warnings", ()),

@@ -120,6 +120,7 @@ if __name__ == "__main__":
     if GATEWAY in os.environ:
         session.session = shared_session  # type: ignore[assignment]
     elif SERVER in os.environ:
+        engine.use(remote=True)
         session.session = lambda *_, **__: engine.remote_session()
     if scenario := (SCENARIOS | STREAM_SCENARIOS).get(sys.argv[1]):
         arm(scenario.point, {"kill": kill, "error": error, "full": full}[sys.argv[2]], scenario.nth)

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 
 from pyspark.sql import SparkSession
 
-from pipelines.spark.remote import is_remote
-
 IS_SPARK = os.environ.get("LAKEHOUSE_TEST_ENGINE") == "spark"
 REMOTE = "SPARK_CONNECT_MODE_ENABLED"  # PySpark's functions ask it at each call
 
@@ -26,10 +24,10 @@ def use(remote: bool) -> None:
 
 
 @contextmanager
-def used_by(spark: SparkSession) -> Iterator[None]:
-    """Lets the functions make columns for a session while the context lasts."""
+def using(remote: bool) -> Iterator[None]:
+    """The same while the context lasts."""
     earlier = REMOTE in os.environ
-    use(remote=is_remote(spark))
+    use(remote)
     try:
         yield
     finally:
@@ -41,14 +39,15 @@ def remote_session() -> Iterator[SparkSession]:
     """A session of a server that ends with the context."""
     os.environ |= {"RUST_LOG": "off", "SAIL_EXECUTION__DEFAULT_PARALLELISM": "1"}
     from pysail.spark import SparkConnectServer  # it reads the environment when it is imported
+    from pyspark.sql.connect.session import SparkSession as RemoteSession
 
     server = SparkConnectServer("127.0.0.1", 0)
     server.start(background=True)
     host, port = server.listening_address
-    spark = SparkSession.builder.remote(f"sc://{host}:{port}").getOrCreate()
+    spark = RemoteSession.builder.remote(f"sc://{host}:{port}").getOrCreate()
     spark.conf.set("spark.sql.session.timeZone", "UTC")
     try:
-        yield spark
+        yield spark  # type: ignore[misc]
     finally:
         spark.stop()
         server.stop()

@@ -16,6 +16,7 @@ from pipelines.core.console import Report
 from pipelines.core.names import LAYERS
 from pipelines.lake import delta, run_log, runs
 from pipelines.run.layers import RunRequest, run_layers
+from pipelines.spark.remote import is_remote
 from tests.support import engine
 
 ALL = "associado conta cartao movimento movimento_flat"
@@ -39,7 +40,7 @@ class Lake:
     def run(self, *layers: str, full: str = "", **given: str) -> Settings:
         """Runs layers, all of them by default; `full` names tables to build whole."""
         settings = self.settings(**given)
-        with Report() as report, engine.used_by(self.spark):
+        with Report() as report, engine.using(is_remote(self.spark)):
             request = RunRequest(frozenset(layers or LAYERS), (self.domain,), frozenset(full.split()))
             run_layers(settings, request, report, self.spark)
         return settings

@@ -63,7 +63,7 @@ def test_no_checkout_leaves_its_token_behind() -> None:
     assert all(step["with"]["persist-credentials"] is False for step in checkouts) and len(checkouts) > 2
 
 
-def taken(check: Callable[[], None]) -> bool:
+def taken(check: Callable[[], object]) -> bool:
     try:
         check()
     except SystemExit:
