@@ -18,7 +18,7 @@ from pipelines.lake import folders
 from pipelines.lake.changes import Splice, Target, differing_keys, splice, with_keys, write
 from pipelines.lake.checksums import measured
 from pipelines.lake.engine import Engine, count, listed, named_files, relation, within, without
-from pipelines.lake.runs import Mode, TableRun
+from pipelines.lake.runs import Mode, TableRun, row_counts
 from pipelines.lake.versions import StagedTable, TableVersion, unchanged_table
 from pipelines.sources.postgres.reader import ReadPlan, SourceTotals, WrittenFile
 
@@ -91,7 +91,8 @@ def _staged(db: Engine, batch: Batch, previous: TableRun, files: list[str]) -> S
     content = previous.content.after(replaced, came)
     if (content.rows, content.sums) != (totals.rows, totals.sums):
         raise NotProved("its rows or sums are not those that what changed makes")
-    how, batches = f"{number:,} written, {deleted:,} deleted", previous.batches + bool(files)
+    how = row_counts(number, replaced.rows, replaced.rows - deleted)
+    batches = previous.batches + bool(files)
     table_run = replace(previous, rows_in=totals.rows, rows_out=content.rows, columns=content.columns, how=how)
     table_run = replace(table_run, mode=Mode.CHANGED, batches=batches, basis=load.basis)
     kept = tuple(Path(file).name for file in old.files)

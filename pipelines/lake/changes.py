@@ -17,7 +17,7 @@ from pipelines.core.sql import identifier
 from pipelines.lake import delta
 from pipelines.lake.checksums import Content, measured
 from pipelines.lake.engine import Engine, count, exact, listed, named_files, relation, save, within
-from pipelines.lake.runs import Mode, TableRun
+from pipelines.lake.runs import Mode, TableRun, row_counts
 from pipelines.lake.versions import StagedTable, TableVersion, unchanged_table
 
 TECHNICAL = ("_batch",)
@@ -199,11 +199,12 @@ def _proved(db: Engine, what: str, change: Splice, touched: set[str], written: l
     gone, came, before, actual = (measured(db, rows, old.types, old.keys) for rows in relations)
     if actual != before.after(gone, came):
         raise QualityFault(f"{what}: a row was lost or doubled on the way; run it again")
-    return spliced(change.table_run, gone, came)
+    updated = count(db, within(change.rows, old.keys, change.replaced.of(touched_rows))) if gone.rows else 0
+    return spliced(change.table_run, gone, came, updated)
 
 
-def spliced(table_run: TableRun, gone: Content, came: Content) -> TableRun:
-    """The record of a table after some rows went and others came."""
+def spliced(table_run: TableRun, gone: Content, came: Content, updated: int = 0) -> TableRun:
+    """The record of a table after some rows went and others came, of which `updated` have the key of one that went."""
     rows, columns = table_run.content.after(gone, came)
-    how = f"{came.rows:,} written, {gone.rows:,} replaced"
+    how = row_counts(came.rows, gone.rows, updated)
     return replace(table_run, rows_in=rows, rows_out=rows, columns=columns, mode=Mode.CHANGED, how=how)

@@ -182,6 +182,12 @@ class IngestedFile:
     extras: tuple[str, ...] = ()
 
 
+def row_counts(came: int, went: int, updated: int) -> str:
+    """What applying changes did, in words: of the rows that came, `updated` have the key of one that went."""
+    updated = min(updated, came, went)  # a key may come twice
+    return f"{came - updated:,} written, {updated:,} updated, {went - updated:,} deleted"
+
+
 def reason_for_full(settings: Settings, table_run: TableRun | None, asked: bool, now: datetime) -> str:
     """Why a table is built in full, whatever changed: the first time, asked for, or the last time is long ago (some
     hours early, so that a nightly run is never late). Empty when none of it holds."""

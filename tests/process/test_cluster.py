@@ -129,7 +129,7 @@ def test_a_run_on_two_workers_gives_what_this_process_gives_and_reads_nothing_it
     assert all(workers.finished_tasks())
     same(lakehouse, moved(lakehouse))
     execute(lakehouse.address, "UPDATE movimento SET vlr_transacao = 1 WHERE id = 5")
-    assert "bronze.movimento: 3,000 rows, 1 written, 0 deleted" in ended(on(workers, lakehouse, "bronze"))
+    assert "bronze.movimento: 3,000 rows, 0 written, 1 updated, 0 deleted" in ended(on(workers, lakehouse, "bronze"))
 
 
 @pytest.mark.long

@@ -358,7 +358,7 @@ def test_a_newer_export_takes_the_place_of_the_earlier_one_bad_lines_too(
     varejo.run("bronze")
     varejo.drop("Sales.SpecialOfferProduct.csv", "\ufeff" + head + row.format(2, 680) + "y\r\n" + row.format(3, 706))
     varejo.run("bronze")
-    assert varejo.last("bronze").table("special_offer_product").how == "1 file: 3 written, 3 replaced"
+    assert varejo.last("bronze").table("special_offer_product").how == "1 file: 2 written, 1 updated, 2 deleted"
     bronze = varejo.table("bronze", "special_offer_product")
     assert [(row["SpecialOfferID"], row["_source_row"]) for row in bronze] == [(None, 3), (2, 2), (3, 4)]
     assert "everything agrees" in agreed(varejo, capsys)

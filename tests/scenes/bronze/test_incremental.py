@@ -125,13 +125,13 @@ EVENTS = {
             "rows come, go and change",
             "INSERT INTO associado VALUES (31, 'Novo', NULL, NULL, NULL); DELETE FROM associado WHERE id IN (4, 5);"
             "UPDATE associado SET nome = 'Eva' WHERE id = 6",
-            "2 written, 2 deleted",
+            "1 written, 1 updated, 2 deleted",
         ),
-        Event("a key changes", "UPDATE associado SET id = 99 WHERE id = 7", "1 written, 1 deleted"),
+        Event("a key changes", "UPDATE associado SET id = 99 WHERE id = 7", "1 written, 0 updated, 1 deleted"),
         Event(
             "a row goes and comes back",
             "DELETE FROM associado WHERE id = 8; INSERT INTO associado VALUES (8, 'Outra', 'Lima', 30, 'a@b.c')",
-            "1 written, 0 deleted",
+            "0 written, 1 updated, 0 deleted",
         ),
         Event("a row is written as it was", "UPDATE associado SET nome = nome"),
         Event(
@@ -139,15 +139,15 @@ EVENTS = {
             "BEGIN; INSERT INTO associado VALUES (131, 'a'); SAVEPOINT s; INSERT INTO associado VALUES (132, 'b');"
             "UPDATE associado SET nome = 'x' WHERE id < 5; ROLLBACK TO s; SAVEPOINT t;"
             "INSERT INTO associado VALUES (133, 'c'); RELEASE t; COMMIT",
-            "2 written, 0 deleted",
+            "2 written, 0 updated, 0 deleted",
         ),
         Event("a transaction is rolled back", "BEGIN; DELETE FROM associado; ROLLBACK"),
         Event(
             "a table is emptied and filled",
             "TRUNCATE associado; INSERT INTO associado SELECT i, 'Ana', 'Lima', 30, 'a@b.c' FROM generate_series(10, 40) i",
-            "10 written, 9 deleted",
+            "9 written, 1 updated, 9 deleted",
         ),
-        Event("a row changes after that", "UPDATE associado SET nome = 'again' WHERE id = 12", "1 written, 0 deleted"),
+        Event("a row changes after that", "UPDATE associado SET nome = 'again' WHERE id = 12", "0 written, 1 updated, 0 deleted"),
         Event(
             "others inherit from the table",
             "CREATE TABLE filha () INHERITS (associado); INSERT INTO filha SELECT * FROM ONLY associado WHERE id = 13",
@@ -156,11 +156,11 @@ EVENTS = {
     ),
     "conta": (
         NOTHING,
-        Event("a table is emptied", "TRUNCATE conta", "0 written, 30 deleted"),
+        Event("a table is emptied", "TRUNCATE conta", "0 written, 0 updated, 30 deleted"),
         Event(
             "a table is filled",
             "INSERT INTO conta SELECT i, 'corrente', '2020-01-01', i, ROW('b', i)::lugar FROM generate_series(1, 30) i",
-            "30 written, 0 deleted",
+            "30 written, 0 updated, 0 deleted",
         ),
         Event("a label is renamed", "ALTER TYPE tipo RENAME VALUE 'corrente' TO 'Corrente'", OTHER_TYPE),
         Event("a composite type gets a member", "ALTER TYPE lugar ADD ATTRIBUTE cep text", OTHER_TYPE),
@@ -204,12 +204,12 @@ EVENTS = {
             "ALTER TABLE cartao RENAME x TO cidade",
             OTHER_COLUMNS,
         ),
-        Event("a row changes after that", "UPDATE cartao SET cidade = 'x' WHERE id = 2", "1 written, 0 deleted"),
+        Event("a row changes after that", "UPDATE cartao SET cidade = 'x' WHERE id = 2", "0 written, 1 updated, 0 deleted"),
         Event(
             "the key becomes another constraint",
             "ALTER TABLE cartao DROP CONSTRAINT cartao_pkey, ADD UNIQUE (id), ALTER id SET NOT NULL;"
             "UPDATE cartao SET nom_impresso = 'u' WHERE id = 2",
-            "1 written, 0 deleted",
+            "0 written, 1 updated, 0 deleted",
         ),
         Event("vacuum, freeze", "VACUUM FREEZE cartao"),
         Event(
@@ -221,7 +221,7 @@ EVENTS = {
     ),
     "movimento": (
         NOTHING,
-        Event("a row moves between partitions", "UPDATE movimento SET id = 195 WHERE id = 50", "1 written, 1 deleted"),
+        Event("a row moves between partitions", "UPDATE movimento SET id = 195 WHERE id = 50", "1 written, 0 updated, 1 deleted"),
         Event(
             "a partition is swapped for one of as many rows",
             "ALTER TABLE movimento DETACH PARTITION m2;"
@@ -229,7 +229,7 @@ EVENTS = {
             "ALTER TABLE movimento ATTACH PARTITION m3 FOR VALUES FROM (100) TO (200)",
             ANOTHER_TABLE,
         ),
-        Event("a row changes after that", "UPDATE movimento SET des_transacao = 'z' WHERE id = 150", "1 written, 0 deleted"),
+        Event("a row changes after that", "UPDATE movimento SET des_transacao = 'z' WHERE id = 150", "0 written, 1 updated, 0 deleted"),
         Event(
             "a partition is attached",
             "ALTER TABLE movimento ATTACH PARTITION m4 FOR VALUES FROM (200) TO (300)",
@@ -238,7 +238,7 @@ EVENTS = {
         Event("a partition is detached", "ALTER TABLE movimento DETACH PARTITION m3", ANOTHER_TABLE),
         Event("vacuum of the whole database", "VACUUM FREEZE"),
         NOTHING,
-        Event("a row comes", "INSERT INTO movimento VALUES (299, 1, 'x', '2024-01-01', 1)", "1 written, 0 deleted"),
+        Event("a row comes", "INSERT INTO movimento VALUES (299, 1, 'x', '2024-01-01', 1)", "1 written, 0 updated, 0 deleted"),
         NOTHING,
     ),
 }  # fmt: skip
@@ -263,7 +263,7 @@ def test_after_any_event_bronze_has_what_a_full_load_has(source: Lake) -> None:
     )
     source.run("bronze")
     assert how(source) == {
-        "associado": NO_KEY, "conta": IS_A_VIEW, "cartao": NO_KEY, "movimento": "1 written, 0 deleted"
+        "associado": NO_KEY, "conta": IS_A_VIEW, "cartao": NO_KEY, "movimento": "0 written, 1 updated, 0 deleted"
     }  # fmt: skip
     as_a_full_load(source)
 
@@ -283,7 +283,7 @@ def test_a_transaction_that_commits_later_with_lower_ids_is_not_lost(source: Lak
         cursor.execute(insert, (4,))
         late.commit()
     source.run("bronze")
-    assert how(source)["movimento"] == "2 written, 0 deleted"
+    assert how(source)["movimento"] == "2 written, 0 updated, 0 deleted"
     as_a_full_load(source)
     source.run("bronze")
     assert set(how(source).values()) == {"unchanged"}
@@ -293,7 +293,7 @@ def test_full_and_tables_build_whole_what_they_name_under_the_same_snapshot(sour
     execute(source.address, "UPDATE associado SET nome = 'x' WHERE id = 1")
     source.run("bronze", full="movimento")
     assert how(source) == {
-        "associado": "1 written, 0 deleted",
+        "associado": "0 written, 1 updated, 0 deleted",
         "conta": "unchanged",
         "cartao": "unchanged",
         "movimento": "full: asked for",
@@ -360,8 +360,8 @@ def test_many_batches_are_folded_and_zeros_of_both_signs_odd_names_and_wide_numb
             f"DELETE FROM movimento WHERE id = {20 + night}",
         )
         source.run("bronze")
-        assert how(source)["associado"].endswith("written, 0 deleted"), how(source)
-        assert how(source)["movimento"] == "1 written, 1 deleted"
+        assert how(source)["associado"].endswith(" updated, 0 deleted"), how(source)
+        assert how(source)["movimento"] == "0 written, 1 updated, 1 deleted"
         batches.append((last(source).table("movimento").batches, last(source).table("associado").batches))
         as_a_full_load(source)
     assert batches == [(1, 1), (2, 1), (1, 1), (2, 1)]
@@ -375,7 +375,7 @@ def test_many_batches_are_folded_and_zeros_of_both_signs_odd_names_and_wide_numb
     as_a_full_load(source)
     execute(source.address, "UPDATE associado SET peso = 0 WHERE id = 2")
     source.run("bronze")
-    assert how(source)["associado"] == "1 written, 0 deleted"
+    assert how(source)["associado"] == "0 written, 1 updated, 0 deleted"
     as_a_full_load(source)
 
 

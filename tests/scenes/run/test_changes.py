@@ -64,17 +64,17 @@ def test_a_run_writes_only_what_changed_and_nothing_if_nothing_did_or_a_join_is_
     )
     keyed_lake.run("bronze", "silver")
     assert changed(keyed_lake, "bronze") == {
-        "associado": "1 written, 0 deleted",
-        "movimento": "1 written, 1 deleted",
+        "associado": "0 written, 1 updated, 0 deleted",
+        "movimento": "0 written, 1 updated, 1 deleted",
     }
     assert changed(keyed_lake, "silver") == {
-        "associado": "1 written, 1 replaced",
-        "associado__history": "2 written, 1 replaced",
-        "movimento": "1 written, 2 replaced",
+        "associado": "0 written, 1 updated, 0 deleted",
+        "associado__history": "1 written, 1 updated, 0 deleted",
+        "movimento": "0 written, 1 updated, 1 deleted",
     }
     a_broken_join_leaves_the_old_gold(keyed_lake, monkeypatch)
     keyed_lake.run("gold")
-    assert changed(keyed_lake, "gold") == {"movimento_flat": "11 written, 12 replaced"}
+    assert changed(keyed_lake, "gold") == {"movimento_flat": "0 written, 11 updated, 1 deleted"}
     assert agree(keyed_lake) == 199
 
     assert last(keyed_lake, "bronze").table("movimento").batches == 1

@@ -67,7 +67,7 @@ def test_the_session_starts_while_bronze_reads_the_first_time_and_later_when_sil
     run(keyed_lake)
     assert at_the_csv == [1]  # the memory of Spark is free
     assert (recorded, ended) == ([False, True, True], ["MainThread"])
-    assert changed(keyed_lake, "gold") == {"movimento_flat": "10 written, 10 replaced"}
+    assert changed(keyed_lake, "gold") == {"movimento_flat": "0 written, 10 updated, 0 deleted"}
     begun.clear()
     true, early = bronze_job.read, list[bool]()
 

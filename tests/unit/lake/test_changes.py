@@ -53,7 +53,7 @@ def test_only_files_with_a_row_that_is_replaced_are_written_again(
     staged = splice(db, Splice(old, record, replaced, rows(k2="2.50", k4="4")), Target(TABLE, tmp_path, 2))
     assert stored(db, staged) == {1: None, 2: "2.50", 3: "3.00", 4: "4.00"}
     assert staged.kept is not None and len(staged.kept) == 1 and len(staged.files) == 1
-    assert (staged.table_run.mode, staged.table_run.how) == (Mode.CHANGED, "2 written, 1 replaced")
+    assert (staged.table_run.mode, staged.table_run.how) == (Mode.CHANGED, "1 written, 1 updated, 0 deleted")
     assert staged.table_run.content == measured(db, staged.content.sql, TYPES, ("id",))
     assert staged.table_run.totals == {"valor": Decimal("9.50")}
 
@@ -69,7 +69,7 @@ def test_rows_that_are_there_already_are_not_written_again(db: Engine, tmp_path:
     affected = with_keys(("id",), "(SELECT unnest([1, 2]) AS id)")
     staged = splice_differing(db, Splice(old, record, affected, rows(k1="1", k2="2.50")), Target(TABLE, tmp_path, 2))
     assert stored(db, staged) == {1: "1.00", 2: "2.50"}
-    assert staged.table_run.how == "1 written, 1 replaced" and len(staged.kept or ()) == 1
+    assert staged.table_run.how == "0 written, 1 updated, 0 deleted" and len(staged.kept or ()) == 1
 
 
 def test_a_row_that_is_lost_on_the_way_is_an_error_and_no_file_stays(
