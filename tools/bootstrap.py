@@ -25,24 +25,38 @@ PACKAGES = ("delta-spark_4.2_2.13", "delta-storage", "delta-kernel-api", "delta-
 NOT_WANTED = ("org.*:*", "com.*:*", "commons-*:*", "javax.*:*", "io.unitycatalog:*", "io.airlift:*", "io.delta:delta-kernel-unitycatalog")
 
 
+# What each set-up does.
+ENVIRONMENT, INSTALLATION, DELTA_JARS, ARCHIVE = "virtual environment", "packages", "Delta jars", "Spark's class archive"
+STEPS = {"airflow": (ENVIRONMENT, INSTALLATION), "packages": (ENVIRONMENT, INSTALLATION, DELTA_JARS)}
+ALL_STEPS = (ENVIRONMENT, INSTALLATION, DELTA_JARS, ARCHIVE)
+SIZE = "some 600 MB to download, 1.2 GB on disk"  # of all steps, with the packages that a run needs
+
+
 def main(what: str) -> None:
     if what == "doctor":
         doctor()
         return
     check_python()
-    if what == "airflow":
-        make_venv(AIRFLOW_VENV)
-        install("airflow", venv=AIRFLOW_VENV)
-        return
-    check_java()
-    make_venv(VENV)
-    install("build")
-    install("run", "--no-build-isolation")
-    if what in ("dev", "bench", "audit"):
-        install(what)
-    fetch_jars()
-    if what != "packages":
-        prepare_spark()
+    if what != "airflow":
+        check_java()
+    steps, venv = STEPS.get(what, ALL_STEPS), AIRFLOW_VENV if what == "airflow" else VENV
+    if not os.path.exists(venv):
+        say("%d steps, some minutes, once%s" % (len(steps), "" if what == "airflow" else "; " + SIZE))
+    for number, step in enumerate(steps, 1):
+        say("[%d/%d] %s" % (number, len(steps), step))
+        if step == ENVIRONMENT:
+            make_venv(venv)
+        elif step == INSTALLATION and what == "airflow":
+            install("airflow", venv=AIRFLOW_VENV)
+        elif step == INSTALLATION:
+            install("build")
+            install("run", "--no-build-isolation")
+            if what in ("dev", "bench", "audit"):
+                install(what)
+        elif step == DELTA_JARS:
+            fetch_jars()
+        else:
+            prepare_spark()
 
 
 def doctor() -> None:
@@ -104,7 +118,6 @@ def make_venv(venv: str) -> None:
             made = ""
         if made == wanted:
             return
-    say("making %s with Python %s" % (os.path.basename(venv), wanted))
     shutil.rmtree(venv, ignore_errors=True)
     created = subprocess.run([sys.executable, "-m", "venv", venv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if created.returncode:
@@ -113,12 +126,24 @@ def make_venv(venv: str) -> None:
 
 
 def install(name: str, *options: str, venv: str = VENV) -> None:
-    say("installing packages of requirements/%s.txt%s" % (name, " (some minutes the first time)" if name in ("run", "airflow") else ""))
-    command = [os.path.join(venv, "bin", "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
-    pip = subprocess.run(command + list(options) + ["-r", os.path.join(REQUIREMENTS, name + ".txt")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    if pip.returncode:
-        lines = [line for line in pip.stdout.decode("utf-8", "replace").splitlines() if line.startswith("ERROR")] or ["pip failed"]
-        fail("%s; check the network and the package index, then run it again" % lines[0][:300])
+    """Installs what a file of requirements pins, with uv if it is there and else, or if it fails, with pip."""
+    python = os.path.join(venv, "bin", "python")
+    pip = [python, "-m", "pip", "install", "--disable-pip-version-check"]
+    uv = shutil.which("uv")
+    tools = ([[uv, "pip", "install", "--python", python]] if uv else []) + [pip]
+    what = list(options) + ["--require-hashes", "-r", os.path.join(REQUIREMENTS, name + ".txt")]
+    shown = sys.stderr.isatty()
+    for tool in tools:
+        quiet = [] if shown else ["--quiet"]
+        stdout, stderr = (sys.stderr, None) if shown else (subprocess.PIPE, subprocess.STDOUT)
+        ran = subprocess.run(tool + quiet + what, stdout=stdout, stderr=stderr)
+        if not ran.returncode:
+            return
+        if tool is not pip:
+            say("uv could not install requirements/%s.txt; pip will try" % name)
+    errors = [line for line in (ran.stdout or b"").decode("utf-8", "replace").splitlines() if line.startswith("ERROR")]
+    reason = errors[0][:300] if errors else "pip failed" + ", as shown above" * shown
+    fail("requirements/%s.txt: %s; check the network and the package index, then run it again" % (name, reason))
 
 
 def checksums() -> "dict[str, str]":
@@ -139,7 +164,6 @@ def fetch_jars() -> None:
     wanted = checksums()
     if all(right(os.path.join(JARS, name), checksum) for name, checksum in wanted.items()):
         return
-    say("fetching the Delta jars")
     with tempfile.TemporaryDirectory() as scratch:
         empty = os.path.join(scratch, "empty.py")
         open(empty, "w").close()

@@ -53,5 +53,4 @@ def train(file: Path) -> None:
 
 if __name__ == "__main__":
     if archive() is None:
-        sys.stderr.write("setup: preparing Spark (once)\n")
         sys.exit(0 if make(train) else 1)

@@ -58,6 +58,36 @@ def test_a_download_that_fails_is_one_line(
     assert "check the network and the package index" in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_uv_installs_where_it_is_and_pip_if_it_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> "subprocess.CompletedProcess[bytes]":
+        commands.append(command)
+        return subprocess.CompletedProcess(command, int(command[0] == "/bin/uv" and len(commands) > 1), b"")
+
+    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(subprocess, "run", run)
+    bootstrap.install("run", "--no-build-isolation")
+    bootstrap.install("run")
+    assert [command[0] for command in commands] == ["/bin/uv", "/bin/uv", bootstrap.PYTHON]
+    assert all("--require-hashes" in command and "--quiet" in command for command in commands)
+    assert "pip will try" in capsys.readouterr().err
+
+
+def test_set_up_says_its_steps_and_its_size_before_it_begins(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(bootstrap, "VENV", str(tmp_path / "none"))
+    for name in ("check_java", "make_venv", "install", "fetch_jars", "prepare_spark"):
+        monkeypatch.setattr(bootstrap, name, lambda *_, **__: None)
+    bootstrap.main("run")
+    first, *steps = capsys.readouterr().err.splitlines()
+    assert first == f"setup: 4 steps, some minutes, once; {bootstrap.SIZE}"
+    assert steps[1] == "setup: [2/4] packages" and len(steps) == 4
+
+
 def test_airflow_gets_an_environment_of_its_own_and_needs_no_java(monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[tuple[str, ...]] = []
     monkeypatch.setenv("PATH", os.devnull)
