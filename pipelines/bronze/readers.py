@@ -68,7 +68,13 @@ class Readers:
     def count(self, plan: ReadPlan, newer: str) -> Future[SourceTotals]:
         """Lets the server count a table, one after the other."""
         connection, watchdog = self._snapshot.connection, self._reader.watchdog
-        self._counts.append(self._counter.submit(source_totals, connection, plan, newer, watchdog))
+
+        def counted() -> SourceTotals:
+            totals = source_totals(connection, plan, newer, watchdog)
+            self._report.expect("bronze", plan.table.name, totals.rows if newer == "false" else totals.newer)
+            return totals
+
+        self._counts.append(self._counter.submit(counted))
         return self._counts[-1]
 
     def load(self, plan: ReadPlan) -> list[Future[WrittenFile]]:

@@ -18,7 +18,7 @@ from dotenv.parser import parse_stream
 
 from conf.settings import KNOWN, SECRETS, Settings, SettingsError, load, load_outlets, read_secrets
 from pipelines.cli.words import COMMANDS, Request, parse
-from pipelines.core.console import log_line, unread
+from pipelines.core.console import Screen, log_line, write
 from pipelines.core.errors import Fault, UsageFault
 from pipelines.core.signals import STOPS
 from pipelines.notify.outcome import Outcome
@@ -66,7 +66,7 @@ def run_command(words: list[str], spark: "SparkSession | None" = None) -> int:
         known = {"kind": kind, "code": code or exit_code, "seconds": round(seconds, 3)}
         say(log_line(text or kind, "error" if code else "info", **known))
     elif text:
-        say(f"{kind}: {' '.join(text.split())}")
+        write(stderr(), f"{kind}: {' '.join(text.split())}", "error" if code else "info")
     targets = tuple(target for target in COMMANDS if target in request.targets)
     if settings and (code or "stream" not in targets):  # a stream's micro-batches have notified
         line = failure.public_text if isinstance(failure, Fault) else text
@@ -186,11 +186,15 @@ def read_env(path: Path) -> dict[str, str]:
 
 
 def say_warning(settings: Settings, text: str) -> None:
-    say(log_line(text, "warning") if settings.log_format == "json" else f"warning: {text}")
+    if settings.log_format == "json":
+        say(log_line(text, "warning"))
+    else:
+        write(stderr(), f"warning: {text}", "warning")
 
 
 def say(line: str) -> None:
-    try:
-        print(line, file=sys.stderr, flush=True)
-    except BrokenPipeError:
-        unread(sys.stderr)
+    stderr().out(line, highlight=False)
+
+
+def stderr() -> Screen:
+    return Screen(stderr=True, highlight=False, soft_wrap=True)

@@ -6,13 +6,14 @@ from datetime import timedelta
 
 from conf.settings import Settings
 from pipelines.core import catalogue
-from pipelines.core.console import Report, grid
+from pipelines.core.console import Report
 from pipelines.core.errors import UsageFault
+from pipelines.core.grid import Grid, marked
 from pipelines.core.names import HISTORY, LAYERS, upstream_layer
 from pipelines.export.publish import drafted
 from pipelines.lake import delta, folders, run_log
 from pipelines.lake.checksums import ColumnRun
-from pipelines.lake.runs import Run, TableRun
+from pipelines.lake.runs import Mode, Run, TableRun
 from pipelines.run.lifecycle import commit_run, next_run, rolled_back_on_failure
 
 RUNS_SHOWN = 20
@@ -20,7 +21,8 @@ RUNS_SHOWN = 20
 
 def history(settings: Settings, report: Report) -> None:
     """Shows the last runs of each layer, newest first: what each built, and what changed since the previous run."""
-    table = grid("run", "domain", "what", "finished (UTC)", "changes", "rows", "set aside", "seconds", left=5)
+    titles = ("run", "domain", "what", "finished (UTC)", "rows", "set aside", "seconds", "changes")
+    table = Grid(titles, words=(*titles[:4], "changes"), spare=("domain",), below=("changes",))
     for layer in LAYERS:
         path = settings.layer_path(layer)
         for domain in catalogue.domains():
@@ -30,8 +32,9 @@ def history(settings: Settings, report: Report) -> None:
                 aside = sum(table_run.set_aside for table_run in run.tables)
                 seconds = (run.finished - run.started) / timedelta(seconds=1)
                 words = (f"{layer}/{run.run}", domain, what(layer, run), f"{run.finished:%Y-%m-%d %H:%M}")
-                table.add_row(*words, changes(previous, run), f"{rows:,}", f"{aside:,}", f"{seconds:.1f}")
-    if not table.row_count:
+                numbers = (f"{rows:,}", marked(aside, "yellow"), f"{seconds:.1f}")
+                table.add_row(*words, *numbers, changes(previous, run))
+    if not table.rows:
         report.say("no layer has a complete run; run `make demo` or `make bronze silver gold` first")
         return
     report.show(table)
@@ -47,22 +50,29 @@ def what(layer: str, run: Run) -> str:
 
 
 def changes(previous: Run | None, run: Run) -> str:
-    """The rows that tables gained or lost since the previous run, and tables with as many rows but other content."""
+    """The rows that a run wrote, updated and deleted in each table. If a table was built in full or restored, the rows
+    that it gained or lost since the previous run."""
     if previous is None:
         return "first run"
     known = {table.name: table for table in previous.tables}
     comparable = previous.hashing == run.hashing
-    tables = [table for table in run.tables if not table.name.endswith(HISTORY)]
-    return ", ".join(filter(None, (_change(known.get(table.name), table, comparable) for table in tables))) or "none"
+    texts = []
+    for table in (table for table in run.tables if not table.name.endswith(HISTORY)):
+        if table.mode is Mode.FULL or table.name not in known or run.content_of is not None:
+            texts.append(_change(known.get(table.name), table, comparable))
+        elif table.mode is Mode.CHANGED:
+            texts.append(f"{table.name} {table.how}")
+    return "; ".join(filter(None, texts)) or "none"
 
 
 def _change(previous: TableRun | None, table: TableRun, comparable: bool) -> str:
-    """What changed in a table; `comparable`: its checksums mean the same as those of the previous run."""
+    """What a version that was not made from the previous one has otherwise; `comparable`: the checksums of both mean
+    the same."""
     if previous is None:
         return f"{table.name} new"
     if table.rows_out != previous.rows_out:
-        return f"{table.name} {table.rows_out - previous.rows_out:+,}"
-    return f"{table.name} changed" if comparable and _columns(table) != _columns(previous) else ""
+        return f"{table.name} {table.rows_out - previous.rows_out:+,} rows"
+    return f"{table.name} other content" if comparable and _columns(table) != _columns(previous) else ""
 
 
 def _columns(table: TableRun) -> dict[str, ColumnRun]:

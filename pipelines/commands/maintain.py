@@ -43,7 +43,7 @@ def maintain(settings: Settings, report: Report) -> None:
             check_layers(settings, domain)
         for layer in LAYERS:
             path = settings.layer_path(layer)
-            report.progress("maintain", layer, 0)
+            report.progress("maintain", layer)
             _free(layer, [*_leftovers(path), *_superseded(settings, layer)], report)
             for name in RECORDS:
                 run_log.compact(path / name, MANY_SMALL_FILES)

@@ -11,7 +11,8 @@ from conf.settings import Settings
 from pipelines.bronze.files import landing_state, reason_for_full
 from pipelines.bronze.loads import LoadPlan, drift, plan_loads, read_plans
 from pipelines.core import catalogue
-from pipelines.core.console import Report, grid
+from pipelines.core.console import Report
+from pipelines.core.grid import Grid
 from pipelines.core.names import LAYERS, upstream_layer
 from pipelines.lake import run_log
 from pipelines.lake.engine import count, engine, relation, without
@@ -41,8 +42,8 @@ def plan(settings: Settings, domains: tuple[str, ...], full: frozenset[str], rep
     """Shows what the next run would do with each table: build it in full, or apply what changed; the rows to read and
     the rows deleted; why; and columns that changed. `full`: the tables that a person asks to build in full. Returns
     whether there is work."""
-    shown = grid("layer", "table", "rows to read", "deleted", "how", left=2)
-    shown.columns[-1].justify = "left"
+    titles = ("layer", "table", "rows to read", "deleted", "how")
+    shown = Grid(titles, words=("layer", "table", "how"), below=("how",))
     notes, has_work = list[str](), False
     for domain in domains:
         bronze = _of_files if catalogue.is_of_files(domain) else _of_postgres
@@ -70,7 +71,7 @@ def _number(rows: int | None) -> str:
 def _of_files(settings: Settings, domain: str, full: frozenset[str], report: Report) -> Iterator[TablePlan]:
     """Counts the files that each table would take, not their rows."""
     tables, previous = catalogue.tables_of("bronze", domain), run_log.last_run(settings.bronze_path, domain)
-    report.progress("plan", domain, 0)
+    report.progress("plan", domain)
     landing = landing_state(settings, domain, tables, report)
     known = table_runs(previous)
     for table in tables:
@@ -96,7 +97,7 @@ def _of_postgres(settings: Settings, domain: str, full: frozenset[str], report: 
     ):
         context = _context(settings, "bronze", domain, full)
         for load in plan_loads(settings, snapshot, read_plans(snapshot, tables), context):
-            report.progress("plan", load.plan.table.name, 0)
+            report.progress("plan", load.plan.table.name)
             rows, deleted = _counted(settings, reader, snapshot, load, context.previous)
             if load.why:
                 mode, how = Mode.FULL, f"full: {load.why}"

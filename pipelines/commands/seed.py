@@ -37,7 +37,9 @@ def _seed_postgres(settings: Settings, tables: tuple[Table, ...], confirm: str, 
             f"seed would create fake tables in {settings.postgres.address}; "
             f"to do so, say `make seed CONFIRM={settings.postgres.database}`"
         )
+    report.progress("source", "start")
     with source_server(settings) as server:
+        report.finished("source", "start")
         fill(settings, server, tables, settings.postgres is None, report)
 
 
@@ -53,4 +55,4 @@ def demo(settings: Settings, report: Report, spark: "SparkSession | None" = None
     show(settings, runs, report, lines=3)
     report.say("\nnext: make shell   query silver and gold in PySpark")
     report.say("      make help    all commands")
-    report.say("      make reset   delete the fake data before you connect your own PostgreSQL: see README.md")
+    report.say("      make reset   delete the fake data, before you use your own PostgreSQL")

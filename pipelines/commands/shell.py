@@ -81,6 +81,8 @@ def shell(settings: Settings, given: "SparkSession | None" = None) -> None:
     """Reads commands until standard input ends; a given session keeps the views. Raises QualityFault without a run."""
     if not any(run_log.heads(settings.layer_path(layer)) for layer in LAYERS):
         raise QualityFault("no layer has a complete run; run `make demo` or `make bronze silver gold` first")
+    if sys.stdin.isatty():
+        print("Spark starts …", file=sys.stderr, flush=True)
     from pyspark.sql import functions
 
     from pipelines.spark.session import session

@@ -1,13 +1,13 @@
 """`make status` shows the last runs, `make quality` how silver's rules fared, `make answers` gold's rows. No JVM."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-
-from rich.table import Table as Grid
 
 from conf.contract import Severity, Table
 from conf.settings import Settings
 from pipelines.core import catalogue
-from pipelines.core.console import Report, grid
+from pipelines.core.console import Report
+from pipelines.core.grid import Grid, marked
 from pipelines.core.names import LAYERS, QUARANTINE, upstream_layer
 from pipelines.core.sql import identifier, spark_literal
 from pipelines.lake import folders, run_log
@@ -22,7 +22,8 @@ ANSWER_ROWS = 15
 def status(settings: Settings, report: Report) -> None:
     """Shows the last run of each layer: its number, age, rows and warnings, and whether the CSV is what gold wrote."""
     now = datetime.now(UTC)
-    table = grid("layer", "domain", "source", "finished (UTC)", "run", "age", "rows", "set aside", left=4)
+    titles = ("layer", "domain", "source", "finished (UTC)", "run", "age", "rows", "set aside")
+    table = Grid(titles, words=titles[:4], below=("source",))
     notes: list[tuple[str, str]] = []  # level and text
     for layer in LAYERS:
         path = settings.layer_path(layer)
@@ -34,13 +35,13 @@ def status(settings: Settings, report: Report) -> None:
             rows = sum(table_run.rows_out for table_run in run.tables if not table_run.is_beside)
             aside = sum(table_run.set_aside for table_run in run.tables)
             finished = f"{run.finished:%Y-%m-%d %H:%M}"
-            numbers = (str(run.run), age(now - run.finished), f"{rows:,}", f"{aside:,}")
+            numbers = (str(run.run), age(now - run.finished), f"{rows:,}", marked(aside, "yellow"))
             table.add_row(layer, domain, run.source, finished, *numbers)
             notes += [("warning", text) for text in run.warnings]
             notes += [("info", text) for text in _behind(settings, layer, domain, run)]
             for exported in (contract for contract in catalogue.tables_of(layer, domain) if contract.csv):
                 notes += [("info", text) for text in _csv(settings, exported, run)]
-    if table.row_count:
+    if table.rows:
         report.show(table)
     for level, text in notes:
         report.say(text, level=level)
@@ -87,35 +88,53 @@ def quality(settings: Settings, domains: tuple[str, ...], report: Report) -> Non
         previous = {(rule.table, rule.rule): rule for rule in run_log.read_rules(path, runs[-2])} if runs[1:] else {}
         against = f"changes since run {runs[-2].run}" if previous else "no previous run"
         report.say(f"silver.{domain}, run {runs[-1].run} of {runs[-1].finished:%Y-%m-%d %H:%M} UTC, {against}\n")
-        report.show(_rules(rules, previous))
+        listed = rules if report.as_json else [rule for rule in rules if rule.failed or _change(rule, previous)]
+        if listed:
+            report.show(rules_grid(listed, previous))
+        if without := len(rules) - len(listed):
+            report.say(f"{without:,} rule{'' if without == 1 else 's'} without a failure")
         report.say(f"\n{query(rules)}")
 
 
-def _rules(rules: list[RuleRun], previous: dict[tuple[str, str], RuleRun]) -> Grid:
-    table = grid("table", "rule", "severity", "tested", "failed", "share", "change", "keys", left=3)
-    table.columns[-1].justify = "left"
-    for rule in rules:
-        earlier = previous.get((rule.table, rule.rule))
-        change = f"{rule.failed - earlier.failed:+,}" if earlier and rule.failed != earlier.failed else ""
-        share = f"{rule.share:.2%}" if rule.failed else ""
-        numbers = (f"{rule.tested:,}", f"{rule.failed:,}", share, change)
-        style = "bold" if rule.failed else None
-        table.add_row(rule.table, rule.rule, rule.severity.value, *numbers, "; ".join(rule.keys), style=style)
+RULE_TITLES = ("table", "rule", "severity", "tested", "failed", "share", "change", "keys")
+
+
+def rules_grid(rules: list[RuleRun], previous: Mapping[tuple[str, str], RuleRun]) -> Grid:
+    """The rules with the rows that failed each: what was set aside before what is merely odd, the worst first."""
+    table = Grid(RULE_TITLES, words=("table", "rule", "severity", "keys"), below=("rule", "keys"))
+    for rule in sorted(rules, key=_by_weight):
+        style = "yellow" if rule.severity is Severity.WARN else "red"
+        numbers = (f"{rule.tested:,}", marked(rule.failed, style), share(rule), _change(rule, previous))
+        table.add_row(rule.table, rule.rule, rule.severity.value, *numbers, "; ".join(rule.keys))
     return table
+
+
+def _by_weight(rule: RuleRun) -> tuple[bool, bool, int]:
+    return not rule.failed, rule.severity is Severity.WARN, -rule.failed
+
+
+def _change(rule: RuleRun, previous: Mapping[tuple[str, str], RuleRun]) -> str:
+    """By how many rows more or fewer a rule failed than in the previous run; empty when by none."""
+    earlier = previous.get((rule.table, rule.rule))
+    return f"{rule.failed - earlier.failed:+,}" if earlier and rule.failed != earlier.failed else ""
+
+
+def share(rule: RuleRun) -> str:
+    """The share of rows that failed, in percent; empty for none."""
+    return "" if not rule.failed else f"{rule.share:.2%}" if rule.share >= 0.0001 else "<0.01%"
 
 
 def query(rules: list[RuleRun]) -> str:
     """SQL for `make shell` that shows the rows of the worst rule: quarantine before warnings, then by failed rows."""
-    failed = [rule for rule in rules if rule.failed]
-    if not failed:
+    worst = min(rules, key=_by_weight, default=None)
+    if not (worst and worst.failed):
         return "no row failed a rule"
-    worst = min(failed, key=lambda rule: (rule.severity is Severity.WARN, -rule.failed))
     if worst.severity is Severity.WARN:
         key = next(table for table in catalogue.tables("silver") if table.name == worst.table).keys[0]
-        where = f"silver.{worst.table} WHERE {key} IN ({', '.join(worst.keys)})"
+        where = f"silver.{worst.table}\nWHERE {key} IN ({', '.join(worst.keys)})"
     else:
-        where = f"silver.{worst.table}{QUARANTINE} WHERE array_contains(_reasons, {spark_literal(worst.rule)})"
-    return f'the rows, in `make shell`:\nspark.sql("SELECT * FROM {where}").show(truncate=False)'
+        where = f"silver.{worst.table}{QUARANTINE}\nWHERE array_contains(_reasons, {spark_literal(worst.rule)})"
+    return f'the rows, in `make shell`:\nspark.sql(r"""SELECT * FROM {where}\n""").show(truncate=False)'
 
 
 def answers(settings: Settings, domains: tuple[str, ...], report: Report) -> None:
@@ -141,9 +160,7 @@ def answers(settings: Settings, domains: tuple[str, ...], report: Report) -> Non
                 f"SELECT {shown} FROM {content.sql} ORDER BY {', '.join(order)} LIMIT {ANSWER_ROWS}"
             ).fetchall()
         report.say(f"\ngold.{table.name}: {table.comment}")
-        lines = grid(*names, left=0)
-        for shown_column, column in zip(lines.columns, table.columns, strict=True):
-            shown_column.justify = "left" if column.type == "string" else "right"
+        lines = Grid(tuple(names), words=tuple(column.name for column in table.columns if column.type == "string"))
         for row in rows:
             lines.add_row(*("" if value is None else value for value in row))
         report.show(lines)

@@ -7,12 +7,22 @@ import re
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import IO, Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.live import Live
+from rich.text import Text
+
+from pipelines.core.grid import Grid, wrapped
+
+REFRESHES = 8  # in a second, of the lines that move
+PASSING_LINES = 12
+FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+STYLES = {"warning": "yellow", "error": "red"}
 
 
 def log_line(message: str, level: str = "info", **known: object) -> str:
@@ -35,50 +45,121 @@ class Screen(Console):
         unread(sys.stderr if self.stderr else sys.stdout)
 
 
+def write(console: Console, text: str, level: str = "info") -> None:
+    """Writes a text in the colour of its level; a terminal breaks it between words."""
+    width = console.width if console.is_terminal else None
+    for line in text.split("\n"):
+        for part in wrapped(line, width):
+            console.print(Text(part, STYLES.get(level, "")))
+
+
+@dataclass
+class Progress:
+    """What is being done: since when, the rows so far."""
+
+    started: float
+    rows: int = 0
+
+    def text(self, name: str, total: int) -> str:
+        rows = f"{self.rows or total:,} rows" if self.rows or total else ""
+        if 0 < self.rows <= total:
+            rows = f"{self.rows:,} of {total:,} rows ({self.rows / total:.0%})"
+        return ", ".join(filter(None, (name, rows, f"{time.monotonic() - self.started:.0f} s")))
+
+
 class Report:
     """Shows progress and results, collects warnings. Readers' threads may call it. A `quiet` one only collects."""
 
     def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
         self.as_json = as_json
         self._screen = Screen(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
-        wide = None if sys.stdout.isatty() else 200  # a file has no edge
-        self._result = Screen(file=sys.stdout, highlight=False, soft_wrap=True, width=wide)
-        self._status = self._screen.status("") if self._screen.is_terminal and not (quiet or as_json) else None
-        self._rows: dict[str, int] = {}
-        self._shown = 0.0
+        self._result = Screen(file=sys.stdout, highlight=False, soft_wrap=True)
+        self._work: dict[str, Progress] = {}
+        self._totals: dict[str, int] = {}
+        self._passing: list[str] = []
+        self.waited = 0.0  # seconds spent in `waiting`
         self._lock = threading.Lock()
         self._warnings: list[str] = []
         self._given = 0
+        self._live: Live | None = None
+        if self._screen.is_terminal and not (quiet or as_json):
+            self._live = Live(
+                get_renderable=self._now, console=self._screen, transient=True, refresh_per_second=REFRESHES
+            )
 
     def __enter__(self) -> "Report":
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Shows the warnings that were not shown with a result: a run that failed has them, too."""
+        """Shows what was not shown with a result, of a run that failed: the tables that were built, the warnings."""
+        passing = self._passing
         self.settle()
+        for text in passing:
+            self.step(text)
         for text in self._warnings:
             self.step(text, level="warning")
 
-    def progress(self, layer: str, table: str, rows: int) -> None:
-        """`rows` more of a table are there; at a terminal the line moves a few times a second."""
+    @property
+    def width(self) -> int | None:
+        """The width of the screen that shows the result; None for a file, which has no edge."""
+        return self._result.width if self._result.is_terminal else None
+
+    def clock(self) -> float:
+        """Seconds as `time.monotonic` counts them, without those `waited`."""
+        return time.monotonic() - self.waited
+
+    @contextmanager
+    def waiting(self, layer: str, table: str) -> Iterator[None]:
+        """Shows what the work waits for. Only one thread may wait."""
+        started = time.monotonic()
+        self.progress(layer, table)
+        try:
+            yield
+        finally:
+            self.finished(layer, table)
+            self.waited += time.monotonic() - started
+
+    def expect(self, layer: str, table: str, rows: int) -> None:
+        """How many rows of a table there will be in all."""
         with self._lock:
-            name = f"{layer}.{table}"
-            self._rows[name] = self._rows.get(name, 0) + rows
-            now = time.monotonic()
-            if self._status and (not rows or now - self._shown > 0.2):
-                self._shown = now
-                so_far = f" {self._rows[name]:,} rows" if rows else ""
-                self._status.update(f"{name}{so_far} …")
-                self._status.start()
+            self._totals[f"{layer}.{table}"] = rows
+
+    def progress(self, layer: str, table: str, rows: int = 0) -> None:
+        """A table is being worked on, `rows` more of it are there; a terminal shows what began last."""
+        with self._lock:
+            self._work.setdefault(f"{layer}.{table}", Progress(time.monotonic())).rows += rows
+        if self._live and not self._live.is_started:
+            self._live.start()
+
+    def finished(self, layer: str, table: str) -> None:
+        """A table is not worked on any more."""
+        with self._lock:
+            self._work.pop(f"{layer}.{table}", None)
+
+    def _now(self) -> Text:
+        """The lines that move: what is complete, then what is being done."""
+        with self._lock:
+            name, work = next(reversed(self._work.items()), ("", Progress(time.monotonic())))
+            frame = FRAMES[int(time.monotonic() * REFRESHES) % len(FRAMES)]
+            now = f"{frame} {work.text(name, self._totals.get(name, 0))}" if name else frame
+            return Text("\n".join([*self._passing[-PASSING_LINES:], now]), no_wrap=True, overflow="ellipsis")
 
     def step(self, text: str, **known: object) -> None:
         """Shows a line of progress. JSON has what is `known` beside its text; a screen marks a `level` of warning."""
         self._tell(self._screen, text, known)
 
+    def passing(self, text: str, **known: object) -> None:
+        """The same for what the result will say again: a terminal that will show that, too, keeps it until then."""
+        if self._live and self._result.is_terminal:
+            with self._lock:
+                self._passing.append(text)
+        else:
+            self.step(text, **known)
+
     def again(self, text: str) -> None:
         """Says why the work starts over; its rows are counted from zero."""
         with self._lock:
-            self._rows.clear()
+            self._work.clear()
         self._tell(self._screen, text, {"level": "warning"}, mark="")
 
     def warning(self, text: str) -> None:
@@ -93,9 +174,10 @@ class Report:
         return new
 
     def settle(self) -> None:
-        """Ends the line that moves, before a result."""
-        if self._status:
-            self._status.stop()
+        """Ends the lines that move, before a result."""
+        self._passing = []
+        if self._live:
+            self._live.stop()
 
     def show_warnings(self) -> None:
         """Shows the warnings as a part of the result, and not again at the end."""
@@ -104,36 +186,29 @@ class Report:
         self._warnings.clear()
         self._given = 0
 
-    def show(self, table: Table) -> None:
+    def show(self, table: Grid) -> None:
         """Shows a table of the result; as JSON, a line a row."""
         self.settle()
         if not self.as_json:
-            self._result.print(table)
+            for line in table.lines(self.width):
+                self._result.print(line)
             return
-        names = [re.sub(r"\W+", "_", str(column.header).lower()).strip("_") for column in table.columns]
-        for cells in zip(*(column.cells for column in table.columns), strict=True):
-            row = dict(zip(names, cells, strict=True))
+        for cells in table.rows:
+            row = {re.sub(r"\W+", "_", title.lower()).strip("_"): cell.plain for title, cell in cells.items()}
             self.say(", ".join(f"{name} {cell}" for name, cell in row.items() if cell), row=row)
 
     def say(self, text: str, **known: object) -> None:
         """Shows a line of the result, in the same way."""
         self._tell(self._result, text, known)
 
-    def sample(self, row: str) -> None:
-        """Shows a row of a table to a person; it goes to no log."""
+    def sample(self, rows: Grid) -> None:
+        """Shows rows of a table to a person; they go to no log."""
         if not self.as_json:
-            self.say(row)
+            self.show(rows)
 
     def _tell(self, console: Console, text: str, known: dict[str, Any], mark: str = "warning: ") -> None:
+        level = str(known.get("level"))
         if not self.as_json:
-            console.print(escape(mark * (known.get("level") == "warning") + text))
+            write(console, mark * (level == "warning") + text, level)
         elif text:
             console.out(log_line(text, **known), highlight=False)
-
-
-def grid(*titles: str, left: int) -> Table:
-    """A table without lines: the first `left` columns are words, the others numbers."""
-    table = Table(box=None, pad_edge=False)
-    for index, title in enumerate(titles):
-        table.add_column(title, justify="left" if index < left else "right", overflow="fold")
-    return table

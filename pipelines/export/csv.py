@@ -4,7 +4,7 @@ import hashlib
 import io
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from csv import writer
@@ -66,6 +66,7 @@ class GrowingCsv:
 
     file: Path
     files: frozenset[str] = frozenset()
+    appended: Callable[[int], object] = lambda _: None  # hears how many rows each part has
     rows: int = 0
     totals: dict[str, Decimal] = field(default_factory=dict)
     hash: "hashlib._Hash" = field(default_factory=hashlib.sha256)
@@ -75,22 +76,31 @@ class GrowingCsv:
             while block := part.read(BLOCK_BYTES):
                 self.hash.update(block)
                 target.write(block)
+        self.appended(rows)
         self.rows += rows
         self.totals |= {name: self.totals.get(name, Decimal(0)) + total for name, total in totals.items()}
 
 
 @contextmanager
-def draft(settings: Settings, table: Table, files: list[str], previous: TableRun | None = None) -> Iterator[Draft]:
+def draft(
+    settings: Settings,
+    table: Table,
+    files: list[str],
+    previous: TableRun | None = None,
+    appended: Callable[[int], object] = lambda _: None,
+) -> Iterator[Draft]:
     """Writes a table's data files as one CSV beside its place; it is gone afterwards, unless it was published.
 
     Header, the columns that do not start with `_`, ordered by key; comma, LF, NULL empty and empty text `""`, all else
     as PostgreSQL prints it. Readable by owner and group. If all new rows come after those of the run `previous`, its
-    CSV is copied and they are appended. Raises StorageFault.
+    CSV is copied and they are appended; `appended` hears of the rows of each part. Raises StorageFault.
     """
     final = folders.csv_path(settings, table)
     _make_room(final)
     with folders.beside(final) as temporary:
         csv = (_copied(settings, table, files, previous, temporary) if previous else None) or _begun(table, temporary)
+        appended(csv.rows)
+        csv.appended = appended
         with folders.scratch(settings.gold_path, "export") as scratch:
             _append_files(csv, table, [file for file in files if file not in csv.files], final, scratch)
         with folders.storage(f"export {temporary}"), temporary.open("rb") as file:

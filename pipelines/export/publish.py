@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from conf.contract import Table
@@ -29,9 +30,11 @@ def drafted(
     recorded, whose CSV may be appended to. Raises QualityFault, StorageFault."""
     from pipelines.export.csv import draft
 
-    report.progress("csv", table.name, 0)
-    with draft(settings, table, files, previous) as csv:
+    report.expect("csv", table.name, table_run.rows_out)
+    report.progress("csv", table.name)
+    with draft(settings, table, files, previous, partial(report.progress, "csv", table.name)) as csv:
         _prove(csv, table_run)
+        report.finished("csv", table.name)
         yield csv
 
 

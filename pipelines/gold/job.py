@@ -3,7 +3,6 @@
 A row that comes from one row of an input is made anew if that row changed, or one that this refers to, however far.
 """
 
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -37,12 +36,14 @@ NO_HINTS = "spark.sql.optimizer.disableHints"
 def build(job: Job, entries: tuple[Entry, ...]) -> Iterator[StagedTable]:
     """Builds the tables. Raises QualityFault if a join lost or multiplied a row, or a cent."""
     for entry in entries:
-        started, table = time.monotonic(), entry.table
-        job.report.progress("gold", table.name, 0)
+        started, table = job.report.clock(), entry.table
+        job.report.progress("gold", table.name)
+        origin = table.one_row_per or table.inputs[0]
+        job.report.expect("gold", table.name, job.upstream.table(origin.name).rows_out)
         why = reason_for_full_derived(job.settings, job, job.origin, table.name)
         built = None if why else _apply_changes(job, entry)
         built = built or _build_in_full(job, entry, why or MUCH_CHANGED)
-        yield replace(built, table_run=replace(built.table_run, seconds=time.monotonic() - started))
+        yield replace(built, table_run=replace(built.table_run, seconds=job.report.clock() - started))
 
 
 def _build_in_full(job: Job, entry: Entry, why: str) -> StagedTable:

@@ -138,7 +138,9 @@ def _read_postgres(call: Call, context: RunContext, staged: list[StagedTable]) -
             f"the embedded server is for this machine only, and {settings.spark.master} reads from others; name a "
             "PostgreSQL that its workers reach, or take LAKEHOUSE_SPARK__MASTER away"
         )
+    call.report.progress("source", "start")
     with source_server(settings) as server:
+        call.report.finished("source", "start")
         snapshot = with_retries(
             lambda: _read_tables(call, context, server, staged), settings.retry_seconds, call.report
         )
@@ -215,7 +217,7 @@ def _drafts(call: Call, previous: Run | None, staged: list[StagedTable]) -> "Ite
         for table in (table for table in staged if table.table.csv):
             csv = folders.csv_path(settings, table.table)
             if table.is_unchanged and csv.exists() and folders.sha256(csv) == table.table_run.csv_sha256:
-                report.step(f"{csv}: unchanged, it already has these rows")
+                report.passing(f"{csv}: unchanged, it already has these rows")
                 continue
             with_csv = _run_with_csv(previous, table)
             draft = drafted(settings, table.table, table.table_run, table.paths, report, with_csv)

@@ -75,10 +75,11 @@ def stage(layer: str, building: Iterator[StagedTable], staged: list[StagedTable]
     for table in building:
         staged.append(table)
         table.require_values()
+        report.finished(layer, table.table_run.name)
         if not table.is_unchanged:
             show_table(report, layer, table.table.domain, table.table_run)
     if all(table.is_unchanged for table in staged):
-        report.step(f"{layer}: nothing changed")
+        report.passing(f"{layer}: nothing changed")
 
 
 def commit_run(

@@ -1,19 +1,22 @@
 """What a run shows: a line for each table as soon as it is built, and a summary at the end."""
 
+import csv
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from conf.settings import Settings
 from pipelines.core import catalogue
-from pipelines.core.console import Report, grid
-from pipelines.core.names import EMBEDDED
+from pipelines.core.console import Report
+from pipelines.core.grid import Grid, marked
+from pipelines.core.names import EMBEDDED, LAYERS
 from pipelines.lake import folders
 from pipelines.lake.runs import Run, TableRun
 
 
 def show_table(report: Report, layer: str, domain: str, table_run: TableRun) -> None:
     if not table_run.is_beside:
-        report.step(_line(layer, table_run), **_numbers(layer, domain, table_run))
+        report.passing(_line(layer, table_run), **_numbers(layer, domain, table_run))
 
 
 def show(settings: Settings, runs: list[tuple[str, Run]], report: Report, lines: int = 0) -> None:
@@ -22,17 +25,16 @@ def show(settings: Settings, runs: list[tuple[str, Run]], report: Report, lines:
     if not runs:
         return
     report.settle()
-    summary = grid("layer", "table", "rows in", "rows out", "set aside", "seconds", "how", left=2)
-    summary.columns[-1].justify = "left"
-    for layer, run in runs:
-        for built in (table_run for table_run in run.tables if not table_run.is_beside):
-            numbers = (f"{built.rows_in:,}", f"{built.rows_out:,}", f"{built.set_aside:,}", f"{built.seconds:.1f}")
-            summary.add_row(layer, built.name, *numbers, built.how)
-            if report.as_json:
-                report.say(_line(layer, built), run=f"{layer}/{run.run}", **_numbers(layer, run.domain, built))
-    if not report.as_json:
+    if report.as_json:
+        if report.waited:
+            report.say(f"spark.start: {report.waited:.1f} s", layer="spark", seconds=round(report.waited, 3))
+        for layer, run in runs:
+            for table_run in (table_run for table_run in run.tables if not table_run.is_beside):
+                known = _numbers(layer, run.domain, table_run)
+                report.say(_line(layer, table_run), run=f"{layer}/{run.run}", **known)
+    else:
         report.say("")
-        report.show(summary)
+        report.show(summary_grid(runs, report.waited))
     for source in dict.fromkeys(run.source for _, run in runs):
         report.say(f"source: {source}{' (fake data)' if source == EMBEDDED else ''}")
     report.show_warnings()
@@ -41,10 +43,38 @@ def show(settings: Settings, runs: list[tuple[str, Run]], report: Report, lines:
         path = folders.csv_path(settings, table)
         here = Path.cwd()
         shown = path.relative_to(here) if path.is_relative_to(here) else path
-        report.say(f"\n{shown} ({path.stat().st_size:,} bytes)")
-        with path.open(encoding="utf-8", newline="") as file:
-            for line, _ in zip(file, range(lines), strict=False):
-                report.sample("  " + line.rstrip("\n"))
+        (rows,) = (
+            run.table(table.name).rows_out for layer, run in runs if (layer, run.domain) == ("gold", table.domain)
+        )
+        report.say(f"\n{shown}: {rows:,} rows, {path.stat().st_size:,} bytes")
+        if lines:
+            report.sample(first_records(path, lines))
+
+
+def summary_grid(runs: list[tuple[str, Run]], waited: float) -> Grid:
+    """A row a table, and one for the seconds spent waiting for Spark, before the first layer that needs it."""
+    words = ("layer", "table", "how")
+    titles = ("layer", "table", "rows in", "rows out", "set aside", "seconds", "how")
+    summary = Grid(titles, words, spare=("rows in",), below=("how",))
+    for layer, run in runs:
+        if layer != LAYERS[0] and waited:
+            summary.add_row("spark", "start", "", "", "", f"{waited:.1f}", "")
+            waited = 0.0
+        for table_run in (table_run for table_run in run.tables if not table_run.is_beside):
+            aside = marked(table_run.set_aside, "yellow")
+            numbers = (f"{table_run.rows_in:,}", f"{table_run.rows_out:,}", aside, f"{table_run.seconds:.1f}")
+            summary.add_row(layer, table_run.name, *numbers, table_run.how)
+    return summary
+
+
+def first_records(path: Path, number: int) -> Grid:
+    """The header and the first records of a CSV; a screen shows as many of the first columns as it has room for."""
+    with path.open(encoding="utf-8", newline="") as file:
+        titles, *records = islice(csv.reader(file), number)
+    sample = Grid(tuple(titles), words=tuple(titles), spare=tuple(titles[:0:-1]))
+    for record in records:
+        sample.add_row(*record)
+    return sample
 
 
 def _line(layer: str, table_run: TableRun) -> str:

@@ -54,10 +54,14 @@ def _write(settings: Settings, folder: Path, tables: tuple[Table, ...], report: 
             file = (folder / file_name(table)).open("x", encoding=dialect.encoding, newline="")
             files[table.name] = stack.enter_context(file)
             file.write(_line([column.name for column in _in_file(table)], dialect))
+        for name, number in fake.sizes(tables, settings.seed.movimentos).items():
+            report.expect("source", name, number)
         for table, rows in fake.batches(tables, settings.seed.movimentos, settings.seed.seed):
             files[table.name].writelines(_lines(table, rows))
             written[table.name] += len(rows)
             report.progress("source", table.name, len(rows))
+    for name in written:
+        report.finished("source", name)
     return written
 
 

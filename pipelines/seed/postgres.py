@@ -105,6 +105,8 @@ def seed(settings: Settings, server: Postgres, tables: tuple[Table, ...], embedd
 
 def _fill(connection: Connection, settings: Settings, tables: tuple[Table, ...], report: Report) -> None:
     written: dict[str, int] = {}
+    for name, number in fake.sizes(tables, settings.seed.movimentos).items():
+        report.expect("source", name, number)
     with connection.cursor() as cursor:
         for table, rows in fake.batches(tables, settings.seed.movimentos, settings.seed.seed):
             columns = ", ".join(identifier(column.name) for column in table.columns)
@@ -113,6 +115,7 @@ def _fill(connection: Connection, settings: Settings, tables: tuple[Table, ...],
             report.progress("source", table.name, len(rows))
             written[table.name] = written.get(table.name, 0) + len(rows)
     for table in tables:
+        report.finished("source", table.name)
         report.step(f"source.{table.name}: {written[table.name]:,} fake rows")
 
 

@@ -1,6 +1,5 @@
 """Silver's job: each bronze table through its transform and its checks, into the accepted rows and the quarantine."""
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -27,14 +26,17 @@ def build(job: Job, entries: tuple[Entry, ...]) -> Iterator[StagedTable]:
 
     staged: dict[str, StagedTable] = {}
     for entry in entries:
-        started, table = time.monotonic(), entry.table
-        job.report.progress("silver", table.name, 0)
+        started, table = job.report.clock(), entry.table
+        job.report.progress("silver", table.name)
         why = reason_for_full_derived(job.settings, job, job.origin, table.name)
         why = why or reason_not_incremental(table, job.origin, job.upstream)
+        job.report.expect(
+            "silver", table.name, sum(job.upstream.table(source.name).rows_out for source in table.inputs)
+        )
         changed = [] if why else apply_changes(job, entry, staged)
         for built in changed or _build_in_full(job, entry, staged, why or MUCH_CHANGED):
             staged[built.table_run.name] = built
-            yield replace(built, table_run=replace(built.table_run, seconds=time.monotonic() - started))
+            yield replace(built, table_run=replace(built.table_run, seconds=job.report.clock() - started))
         if table.history:
             yield build_history(job, entry, staged)
 

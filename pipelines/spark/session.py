@@ -234,13 +234,18 @@ class LazySession:
         """The session; waits until it has started."""
         if self._given:
             return self._given
-        self._report.progress("spark", "start", 0)
-        return self._start(None).result()
+        starting = self._start(None)
+        if starting.done():
+            return starting.result()
+        with self._report.waiting("spark", "start"):
+            return starting.result()
 
     def end(self) -> None:
         """Ends a session that was started here: nobody will ask for it again."""
         if self._future and self._future.done():
+            self._report.progress("spark", "end")
             self._started.close()
+            self._report.finished("spark", "end")
 
     def _start(self, rows: int | None) -> "Future[SparkSession]":
         if self._future is None:

@@ -96,9 +96,9 @@ def test_make_demo_shows_progress_ends_with_the_result_and_leaves_no_process(
         assert line in demo.stderr
     assert re.search(r"layer +table +rows in +rows out +set aside +seconds", demo.stdout)
     assert re.search(r"gold +movimento_flat +10,000 +10,000 +0 ", demo.stdout)
-    assert f"\nexport/movimento_flat.csv ({copy.csv.stat().st_size:,} bytes)" in demo.stdout
+    assert f"\nexport/movimento_flat.csv: 10,000 rows, {copy.csv.stat().st_size:,} bytes\n" in demo.stdout
     assert "source: embedded (fake data)" in demo.stdout
-    assert "nome_associado,sobrenome_associado" in demo.stdout and "make shell" in demo.stdout
+    assert re.search(r"\nnome_associado +sobrenome_associado ", demo.stdout) and "make shell" in demo.stdout
     for noise in ("WARN", "log4j", "Setting default", "incubator"):
         assert noise not in demo.stdout + demo.stderr
     assert processes(copy.folder) == ""

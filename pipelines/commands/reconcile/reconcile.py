@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from conf.settings import Settings
 from pipelines.commands.reconcile import with_lake, with_source
 from pipelines.commands.reconcile.comparison import Comparison, Findings
-from pipelines.core.console import Report, grid
+from pipelines.core.console import Report
 from pipelines.core.errors import LockedFault, QualityFault, SourceFault
+from pipelines.core.grid import Grid
 from pipelines.core.names import LAYERS
 from pipelines.lake import run_log
 from pipelines.spark.session import session
@@ -55,7 +56,8 @@ def reconcile(
 
 
 def _show(findings: Findings, report: Report) -> None:
-    table = grid("layer", "table", "with its run", "with upstream", "rows", left=4)
+    titles = ("layer", "table", "with its run", "with upstream", "rows")
+    table = Grid(titles, words=titles[:4], spare=("layer",))
     for (layer, name), (rows, with_its_run, with_its_upstream) in findings.lines.items():
         table.add_row(layer, name, with_its_run, with_its_upstream, rows)
     if findings.lines:
@@ -63,6 +65,6 @@ def _show(findings: Findings, report: Report) -> None:
     for text in findings.notes:
         report.say(text)
     for text in findings.differences:
-        report.say(f"difference: {text}")
+        report.say(f"difference: {text}", level="error")
     if not (findings.notes or findings.differences or findings.unread):
         report.say("everything agrees")

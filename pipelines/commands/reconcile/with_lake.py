@@ -37,7 +37,7 @@ def compare_with_run(comparison: Comparison) -> None:
         if catalogue.table_of(layer, table_run.name) is None:
             findings.notes.append(f"{layer}.{table_run.name}: no contract names it any more")
             continue
-        comparison.report.progress(layer, table_run.name, 0)
+        comparison.report.progress(layer, table_run.name)
         findings.begin(layer, table_run.name, table_run.rows_out)
         comparison.add(table_run.name, WITH_RUN, _problems_of(partial(_problems, comparison, table_run)))
     for table in (table for table in catalogue.tables_of(layer, run.domain) if table.csv):
@@ -97,7 +97,7 @@ def compare_with_upstream(comparison: Comparison, spark: "SparkSession") -> None
     # Card numbers as the run wrote them, whatever the settings say now.
     comparison = replace(comparison, settings=settings.model_copy(update={"card_numbers": run.card_numbers}))
     for entry in (entry for entry in catalogue.entries(layer) if entry.table.domain == run.domain):
-        comparison.report.progress(layer, entry.table.name, 0)
+        comparison.report.progress(layer, entry.table.name)
         try:
             with storage_faults():
                 for name, frame in _expected(comparison, spark, upstream, entry):

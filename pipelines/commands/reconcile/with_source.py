@@ -61,13 +61,13 @@ def compare_with_source(comparison: Comparison) -> None:
         raise SourceFault(f"run {run.run} read {run.source}, the settings name {source}: bronze was not compared")
     if catalogue.is_of_files(run.domain):
         for table in tables:
-            comparison.report.progress("source", table.name, 0)
+            comparison.report.progress("source", table.name)
             _with_files(comparison, table)
         return
     names = [table.source_name for table in tables]
     with source_server(settings) as server, take_snapshot(server, settings.schema_name, names) as snapshot:
         for plan in read_plans(snapshot, tables):
-            comparison.report.progress("source", plan.table.name, 0)
+            comparison.report.progress("source", plan.table.name)
             _with_postgres(comparison, snapshot, plan)
 
 

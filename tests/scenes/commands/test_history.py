@@ -43,12 +43,12 @@ def lines(text: str) -> list[str]:
 def test_history_lists_each_run_with_what_changed(cli: Cli, nights_lake: Lake) -> None:
     result = cli("history", env=connection_settings(nights_lake.address))
     printed = lines(result.stdout)
-    assert printed[0] == "run domain what finished (UTC) changes rows set aside seconds"
+    assert printed[0] == "run domain what finished (UTC) rows set aside seconds changes"
     when = r"\d{4}-\d\d-\d\d \d\d:\d\d"
     for pattern in (
-        rf"bronze/3 cartoes run {when} associado changed, conta changed, movimento -2 31 0 \d+\.\d",
-        rf"silver/2 cartoes run of bronze/2 {when} conta changed, movimento \+1, movimento__quarantine \+1 32 1 \d+\.\d",
-        rf"gold/1 cartoes run of silver/1 {when} first run 16 0 \d+\.\d",
+        rf"bronze/3 cartoes run {when} 31 0 \d+\.\d associado other content; conta other content; movimento -2 rows",
+        rf"silver/2 cartoes run of bronze/2 {when} 32 1 \d+\.\d conta other content; movimento \+1 rows; movimento__quarantine \+1 rows",
+        rf"gold/1 cartoes run of silver/1 {when} 16 0 \d+\.\d first run",
     ):
         assert any(re.fullmatch(pattern, line) for line in printed), (pattern, printed)
     assert "keeps those of the last 30 days" in printed[-1]

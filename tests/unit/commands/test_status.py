@@ -23,6 +23,6 @@ def test_the_query_shows_what_was_set_aside_before_what_is_merely_odd() -> None:
     odd = RuleRun(1, "cartoes", "cartao", "odd", Severity.WARN, 10, 9, ("1", "2"))
     bad = RuleRun(1, "cartoes", "conta", "it's bad", Severity.QUARANTINE, 10, 1, ("7",))
     fine = RuleRun(1, "cartoes", "conta", "fine", Severity.QUARANTINE, 10, 0)
-    assert "conta__quarantine WHERE array_contains(_reasons, 'it\\'s bad')" in commands_status.query([fine, odd, bad])
-    assert "silver.cartao WHERE id_cartao IN (1, 2)" in commands_status.query([odd, fine])
+    assert "conta__quarantine\nWHERE array_contains(_reasons, 'it\\'s bad')" in commands_status.query([fine, odd, bad])
+    assert "silver.cartao\nWHERE id_cartao IN (1, 2)" in commands_status.query([odd, fine])
     assert commands_status.query([fine]) == "no row failed a rule"
