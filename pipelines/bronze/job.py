@@ -29,10 +29,10 @@ def read(
     tables: tuple[Table, ...],
     call: RunContext,
     report: Report,
-    start_session: StartSession,
+    start_session: StartSession | None,
 ) -> Iterator[StagedTable]:
-    """Reads each table, in full or what changed, and proves it. All are checked before anything is written. If Spark's
-    master is a cluster, its executors read, in the session that `start_session` gives.
+    """Reads each table, in full or what changed, and proves it. All are checked before anything is written. Tasks of
+    the session that `start_session` gives read the source, or threads of this process without it.
 
     Raises ContractFault, SourceFault, QualityFault; then no file stays, except those of tables given out before.
     """

@@ -53,13 +53,13 @@ class Readers:
     table that was not kept. A count that failed is raised before the readers' SourceFault, which follows from it."""
 
     def __init__(
-        self, settings: Settings, snapshot: Snapshot, run: int, report: Report, start_session: StartSession
+        self, settings: Settings, snapshot: Snapshot, run: int, report: Report, start_session: StartSession | None
     ) -> None:
         self._settings, self._snapshot, self._run, self._report = settings, snapshot, run, report
         self._start_session = start_session
         self._executors: Executors | None = None
         self._reader = Reader(snapshot.server, snapshot.exported, run, report)
-        self._number = LOCAL_READERS if settings.spark.is_local else cluster.EXECUTOR_READERS
+        self._number = cluster.EXECUTOR_READERS if start_session else LOCAL_READERS
         self._counter = ThreadPoolExecutor(1, thread_name_prefix="counter")  # of the snapshot's one connection
         self._threads = ThreadPoolExecutor(self._number, thread_name_prefix="reader")
         self._counts: list[Future[SourceTotals]] = []
@@ -94,13 +94,14 @@ class Readers:
 
     def _submit(self, plan: ReadPlan, condition: str, path: Path) -> Future[WrittenFile]:
         self._not_kept.setdefault(plan.table.name, set()).add(path)
-        reader = self._reader if self._settings.spark.is_local else self._on_cluster()
+        reader = self._on_executors(self._start_session) if self._start_session else self._reader
         return self._threads.submit(reader.read, plan, condition, path)
 
-    def _on_cluster(self) -> Executors:
+    def _on_executors(self, start_session: StartSession) -> Executors:
         if self._executors is None:
-            session = self._start_session()
-            if warning := cluster.unencrypted_warning(session, self._snapshot.server):
+            session = start_session()
+            warning = cluster.unencrypted_warning(session, self._snapshot.server)
+            if warning and not self._settings.spark.is_local:
                 self._report.warning(warning)
             self._executors = Executors(session, self._settings, self._snapshot, self._run)
         return self._executors

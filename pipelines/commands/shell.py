@@ -1,11 +1,13 @@
-"""A PySpark shell in which bronze.*, silver.* and gold.* show the last complete run of each layer."""
+"""A PySpark shell in which bronze.*, silver.* and gold.* are Delta tables, as the last complete run of each layer left
+them."""
 
 import code
+import io
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from conf.settings import Settings
 from pipelines.core import catalogue
@@ -14,7 +16,7 @@ from pipelines.core.names import DELETED, LAYERS
 from pipelines.core.sql import spark_identifier
 from pipelines.lake import delta, run_log
 from pipelines.lake.run_log import find_run
-from pipelines.lake.runs import Run
+from pipelines.lake.runs import Run, TableRun
 from pipelines.lake.versions import latest_rows, superseded_from
 
 if TYPE_CHECKING:
@@ -23,40 +25,92 @@ if TYPE_CHECKING:
 
 HINTS = (
     'try: spark.sql("SELECT * FROM {} LIMIT 5").show()',
+    "SHOW TABLES IN silver lists quarantines and histories, too; DESCRIBE HISTORY shows the run of each version",
     'at("gold/1") shows the tables as that run left them, in gold_1; `make history` lists the runs',
-    "leave with Ctrl-D",
+    "the next run undoes what you write into these tables; leave with Ctrl-D",
 )
 
 
-def create_views(settings: Settings, spark: "SparkSession") -> list[str]:
-    """Creates a view of each table of the last complete runs, pinned to its version. Returns a line for each run."""
+def last_runs(settings: Settings) -> list[tuple[str, Run]]:
+    """The last complete run of each domain, by layer."""
+    return [
+        (layer, run)
+        for layer in LAYERS
+        for run in {run.domain: run for run in run_log.read_runs(settings.layer_path(layer))}.values()
+    ]
+
+
+def create_tables(settings: Settings, spark: "SparkSession") -> list[str]:
+    """Names the tables of the last complete runs in Spark's catalogue. Those whose newest version is not what the run
+    left, or of whose rows not all count, become views. Returns a line about each view."""
     lines = []
     for layer in LAYERS:
         spark.sql(f"CREATE DATABASE IF NOT EXISTS {layer}")
-        path = settings.layer_path(layer)
-        runs = {run.domain: run for run in run_log.read_runs(path)}
-        for run in runs.values():
-            run_log.check_tables(layer, path, run)
-            names = _pinned(spark, layer, layer, path, run)
-            lines.append(f"{layer}, run {run.run} of {run.finished:%Y-%m-%d %H:%M} UTC: {', '.join(names)}")
         for name in run_log.RECORDS:
-            if (head := delta.version(path / name)) is not None:
-                table = f"delta.{spark_identifier(str(path / name))} VERSION AS OF {head}"
-                spark.sql(f"CREATE OR REPLACE VIEW {layer}.{name} AS SELECT * FROM {table}")
+            if delta.version(path := settings.layer_path(layer) / name) is not None:
+                _register(spark, layer, path)
+    for layer, run in last_runs(settings):
+        run_log.check_tables(layer, settings.layer_path(layer), run)
+        for table in run.tables:
+            path = settings.layer_path(layer) / run.domain / table.name
+            if why := _why_view(path, table):
+                _create_view(spark, layer, path, layer, table)
+                lines.append(f"{layer}.{table.name} is a view: {why}; its Delta table is delta.`{path}`")
+            else:
+                _register(spark, layer, path)
     return lines
 
 
-def _pinned(spark: "SparkSession", layer: str, database: str, path: Path, run: Run) -> list[str]:
-    for table in run.tables:
-        location = spark_identifier(str(path / run.domain / table.name))
-        rows = f"(SELECT * FROM delta.{location} VERSION AS OF {table.version})"
-        columns = tuple(column.name for column in table.columns if column.name != DELETED)
-        contract = catalogue.table_of(layer, table.name)
-        if contract and (base := superseded_from(table)) is not None:
-            rows = f"({latest_rows(rows, columns, contract.keys, base, spark_identifier)})"
-        shown = ", ".join(map(spark_identifier, columns)) or "*"
-        spark.sql(f"CREATE OR REPLACE VIEW {database}.{spark_identifier(table.name)} AS SELECT {shown} FROM {rows}")
-    return [f"{database}.{table.name}" for table in run.tables]
+def _why_view(path: Path, table: TableRun) -> str:
+    """Why a table cannot be shown as it lies there; empty if it can."""
+    if superseded_from(table) is not None:
+        return "later batches replace some of its rows"
+    head = delta.version(path)
+    return f"version {head} is of no complete run, {table.version} is" if head != table.version else ""
+
+
+def _register(spark: "SparkSession", database: str, path: Path) -> None:
+    """Puts a Delta table into Spark's catalogue, under the name of its folder. Not by CREATE TABLE, which reads the log
+    of each table and takes ten times as long."""
+    jvm = spark._jvm
+    assert jvm is not None
+    catalyst, option = jvm.org.apache.spark.sql.catalyst, jvm.scala.Option.apply
+    table, empty = catalyst.catalog.CatalogTable, catalyst.catalog.CatalogStorageFormat.empty()
+    (constructor,) = jvm.java.lang.Class.forName("org.apache.spark.sql.catalyst.catalog.CatalogTable").getConstructors()
+    storage = [empty.productElement(at) for at in range(empty.productArity())]
+    storage[0] = option(jvm.java.io.File(str(path)).toURI())
+    fields = [
+        _free_name(spark, database, path.name),
+        catalyst.catalog.CatalogTableType.EXTERNAL(),
+        catalyst.catalog.CatalogStorageFormat(*storage),
+        jvm.org.apache.spark.sql.types.StructType(),
+        option("delta"),
+    ]
+    # Scala's values for the parameters that nobody gives; they count from 1.
+    more = range(len(fields) + 1, constructor.getParameterCount() + 1)
+    fields += [getattr(table, f"apply$default${number}")() for number in more]
+    spark._jsparkSession.sessionState().catalog().createTable(table(*fields), False, False)
+
+
+def _free_name(spark: "SparkSession", database: str, name: str) -> Any:
+    """Spark's identifier of a table, after taking what a given session has there out of its catalogue."""
+    assert spark._jvm is not None
+    scala = spark._jvm.scala.Option
+    identifier = spark._jvm.org.apache.spark.sql.catalyst.TableIdentifier(name, scala.apply(database))
+    spark._jsparkSession.sessionState().catalog().dropTable(identifier, True, False)
+    return identifier
+
+
+def _create_view(spark: "SparkSession", layer: str, path: Path, database: str, table: TableRun) -> None:
+    """A view of the rows of a table that count, as a run left it."""
+    rows = f"(SELECT * FROM delta.{spark_identifier(str(path))} VERSION AS OF {table.version})"
+    columns = tuple(column.name for column in table.columns if column.name != DELETED)
+    contract = catalogue.table_of(layer, table.name)
+    if contract and (base := superseded_from(table)) is not None:
+        rows = f"({latest_rows(rows, columns, contract.keys, base, spark_identifier)})"
+    shown = ", ".join(map(spark_identifier, columns)) or "*"
+    _free_name(spark, database, table.name)
+    spark.sql(f"CREATE VIEW {database}.{spark_identifier(table.name)} AS SELECT {shown} FROM {rows}")
 
 
 def travel(settings: Settings, spark: "SparkSession") -> Callable[[str], list[str]]:
@@ -69,7 +123,9 @@ def travel(settings: Settings, spark: "SparkSession") -> Callable[[str], list[st
             advice = "`make history` lists the runs, `make maintain` keeps the recent ones"
             run_log.check_tables(layer, path, earlier, advice)
             spark.sql(f"CREATE DATABASE IF NOT EXISTS {database}")
-            return _pinned(spark, layer, database, path, earlier)
+            for table in earlier.tables:
+                _create_view(spark, layer, path / earlier.domain / table.name, database, table)
+            return [f"{database}.{table.name}" for table in earlier.tables]
         except Fault as fault:
             print(fault)
             return []
@@ -78,9 +134,12 @@ def travel(settings: Settings, spark: "SparkSession") -> Callable[[str], list[st
 
 
 def shell(settings: Settings, given: "SparkSession | None" = None) -> None:
-    """Reads commands until standard input ends; a given session keeps the views. Raises QualityFault without a run."""
-    if not any(run_log.heads(settings.layer_path(layer)) for layer in LAYERS):
+    """Reads commands until standard input ends; a given session keeps the tables. Raises QualityFault without a run."""
+    runs = last_runs(settings)
+    if not runs:
         raise QualityFault("no layer has a complete run; run `make demo` or `make bronze silver gold` first")
+    for line in _list_of_tables(runs):
+        print(line, file=sys.stderr)
     if sys.stdin.isatty():
         print("Spark starts …", file=sys.stderr, flush=True)
     from pyspark.sql import functions
@@ -88,14 +147,38 @@ def shell(settings: Settings, given: "SparkSession | None" = None) -> None:
     from pipelines.spark.session import session
 
     with nullcontext(given) if given else session(settings) as spark:
-        lines = create_views(settings, spark)
-        last = lines[-1].rsplit(" ", 1)[-1]
-        banner = "\n".join([*lines, HINTS[0].format(last), *HINTS[1:]])
-        names = {"spark": spark, "F": functions, "at": travel(settings, spark)}
+        lines = create_tables(settings, spark)
+        layer, run = runs[-1]
+        banner = "\n".join([_greeting(), *lines, HINTS[0].format(f"{layer}.{run.tables[-1].name}"), *HINTS[1:]])
+        names = {"spark": spark, "sc": spark.sparkContext, "F": functions, "at": travel(settings, spark)}
         if sys.stdin.isatty():
             import readline
             import rlcompleter
 
             readline.set_completer(rlcompleter.Completer(names).complete)
             readline.parse_and_bind("tab: complete")
-        code.interact(banner=banner, local=names, exitmsg="")
+        Console(names).interact(banner=banner, exitmsg="")
+
+
+def _list_of_tables(runs: list[tuple[str, Run]]) -> Iterator[str]:
+    for layer, run in runs:
+        names = ", ".join(f"{layer}.{table.name}" for table in run.tables if not table.is_beside)
+        yield f"{layer}/{run.run} of {run.finished:%Y-%m-%d %H:%M} UTC: {names}"
+
+
+def _greeting() -> str:
+    """What PySpark's own shell prints, which takes the session that is there. There is no web UI to name."""
+    with redirect_stdout(io.StringIO()) as printed:
+        import pyspark.shell  # noqa: F401
+    return "\n".join(line for line in printed.getvalue().splitlines() if "Web UI" not in line)
+
+
+class Console(code.InteractiveConsole):
+    """Python's console; it says in a line which package is missing."""
+
+    def showtraceback(self) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, ImportError) and "pandas" in str(error).lower():
+            self.write(f"pandas is missing: {sys.executable} -m pip install 'pandas>=2.2,<3'\n")
+        else:
+            super().showtraceback()

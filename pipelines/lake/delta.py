@@ -30,6 +30,9 @@ from pipelines.lake.schema import description, promised
 LOG = "_delta_log"
 
 
+ENGINE = "lakehouse"  # who wrote a commit
+
+
 COMMIT, CHECKPOINT = re.compile(r"(\d{20})\.json"), re.compile(r"(\d{20})\.checkpoint\..*parquet")
 
 
@@ -258,7 +261,7 @@ def _write_commit(path: Path, table: Table, commit: Commit, definition: list[dic
         "isBlindAppend": is_change and not commit.removed,
         "operationMetrics": metrics | {"numOutputRows": str(rows)},
         "userMetadata": f"{table.layer}/{commit.run}",
-        "engineInfo": "lakehouse",
+        "engineInfo": ENGINE,
     }
     if head is not None:
         info["readVersion"] = head
@@ -281,6 +284,15 @@ def restore(path: Path, target: int, run: int) -> None:
     table = DeltaTable(path)
     layer = (table.metadata().name or "").partition(".")[0]
     table.restore(target, commit_properties=CommitProperties(custom_metadata={"userMetadata": f"{layer}/{run}"}))
+
+
+def written_by_hand(path: Path) -> str:
+    """The last commit of a table, as `WRITE by Apache-Spark/4.2.0`; empty when a run made it."""
+    with storage(f"table {path}"):
+        last = DeltaTable(path).history(1)[0]
+    engine = last.get("engineInfo", "another program")
+    by_run = "userMetadata" in last or engine == ENGINE or last["operation"] == "RESTORE"
+    return "" if by_run else f"{last['operation']} by {engine.split()[0]}"
 
 
 def _add_action(file: Path, table: Table) -> AddAction:

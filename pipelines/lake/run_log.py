@@ -18,12 +18,23 @@ from deltalake import DeltaTable, Schema, write_deltalake
 from conf.contract import Severity
 from conf.settings import Settings
 from pipelines.core import catalogue
+from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault, StorageFault, UsageFault
 from pipelines.core.names import LAYERS
 from pipelines.core.points import Point, crash_point
 from pipelines.core.sql import duckdb_literal
 from pipelines.lake.checksums import ColumnRun
-from pipelines.lake.delta import PROPERTIES, actions, checked, file_paths, full_name, make_folder, restore, version
+from pipelines.lake.delta import (
+    PROPERTIES,
+    actions,
+    checked,
+    file_paths,
+    full_name,
+    make_folder,
+    restore,
+    version,
+    written_by_hand,
+)
 from pipelines.lake.folders import storage
 from pipelines.lake.runs import IngestedFile, Mode, RuleRun, Run, TableRun
 
@@ -187,10 +198,14 @@ def check_tables(layer: str, layer_path: Path, run: Run, advice: str = "") -> No
             raise StorageFault(f"{fault}; {advice}") from fault
 
 
-def roll_back(layer_path: Path, run: Run | None) -> None:
-    """Restores each table whose head is not what `run` recorded: a run that did not complete left it so."""
+def roll_back(layer_path: Path, run: Run | None, report: Report | None = None) -> None:
+    """Restores each table whose head is not what `run` recorded: a run that did not complete left it so, or somebody
+    wrote by hand, which is reported."""
     for table in run.tables if run else ():
-        restore_version(layer_path / run.domain / table.name, table.version, run.run)  # type: ignore[union-attr]
+        path = layer_path / run.domain / table.name  # type: ignore[union-attr]
+        if report and version(path) != table.version and (writer := written_by_hand(path)):
+            report.warning(f"table {path}: a {writer} is undone; only runs write here")
+        restore_version(path, table.version, run.run)  # type: ignore[union-attr]
 
 
 def restore_version(path: Path, target: int, run: int) -> int:

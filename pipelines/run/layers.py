@@ -37,13 +37,15 @@ class RunRequest:
 
     Tables in `full` are built in full; the others apply what changed, if they can. `at_most_files` is the number of
     files that a stream's micro-batch ingests. Such a run waits until others have ended, and only warns about an
-    ingested file whose content is another by now.
+    ingested file whose content is another by now. `readers_are_tasks`: PostgreSQL is read by tasks of the
+    session on this machine, too.
     """
 
     layers: Set[str] = frozenset(LAYERS)
     domains: tuple[str, ...] = ()
     full: frozenset[str] = frozenset()
     at_most_files: int | None = None
+    readers_are_tasks: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def _run_bronze(call: Call, domain: str) -> Run:
     lake = previous.lake if previous else uuid.uuid4().hex
     run = replace(lifecycle.next_run(settings, "bronze", domain), lake=lake, source=source)
     context, staged = RunContext(run, previous, call.request.full), list[StagedTable]()
-    run_log.roll_back(path, previous)
+    run_log.roll_back(path, previous, call.report)
     with lifecycle.rolled_back_on_failure(path, domain), discarded_on_failure(staged):
         if catalogue.is_of_files(domain):
             _ingest_files(call, context, staged)
@@ -164,7 +166,8 @@ def _read_tables(call: Call, context: RunContext, server: Postgres, staged: list
             ):
                 sizes = [relation.size for name in names if (relation := describe(snapshot, name))]
                 spark.start_ahead(sum(sizes) // ROW_BYTES, surely=not settings.spark.is_local)
-            building = bronze_job.read(settings, snapshot, tables, context, report, spark.get)
+            by_tasks = call.request.readers_are_tasks or not settings.spark.is_local
+            building = bronze_job.read(settings, snapshot, tables, context, report, spark.get if by_tasks else None)
             lifecycle.stage("bronze", building, staged, report)
         return snapshot
     except ContractFault as fault:
@@ -193,7 +196,7 @@ def _run_derived(call: Call, layer: str, domain: str, is_last: bool) -> Run:
         software=identity.software(domain),
     )
     origin, staged = lifecycle.origin_of(settings, layer, previous), list[StagedTable]()
-    run_log.roll_back(path, previous)
+    run_log.roll_back(path, previous, report)
     build = silver_job.build if layer == "silver" else gold_job.build
     entries = tuple(entry for entry in catalogue.entries(layer) if entry.table.domain == domain)
     with lifecycle.rolled_back_on_failure(path, domain), storage_faults(), discarded_on_failure(staged):
