@@ -15,10 +15,10 @@ from typing import Any
 
 from gold.cartoes import movimento_flat
 from pipelines.cli.main import main as command_line
-from pipelines.cli.main import read_settings
 from pipelines.core.console import Report
 from pipelines.export.publish import export
 from pipelines.lake import run_log
+from pipelines.run.call import read_settings
 from pipelines.spark import session as spark_session
 
 NAMES = {"bronze": "bronze", "silver": "silver", "gold": "gold_csv"}  # gold writes the CSV, too

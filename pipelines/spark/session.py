@@ -53,6 +53,15 @@ EXECUTOR_DEFAULTS = "spark.executor.defaultJavaOptions"
 DEFAULTS = "spark.driver.defaultJavaOptions"
 
 
+# What the results of a run depend on, in any session.
+SQL_NEEDS = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.ansi.enabled": "true",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    "spark.sql.files.maxPartitionBytes": "16m",  # a file a task: rows stay in the order of their keys
+}
+
+
 def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
     """Spark's configuration. The user's entries win; Java takes the later options. Raises UsageFault without jars."""
     jars = sorted(str(jar) for jar in class_data_archive.JARS.glob("*.jar"))
@@ -83,12 +92,10 @@ def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
         "spark.sql.catalogImplementation": "in-memory",
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-        "spark.sql.session.timeZone": "UTC",
-        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+        **SQL_NEEDS,
         "spark.sql.icu.caseMappings.enabled": "false",  # its tables cost a second; Java knows the same letters
         "spark.python.sql.dataFrameDebugging.enabled": "false",  # three times as many calls of the JVM, errors as JSON
         "spark.buffer.pageSize": "2m",  # a hash table of a few rows would take 64
-        "spark.sql.files.maxPartitionBytes": "16m",  # a file a task: rows stay in the order of their keys
         "spark.sql.shuffle.partitions": str(max(4, 2 * (os.cpu_count() or 1))),
         "spark.databricks.delta.snapshotPartitions": "2",
         **(this_machine if settings.spark.is_local else executors),

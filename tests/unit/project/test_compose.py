@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from conf.settings import NAMES, PREFIX, PROJECT
-from pipelines.cli.main import read_env
+from pipelines.run.call import read_env
 from tools import env
 
 COMPOSE: dict[str, Any] = YAML(typ="safe", pure=True).load(PROJECT / "docker-compose.yml")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from conf.settings import NAMES, PROJECT, SECRETS, load
-from pipelines.cli.main import read_env
 from pipelines.cli.words import COMMANDS, Request, parse
+from pipelines.run.call import read_env
 
 DEPLOY = PROJECT / "deploy"
 PAGE = (PROJECT / "docs/operations.md").read_text("utf-8")

@@ -1,0 +1,135 @@
+"""The begin and the end of a call, of the command line or of a Spark job: settings from all places; then the last line,
+exit code, metrics and alerts."""
+
+import os
+import signal
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dotenv.parser import parse_stream
+
+from conf.settings import KNOWN, SECRETS, Settings, SettingsError, load, load_outlets, read_secrets
+from pipelines.core.console import Screen, log_line, write
+from pipelines.core.errors import Fault, UsageFault
+from pipelines.notify.outcome import Outcome
+from pipelines.notify.outlets import notify
+from pipelines.sources.postgres.connection import forget_libpqs
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What was called: targets, the domains that were named, settings as NAME=VALUE, and when."""
+
+    targets: tuple[str, ...]
+    domains: str
+    given: tuple[str, ...]
+    started: datetime
+
+
+def end_call(call: Invocation, settings: Settings | None, failure: BaseException | None, exit_code: int = 0) -> int:
+    """Prints how a call ended, and notifies of it. Its exit code: that of its failure, or else the one given."""
+    settings = settings or outlets_only(call.given)
+    kind, text, code = ended(failure)
+    seconds = (datetime.now(UTC) - call.started).total_seconds()
+    if settings and settings.log_format == "json":
+        known = {"kind": kind, "code": code or exit_code, "seconds": round(seconds, 3)}
+        say(log_line(text or kind, "error" if code else "info", **known))
+    elif text:
+        write(stderr(), f"{kind}: {' '.join(text.split())}", "error" if code else "info")
+    if settings and (code or "stream" not in call.targets):  # a stream's micro-batches have notified
+        line = failure.public_text if isinstance(failure, Fault) else text
+        outcome = Outcome(call.targets, call.domains, code, kind, line, call.started, seconds)
+        with suppress(KeyboardInterrupt, SystemExit):  # a second signal does not wait for that
+            for warning in notify(settings, outcome):
+                say_warning(settings, warning)
+    return code or exit_code
+
+
+def ended(failure: BaseException | None) -> tuple[str, str, int]:
+    """The kind of a call's end, its line for people, its exit code."""
+    match failure:
+        case None | SystemExit(code=None):
+            return "done", "", 0
+        case SettingsError():
+            return "settings", str(failure), UsageFault.code
+        case Fault():
+            return failure.kind, str(failure), failure.code
+        case KeyboardInterrupt():
+            return "stopped", "the last complete run is untouched", 128 + signal.SIGINT
+        case SystemExit(code=int(code)):
+            return "stopped", "", code  # after SIGTERM or SIGHUP perhaps nobody reads
+        case _:
+            return "unexpected", f"{type(failure).__name__}; LAKEHOUSE_LOG=debug shows where", 1
+
+
+def read_settings(given: Sequence[str]) -> Settings:
+    """The settings; warns about names that are not settings."""
+    settings, warnings = load(*read_sources(given), base=Path.cwd())
+    for warning in warnings:
+        say_warning(settings, warning)
+    forget_libpqs()
+    return settings
+
+
+def outlets_only(given: Sequence[str]) -> Settings | None:
+    """The settings of metrics and alerts alone, to report that others are wrong; None if these are wrong, too."""
+    try:
+        sources = read_sources(given)
+    except (SettingsError, OSError):
+        sources = [dict(os.environ)]
+    with suppress(SettingsError, RuntimeError):  # there may be no home
+        return load_outlets(*sources, base=Path("/var/empty"))
+    return None
+
+
+def read_sources(given: Sequence[str]) -> list[dict[str, str]]:
+    """Names and values from the command line, the environment, .env, systemd's credentials, /run/secrets."""
+    problems = [f"--set {pair.split('=')[0]}: write NAME=VALUE" for pair in given if "=" not in pair]
+    line = dict(pair.split("=", 1) for pair in given if "=" in pair)
+    problems += [
+        f"--set {name}: anybody can read a command line; use the environment or .env"
+        for name in line
+        if name.endswith(SECRETS)
+    ]
+    problems += [f"--set {name}: there is no such setting" for name in line if name not in KNOWN]
+    if problems:
+        raise SettingsError(problems)
+    folders = [Path(os.environ.get("CREDENTIALS_DIRECTORY") or "/run/secrets"), Path("/run/secrets")]
+    try:
+        file = read_env(Path.cwd() / ".env")
+        secrets = [read_secrets(folder) for folder in folders]
+    except (OSError, UnicodeDecodeError) as error:
+        file_name = error.filename if isinstance(error, OSError) else ".env or a file of a secret"
+        raise SettingsError(
+            [f"{file_name} cannot be read as UTF-8 text; correct its rights or its encoding"]
+        ) from error
+    return [line, dict(os.environ), file, *secrets]
+
+
+def read_env(path: Path) -> dict[str, str]:
+    """The names and values of a .env file, without interpolation. Raises SettingsError naming each wrong line."""
+    if not path.exists():
+        return {}
+    with path.open(encoding="utf-8") as file:
+        bindings = list(parse_stream(file))
+    if wrong := [str(binding.original.line) for binding in bindings if binding.error]:
+        raise SettingsError([f"{path.name}: line {', '.join(wrong)} cannot be read; write NAME=value"])
+    return {binding.key: binding.value for binding in bindings if binding.key and binding.value}
+
+
+def say_warning(settings: Settings, text: str) -> None:
+    if settings.log_format == "json":
+        say(log_line(text, "warning"))
+    else:
+        write(stderr(), f"warning: {text}", "warning")
+
+
+def say(line: str) -> None:
+    stderr().out(line, highlight=False)
+
+
+def stderr() -> Screen:
+    return Screen(stderr=True, highlight=False, soft_wrap=True)
