@@ -20,7 +20,7 @@ def train(file: Path) -> None:
     The JVM writes the archive when it ends."""
     import psycopg2
 
-    from pipelines.commands.shell import create_tables
+    from pipelines.commands.shell import create_tables, last_runs
     from pipelines.core import catalogue
     from pipelines.core.console import Report
     from pipelines.run.layers import RunRequest, run_layers
@@ -45,7 +45,7 @@ def train(file: Path) -> None:
                 with psycopg2.connect(dsn(address)) as connection, connection.cursor() as cursor:
                     cursor.execute("UPDATE associado SET nome = 'Eva' WHERE id = 1")
                 run_layers(settings, RunRequest(), report, spark)
-                create_tables(settings, spark)
+                create_tables(settings, last_runs(settings), spark)
                 spark.table("gold.movimento_flat").limit(5).show()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

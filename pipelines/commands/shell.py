@@ -32,16 +32,18 @@ HINTS = (
 
 
 def last_runs(settings: Settings) -> list[tuple[str, Run]]:
-    """The last complete run of each domain, by layer."""
-    return [
-        (layer, run)
-        for layer in LAYERS
-        for run in {run.domain: run for run in run_log.read_runs(settings.layer_path(layer))}.values()
-    ]
+    """The last complete run of each domain, by layer. Raises StorageFault if a table is not as its run left it."""
+    runs = []
+    for layer in LAYERS:
+        path = settings.layer_path(layer)
+        for run in {run.domain: run for run in run_log.read_runs(path)}.values():
+            run_log.check_tables(layer, path, run)
+            runs.append((layer, run))
+    return runs
 
 
-def create_tables(settings: Settings, spark: "SparkSession") -> list[str]:
-    """Names the tables of the last complete runs in Spark's catalogue. Those whose newest version is not what the run
+def create_tables(settings: Settings, runs: list[tuple[str, Run]], spark: "SparkSession") -> list[str]:
+    """Names the tables of `last_runs` in Spark's catalogue. Those whose newest version is not what the run
     left, or of whose rows not all count, become views. Returns a line about each view."""
     lines = []
     for layer in LAYERS:
@@ -49,8 +51,7 @@ def create_tables(settings: Settings, spark: "SparkSession") -> list[str]:
         for name in run_log.RECORDS:
             if delta.version(path := settings.layer_path(layer) / name) is not None:
                 _register(spark, layer, path)
-    for layer, run in last_runs(settings):
-        run_log.check_tables(layer, settings.layer_path(layer), run)
+    for layer, run in runs:
         for table in run.tables:
             path = settings.layer_path(layer) / run.domain / table.name
             if why := _why_view(path, table):
@@ -147,7 +148,7 @@ def shell(settings: Settings, given: "SparkSession | None" = None) -> None:
     from pipelines.spark.session import session
 
     with nullcontext(given) if given else session(settings) as spark:
-        lines = create_tables(settings, spark)
+        lines = create_tables(settings, runs, spark)
         layer, run = runs[-1]
         banner = "\n".join([_greeting(), *lines, HINTS[0].format(f"{layer}.{run.tables[-1].name}"), *HINTS[1:]])
         names = {"spark": spark, "sc": spark.sparkContext, "F": functions, "at": travel(settings, spark)}

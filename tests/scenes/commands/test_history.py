@@ -17,7 +17,7 @@ from pipelines.commands import history as commands_history
 from pipelines.commands import maintain as commands_maintain
 from pipelines.commands.reconcile import with_lake
 from pipelines.commands.reconcile.reconcile import reconcile
-from pipelines.commands.shell import create_tables, travel
+from pipelines.commands.shell import create_tables, last_runs, travel
 from pipelines.core.console import Report
 from pipelines.core.errors import StorageFault, UsageFault
 from pipelines.core.names import LAYERS
@@ -120,7 +120,7 @@ def test_the_shell_has_delta_tables_whose_history_has_a_line_a_run_and_the_next_
     from delta.tables import DeltaTable as SparksTable
 
     settings, spark = nights_lake.settings(), nights_lake.spark
-    assert create_tables(settings, spark) == []
+    assert create_tables(settings, last_runs(settings), spark) == []
     commits = SparksTable.forName(spark, "gold.movimento_flat").history().orderBy("version").collect()
     assert [commit.userMetadata for commit in commits] == ["gold/1", "gold/2", "gold/3"]
     assert all("numOutputRows" in commit.operationMetrics for commit in commits)
@@ -132,13 +132,13 @@ def test_the_shell_has_delta_tables_whose_history_has_a_line_a_run_and_the_next_
     counts = [spark.sql(f"SELECT * FROM gold.movimento_flat VERSION AS OF {version}").count() for version in (0, 1)]
     assert counts == [16, 17]
     spark.sql("INSERT INTO silver.conta SELECT * FROM silver.conta")
-    (line,) = create_tables(settings, spark)
+    (line,) = create_tables(settings, last_runs(settings), spark)
     assert line.startswith("silver.conta is a view: version 3 is of no complete run, 2 is; its Delta table is delta.`")
     nights_lake.run("silver")
     assert (
         "silver/cartoes/conta: a WRITE by Apache-Spark/4.2.0 is undone; only runs write here" in capsys.readouterr().err
     )
-    assert create_tables(settings, spark) == [] and agree(nights_lake) == 16
+    assert create_tables(settings, last_runs(settings), spark) == [] and agree(nights_lake) == 16
 
 
 @pytest.mark.jvm
@@ -147,7 +147,7 @@ def test_the_shell_shows_the_last_run_and_any_kept_one_of_an_old_lake_too(nights
     # Of gold alone: each view is planned when it is created.
     settings = nights_lake.settings(BRONZE_PATH="none/bronze", SILVER_PATH="none/silver")
     run_log.restore_version(settings.gold_path / "cartoes/movimento_flat", 0, 3)  # a commit that no run recorded
-    create_tables(settings, nights_lake.spark)
+    create_tables(settings, last_runs(settings), nights_lake.spark)
     at = travel(settings, nights_lake.spark)
     assert at("gold/2") == ["gold_2.movimento_flat"]
     count = "SELECT count(*) FROM {}.movimento_flat"

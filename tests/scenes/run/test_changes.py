@@ -13,7 +13,7 @@ from gold.cartoes import movimento_flat
 from pipelines.commands.history import restore
 from pipelines.commands.maintain import maintain
 from pipelines.commands.reconcile.reconcile import reconcile
-from pipelines.commands.shell import create_tables
+from pipelines.commands.shell import create_tables, last_runs
 from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault
@@ -92,7 +92,7 @@ def test_in_the_shell_bronze_is_what_the_source_has_in_whatever_batches_it_lies(
     )
     keyed_lake.run("bronze")
     assert last(keyed_lake, "bronze").table("movimento").batches == 1
-    create_tables(keyed_lake.settings(), spark)
+    create_tables(keyed_lake.settings(), last_runs(keyed_lake.settings()), spark)
     rows = spark.sql("SELECT count(*), count_if(des_transacao = 'y'), count_if(id = 9) FROM bronze.movimento").first()
     assert tuple(rows or ()) == (199, 1, 0)
     assert "_deleted" not in spark.table("bronze.movimento").columns
