@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from pyspark.sql import SparkSession
 
 from gold.cartoes import movimento_flat
 from pipelines.commands import history as commands_history
@@ -115,7 +116,7 @@ def test_restore_refuses_a_run_that_does_not_exist(nights_lake: Lake) -> None:
 
 @pytest.mark.jvm
 def test_the_shell_has_delta_tables_whose_history_has_a_line_a_run_and_the_next_run_undoes_what_is_written_there(
-    nights_lake: Lake, capsys: pytest.CaptureFixture[str]
+    nights_lake: Lake, any_spark: SparkSession, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from delta.tables import DeltaTable as SparksTable
 
@@ -134,7 +135,7 @@ def test_the_shell_has_delta_tables_whose_history_has_a_line_a_run_and_the_next_
     spark.sql("INSERT INTO silver.conta SELECT * FROM silver.conta")
     (line,) = create_tables(settings, last_runs(settings), spark)
     assert line.startswith("silver.conta is a view: version 3 is of no complete run, 2 is; its Delta table is delta.`")
-    nights_lake.run("silver")
+    replace(nights_lake, spark=any_spark).run("silver")
     assert (
         "silver/cartoes/conta: a WRITE by Apache-Spark/4.2.0 is undone; only runs write here" in capsys.readouterr().err
     )
@@ -158,6 +159,7 @@ def test_the_shell_shows_the_last_run_and_any_kept_one_of_an_old_lake_too(nights
     assert nights_lake.csv == (nights_lake.folder / "2.csv").read_bytes()
 
 
+@pytest.mark.jvm
 def test_maintain_keeps_what_the_days_and_the_last_runs_need_and_says_what_it_freed(
     nights_lake: Lake, capsys: pytest.CaptureFixture[str]
 ) -> None:

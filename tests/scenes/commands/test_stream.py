@@ -34,6 +34,7 @@ def test_a_permanent_fault_ends_a_stream_and_a_transient_one_is_tried_again(
         batches.run()
 
 
+@pytest.mark.long
 def test_a_checkpoint_that_is_lost_or_knows_more_than_the_lake_does_no_harm(
     cli: Cli, condominio_lake: Lake, tmp_path: Path
 ) -> None:

@@ -184,9 +184,8 @@ def columns_of(rows: list[list[str]], null: str) -> dict[str, list[str | None]]:
 
 
 @pytest.fixture
-def values(domain: str, request: pytest.FixtureRequest) -> Values:
-    made: Values = request.getfixturevalue("from_postgres" if domain == "tipos" else "from_files")
-    return made
+def values(domain: str, from_postgres: Values, from_files: Values) -> Values:
+    return from_postgres if domain == "tipos" else from_files
 
 
 def of_type(kind: str) -> list[Column]:

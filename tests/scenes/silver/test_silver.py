@@ -1,9 +1,11 @@
 """Silver on a real source: what ends a run, what the source's guarantees save, what is recorded."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
 from deltalake import DeltaTable
+from pyspark.sql import SparkSession
 
 from conf.contract import fail
 from pipelines.bronze import readers as bronze_readers
@@ -109,12 +111,12 @@ FEW_OR_MANY_PARENTS = (1_000_000, 10)
 
 @pytest.mark.jvm
 def test_if_the_source_guarantees_key_and_reference_the_big_table_is_not_shuffled(
-    keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch
+    keyed_lake: Lake, any_spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execute(keyed_lake.address, "UPDATE cartao SET id_conta = NULL WHERE id = 20")
     for guaranteed in (True, False):
         monkeypatch.setattr(judging, "BROADCAST_ROWS", 10)
-        settings = keyed_lake.run("bronze", "silver", full="movimento")
+        settings = replace(keyed_lake, spark=any_spark).run("bronze", "silver", full="movimento")
         assert len(keyed_lake.table("silver", "movimento__quarantine")) == 10
         for few, looked in product(FEW_OR_MANY_PARENTS, (True, False)):
             monkeypatch.setattr(judging, "BROADCAST_ROWS", few)

@@ -20,8 +20,6 @@ from tests.support.lake import ALL, Lake, changed
 from tests.support.oracle import agree
 from tests.support.source import execute
 
-pytestmark = pytest.mark.jvm
-
 
 def run(lakehouse: Lake) -> None:
     """All layers; a session is started as on the command line."""
