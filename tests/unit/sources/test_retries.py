@@ -2,7 +2,7 @@
 
 import random
 import re
-import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,10 +13,9 @@ from pipelines.sources.postgres import snapshot
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses that were made, on a clock that only they move."""
+    """The pauses that were made, on a clock that only they move, and that other threads of this process do not see."""
     made = list[float]()
-    monkeypatch.setattr(time, "monotonic", lambda: 100 + sum(made))
-    monkeypatch.setattr(time, "sleep", made.append)
+    monkeypatch.setattr(snapshot, "time", SimpleNamespace(monotonic=lambda: 100 + sum(made), sleep=made.append))
     monkeypatch.setattr(random, "random", lambda: 0.5)
     return made
 
