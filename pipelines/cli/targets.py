@@ -70,7 +70,7 @@ def run_targets(settings: Settings, request: Request, spark: "SparkSession | Non
             from pipelines.commands.plan import plan
 
             if plan(settings, domains or ready(settings, "bronze", report), full_tables(request), report):
-                code = WORK * request.exit_code
+                code = code or WORK * request.exit_code
         if "reconcile" in targets:
             from pipelines.commands.reconcile.reconcile import reconcile
 

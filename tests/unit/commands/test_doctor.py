@@ -81,3 +81,14 @@ def test_the_command_ends_with_code_two_when_something_lacks_and_writes_nothing(
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in printed if line.startswith("lacks")] == ["memory:"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_lacks_is_the_exit_code_of_a_call_that_also_has_a_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: Memory(0))
+    monkeypatch.setattr("pipelines.commands.plan.plan", lambda *_: True)
+    assert main(["doctor", "plan"]) == 2
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: Memory(64 * 2**30))
+    assert main(["doctor", "plan", "--exit-code"]) == 10
