@@ -100,8 +100,8 @@ class Readers:
     def _on_executors(self, start_session: StartSession) -> Executors:
         if self._executors is None:
             session = start_session()
-            warning = cluster.unencrypted_warning(session, self._snapshot.server)
-            if warning and not self._settings.spark.is_local:
+            is_local, server = self._settings.spark.is_local, self._snapshot.server
+            if not is_local and (warning := cluster.unencrypted_warning(session, server)):
                 self._report.warning(warning)
             self._executors = Executors(session, self._settings, self._snapshot, self._run)
         return self._executors

@@ -12,13 +12,10 @@ from pipelines.run.call import Invocation, end_call, read_settings
 from pipelines.run.layers import RunRequest, run_layers
 from pipelines.run.summary import show
 from pipelines.spark import cluster as spark_cluster
-from pipelines.spark.session import SQL_NEEDS
+from pipelines.spark.session import DELTA, SQL_NEEDS
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-
-DELTA = "io.delta.sql.DeltaSparkSessionExtension"
 
 
 def run_job(layer: str, spark: "SparkSession | None" = None) -> int:

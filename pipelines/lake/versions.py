@@ -139,10 +139,11 @@ class StagedTable:
             return
         with engine(f"{self.table.layer}.{self.table_run.name}") as db:
             rows = relation([str(self.path / file) for file in self.files], types)
-            for name in types:
-                if db.execute(f"SELECT 1 FROM {rows} WHERE {identifier(name)} IS NULL LIMIT 1").fetchone():
-                    what = f"{self.table.layer}.{self.table_run.name}: {name}"
-                    raise QualityFault(f"{what} is null in a row; let its contract say nullable, or mend its transform")
+            lacks = ", ".join(f"bool_or({identifier(name)} IS NULL)" for name in types)
+            missing = db.execute(f"SELECT {lacks} FROM {rows}").fetchone() or ()
+        for name in (name for name, lacking in zip(types, missing, strict=True) if lacking):
+            what = f"{self.table.layer}.{self.table_run.name}: {name}"
+            raise QualityFault(f"{what} is null in a row; let its contract say nullable, or mend its transform")
 
     def discard(self) -> None:
         """Removes the files: a run that failed leaves no rows behind."""

@@ -53,6 +53,9 @@ EXECUTOR_DEFAULTS = "spark.executor.defaultJavaOptions"
 DEFAULTS = "spark.driver.defaultJavaOptions"
 
 
+DELTA = "io.delta.sql.DeltaSparkSessionExtension"
+
+
 # What the results of a run depend on, in any session.
 SQL_NEEDS = {
     "spark.sql.session.timeZone": "UTC",
@@ -90,7 +93,7 @@ def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
         "spark.local.dir": str(scratch),
         "spark.sql.warehouse.dir": str(scratch / "warehouse"),
         "spark.sql.catalogImplementation": "in-memory",
-        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.extensions": DELTA,
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         **SQL_NEEDS,
         "spark.sql.icu.caseMappings.enabled": "false",  # its tables cost a second; Java knows the same letters

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from pipelines.core.errors import UsageFault
-from pipelines.jobs.submitted import DELTA, configured
-from pipelines.spark.session import SQL_NEEDS
+from pipelines.jobs.submitted import configured
+from pipelines.spark.session import DELTA, SQL_NEEDS
 
 
 class Conf(dict[str, str]):
