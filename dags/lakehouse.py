@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import signal
 from contextlib import suppress
 from datetime import timedelta
@@ -46,12 +47,12 @@ PARAMS = {
     "tables": Param(None, type=["null", "string"], pattern=NAMES, description="e.g. conta,movimento, only with full"),
     "domain": Param(None, type=["null", "string"], pattern=NAMES, description="e.g. cartoes,varejo; empty means all"),
 }
-# What a person types reaches the command line in the environment, never as words of a command.
-ENVIRONMENT = {
-    "LAKEHOUSE_CALL__FULL": "{{ '1' if params.full else '' }}",
-    "LAKEHOUSE_CALL__TABLE": "{{ params.tables or '' }}",
-    "LAKEHOUSE_CALL__DOMAIN": "{{ params.domain or '' }}",
-}
+# What a person types becomes a word of the command line each: `NAMES` lets nothing else through, and it is quoted.
+OPTIONS = (
+    "{{ ' --full' if params.full else '' }}"
+    "{{ ' --table=' ~ params.tables | quote if params.tables else '' }}"
+    "{{ ' --domain=' ~ params.domain | quote if params.domain else '' }}"
+)
 
 if RUNNER == "bash":
     from airflow.providers.standard.operators.bash import BashOperator as Operator
@@ -85,22 +86,19 @@ class Layer(Operator):
 
 
 def call(layer: str) -> dict[str, Any]:
-    """What the operator runs, and its environment. No secret is in a field that Airflow shows."""
+    """What the operator runs, and where. No secret is in a field that Airflow shows."""
     if RUNNER == "docker":
         return {
             "image": IMAGE,
-            "command": [layer],
-            "environment": ENVIRONMENT,
+            "command": f"{layer}{OPTIONS}",
             "private_environment": {name: text for name, text in os.environ.items() if name.startswith("LAKEHOUSE_")},
             "mounts": [{"target": "/data", "source": DATA, "type": "bind" if DATA.startswith("/") else "volume"}],
             "mount_tmp_dir": False,
             "auto_remove": "force",
         }
     return {
-        "bash_command": f"exec .venv/bin/python -m pipelines {layer}",
+        "bash_command": f"exec .venv/bin/python -m pipelines {layer}{OPTIONS}",
         "cwd": PROJECT,
-        "env": ENVIRONMENT,
-        "append_env": True,
     }
 
 
@@ -125,6 +123,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     params=PARAMS,
+    user_defined_filters={"quote": shlex.quote},
     tags=["delta", "lakehouse"],
     default_args={
         "owner": "lakehouse",

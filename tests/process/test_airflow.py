@@ -58,7 +58,7 @@ print(json.dumps(ended))
 
 PRETENDED = """#!/bin/sh
 trap 'echo stopped >> calls; exit 143' TERM
-echo "$*, FULL=$LAKEHOUSE_CALL__FULL TABLES=$LAKEHOUSE_CALL__TABLE DOMAIN=$LAKEHOUSE_CALL__DOMAIN" >> calls
+printf '<%s>' "$@" >> calls; echo >> calls
 sleep ${WAITS:-0} & wait $!
 exit ${CODE:-0}
 """
@@ -196,13 +196,13 @@ print(json.dumps({
     assert dag["outlets"] == {"bronze": [], "silver": [], "gold": ["movimento_flat"]}
     assert dag["params"] == {"full": False, "tables": None, "domain": None}
     assert dag["runs"][2] == "BashOperator" and "segredo" not in output
-    assert dag["fields"]["bash_command"] == "exec .venv/bin/python -m pipelines bronze"
+    assert dag["fields"]["bash_command"].startswith("exec .venv/bin/python -m pipelines bronze{{")
 
     airflow.settings |= {"AIRFLOW_LAKEHOUSE_RUNNER": "docker", "AIRFLOW_LAKEHOUSE_IMAGE": "lakehouse:1"}
     output = airflow.run(AIRFLOW / "python", "-W", "error", "-c", ask)
     dag = json.loads(output)
     assert dag["runs"][2] == "DockerOperator" and "segredo" not in output
-    assert dag["fields"]["image"] == "lakehouse:1" and dag["fields"]["command"] == ["bronze"]
+    assert dag["fields"]["image"] == "lakehouse:1" and dag["fields"]["command"].startswith("bronze{{")
 
     wrong = airflow.start(AIRFLOW / "python", DAG, AIRFLOW_LAKEHOUSE_RUNNER="podman")
     assert "AIRFLOW_LAKEHOUSE_RUNNER is podman; say bash or docker" in wrong.communicate(timeout=100)[0]
@@ -264,13 +264,12 @@ def test_a_container_gets_settings_and_parameters_and_its_exit_code_counts_like_
     after = {"silver": NOT_BEGUN, "gold": NOT_BEGUN}
     assert ended[0] == {"bronze": SUCCEEDED, "silver": SUCCEEDED, "gold": SUCCEEDED}, output
     assert ended[1:] == [{"bronze": ["failed", 4]} | after, {"bronze": FAILED} | after], output
-    assert [container["Cmd"] for container in asked] == [["bronze"], ["silver"], ["gold"]] + [["bronze"]] * 5
-    assert {
-        "LAKEHOUSE_CALL__FULL=1",
-        "LAKEHOUSE_CALL__TABLE=",
-        "LAKEHOUSE_CALL__DOMAIN=varejo",
-        "LAKEHOUSE_POSTGRES__PASSWORD=segredo",
-    } <= set(asked[0]["Env"])
+    assert [container["Cmd"] for container in asked] == [
+        *([layer, "--full", "--domain=varejo"] for layer in ("bronze", "silver", "gold")),
+        *[["bronze", "--domain=a3"]] * 4,
+        ["bronze", "--domain=a4"],
+    ]
+    assert "LAKEHOUSE_POSTGRES__PASSWORD=segredo" in asked[0]["Env"]
     assert asked[0]["Image"] == "lakehouse"
     (mount,) = asked[0]["HostConfig"]["Mounts"]
     assert (mount["Target"], mount["Source"], mount["Type"]) == ("/data", "lakehouse", "volume")
@@ -285,7 +284,7 @@ def test_without_a_connection_a_failure_is_only_logged(pretended: Airflow) -> No
 
 
 @pytest.mark.long
-def test_parameters_reach_the_command_line_as_environment_and_shell_words_do_not(pretended: Airflow) -> None:
+def test_parameters_reach_the_command_line_as_options_and_shell_words_do_not(pretended: Airflow) -> None:
     good = {"full": True, "tables": "conta,movimento", "domain": "cartoes"}
     hostile = ["conta; touch hurt", "$(touch hurt)", "`touch hurt`", "a b", "--set", "../x", "{{ dag }}", "a,", "A|b"]
     bad: list[dict[str, Any]] = [{name: text} for name in ("tables", "domain") for text in hostile] + [
@@ -296,8 +295,8 @@ def test_parameters_reach_the_command_line_as_environment_and_shell_words_do_not
     assert ended[:2] == [{"bronze": SUCCEEDED, "silver": SUCCEEDED, "gold": SUCCEEDED}] * 2, output
     assert ended[2:] == ["refused"] * len(bad)
     assert (pretended.folder / "calls").read_text().splitlines() == [
-        f"-m pipelines {layer}, {given}"
-        for given in ("FULL= TABLES= DOMAIN=", "FULL=1 TABLES=conta,movimento DOMAIN=cartoes")
+        f"<-m><pipelines><{layer}>{options}"
+        for options in ("", "<--full><--table=conta,movimento><--domain=cartoes>")
         for layer in ("bronze", "silver", "gold")
     ]
     assert not (pretended.folder / "hurt").exists()
@@ -307,7 +306,7 @@ def test_parameters_reach_the_command_line_as_environment_and_shell_words_do_not
 def test_a_task_that_takes_too_long_is_stopped_and_not_tried_again(pretended: Airflow) -> None:
     (ended,), output = pretended.nights(({}, {"WAITS": "60"}), LIMITED="bronze")
     assert ended["bronze"] == FAILED and "stopped after 0:00:04" in output
-    wait_for(lambda: (pretended.folder / "calls").read_text().endswith("DOMAIN=\nstopped\n"))
+    wait_for(lambda: (pretended.folder / "calls").read_text().endswith("<bronze>\nstopped\n"))
     assert not psutil.wait_procs(left(pretended), timeout=10)[1]
 
 
@@ -422,7 +421,7 @@ def test_make_airflow_listens_on_loopback_only_runs_what_a_person_asks_for_and_w
         states = database.execute("SELECT state FROM task_instance WHERE task_id = 'bronze'").fetchall()
     assert states == [("success",)] * 2  # of the run that was being made when Airflow was stopped, too
     layers = ("bronze", "silver", "gold")
-    calls = [f"-m pipelines {layer}, FULL=1 TABLES=conta DOMAIN=" for layer in layers]
+    calls = [f"<-m><pipelines><{layer}><--full><--table=conta>" for layer in layers]
     assert (pretended.folder / "calls").read_text().splitlines()[:3] == calls
     assert stat.S_IMODE((pretended.folder / "own").stat().st_mode) == 0o700
 
