@@ -1,9 +1,7 @@
 """What the tests share: one embedded PostgreSQL, one Spark session, fresh databases and lakes."""
 
 import json
-import shutil
 import signal
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -20,6 +18,7 @@ from pipelines.sources.postgres import embedded
 from pipelines.spark.session import session
 from tests.support import engine
 from tests.support.condominio import drop_all
+from tests.support.folders import server_home, write_to_memory
 from tests.support.frames import frame_of
 from tests.support.here import CliHere
 from tests.support.lake import NOWHERE, Lake, Rows
@@ -31,6 +30,8 @@ from tests.support.source import BANK, KEYED, execute, fresh_database
 hypothesis.settings.register_profile("short", max_examples=1, derandomize=True, database=None)
 hypothesis.settings.register_profile("long", max_examples=200, print_blob=True)
 hypothesis.settings.load_profile("short")
+
+write_to_memory()
 
 
 # For a few rows in one partition. Rows that a test gives are not computed while their plan is made: it runs.
@@ -66,9 +67,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def server_folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="lakehouse-test-", dir="/var/tmp"))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    with server_home() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

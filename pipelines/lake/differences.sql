@@ -2,11 +2,11 @@
 -- `expected` and `actual`; `key`, the key as a struct; `values`, each column as c0, c1, ..., and `columns`, their names;
 -- `changed`, how many values of each column differ.
 
-CREATE VIEW expected AS
+CREATE TEMP VIEW expected AS
 SELECT *, hash($columns) AS h -- of all columns
 FROM (SELECT $key AS k, $values FROM $expected);
 
-CREATE VIEW actual AS
+CREATE TEMP VIEW actual AS
 SELECT *, hash($columns) AS h
 FROM (SELECT $key AS k, $values FROM $actual);
 
@@ -28,7 +28,7 @@ SELECT
 FROM only_expected e FULL JOIN only_actual a ON e.k = a.k AND e.n = a.n;
 
 -- One row: how many values of each column are others.
-CREATE VIEW changed_values AS
+CREATE TEMP VIEW changed_values AS
 SELECT $changed
 FROM pairs p
 JOIN (

@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
@@ -14,7 +16,6 @@ from pipelines.core.sql import duckdb_literal, identifier
 from pipelines.core.types import type_of
 
 MEMORY = 1000  # megabytes
-
 
 # DuckDB may change its hash from version to version: checksums compare only within one.
 HASHING = f"duckdb {duckdb.__version__}"
@@ -52,17 +53,37 @@ class Engine:
 def engine(what: str, scratch: Path | None = None, share: int = 1) -> Iterator[Engine]:
     """A database in bounded memory that spills to `scratch`; one of `share` that work at the same time. Its errors
     become a StorageFault that names `what`."""
-    more: dict[str, str] = {"temp_directory": str(scratch)} if scratch else {}
+    config = {"memory_limit": f"{MEMORY // share}MB"} | ({"temp_directory": str(scratch)} if scratch else {})
     if share > 1:
-        more["threads"] = str(max(1, (os.cpu_count() or 1) // share))
-    connection = duckdb.connect(config={"memory_limit": f"{MEMORY // share}MB", **more})
+        config["threads"] = str(max(1, (os.cpu_count() or 1) // share))
+    database = _IDLE.take(config) or duckdb.connect(config=dict(config))
     try:
-        with ThreadPoolExecutor(1) as thread:
+        with ThreadPoolExecutor(1) as thread, database.cursor() as connection:  # which has temporary tables of its own
             yield Engine(connection, thread)
+        _IDLE.give(config, database)
     except duckdb.Error as error:
         raise StorageFault(f"{what}: {type(error).__name__}; check the files and the disk's free space") from error
-    finally:
-        connection.close()
+
+
+class _Idle:
+    """The last databases whose work succeeded: another one costs as much as ten small queries."""
+
+    def __init__(self) -> None:
+        self._lock, self._databases = threading.Lock(), deque[tuple[dict[str, str], duckdb.DuckDBPyConnection]]((), 4)
+
+    def take(self, config: dict[str, str]) -> duckdb.DuckDBPyConnection | None:
+        with self._lock:
+            entry = next((entry for entry in self._databases if entry[0] == config), None)
+            if entry:
+                self._databases.remove(entry)
+        return entry and entry[1]
+
+    def give(self, config: dict[str, str], database: duckdb.DuckDBPyConnection) -> None:
+        with self._lock:
+            self._databases.append((config, database))
+
+
+_IDLE = _Idle()
 
 
 def relation(files: Sequence[str], columns: Mapping[str, str], where: str = "true") -> str:

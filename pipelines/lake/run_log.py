@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
@@ -28,14 +29,13 @@ from pipelines.lake.delta import (
     PROPERTIES,
     actions,
     checked,
-    file_paths,
     full_name,
     make_folder,
     restore,
     version,
     written_by_hand,
 )
-from pipelines.lake.folders import storage
+from pipelines.lake.folders import identity, storage
 from pipelines.lake.runs import IngestedFile, Mode, RuleRun, Run, TableRun
 
 RECORDS = RUNS, QUALITY, FILES = "_runs", "_quality", "_files"
@@ -246,14 +246,22 @@ def _read(path: Path, columns: tuple[str, ...], where: Mapping[str, int | str]) 
     checked(path, None, path.name)
     rows: list[dict[str, Any]] = []
     # File by file: pyarrow's threads under delta-rs's dataset can abort the process at its end.
-    for file in file_paths(path, version(path) or 0):
+    for file, _ in actions(path, version(path) or 0):
         with storage(f"file {file}"):
-            table = pq.ParquetFile(file).read(columns=list(columns) or None, use_threads=False)
+            table = _content(file, identity(file))
+        if columns:
+            table = table.select([name for name in columns if name in table.column_names])
         # Not by Arrow's own filter, which does not know all types that delta-rs writes.
         known = {name: table[name].to_pylist() for name in where}
         kept = [at for at in range(len(table)) if all(known[name][at] == value for name, value in where.items())]
         rows += table.to_pylist() if len(kept) == len(table) else [table.slice(at, 1).to_pylist()[0] for at in kept]
     return rows
+
+
+@lru_cache(maxsize=256)
+def _content(file: Path, _: tuple[int, int, int]) -> pa.Table:
+    # Cached while it is the same file: a run asks for its layers' last runs many times.
+    return pq.ParquetFile(file).read(use_threads=False)
 
 
 def append_rows(path: Path, rows: list[dict[str, Any]], schema: pa.Schema, description: str) -> None:

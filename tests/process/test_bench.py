@@ -1,9 +1,7 @@
 """The benchmark counts a time only if the result is right."""
 
 import json
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 from bench import rivals
 from bench.__main__ import main
 from bench.rivals import Way
+from tests.support.folders import server_home
 
 FEW = ["--sizes", "300", "--rounds", "1"]
 
@@ -21,9 +20,8 @@ FEW = ["--sizes", "300", "--rounds", "1"]
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     """The benchmark's server, its rivals' jars and its lakes: all tests of this file share them."""
-    made = Path(tempfile.mkdtemp(prefix="lakehouse-test-", dir="/var/tmp"))
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
+    with server_home() as made:
+        yield made
 
 
 def measured(results: Path, name: str = "300") -> dict[str, Any]:

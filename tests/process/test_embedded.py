@@ -1,11 +1,9 @@
 """The embedded PostgreSQL: private, and gone when nobody needs it."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,14 +14,14 @@ from conf.settings import PROJECT, Postgres
 from pipelines.core.errors import LockedFault, SourceFault
 from pipelines.sources.postgres import embedded
 from pipelines.sources.postgres.connection import dsn
+from tests.support.folders import server_home
 from tests.support.source import query
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    made = Path(tempfile.mkdtemp(prefix="lakehouse-test-", dir="/var/tmp"))
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
+    with server_home() as made:
+        yield made
 
 
 def test_it_listens_on_no_port_and_its_folder_is_private(server: Postgres, server_folder: Path) -> None:

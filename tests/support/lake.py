@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,7 @@ class Lake:
     def settings(self, **given: str) -> Settings:
         """Settings that read this database and write below this folder; given ones by the end of their name."""
         named = {"ROOT": "lake", "EXPORT_PATH": "export", "QUALITY__MAX_QUARANTINED": "1"} | given
-        settings, _ = load({f"LAKEHOUSE_{name}": value for name, value in named.items()}, base=self.folder)
-        return settings.model_copy(update={"postgres": self.address})
+        return settings(self.folder, tuple(named.items())).model_copy(update={"postgres": self.address})
 
     def run(self, *layers: str, full: str = "", **given: str) -> Settings:
         """Runs layers, all of them by default; `full` names tables to build whole."""
@@ -78,6 +78,11 @@ class Lake:
     @property
     def csv(self) -> bytes:
         return (self.folder / "export" / "movimento_flat.csv").read_bytes()
+
+
+@cache
+def settings(folder: Path, named: tuple[tuple[str, str], ...]) -> Settings:
+    return load({f"LAKEHOUSE_{name}": value for name, value in named}, base=folder)[0]
 
 
 # A domain of files asks no server.

@@ -23,6 +23,7 @@ from pipelines.lake.engine import count, engine, listed
 from pipelines.lake.runs import Run, reason_for_full
 from pipelines.lake.versions import table_version
 from pipelines.sources.postgres import embedded, fingerprint
+from tests.support.folders import server_home
 from tests.support.lake import Lake
 from tests.support.prepared import Prepared
 from tests.support.source import connected, execute, fresh_database, query
@@ -406,10 +407,9 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder for servers of which one may follow another."""
     for name, value in {"wal_level": "replica", "max_wal_senders": "4", "hot_standby": "on"}.items():
         monkeypatch.setitem(embedded.OPTIONS, name, value)
-    folder = Path(tempfile.mkdtemp(prefix="lakehouse-test-", dir="/var/tmp"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    with server_home() as folder:
+        folder.chmod(0o755)
+        yield folder
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import re
 import shutil
 import socket
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from pipelines.core.errors import SourceFault, TransientFault
 from pipelines.lake import delta, run_log
 from pipelines.sources.postgres import connection as postgres_connection
 from pipelines.sources.postgres import embedded, reader, snapshot
+from tests.support.folders import server_home
 from tests.support.lake import Lake
 from tests.support.process import Cli, connection_settings
 from tests.support.proxy import Link, Proxy, once, slow
@@ -319,11 +319,10 @@ REPLICA = {"wal_level": "replica"}
 @pytest.fixture(scope="module")
 def own_folder() -> Iterator[Path]:
     """The folder of a server of our own, with the tables filled, that can be started as something else."""
-    folder = Path(tempfile.mkdtemp(prefix="lakehouse-test-", dir="/var/tmp"))
-    with embedded.server(folder, REPLICA) as address:
-        execute(address, *TABLES, *NASTY)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    with server_home() as folder:
+        with embedded.server(folder, REPLICA) as address:
+            execute(address, *TABLES, *NASTY)
+        yield folder
 
 
 def test_a_server_that_crashes_and_recovers_is_read_again(
