@@ -1,5 +1,6 @@
 """What the tests share: one embedded PostgreSQL, one Spark session, fresh databases and lakes."""
 
+import gc
 import json
 import signal
 from collections.abc import Callable, Iterator
@@ -13,8 +14,11 @@ import hypothesis
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from conf.settings import PROJECT, Postgres, load
+from conf.settings import PROJECT, Postgres, Settings, load
+from pipelines.core.console import Report
+from pipelines.run.layers import RunRequest, run_layers
 from pipelines.sources.postgres import embedded
+from pipelines.spark.remote import is_remote
 from pipelines.spark.session import session
 from tests.support import engine
 from tests.support.condominio import drop_all
@@ -31,6 +35,7 @@ hypothesis.settings.register_profile("short", max_examples=1, derandomize=True, 
 hypothesis.settings.register_profile("long", max_examples=200, print_blob=True)
 hypothesis.settings.load_profile("short")
 
+gc.set_threshold(50_000)  # a run makes many objects, few of them in circles
 write_to_memory()
 
 
@@ -207,6 +212,17 @@ def condominio_lake(condominio_prepared: Lake, tmp_path: Path, spark: SparkSessi
 def varejo(tmp_path: Path, spark: SparkSession) -> Lake:
     """A lake of files, of which each is a whole table."""
     return Lake(tmp_path, NOWHERE, spark, "varejo")
+
+
+@pytest.fixture
+def light_batches(any_spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The micro-batches of a stream, whose query needs Spark's own session, run their layers in that of any engine."""
+
+    def on_any(settings: Settings, request: RunRequest, report: Report, _: SparkSession) -> object:
+        with engine.using(is_remote(any_spark)):
+            return run_layers(settings, request, report, any_spark)
+
+    monkeypatch.setattr("pipelines.commands.stream.run_layers", on_any)
 
 
 @pytest.fixture

@@ -24,7 +24,6 @@ PACKAGES = ("delta-spark_4.2_2.13", "delta-storage", "delta-kernel-api", "delta-
 # Spark has its own Hadoop, log4j and the rest; a second one on the class path clashes.
 NOT_WANTED = ("org.*:*", "com.*:*", "commons-*:*", "javax.*:*", "io.unitycatalog:*", "io.airlift:*", "io.delta:delta-kernel-unitycatalog")
 
-
 # What each set-up does.
 ENVIRONMENT, INSTALLATION, DELTA_JARS, ARCHIVE = "virtual environment", "packages", "Delta jars", "Spark's class archive"
 STEPS = {"airflow": (ENVIRONMENT, INSTALLATION), "packages": (ENVIRONMENT, INSTALLATION, DELTA_JARS)}

@@ -30,7 +30,6 @@ from pipelines.sources.postgres import embedded
 
 PART = "part-[0-9][0-9][0-9][0-9][0-9]-*.parquet"
 
-
 # Temporary files are named by the number of their process; see folders.scratch and export.draft.
 TEMPORARY = re.compile(r"\.(?:run|export|reconcile|[\w-]+\.(?:csv|parquet))\.(\d+)\..*")
 

@@ -11,7 +11,6 @@ from pipelines.spark.class_data_archive import COMPILE_LESS, archive, make, opti
 
 DUMP_SECONDS = 120
 
-
 MOVIMENTOS = 200
 
 

@@ -145,9 +145,10 @@ def shell(settings: Settings, given: "SparkSession | None" = None) -> None:
         print("Spark starts …", file=sys.stderr, flush=True)
     from pyspark.sql import functions
 
-    from pipelines.spark.session import session
+    from pipelines.spark.session import compiling_less, session
 
-    with nullcontext(given) if given else session(settings) as spark:
+    rows = sum(table.rows_out for _, run in runs for table in run.tables)
+    with nullcontext(given) if given else session(compiling_less(settings, rows)) as spark:
         lines = create_tables(settings, runs, spark)
         layer, run = runs[-1]
         banner = "\n".join([_greeting(), *lines, HINTS[0].format(f"{layer}.{run.tables[-1].name}"), *HINTS[1:]])

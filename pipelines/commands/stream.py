@@ -38,9 +38,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT = "_checkpoint"  # in bronze's folder of the domain
 
-
 POLL_SECONDS, LOOK_SECONDS = 1, 5  # Spark looks into the landing folder that often, we ourselves that often
-
 
 FILE_SCHEMA = "path string, modificationTime timestamp, length long, content binary"
 

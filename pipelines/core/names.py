@@ -15,12 +15,9 @@ def downstream_layer(layer: str) -> str | None:
 
 EMBEDDED = "embedded"
 
-
 QUARANTINE, HISTORY = "__quarantine", "__history"
 
-
 DELETED = "_deleted"
-
 
 # Keys in `_rescued` of rows from files: a line that is no row, why, its number; the column that took the rest.
 LINE, WHY, AT, REST = "_line", "_why", "_at", "_rest"

@@ -50,7 +50,6 @@ INSTANTS = tuple(f"{text}+00" for text in (*TIMES[:2], "2018-11-04 03:30:00.5", 
 BOOLEAN_CSV = "CASE {} WHEN true THEN 't' WHEN false THEN 'f' END"
 INSTANT_CSV = "make_timestamp(epoch_us({}))::varchar || '+00'"
 
-
 TYPES = {
     row.name: row
     for row in (

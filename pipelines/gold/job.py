@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 # Measured at 20 million movements: a broadcast takes so many times the rows' bytes, beside what the JVM needs itself.
 BROADCAST_FACTOR, JVM_BYTES = 3.5, 512 * 2**20
 
-
 NO_HINTS = "spark.sql.optimizer.disableHints"
 
 

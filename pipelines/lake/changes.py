@@ -22,10 +22,8 @@ from pipelines.lake.versions import StagedTable, TableVersion, unchanged_table
 
 TECHNICAL = ("_batch",)
 
-
 # So many files, each smaller than that, become one.
 SMALL_FILE_BYTES, MANY_SMALL_FILES = 16 * 2**20, 8
-
 
 CHANGED_SHARE = 0.25  # of a table's rows; if more are affected, it is built in full
 

@@ -29,18 +29,13 @@ from pipelines.lake.schema import description, promised
 
 LOG = "_delta_log"
 
-
 ENGINE = "lakehouse"  # who wrote a commit
-
 
 COMMIT, CHECKPOINT = re.compile(r"(\d{20})\.json"), re.compile(r"(\d{20})\.checkpoint\..*parquet")
 
-
 PROTOCOL = (3, 7)  # the newest reader and writer versions: later features have names instead of numbers
 
-
 CHECKPOINT_EVERY = 10  # commits; a reader goes through all since the last checkpoint
-
 
 # `make maintain` decides by runs which superseded versions stay, not Delta by the clock.
 PROPERTIES = {

@@ -23,19 +23,15 @@ from pipelines.core.types import type_of
 
 BATCH_ROWS = 20_000
 
-
 # Nothing in the fake data is younger, so that it never depends on today.
 REFERENCE_DATE = datetime(2024, 12, 31, tzinfo=UTC)
-
 
 # No row points at the last share of a parent's rows: members without accounts, cards without movements.
 IDLE_PARENTS = 0.05
 
-
 # Issuers' test ranges and the length of their numbers.
 CARD_PREFIXES = ("422222", "305693", "378282", "411111", "555555", "675964", "400000")
 CARD_LENGTHS = (13, 14, 15, 16, 16, 18, 19)
-
 
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - moments of the source have no zone
 

@@ -37,13 +37,10 @@ from silver.columns import masked
 # Columns of a quarantine beside those of its table.
 QUARANTINE_COLUMNS = {"_rescued": "string", "_reasons": "array<string>", "_batch": "bigint"}
 
-
 # Columns that live only between the transform and the write.
 CHECKS, COPIES, CONFLICT, KNOWN = "_checks", "_copies", "_conflict", "_accepted"
 
-
 EXAMPLES = 3
-
 
 LONG_NUMBER = r"[0-9](?=([ -]?[0-9]){4})"  # its digits, except the last four
 

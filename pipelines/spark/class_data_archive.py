@@ -17,7 +17,6 @@ from conf.settings import PROJECT
 # Java compares paths: a link to the jars is the jars.
 JARS = (PROJECT / ".jars").resolve()
 
-
 COMPILE_LESS = "-XX:TieredStopAtLevel=1"
 
 

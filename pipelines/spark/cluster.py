@@ -24,18 +24,13 @@ if TYPE_CHECKING:
 
 EXECUTOR_READERS = 16  # connections that executors have to the source, at most
 
-
 EXECUTOR_SECONDS = 60  # that a session waits without an executor
-
 
 LOOK_SECONDS = 1  # between two looks at the executors
 
-
 CALM_SECONDS = 1  # if no executor comes in that time, all are there
 
-
 PACKAGES = ("pyspark", "pyarrow", "adbc-driver-manager", "adbc-driver-postgresql", "psycopg2-binary")
-
 
 JAVA_IS = "java_method('java.lang.System', 'getProperty', 'java.specification.version')"
 

@@ -33,29 +33,13 @@ if TYPE_CHECKING:
 
 
 JAVA = ("17", "21")
-
-
 LOOPBACK = "127.0.0.1"
-
-
 SAME_EVERYWHERE = ("-Duser.timezone=UTC", "-Duser.language=en")  # in every JVM: the results of functions depend on them
-
-
 STOP_SECONDS = 6
-
-
-FEW_ROWS = 2_500_000  # of bronze, for which compiling well costs more than it gains
-
-
+FEW_ROWS = 2_500_000  # for which compiling well costs more than it gains
 EXECUTOR_DEFAULTS = "spark.executor.defaultJavaOptions"
-
-
 DEFAULTS = "spark.driver.defaultJavaOptions"
-
-
 DELTA = "io.delta.sql.DeltaSparkSessionExtension"
-
-
 # What the results of a run depend on, in any session.
 SQL_NEEDS = {
     "spark.sql.session.timeZone": "UTC",
@@ -266,7 +250,7 @@ class LazySession:
 
 
 def compiling_less(settings: Settings, rows: int) -> Settings:
-    """Settings for a session that reads so many rows of bronze: if they are few, its JVM compiles less."""
+    """Settings for a session that reads about so many rows: if they are few, its JVM compiles less."""
     if rows > FEW_ROWS:
         return settings
     java = " ".join(filter(None, (class_data_archive.COMPILE_LESS, settings.spark.conf.get(DEFAULTS))))

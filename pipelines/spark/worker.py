@@ -9,7 +9,6 @@ from pathlib import Path
 
 CONNECT_SECONDS = 10
 
-
 DRIVER_MARK = "driver"
 
 

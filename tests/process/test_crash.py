@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from pipelines.core.names import LAYERS
 from pipelines.lake import delta, run_log
 from pipelines.lake.runs import Mode, Run
 from pipelines.spark.remote import is_remote
-from tests.support.crash import ALL_KINDS, DISK, GATEWAY, SCENARIOS, SERVER, Scenario
+from tests.support.crash import ALL_KINDS, DISK, GATEWAY, SCENARIOS, SERVER, Scenario, child
 from tests.support.lake import Lake
 from tests.support.oracle import agree
 from tests.support.process import clean_environment, connection_settings
@@ -140,15 +139,15 @@ def heads(lakehouse: Lake) -> bool:
     )
 
 
-def child(lakehouse: Lake, scenario: str, kind: str, disk: Path | None) -> "subprocess.CompletedProcess[str]":
+def crashed(lakehouse: Lake, scenario: str, kind: str, disk: Path | None) -> tuple[int, str]:
+    """The exit code and the errors of a run in which something went wrong."""
     environment = clean_environment(lakehouse.folder) | connection_settings(lakehouse.address)
     environment |= {"LAKEHOUSE_CALL__RUN": "silver/1"} | session_of(lakehouse.spark)
     environment |= {DISK: str(disk), "LAKEHOUSE_QUALITY__MAX_QUARANTINED": "1", "LAKEHOUSE_HISTORY_DAYS": "1"}
-    command = [sys.executable, "-m", "tests.support.crash", scenario, kind, SCENARIOS[scenario].target]
-    result = subprocess.run(command, cwd=lakehouse.folder, env=environment, capture_output=True, text=True, timeout=120)
+    code, errors = child(scenario, kind, lakehouse.folder, environment)
     if disk:
         (disk / "filler").unlink(missing_ok=True)
-    return result
+    return code, errors
 
 
 def session_of(spark: SparkSession) -> dict[str, str]:
@@ -213,18 +212,17 @@ def test_after_a_crash_at_any_point_readers_see_a_complete_state_and_the_next_ru
     before = state(lakehouse)
     try:
         if scenario.first:
-            assert child(lakehouse, scenario.first, "kill", disk).returncode == -9
+            assert crashed(lakehouse, scenario.first, "kill", disk)[0] == -9
         for kind in kinds:
-            code = KINDS[kind]
             if kind == "full" and disk is None:
                 continue
             csv = lakehouse.csv
-            result = child(lakehouse, name, kind, disk)
+            code, errors = crashed(lakehouse, name, kind, disk)
             # Nothing more to write, or room was made.
-            late = kind == "full" and (scenario.complete or (scenario.target == "maintain" and not result.returncode))
-            assert result.returncode == (0 if late else code), result.stderr
-            last = result.stderr.strip().splitlines()[-1] if result.stderr.strip() else ""
-            assert "Traceback" not in result.stderr and (kind != "full" or late or last.startswith("storage: ")), last
+            late = kind == "full" and (scenario.complete or (scenario.target == "maintain" and not code))
+            assert code == (0 if late else KINDS[kind]), errors
+            last = errors.strip().splitlines()[-1] if errors.strip() else ""
+            assert "Traceback" not in errors and (kind != "full" or late or last.startswith("storage: ")), last
             seen = state(lakehouse)
             if not scenario.complete:
                 assert seen == before or (scenario.target == "maintain" and content(seen) == content(before))

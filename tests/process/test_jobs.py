@@ -6,7 +6,7 @@ import sys
 
 from conf.settings import PROJECT
 from tests.support.lake import Lake
-from tests.support.process import clean_environment, connection_settings
+from tests.support.process import BRIEF, clean_environment, connection_settings
 
 README = (PROJECT / "README.md").read_text("utf-8")
 
@@ -17,6 +17,7 @@ def test_bronze_runs_in_the_session_of_spark_submit_as_the_readme_shows_it(keyed
         (keyed.folder / name).symlink_to(PROJECT / name)
     line = line.replace(".venv/bin/spark-submit", f"{PROJECT}/.venv/bin/spark-submit")
     environment = clean_environment(keyed.folder) | connection_settings(keyed.address)
+    environment["JAVA_TOOL_OPTIONS"] = BRIEF["spark.driver.defaultJavaOptions"]
     for name in ("PYTHONPATH", "LAKEHOUSE_SPARK__CONF"):
         del environment[name]
     result = subprocess.run(

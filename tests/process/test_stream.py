@@ -21,7 +21,7 @@ from pyspark.sql import SparkSession
 from pipelines.core.names import LAYERS
 from pipelines.lake import run_log
 from tests.support.condominio import PARENTS, SALES, everything, some_files
-from tests.support.crash import STREAM_SCENARIOS
+from tests.support.crash import STREAM_SCENARIOS, child
 from tests.support.here import CliHere
 from tests.support.lake import NOWHERE, Lake
 from tests.support.process import clean_environment
@@ -97,6 +97,7 @@ def test_a_stream_ends_while_spark_starts(tmp_path: Path) -> None:
     in_a_process(lake, lambda stream: stream.wait(lambda: "watching" in stream.text()))
 
 
+@pytest.mark.usefixtures("light_batches")
 @pytest.mark.parametrize(
     ("running", "layers"), [(in_this_process, LAYERS[:1]), pytest.param(in_a_process, LAYERS, marks=pytest.mark.long)]
 )
@@ -111,8 +112,8 @@ def test_files_that_come_while_it_runs_are_taken_beside_other_runs_until_a_signa
     lake = condominio_lake
     nowhere = cli_here("stream", env=ENV | {"LAKEHOUSE_LANDING_PATH": "nowhere"})
     assert nowhere.returncode == 3 and "there is no landing folder" in nowhere.stderr
-    # Runs of one session would set its configuration at once.
-    other = replace(lake, spark=lake.spark.newSession())
+    # Runs of one session would set its configuration at once; bronze needs none.
+    other = lake if running is in_a_process else replace(lake, spark=None)  # type: ignore[arg-type]
 
     def meanwhile(stream: Running) -> None:
         def taken(number: int) -> bool:
@@ -150,9 +151,8 @@ def test_killed_between_any_two_steps_a_stream_goes_on_as_if_nothing_was(
         lakehouse.drop(name, text, at)
     lakehouse.drop("transacoes.csv", SALES + "1,1,2024-03-01,10.00\n", 0)
     env = clean_environment(tmp_path) | ENV | {"LAKEHOUSE_CALL__ONCE": "1"}
-    command = [sys.executable, "-m", "tests.support.crash", scenario, "kill", "stream"]
-    killed = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    code, errors = child(scenario, "kill", tmp_path, env)
+    assert code == -signal.SIGKILL, errors
     lakehouse.drop("moradores_zz.csv", PARENTS["moradores.csv"], 50)
     at_once = {"LAKEHOUSE_CALL__ONCE": "1", "LAKEHOUSE_STREAM__MAX_FILES_PER_TRIGGER": "9"}
     result = cli_here("stream", env=ENV | at_once)

@@ -1,9 +1,10 @@
 """A child process: the command line, in which something goes wrong at one point of the commit protocol.
 
-`python -m tests.support.crash <scenario> <kind> <target>...`. The kinds: `kill` is SIGKILL, `error` an exception that nobody
-expects, `full` a disk (of CRASH_DISK) without space from there on.
+The kinds: `kill` is SIGKILL, `error` an exception that nobody expects, `full` a disk (of CRASH_DISK) without space from
+there on. Children are forks of a process that has imported what they need, which takes longer than most of their runs.
 """
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -110,7 +111,32 @@ def shared_session(_: Settings, **__: object) -> Iterator[SparkSession]:
     yield SparkSession(SparkContext(gateway=gateway, jsc=context, conf=SparkConf(_jconf=context.getConf())))
 
 
-if __name__ == "__main__":
+def child(scenario: str, kind: str, folder: Path, environment: dict[str, str]) -> tuple[int, str]:
+    """The command line's exit code, -9 when it was killed, and what it wrote to standard error."""
+    context, log = multiprocessing.get_context("forkserver"), folder / "crash.log"
+    context.set_forkserver_preload([__name__, "pipelines.run.layers", "pipelines.spark.remote", *PRELOADED])
+    process = context.Process(target=_run, args=(scenario, kind, folder, log, environment))
+    process.start()
+    process.join(200)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+    assert process.exitcode is not None
+    text = log.read_text("utf-8")
+    log.unlink()
+    return process.exitcode, text
+
+
+PRELOADED = ("pipelines.commands.maintain", "pipelines.commands.history", "pyspark.sql.connect.session", "pysail.spark")
+
+
+def _run(name: str, kind: str, folder: Path, log: Path, environment: dict[str, str]) -> None:
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    with log.open("wb") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
     from pipelines.cli.main import main
     from pipelines.commands import maintain
     from pipelines.spark import session
@@ -122,9 +148,9 @@ if __name__ == "__main__":
     elif SERVER in os.environ:
         engine.use(remote=True)
         session.session = lambda *_, **__: engine.remote_session()
-    if scenario := (SCENARIOS | STREAM_SCENARIOS).get(sys.argv[1]):
-        arm(scenario.point, {"kill": kill, "error": error, "full": full}[sys.argv[2]], scenario.nth)
-    code = main(sys.argv[3:])
+    scenario = (SCENARIOS | STREAM_SCENARIOS)[name]
+    arm(scenario.point, {"kill": kill, "error": error, "full": full}[kind], scenario.nth)
+    code = main([scenario.target])
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

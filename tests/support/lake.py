@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -40,7 +41,7 @@ class Lake:
     def run(self, *layers: str, full: str = "", **given: str) -> Settings:
         """Runs layers, all of them by default; `full` names tables to build whole."""
         settings = self.settings(**given)
-        with Report() as report, engine.using(is_remote(self.spark)):
+        with Report() as report, engine.using(is_remote(self.spark)) if self.spark else nullcontext():
             request = RunRequest(frozenset(layers or LAYERS), (self.domain,), frozenset(full.split()))
             run_layers(settings, request, report, self.spark)
         return settings

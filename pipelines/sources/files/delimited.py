@@ -13,7 +13,6 @@ from conf.contract import QUOTE, Csv
 
 UNDECODED = re.compile("[\udc80-\udcff]")
 
-
 # A quote inside a quoted field stands twice.
 QUOTED = re.compile(f"{QUOTE}([^{QUOTE}]*+(?:{QUOTE}{QUOTE}[^{QUOTE}]*+)*+){QUOTE}")
 

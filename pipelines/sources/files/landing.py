@@ -41,7 +41,6 @@ AUDIT = {
     DELETED: "boolean",
 }
 
-
 READ_ROWS, WRITE_ROWS = 10_000, 100_000  # at a time
 
 # The place of each column in a row: the contract's columns, and others, by name.

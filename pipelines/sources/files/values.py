@@ -16,40 +16,28 @@ from pipelines.lake.schema import arrow_type
 
 BOOLEANS = {"0": False, "1": True, "f": False, "t": True, "false": False, "true": True}
 
-
 BOOLEAN = re.compile("|".join(BOOLEANS))
-
 
 WHOLE = re.compile(r"[+-]?[0-9]{1,19}")
 
-
 NUMBER = re.compile(r"([+-]?)([0-9]+)(?:([.,])([0-9]+))?")
-
 
 FLOAT = re.compile(r"[+-]?[0-9]+(?:([.,])[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
-
 NO_NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-
 
 BYTES = re.compile(r"\\x((?:[0-9a-fA-F]{2})*)")
 
-
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-
 
 MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?")
 
-
 ZONE = r"(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)"
-
 
 INSTANT = re.compile(MOMENT.pattern + ZONE)
 
-
 # Forms that Arrow reads as `value_of` does.
 USUAL_DAY = "(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])-[0-9]{2}-[0-9]{2}"  # Arrow knows a year 0
-
 
 USUAL_MOMENT = rf"{USUAL_DAY} [0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}(\.[0-9]{{1,6}})?"
 

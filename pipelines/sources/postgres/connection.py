@@ -26,15 +26,11 @@ LIBPQ_NAMES = (
     "PGTARGETSESSIONATTRS",
 )
 
-
 CONNECT_SECONDS = 10  # to connect, or to wait for a lock
-
 
 ANSWER_SECONDS = 3 * CONNECT_SECONDS  # to answer a question that takes no work
 
-
 KEEPALIVES = {"keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3"}
-
 
 # Role and database settings must not change what arrives, nor how long it may take.
 PINNED = {
@@ -53,7 +49,6 @@ PINNED = {
     "jit": "off",
 }
 
-
 # Names that this server does not know are left out: transaction_timeout came with PostgreSQL 17.
 PIN = (
     "SELECT pg_catalog.set_config(v.name, v.value, false) FROM (VALUES "
@@ -61,17 +56,13 @@ PIN = (
     + ") v(name, value) WHERE EXISTS (SELECT FROM pg_catalog.pg_settings s WHERE s.name = v.name)"
 )
 
-
 # Lets the server end the queries of a process that was killed; not on every platform can it.
 WATCH = "SELECT pg_catalog.set_config('client_connection_check_interval', '2s', false)"
 
-
 BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-
 
 # SQLSTATE: connection, resources, locks and conflicts, server stopping or starting.
 PASSING_STATES = re.compile("08|53|40|55P03|57P0")
-
 
 # When there is no SQLSTATE: what libpq says about the network, and what a server says before it lets anybody in.
 PASSING_TEXTS = re.compile(
@@ -83,23 +74,17 @@ PASSING_TEXTS = re.compile(
     "|sistema de banco de dados está|muit[oa]s (clientes|conexões)|lacunas de conexão|terminando conexão"
 )
 
-
 # A server or a certificate that TLS refuses now is refused in a second, too.
 FINAL_TEXTS = re.compile("does not support SSL|certificate")
-
 
 # An error in the middle of a stream has no code; what it quotes may be a value.
 STREAMED = "[libpq] Execution error [PGRES_FATAL_ERROR]: ERROR:  "
 
-
 QUOTED = re.compile('"[^"]*"')
-
 
 FATAL = "FATAL: "  # said by the server that answered, when a host has several addresses
 
-
 QUERY = re.compile(r"^IO: \[libpq\] Failed to execute query '.*':\s*", re.DOTALL)  # ADBC repeats it
-
 
 CONNECTING = 20  # psycopg2's status of a connection that is not made yet; it has no name for it
 

@@ -28,12 +28,9 @@ from pipelines.sources.postgres.connection import dsn
 
 DATABASE = "cooperativa"
 
-
 USER = "lakehouse"
 
-
 START_SECONDS = 30
-
 
 # The data can be made again at any time, so nothing waits for the disk.
 OPTIONS = {

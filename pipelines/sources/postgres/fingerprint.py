@@ -35,13 +35,10 @@ CHANGED = {
     "software": "this software changed",
 }
 
-
 XID_DISTANCE = 2**31  # transaction ids that a row's age can tell apart
-
 
 SERVER = read_sql(__file__, "fingerprint_server.sql")
 TABLE = read_sql(__file__, "fingerprint_table.sql")
-
 
 READABLE = """
 SELECT bool_and(has_function_privilege(f, 'EXECUTE')) FROM unnest(ARRAY['pg_control_system()',

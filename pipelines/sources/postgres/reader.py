@@ -32,9 +32,7 @@ from pipelines.sources.postgres.types import Reading, select_list
 
 POSTGRES_AUDIT = {"_rescued": "string", "_batch": "bigint", DELETED: "boolean"}
 
-
 SILENCE_SECONDS = 30.0  # without a row; then the server is asked
-
 
 # A query that cannot send is not at work: its rows would have come.
 AT_WORK = """

@@ -9,7 +9,6 @@ from pipelines.sources.postgres.snapshot import SourceColumn
 # PostgreSQL's types that one of ours holds exactly; a column of any other type that no contract names becomes text.
 NATIVE = {row.source: row for row in TYPES.values() if row.source}
 
-
 MONEY = (19, 2)  # precision and scale of all that its 64 bits hold
 
 

@@ -74,6 +74,7 @@ def test_without_a_domain_of_files_it_says_what_to_type(cli: Cli) -> None:
     assert not (cli.folder / "lake").exists() and os.environ.get("LAKEHOUSE_CALL__DOMAIN") is None
 
 
+@pytest.mark.usefixtures("light_batches")
 def test_a_stream_with_once_takes_the_files_that_are_there_and_ends(cli: Cli, condominio: Lake, tmp_path: Path) -> None:
     for at, (name, text) in enumerate(some_files(random.Random(5), 5), 1):
         condominio.drop(name, text, at)
