@@ -37,8 +37,10 @@ def using(remote: bool) -> Iterator[None]:
 @contextmanager
 def remote_session() -> Iterator[SparkSession]:
     """A session of a server that ends with the context."""
+    # gRPC's way to survive a fork may kill the child; ours only execute another program. Both read it when imported.
+    os.environ |= {"GRPC_ENABLE_FORK_SUPPORT": "false"}
     os.environ |= {"RUST_LOG": "off", "SAIL_EXECUTION__DEFAULT_PARALLELISM": "1"}
-    from pysail.spark import SparkConnectServer  # it reads the environment when it is imported
+    from pysail.spark import SparkConnectServer
     from pyspark.sql.connect.session import SparkSession as RemoteSession
 
     server = SparkConnectServer("127.0.0.1", 0)
