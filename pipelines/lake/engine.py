@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -53,37 +52,31 @@ class Engine:
 def engine(what: str, scratch: Path | None = None, share: int = 1) -> Iterator[Engine]:
     """A database in bounded memory that spills to `scratch`; one of `share` that work at the same time. Its errors
     become a StorageFault that names `what`."""
-    config = {"memory_limit": f"{MEMORY // share}MB"} | ({"temp_directory": str(scratch)} if scratch else {})
+    config = {"memory_limit": f"{MEMORY // share}MB"}
     if share > 1:
         config["threads"] = str(max(1, (os.cpu_count() or 1) // share))
-    database = _IDLE.take(config) or duckdb.connect(config=dict(config))
+    database = _database(config, scratch)
     try:
         with ThreadPoolExecutor(1) as thread, database.cursor() as connection:  # which has temporary tables of its own
             yield Engine(connection, thread)
-        _IDLE.give(config, database)
+        _IDLE.append((config, database))
     except duckdb.Error as error:
         raise StorageFault(f"{what}: {type(error).__name__}; check the files and the disk's free space") from error
 
 
-class _Idle:
-    """The last databases whose work succeeded: another one costs as much as ten small queries."""
-
-    def __init__(self) -> None:
-        self._lock, self._databases = threading.Lock(), deque[tuple[dict[str, str], duckdb.DuckDBPyConnection]]((), 4)
-
-    def take(self, config: dict[str, str]) -> duckdb.DuckDBPyConnection | None:
-        with self._lock:
-            entry = next((entry for entry in self._databases if entry[0] == config), None)
-            if entry:
-                self._databases.remove(entry)
-        return entry and entry[1]
-
-    def give(self, config: dict[str, str], database: duckdb.DuckDBPyConnection) -> None:
-        with self._lock:
-            self._databases.append((config, database))
+# The last databases whose work succeeded, with their configuration: a new one costs as much as ten small queries.
+_IDLE: deque[tuple[dict[str, str], duckdb.DuckDBPyConnection]] = deque(maxlen=4)
 
 
-_IDLE = _Idle()
+def _database(config: dict[str, str], scratch: Path | None) -> duckdb.DuckDBPyConnection:
+    """An idle database of this configuration, or a new one, which spills to `scratch` from now on."""
+    spill = f"SET temp_directory = {duckdb_literal(str(scratch))}" if scratch else "RESET temp_directory"
+    while _IDLE:
+        with suppress(IndexError, duckdb.Error):  # another thread took it; it has spilled elsewhere
+            its_config, database = _IDLE.pop()
+            if its_config == config:
+                return database.execute(spill)
+    return duckdb.connect(config=dict(config)).execute(spill)
 
 
 def relation(files: Sequence[str], columns: Mapping[str, str], where: str = "true") -> str:

@@ -47,6 +47,7 @@ def remote_session() -> Iterator[SparkSession]:
     server.start(background=True)
     host, port = server.listening_address
     spark = RemoteSession.builder.remote(f"sc://{host}:{port}").getOrCreate()
+    spark.conf.set("spark.python.sql.dataFrameDebugging.enabled", "false")  # it looks for the line of each call
     spark.conf.set("spark.sql.session.timeZone", "UTC")
     try:
         yield spark  # type: ignore[misc]
