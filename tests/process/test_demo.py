@@ -78,6 +78,14 @@ def demo(copy: Copy) -> "subprocess.CompletedProcess[str]":
 
 
 def processes(folder: Path) -> str:
+    """Those that are there in spite of some seconds to end."""
+    until = time.monotonic() + 5
+    while (listed := _processes(folder)) and time.monotonic() < until:
+        time.sleep(0.2)
+    return listed
+
+
+def _processes(folder: Path) -> str:
     listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
     wanted = (str(folder), str(embedded.home(folder)))
     return "\n".join(line for line in listed.splitlines() if any(path in line for path in wanted))
@@ -202,7 +210,7 @@ def test_a_stopped_or_killed_run_leaves_no_server_behind(
     process = subprocess.Popen(
         [".venv/bin/python", "-m", "pipelines", "bronze"], cwd=copy.folder, env=environment, stderr=subprocess.PIPE
     )
-    while "postgres" not in processes(copy.folder):
+    while "postgres" not in _processes(copy.folder):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(number)

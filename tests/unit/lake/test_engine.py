@@ -1,13 +1,17 @@
-"""DuckDB inside a process that listens to signals."""
+"""DuckDB inside a process that listens to signals, and its databases, which are used again."""
 
 import os
 import signal
 import threading
 import time
+from pathlib import Path
 
+import duckdb
 import pytest
 
-from pipelines.lake.engine import engine
+from pipelines.core.errors import StorageFault
+from pipelines.lake import engine as lake_engine
+from pipelines.lake.engine import Engine, engine
 
 
 def test_a_signal_is_heard_while_duckdb_works(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,3 +30,51 @@ def test_a_signal_is_heard_while_duckdb_works(monkeypatch: pytest.MonkeyPatch) -
     finally:
         signal.signal(signal.SIGTERM, before)
     assert time.monotonic() - began < 10
+
+
+def folder_of(database: Engine) -> str:
+    row = database.execute("SELECT current_setting('temp_directory')").fetchone()
+    assert row
+    return str(row[0])
+
+
+@pytest.fixture
+def databases(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """The configuration of each database that is made; none is idle."""
+    made, connect = list[dict[str, str]](), duckdb.connect
+
+    def counted(config: dict[str, str]) -> duckdb.DuckDBPyConnection:
+        made.append(config)
+        return connect(config=dict(config))
+
+    lake_engine._IDLE.clear()
+    monkeypatch.setattr(duckdb, "connect", counted)
+    return made
+
+
+def test_a_database_is_used_again_and_shows_nothing_of_its_earlier_use(
+    databases: list[dict[str, str]], tmp_path: Path
+) -> None:
+    with engine("first", tmp_path / "1") as first:
+        name = first.keep("SELECT 1 AS a")
+        first.execute("CREATE TEMP MACRO own(x) AS x")
+        assert folder_of(first) == str(tmp_path / "1")
+    with engine("second", tmp_path / "2") as second, engine("beside it") as beside:
+        assert folder_of(second) == str(tmp_path / "2") and folder_of(beside) == ".tmp"
+        for sql in (f"FROM {name}", "SELECT own(1)"):
+            with pytest.raises(duckdb.Error):
+                second.execute(sql)
+    with engine("a share", share=2) as third:
+        assert third.execute("SELECT current_setting('memory_limit')").fetchone() == ("476.8 MiB",)
+    assert len(databases) == 3
+
+
+def test_a_database_that_failed_or_spilled_is_not_used_again(databases: list[dict[str, str]], tmp_path: Path) -> None:
+    with pytest.raises(StorageFault, match="failed: CatalogException"), engine("failed") as failed:
+        failed.execute("FROM nowhere")
+    with engine("spilled", tmp_path / "1", share=10) as spilled:
+        spilled.keep("SELECT i, hash(i)::varchar || repeat('x', 40) FROM range(2_500_000) r(i)")
+        assert list((tmp_path / "1").iterdir())
+    with engine("next", tmp_path / "2", share=10) as following:
+        assert folder_of(following) == str(tmp_path / "2")
+    assert len(databases) == 3
