@@ -70,7 +70,7 @@ def test_a_database_is_used_again_and_shows_nothing_of_its_earlier_use(
 
 
 def test_a_database_that_failed_or_spilled_is_not_used_again(databases: list[dict[str, str]], tmp_path: Path) -> None:
-    with pytest.raises(StorageFault, match="failed: CatalogException"), engine("failed") as failed:
+    with pytest.raises(StorageFault, match="failed: CatalogException"), engine("failed", share=10) as failed:
         failed.execute("FROM nowhere")
     with engine("spilled", tmp_path / "1", share=10) as spilled:
         spilled.keep("SELECT i, hash(i)::varchar || repeat('x', 40) FROM range(2_500_000) r(i)")
