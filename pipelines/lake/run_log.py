@@ -168,10 +168,9 @@ def record(layer_path: Path, run: Run, rules: tuple[RuleRun, ...] = (), files: S
     crash_point(Point.FILES_RECORDED)
     try:
         append_rows(layer_path / RUNS, [asdict(run)], RUN, "Complete runs. One row per run and domain.")
-    except StorageFault:
+    except Exception:
         if last_run(layer_path, run.domain) != run:  # else what failed came after the commit
             raise
-    crash_point(Point.RECORDED)
 
 
 def _replace_rows(path: Path, run: Run, rows: list[dict[str, Any]], schema: pa.Schema, description: str) -> None:

@@ -11,6 +11,7 @@ from conf.settings import Settings
 from pipelines.core.console import Report
 from pipelines.core.errors import Fault, StorageFault, UsageFault
 from pipelines.core.names import EMBEDDED, LAYERS, downstream_layer, upstream_layer
+from pipelines.core.points import Point, crash_point
 from pipelines.core.signals import deferred_signals
 from pipelines.lake import run_log
 from pipelines.lake.engine import HASHING
@@ -99,6 +100,7 @@ def commit_run(
             tables[name] = replace(tables[name], csv_sha256=csv.sha256)
         run = replace(run, tables=tuple(tables.values()), finished=datetime.now(UTC))
         run_log.record(path, run, tuple(rules), files)
+    crash_point(Point.RECORDED)
     return run
 
 

@@ -56,7 +56,7 @@ SCENARIOS = {
     "gold, CSV written, not read back": Scenario("gold", "CSV_WRITTEN", long=True),
     "gold, committed, CSV not renamed": Scenario("gold", "TABLE_COMMITTED", long=True),
     "gold, CSV renamed, not recorded": Scenario("gold", "ALL_COMMITTED"),
-    "gold, recorded": Scenario("gold", "RECORDED", complete=True, keyed=True),
+    "gold, recorded": Scenario("gold", "RECORDED", complete=True, keyed=True, kinds=("kill", "error")),
     "bronze, batch written, not committed": Scenario("bronze", "TABLE_PROVED", keyed=True),
     "bronze, half of the batches committed": Scenario("bronze", "TABLE_COMMITTED", nth=2, keyed=True, long=True),
     "silver, a file written again, not proved": Scenario("silver", "FILES_SPLICED", nth=2, keyed=True, long=True),
