@@ -55,10 +55,12 @@ def engine(what: str, scratch: Path | None = None, share: int = 1) -> Iterator[E
     config = {"memory_limit": f"{MEMORY // share}MB"}
     if share > 1:
         config["threads"] = str(max(1, (os.cpu_count() or 1) // share))
-    database = _database(config, scratch)
     try:
-        with ThreadPoolExecutor(1) as thread, database.cursor() as connection:  # which has temporary tables of its own
-            yield Engine(connection, thread)
+        with ThreadPoolExecutor(1) as thread:
+            # Not in this thread: DuckDB makes a RuntimeError of a signal that it hears.
+            database = thread.submit(_database, config, scratch).result()
+            with database.cursor() as connection:  # which has temporary tables of its own
+                yield Engine(connection, thread)
         _IDLE.append((config, database))
     except duckdb.Error as error:
         raise StorageFault(f"{what}: {type(error).__name__}; check the files and the disk's free space") from error

@@ -44,6 +44,7 @@ def databases(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     made, connect = list[dict[str, str]](), duckdb.connect
 
     def counted(config: dict[str, str]) -> duckdb.DuckDBPyConnection:
+        assert threading.current_thread() is not threading.main_thread()  # it would hear signals
         made.append(config)
         return connect(config=dict(config))
 
