@@ -24,7 +24,7 @@ from deltalake.transaction import AddAction
 from conf.contract import Pii, Table
 from pipelines.core.errors import StorageFault
 from pipelines.core.points import Point, crash_point
-from pipelines.lake.folders import identity, scratch, storage
+from pipelines.lake.folders import file_state, scratch, storage
 from pipelines.lake.schema import description, promised
 
 LOG = "_delta_log"
@@ -96,7 +96,7 @@ def version_content(path: Path, at: int) -> VersionContent:
     """What the log of the table `path` says of a version."""
     with storage(f"table {path}"):
         try:
-            commit = identity(path / _commit(at))
+            commit = file_state(path / _commit(at))
         except FileNotFoundError:  # a checkpoint stands for it
             return _version_content.__wrapped__(path, at, (0, 0, 0))
         return _version_content(path, at, commit)

@@ -31,7 +31,7 @@ def storage(what: str) -> Iterator[None]:
         raise StorageFault(f"{what}: {text.splitlines()[0]}") from error
 
 
-def identity(file: Path) -> tuple[int, int, int]:
+def file_state(file: Path) -> tuple[int, int, int]:
     """What is another when the file is, or when its content is. Raises FileNotFoundError."""
     stat = file.stat()
     return stat.st_ino, stat.st_size, stat.st_mtime_ns

@@ -35,7 +35,7 @@ from pipelines.lake.delta import (
     version,
     written_by_hand,
 )
-from pipelines.lake.folders import identity, storage
+from pipelines.lake.folders import file_state, storage
 from pipelines.lake.runs import IngestedFile, Mode, RuleRun, Run, TableRun
 
 RECORDS = RUNS, QUALITY, FILES = "_runs", "_quality", "_files"
@@ -246,7 +246,7 @@ def _read(path: Path, columns: tuple[str, ...], where: Mapping[str, int | str]) 
     # File by file: pyarrow's threads under delta-rs's dataset can abort the process at its end.
     for file, _ in actions(path, version(path) or 0):
         with storage(f"file {file}"):
-            table = _content(file, identity(file))
+            table = _content(file, file_state(file))
         if columns:
             table = table.select([name for name in columns if name in table.column_names])
         # Not by Arrow's own filter, which does not know all types that delta-rs writes.
