@@ -135,8 +135,8 @@ def _in_full(landing: LandingState, target: Target, why: str, started: datetime,
         rows = sum(file.lines for file in ingested)
         table_run = TableRun(table.name, 0, rows, rows, full_at=started, how=f"full: {why}")
         taken = tuple(ingested[len(again) :])
-        staged = StagedTable(table_run, table, target.path, schema.schema_of(table, AUDIT), written, taken=taken)
-        staged = verify(staged, types, table.keys, rows, sums)
+        staged = StagedTable(table_run, table, target.path, written, taken=taken)
+        staged = verify(staged, types, rows, sums)
         for file, earlier in zip(ingested, again, strict=False):
             if file.sha256 != earlier.sha256:
                 raise SourceFault(f"bronze.{table.name}: {file.name} changed while it was read; run it again")
@@ -169,7 +169,7 @@ def _added(
             gone = measured(db, relation([], old.types), old.types, old.keys)
             kept = tuple(Path(file).name for file in old.files)
             table_run = spliced(table_run, gone, came)
-            staged = StagedTable(table_run, target.table, target.path, None, written, (), kept)
+            staged = StagedTable(table_run, target.table, target.path, written, (), kept)
     how = f"{len(ingested):,} file{'s' if ingested[1:] else ''}: {staged.table_run.how}"
     return replace(staged, table_run=replace(staged.table_run, how=how), taken=tuple(ingested))
 

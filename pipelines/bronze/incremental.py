@@ -96,7 +96,7 @@ def _staged(db: Engine, batch: Batch, previous: TableRun, files: list[str]) -> S
     table_run = replace(previous, rows_in=totals.rows, rows_out=content.rows, columns=content.columns, how=how)
     table_run = replace(table_run, mode=Mode.CHANGED, batches=batches, basis=load.basis)
     kept = tuple(Path(file).name for file in old.files)
-    staged = StagedTable(table_run, target.table, target.path, None, files, (), kept)
+    staged = StagedTable(table_run, target.table, target.path, files, (), kept)
     return _folded(db, staged, old, target) if files else staged
 
 

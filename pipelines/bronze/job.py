@@ -92,5 +92,5 @@ def _proved(
     table_run = replace(table_run, seconds=seconds, guaranteed=guaranteed(plan))
     files = sorted(part.name for part in parts if part.rows)
     sweep(target.path, target.run, files)
-    staged = StagedTable(table_run, plan.table, target.path, plan.schema, files)
-    return verify(staged, plan.types, plan.table.keys, rows, totals.sums)
+    staged = StagedTable(table_run, plan.table, target.path, files)
+    return verify(staged, plan.types, rows, totals.sums)

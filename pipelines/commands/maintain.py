@@ -157,8 +157,8 @@ def _rewritten(settings: Settings, layer: str, last: Run, run: int, name: str) -
     old, target = table_version(path, last, table, name), Target(table, path / last.domain / name, run)
     with folders.scratch(path, "run") as spill, engine(f"table {target.path}", spill) as db:
         files = write(db, old.sql, target)
-    staged = StagedTable(replace(table_run, base=run, batches=0), table, target.path, None, files, (), ())
-    staged = verify(staged, old.types, table.keys, table_run.rows_out, {})
+    staged = StagedTable(replace(table_run, base=run, batches=0), table, target.path, files, (), ())
+    staged = verify(staged, old.types, table_run.rows_out, {})
     if staged.table_run.columns != table_run.columns:
         staged.discard()
         raise QualityFault(

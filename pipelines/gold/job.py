@@ -55,8 +55,7 @@ def _build_in_full(job: Job, entry: Entry, why: str) -> StagedTable:
         files = write_files(rows, path, job.run.run)
         count = counts()["rows"]
     table_run = TableRun(table.name, 0, count, count, full_at=job.run.started, how=f"full: {why}")
-    built = StagedTable(table_run, table, path, schema.schema_of(table, {}), files)
-    built = verify(built, schema.types_of(table, {}), table.keys, count, {})
+    built = verify(StagedTable(table_run, table, path, files), schema.types_of(table, {}), count, {})
     return prove_one_row_per(job, built) if table.one_row_per else prove_totals(job, built)
 
 

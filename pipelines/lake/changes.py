@@ -177,7 +177,7 @@ def splice(db: Engine, change: Splice, target: Target) -> StagedTable:
         crash_point(Point.FILES_SPLICED)
         table_run = _proved(db, f"{target.table.layer}.{change.table_run.name}", change, touched, target.paths(written))
     kept = tuple(Path(file).name for file in old.files if file not in touched)
-    return StagedTable(table_run, target.table, target.path, None, written, (), kept)
+    return StagedTable(table_run, target.table, target.path, written, (), kept)
 
 
 def splice_differing(db: Engine, change: Splice, target: Target) -> StagedTable:

@@ -6,9 +6,9 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -19,7 +19,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema
 from deltalake.exceptions import DeltaError
-from deltalake.transaction import AddAction
 
 from conf.contract import Pii, Table
 from pipelines.core.errors import StorageFault
@@ -121,59 +120,44 @@ def part_name(run: int, which: str = "") -> str:
     return f"part-{run:05d}-{which or uuid.uuid4().hex}.parquet"
 
 
-def commit_files(path: Path, table: Table, schema: pa.Schema, files: list[str], run: int) -> int:
-    """Makes the Parquet files, named from `path`, the content of the table, in one commit. Its version.
+@dataclass(frozen=True)
+class Change:
+    """What a run makes of a table: the files `added` beside those `kept`, None when it keeps nothing, and the columns'
+    `types` (name to Spark SQL type). It `compacts` when the rows stay the same."""
 
-    A commit that would change nothing is not made. Raises StorageFault when another table is there.
-    """
+    run: int
+    types: Mapping[str, str]
+    added: Sequence[str]
+    kept: Collection[str] | None = None
+    compacts: bool = False
+
+
+def commit(path: Path, table: Table, change: Change) -> int:
+    """Changes a table in one commit; files are named from `path`. Its version. A commit that would change nothing, not
+    even the columns' comments, is not made. Raises StorageFault when another table is there."""
     with storage(f"table {path}"):
         make_folder(path)
         head, name = version(path), full_name(table.layer, table.domain, path.name)
         stored = None if head is None else DeltaTable(path, without_files=True)
         if stored and (there := stored.metadata().name) != name:
             raise StorageFault(f"table {path}: another table is there, {there or 'one without a name'}; move it away")
-        removed = [file.name for file, _ in ([] if head is None else actions(path, head)) if file.name not in files]
-        definition = _definition(path, table, schema, stored)
-        if head is not None and not (definition or files or removed):
+        stays = {*change.added, *(change.kept or ())}
+        removed = [file.name for file, _ in ([] if head is None else actions(path, head)) if file.name not in stays]
+        definition = _definition(path, table, change.types, stored)
+        if head is not None and not (change.added or removed or definition):
             return head
-        return _write_commit(path, table, Commit("WRITE", run, files, removed, mode="Overwrite"), definition)
+        return _write_commit(path, table, change, removed, definition)
 
 
-def commit_changes(
-    path: Path, table: Table, added: Sequence[str], removed: Sequence[str], run: int, compacts: bool = False
-) -> int:
-    """Adds files to a table and removes others, in one commit. Its version. It `compacts` when the rows stay the same.
-
-    A commit that would change nothing, not even the columns' comments, is not made.
-    """
-    with storage(f"table {path}"):
-        stored = DeltaTable(path, without_files=True)
-        definition = _definition(path, table, pa.schema(stored.schema().to_arrow()), stored)
-        if not (added or removed or definition):
-            return stored.version()
-        operation = "OPTIMIZE" if compacts else "MERGE" if removed else "WRITE" if added else "UPDATE SCHEMA"
-        return _write_commit(path, table, Commit(operation, run, added, removed), definition)
-
-
-@dataclass(frozen=True)
-class Commit:
-    """What a commit does, in the words of Spark's DESCRIBE HISTORY: the operation of a run, files added and removed."""
-
-    operation: str
-    run: int
-    added: Sequence[str]
-    removed: Sequence[str]
-    mode: str = "Append"
-
-    def parameters(self, table: Table) -> dict[str, Any]:
-        """What the history shows beside the operation."""
-        same_key = json.dumps([" AND ".join(f"t.`{key}` = s.`{key}`" for key in table.keys)])
-        known: dict[str, dict[str, Any]] = {
-            "WRITE": {"mode": self.mode, "partitionBy": "[]"},
-            "MERGE": {"predicate": same_key},
-            "OPTIMIZE": {"predicate": "[]", "auto": False},
-        }
-        return known.get(self.operation, {})
+def _operation(table: Table, change: Change, removed: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """A change in the words of Spark's DESCRIBE HISTORY: the operation and its parameters."""
+    if change.kept is None:
+        return "WRITE", {"mode": "Overwrite", "partitionBy": "[]"}
+    if change.compacts:
+        return "OPTIMIZE", {"predicate": "[]", "auto": False}
+    if removed:
+        return "MERGE", {"predicate": json.dumps([" AND ".join(f"t.`{key}` = s.`{key}`" for key in table.keys)])}
+    return ("WRITE", {"mode": "Append", "partitionBy": "[]"}) if change.added else ("UPDATE SCHEMA", {})
 
 
 # The metrics of an operation as Spark names them: files and bytes that were added, files and bytes that were removed.
@@ -186,12 +170,12 @@ METRICS = {
 NOT_NULL, WITHOUT_ZONE = "invariants", "timestampNtz"  # features of a table, as its protocol names them
 
 
-def _definition(path: Path, table: Table, schema: pa.Schema, stored: DeltaTable | None) -> list[dict[str, Any]]:
+def _definition(path: Path, table: Table, types: Mapping[str, str], stored: DeltaTable | None) -> list[dict[str, Any]]:
     """The lines of a commit that say what the table is, if it is not that already: its protocol, its metadata.
 
     Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#change-metadata
     """
-    wanted = Schema.from_arrow(promised(schema, table, path.name))
+    wanted = Schema.from_arrow(promised(types, table, path.name))
     known, protocol = (stored.metadata(), stored.protocol()) if stored else (None, None)
     skipped_by = ",".join(f"`{name}`" for name in indexed(table))
     configuration = PROPERTIES | {"delta.dataSkippingStatsColumns": skipped_by}
@@ -226,7 +210,9 @@ def _definition(path: Path, table: Table, schema: pa.Schema, stored: DeltaTable 
     return lines
 
 
-def _write_commit(path: Path, table: Table, commit: Commit, definition: list[dict[str, Any]]) -> int:
+def _write_commit(
+    path: Path, table: Table, change: Change, removed: Sequence[str], definition: list[dict[str, Any]]
+) -> int:
     """Writes a commit into the table's log. Its version.
 
     ADR 10 says why it is not delta-rs that does it.
@@ -234,28 +220,24 @@ def _write_commit(path: Path, table: Table, commit: Commit, definition: list[dic
     """
     crash_point(Point.TABLE_PROVED)
     head, now = version(path), time.time_ns() // 10**6
-    target, is_change = 0 if head is None else head + 1, commit.operation != "OPTIMIZE"
-    adds = [dict(zip(ADD_FIELDS, astuple(_add_action(path / name, table)), strict=True)) for name in commit.added]
+    target, is_change = 0 if head is None else head + 1, not change.compacts
+    operation, parameters = _operation(table, change, removed)
+    adds = [_add_action(path / name, table) | {"dataChange": is_change} for name in change.added]
     sizes = {file.name: size for file, size in actions(path, head)} if head is not None else {}
     gone = {"deletionTimestamp": now, "extendedFileMetadata": True, "partitionValues": {}, "dataChange": is_change}
-    lines = [{"remove": {"path": name, "size": sizes[name]} | gone} for name in commit.removed]
-    lines += [{"add": add | {"dataChange": is_change}} for add in adds]
-    counts = (
-        len(adds),
-        sum(add["size"] for add in adds),
-        len(lines) - len(adds),
-        sum(map(sizes.__getitem__, commit.removed)),
-    )
-    metrics = dict(zip(METRICS.get(commit.operation, ()), map(str, counts), strict=False))
+    lines = [{"remove": {"path": name, "size": sizes[name]} | gone} for name in removed]
+    lines += [{"add": add} for add in adds]
+    counts = (len(adds), sum(add["size"] for add in adds), len(removed), sum(map(sizes.__getitem__, removed)))
+    metrics = dict(zip(METRICS.get(operation, ()), map(str, counts), strict=False))
     rows = sum(json.loads(add["stats"])["numRecords"] for add in adds)
     info = {
         "timestamp": now,
-        "operation": commit.operation,
-        "operationParameters": commit.parameters(table),
+        "operation": operation,
+        "operationParameters": parameters,
         "isolationLevel": "Serializable",
-        "isBlindAppend": is_change and not commit.removed,
+        "isBlindAppend": is_change and not removed,
         "operationMetrics": metrics | {"numOutputRows": str(rows)},
-        "userMetadata": f"{table.layer}/{commit.run}",
+        "userMetadata": f"{table.layer}/{change.run}",
         "engineInfo": ENGINE,
     }
     if head is not None:
@@ -290,14 +272,11 @@ def written_by_hand(path: Path) -> str:
     return "" if by_run else f"{last['operation']} by {engine.split()[0]}"
 
 
-def _add_action(file: Path, table: Table) -> AddAction:
-    """What a commit says of a data file that it adds: path, size, partition, milliseconds, change, statistics."""
+def _add_action(file: Path, table: Table) -> dict[str, Any]:
+    """What a commit says of a data file that it adds."""
     stat, stats = file.stat(), json.dumps(statistics(file, indexed(table)))
-    return AddAction(file.name, stat.st_size, {}, stat.st_mtime_ns // 10**6, True, stats)
-
-
-# The fields of AddAction as the log names them.
-ADD_FIELDS = ("path", "size", "partitionValues", "modificationTime", "dataChange", "stats")
+    known = {"path": file.name, "size": stat.st_size, "partitionValues": {}, "stats": stats}
+    return known | {"modificationTime": stat.st_mtime_ns // 10**6}
 
 
 def statistics(file: Path, columns: list[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The schema of a table's files: the contract's columns, their types and comments."""
+"""The schema of a table and of its files: columns and their types, what the contract says of them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,21 +49,21 @@ COMMENTS = {
 }
 
 
-def schema_of(table: Table, more: Mapping[str, str]) -> pa.Schema:
-    """The contract's columns, then `more` (name to Spark SQL type), with their comments."""
-    return described(types_of(table, more), {column.name: column.comment for column in table.columns})
+def schema_of(types: Mapping[str, str]) -> pa.Schema:
+    """The schema of a file with these columns (name to Spark SQL type)."""
+    return pa.schema([(name, arrow_type(kind)) for name, kind in types.items()])
 
 
-def promised(schema: pa.Schema, table: Table, name: str) -> pa.Schema:
+def promised(types: Mapping[str, str], table: Table, name: str) -> pa.Schema:
     """The columns of a table, or of what lies beside it under `name`, as the contract describes them: with comments,
     and NOT NULL where `required` says so."""
     comments, not_null = COMMENTS | {column.name: column.comment for column in table.columns}, required(table, name)
 
-    def field(known: pa.Field) -> pa.Field:
-        comment = comments.get(known.name, "Copied from the source; no contract names it")
-        return pa.field(known.name, known.type, known.name not in not_null, {"comment": comment})
+    def field(column: str, kind: str) -> pa.Field:
+        comment = comments.get(column, "Copied from the source; no contract names it")
+        return pa.field(column, arrow_type(kind), column not in not_null, {"comment": comment})
 
-    return pa.schema(map(field, schema))
+    return pa.schema([field(*column) for column in types.items()])
 
 
 def required(table: Table, name: str) -> frozenset[str]:
@@ -83,15 +83,6 @@ def description(table: Table, name: str) -> str:
     if name.endswith(HISTORY):
         return f"Every version of the rows of {table.layer}.{table.name}. One row per version."
     return table.comment
-
-
-def described(types: Mapping[str, str], comments: Mapping[str, str]) -> pa.Schema:
-    """A schema of columns (name to Spark SQL type) with their comments, those of our own columns included."""
-    known = COMMENTS | dict(comments)
-    return pa.schema(
-        pa.field(name, arrow_type(kind), metadata={"comment": known[name]} if known.get(name) else None)
-        for name, kind in types.items()
-    )
 
 
 def types_of(table: Table, more: Mapping[str, str]) -> dict[str, str]:

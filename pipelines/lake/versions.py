@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
-import pyarrow as pa
-
 from conf.contract import Table
 from pipelines.core.errors import QualityFault
 from pipelines.core.names import DELETED
@@ -98,7 +96,6 @@ class StagedTable:
     table_run: TableRun
     table: Table
     path: Path
-    schema: pa.Schema | None
     files: list[str]
     rules: tuple[RuleRun, ...] = ()
     kept: tuple[str, ...] | None = None
@@ -119,17 +116,12 @@ class StagedTable:
     def commit(self, run: int, compacts: bool = False) -> TableRun:
         """Makes the files the table's content, as a commit of a run, without one if nothing changes. The record with
         its version. It `compacts` when the rows stay the same."""
-        path, table = self.path, self.table
-        if self.kept is None:
-            assert self.schema is not None
-            version = delta.commit_files(path, table, self.schema, self.files, run)
-        else:
-            earlier = {file.name for file, _ in delta.actions(path, self.table_run.version)}
-            version = delta.commit_changes(path, table, self.files, sorted(earlier - set(self.kept)), run, compacts)
-            if version == self.table_run.version:
-                return self.table_run
+        change = delta.Change(run, self.content.types, self.files, self.kept, compacts)
+        version = delta.commit(self.path, self.table, change)
+        if self.kept is not None and version == self.table_run.version:
+            return self.table_run
         crash_point(Point.TABLE_COMMITTED)
-        return replace(self.table_run, version=version, files=delta.fingerprint(delta.actions(path, version)))
+        return replace(self.table_run, version=version, files=delta.fingerprint(delta.actions(self.path, version)))
 
     def require_values(self) -> None:
         """Raises QualityFault when a new row lacks a value that the contract requires."""
@@ -166,18 +158,16 @@ def unchanged_table(table_run: TableRun, table: Table, path: Path, rules: tuple[
     """The content of a table's last version, once more."""
     kept = tuple(file.name for file, _ in delta.actions(path, table_run.version))
     table_run = replace(table_run, seconds=0.0, mode=Mode.UNCHANGED, how="unchanged")
-    return StagedTable(table_run, table, path, None, [], rules, kept)
+    return StagedTable(table_run, table, path, [], rules, kept)
 
 
-def verify(
-    staged: StagedTable, types: Mapping[str, str], keys: tuple[str, ...], rows: int, sums: Mapping[str, Decimal | None]
-) -> StagedTable:
-    """`staged` with what DuckDB finds in its files. Raises QualityFault unless they have so many rows and these sums,
-    to the cent; null stands for no rows to add."""
+def verify(staged: StagedTable, types: Mapping[str, str], rows: int, sums: Mapping[str, Decimal | None]) -> StagedTable:
+    """`staged` with what DuckDB finds in the columns `types` of its files. Raises QualityFault unless they have so many
+    rows and these sums, to the cent; null stands for no rows to add."""
     name = f"{staged.table.layer}.{staged.table_run.name}"
     with discarded_on_failure([staged]):
         crash_point(Point.FILES_WRITTEN)
-        content = evidence(name, relation(staged.paths, types), types, keys)
+        content = evidence(name, relation(staged.paths, types), types, staged.table.keys)
         wrong = [column for column, total in sums.items() if content.sums[column] != (total or 0)]
         if content.rows != rows:
             problem = f"{rows:,} rows were to arrive, {content.rows:,} did"

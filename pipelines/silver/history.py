@@ -25,7 +25,7 @@ from pipelines.core.errors import QualityFault, StorageFault
 from pipelines.core.names import HISTORY
 from pipelines.core.sql import identifier
 from pipelines.core.types import type_of
-from pipelines.lake import folders, run_log, schema
+from pipelines.lake import folders, run_log
 from pipelines.lake.changes import Splice, Target, changed_keys, differing_keys, splice, with_keys, write
 from pipelines.lake.engine import Engine, count, engine, listed, relation, save, within
 from pipelines.lake.runs import Job, Mode, Run, TableRun, table_runs
@@ -91,8 +91,8 @@ def _written_in_full(db: Engine, rows: str, new: TableVersion, target: Target, t
     """A history that is made of `rows` and nothing else."""
     size, files = count(db, rows), write(db, rows, target)
     table_run = replace(table_run, rows_in=size, rows_out=size)
-    built = StagedTable(table_run, target.table, target.path, schema.schema_of(target.table, HISTORY_COLUMNS), files)
-    return verify(built, {**new.types, **HISTORY_COLUMNS}, new.keys, size, {})
+    built = StagedTable(table_run, target.table, target.path, files)
+    return verify(built, {**new.types, **HISTORY_COLUMNS}, size, {})
 
 
 def _load(db: Engine, old: TableVersion, columns: Mapping[str, str]) -> None:

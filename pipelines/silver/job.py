@@ -94,7 +94,7 @@ def _write(job: Job, checked: CheckedRows) -> Iterator[StagedTable]:
     observed, counts_when_written = judging.counted(checked)
     path = folders.table_path(settings.silver_path, table)
     files = write_files(judging.accepted(settings, observed), path, job.run.run)
-    good = StagedTable(TableRun(table.name, 0, 0, 0), table, path, schema.schema_of(table, {}), files)
+    good = StagedTable(TableRun(table.name, 0, 0, 0), table, path, files)
     with discarded_on_failure([good]):
         counts = counts_when_written()
         table_run = TableRun(table.name, 0, counts.rows_in, counts.rows_out, counts.set_aside, counts.copies)
@@ -102,7 +102,7 @@ def _write(job: Job, checked: CheckedRows) -> Iterator[StagedTable]:
         judging.gate(table, counts, rules, settings.quality.max_quarantined)
         judging.conserve(table, job.upstream, counts)
         good = replace(good, table_run=table_run)
-        good = verify(good, schema.types_of(table, {}), table.keys, counts.rows_out, counts.sums_out)
+        good = verify(good, schema.types_of(table, {}), counts.rows_out, counts.sums_out)
         yield replace(good, rules=rules)
         yield _quarantine(job, checked, counts)
     judging.report_quality(table, counts, rules, job.report)
@@ -115,5 +115,5 @@ def _quarantine(job: Job, checked: CheckedRows, counts: Counts) -> StagedTable:
     if rows:
         files = write_files(checks.quarantined(checked, job.upstream.run), path, job.run.run)
     table_run = TableRun(table.name + QUARANTINE, 0, rows, rows)
-    built = StagedTable(table_run, table, path, schema.schema_of(table, QUARANTINE_COLUMNS), files)
-    return verify(built, schema.types_of(table, QUARANTINE_COLUMNS), table.keys, rows, counts.sums_aside)
+    built, types = StagedTable(table_run, table, path, files), schema.types_of(table, QUARANTINE_COLUMNS)
+    return verify(built, types, rows, counts.sums_aside)

@@ -25,10 +25,9 @@ from pipelines.core.errors import ContractFault, SourceFault
 from pipelines.core.names import AT, DELETED, LINE, REST, WHY
 from pipelines.core.points import Point, crash_point
 from pipelines.lake import folders
-from pipelines.lake import schema as lake_schema
 from pipelines.lake.changes import Target
 from pipelines.lake.runs import IngestedFile
-from pipelines.lake.schema import arrow_type, writer_of
+from pipelines.lake.schema import arrow_type, schema_of, types_of, writer_of
 from pipelines.sources.files.delimited import Bad, Row, rows, unread
 from pipelines.sources.files.values import column_of
 
@@ -122,7 +121,7 @@ def ingest(
     table, name, ingested = place.table, place.new(), list[IngestedFile]()
     target = place.path / name
     totals = {column.name: Decimal(0) for column in table.summed}
-    schema = lake_schema.schema_of(table, AUDIT)
+    schema = schema_of(types_of(table, AUDIT))
     with place.unproved(name), folders.storage(f"file {target}"), _parquet(target, schema) as write:
         for file in files:
             tally = Tally(first)
@@ -259,7 +258,7 @@ def _batch(file: LandedFile, shape: Shape, lines: list[Row | Bad], run: int, fir
         "_batch": pa.repeat(pa.scalar(run, pa.int64()), len(lines)),
         DELETED: pa.repeat(False, len(lines)),
     }
-    schema = lake_schema.schema_of(table, AUDIT)
+    schema = schema_of(types_of(table, AUDIT))
     nulls = {field.name: pa.nulls(len(lines), field.type) for field in schema}
     return pa.record_batch([(nulls | made)[field.name] for field in schema], schema=schema)
 

@@ -24,8 +24,7 @@ from pipelines.core.names import DELETED
 from pipelines.core.points import Point, crash_point
 from pipelines.core.sql import postgres_literal
 from pipelines.lake import delta, folders
-from pipelines.lake import schema as lake_schema
-from pipelines.lake.schema import scaled, writer_of
+from pipelines.lake.schema import scaled, schema_of, writer_of
 from pipelines.sources.postgres.connection import BEGIN, PIN, WATCH, dsn, hang_up, pinned, source_fault, unhurried
 from pipelines.sources.postgres.snapshot import Relation
 from pipelines.sources.postgres.types import Reading, select_list
@@ -55,7 +54,7 @@ class ReadPlan:
 
     @property
     def schema(self) -> pa.Schema:
-        return lake_schema.described(self.types, {column.name: column.comment for column in self.table.columns})
+        return schema_of(self.types)
 
 
 @dataclass(frozen=True)

@@ -58,9 +58,9 @@ def test_a_table_that_a_crash_left_ahead_is_brought_back(tmp_path: Path) -> None
 def test_an_empty_table_is_written_once(tmp_path: Path) -> None:
     path = tmp_path / "teste/coisa"
     path.mkdir(parents=True)
-    wide, narrow = (schema.schema_of(TABLE, more) for more in ({"_reasons": "array<string>"}, {}))
-    assert [delta.commit_files(path, TABLE, wide, [], 1) for _ in range(3)] == [0, 0, 0]
-    assert delta.commit_files(path, TABLE, narrow, [], 1) == 1
+    wide, narrow = (delta.Change(1, schema.types_of(TABLE, more), []) for more in ({"_reasons": "array<string>"}, {}))
+    assert [delta.commit(path, TABLE, wide) for _ in range(3)] == [0, 0, 0]
+    assert delta.commit(path, TABLE, narrow) == 1
     assert delta.file_paths(path, 1) == []
 
 
@@ -216,13 +216,13 @@ def test_each_commit_says_what_it_did_and_of_which_run_and_the_table_stays_the_s
         written(path, name, id=list(ids)) for name, ids in (("a", "1"), ("b", "23"), ("c", "3"), ("d", "13"))
     )
     of_texts = replace(TABLE, columns=(replace(TABLE.columns[0], type="string"),))
-    of_keys = schema.schema_of(of_texts, {})
-    delta.commit_files(path, of_texts, of_keys, [first], 1)
+    types = schema.types_of(of_texts, {})
+    delta.commit(path, of_texts, delta.Change(1, types, [first]))
     made = DeltaTable(path).metadata()
-    delta.commit_changes(path, of_texts, [second], [], 2)
-    delta.commit_changes(path, of_texts, [third], [second], 3)
-    delta.commit_changes(path, of_texts, [all_of_them], [first, third], 4, compacts=True)
-    delta.commit_files(path, of_texts, of_keys, [all_of_them], 5)
+    delta.commit(path, of_texts, delta.Change(2, types, [second], [first]))
+    delta.commit(path, of_texts, delta.Change(3, types, [third], [first]))
+    delta.commit(path, of_texts, delta.Change(4, types, [all_of_them], [], compacts=True))
+    delta.commit(path, of_texts, delta.Change(5, types, [all_of_them]))
     run_log.restore_version(path, 1, 6)
     assert history(path) == [
         (operation, f"silver/{run}")
@@ -242,7 +242,8 @@ def test_a_table_of_before_gets_its_promises_without_new_files_and_may_go_back(t
     write_deltalake(path, pa.table({"id": [1], "quando": pa.array([NOW.replace(tzinfo=None)])}), name=name)
     of_before, files = DeltaTable(path).metadata(), delta.file_paths(path, 0)
     table = replace(TABLE, columns=(*TABLE.columns, Column("quando", "timestamp_ntz", "When", nullable=True)))
-    assert [delta.commit_changes(path, table, [], [], run) for run in (2, 3)] == [1, 1]
+    kept, types = [Path(file).name for file in files], schema.types_of(table, {})
+    assert [delta.commit(path, table, delta.Change(run, types, [], kept)) for run in (2, 3)] == [1, 1]
     now = DeltaTable(path)
     assert (now.metadata().id, now.metadata().name, now.metadata().description) == (of_before.id, name, TABLE.comment)
     assert history(path)[1:] == [("UPDATE SCHEMA", "silver/2")] and delta.file_paths(path, 1) == files
@@ -251,7 +252,8 @@ def test_a_table_of_before_gets_its_promises_without_new_files_and_may_go_back(t
     assert (when.nullable, when.metadata) == (True, {"comment": "When"})
     assert now.to_pyarrow_table().num_rows == 1
     assert run_log.restore_version(path, 0, 4) == 2 and DeltaTable(path).schema().fields[0].nullable
-    assert delta.commit_changes(path, table, [], [], 5) == 3 and not DeltaTable(path).schema().fields[0].nullable
+    assert delta.commit(path, table, delta.Change(5, types, [], kept)) == 3
+    assert not DeltaTable(path).schema().fields[0].nullable
 
 
 @pytest.mark.parametrize(
@@ -266,6 +268,6 @@ def test_keys_and_required_columns_are_not_null_except_in_quarantine_and_bronze(
 def test_a_null_in_a_required_column_ends_the_run(tmp_path: Path) -> None:
     name = written(tmp_path, "a", id=[1, None])
     columns = (ColumnRun("id", "bigint", "0"),)
-    staged = StagedTable(replace(RUN.tables[0], columns=columns), TABLE, tmp_path, None, [name])
+    staged = StagedTable(replace(RUN.tables[0], columns=columns), TABLE, tmp_path, [name])
     with pytest.raises(QualityFault, match="silver.coisa: id is null in a row"):
         staged.require_values()

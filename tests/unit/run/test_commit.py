@@ -15,7 +15,7 @@ from pipelines.run.lifecycle import stage
 def staged_table(folder: Path, name: str) -> StagedTable:
     """A table with one file, which shows in no step of a run."""
     (folder / name).touch()
-    return StagedTable(TableRun(f"{name}__quarantine", 0, 0, 0), movimento_flat.TABLE, folder, None, [name])
+    return StagedTable(TableRun(f"{name}__quarantine", 0, 0, 0), movimento_flat.TABLE, folder, [name])
 
 
 def test_after_a_failure_only_committed_tables_keep_their_files(tmp_path: Path) -> None:
