@@ -27,8 +27,9 @@ answers_takes := DOMAIN
 quality_takes := DOMAIN
 reconcile_takes := DOMAIN
 restore_takes := RUN
-# Variables that make and its tools take; make itself keeps one that begins with a dash.
-TAKEN := PYTHON COMPOSE PROFILE SIZES ROUNDS WAYS NIGHTS LAKEHOUSE_% DATABASE_URL POSTGRES_% PG% MAKE% SHELL CI -%
+# Variables that make and its tools take; make itself keeps one that begins with a dash, bash asks with the last for
+# what Tab completes.
+TAKEN := PYTHON COMPOSE PROFILE SIZES ROUNDS WAYS NIGHTS LAKEHOUSE_% DATABASE_URL POSTGRES_% PG% MAKE% SHELL CI -% __BASH_MAKE_COMPLETION__
 nearest = $(shell $(PYTHON) tools/nearest.py '$1' $2)
 $(foreach name,$(filter-out $(OPTIONS) $(TAKEN),$(TYPED)),$(error \
   $(name) is not a variable of this Makefile$(call nearest,$(name),$(OPTIONS)); nothing was done))
@@ -182,8 +183,8 @@ clean:
 	@find . -name __pycache__ -not -path './.venv*/*' -prune -exec rm -rf {} +
 
 TARGETS := $(shell sed -n 's/^[.]PHONY: \([a-z].*\)/\1/p' Makefile)
-# A folder is no target, although make would say that it is there already.
-FOLDERS := $(filter-out $(TARGETS),$(patsubst %/,%,$(wildcard */)))
+# A folder is no target, although make would say that it is there already. Tab does not offer it.
+FOLDERS := $(if $(__BASH_MAKE_COMPLETION__),,$(filter-out $(TARGETS),$(patsubst %/,%,$(wildcard */))))
 .PHONY: $(FOLDERS)
 $(FOLDERS):
 	@echo "make: $@ is a folder, not a target; make help lists the targets" >&2; exit 2
@@ -191,13 +192,13 @@ $(FOLDERS):
 .DEFAULT:
 	@echo "make: there is no target $@$(call nearest,$@,$(TARGETS)); make help lists them" >&2; exit 2
 
-FORCE:
+.FORCE:
 
 reset: .venv/run.stamp
 	$(CLI) reset
 
 # Again, too, when a jar or Spark's archive is gone or another Python is asked for on the command line.
-STALE := $(if $(word 4,$(wildcard .jars/*.jar)),,FORCE) $(if $(wildcard .jars/*.jsa),,FORCE) $(if $(filter command,$(firstword $(origin PYTHON))),FORCE)
+STALE := $(if $(word 4,$(wildcard .jars/*.jar)),,.FORCE) $(if $(wildcard .jars/*.jsa),,.FORCE) $(if $(filter command,$(firstword $(origin PYTHON))),.FORCE)
 
 .venv/run.stamp: requirements/build.txt requirements/run.txt requirements/jars.sha256 tools/bootstrap.py $(STALE)
 	@$(PYTHON) tools/bootstrap.py run && touch $@

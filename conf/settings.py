@@ -30,6 +30,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from conf import CALL
+
 PROJECT = Path(__file__).resolve().parents[1]
 PREFIX = "LAKEHOUSE_"
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
@@ -319,7 +321,6 @@ NAMES: dict[str, tuple[str, ...]] = dict(_names())
 # Endings of names that a command line, which anybody can read, must not have.
 SECRETS = ("PASSWORD", "DATABASE_URL", "WEBHOOK_URL")
 # Names in the environment that stand for an option of the command line; `pipelines/cli/words.py` declares them.
-CALL = f"{PREFIX}CALL__"
 OPTIONS = {f"{CALL}{name}" for name in ("DOMAIN", "TABLE", "FULL", "RUN", "ONCE", "FORMAT", "CONFIRM", "EXIT_CODE")}
 KNOWN = {*NAMES, *(name for names in FAMILIES for name in names)}
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from pipelines.cli.words import COMMANDS, Request, parse
+from pipelines.cli.words import COMMANDS, PROGRAM, Request, parse
 from pipelines.core.signals import STOPS
 from pipelines.run.call import Invocation, end_call, read_settings
 
@@ -32,12 +32,13 @@ def main(words: list[str], spark: "SparkSession | None" = None) -> int:
         return run_command(words, spark)
 
 
-def run_command(words: list[str], spark: "SparkSession | None" = None) -> int:
-    """The same in a process that ends with it, and keeps its signal handlers until then."""
+def run_command(words: list[str], spark: "SparkSession | None" = None, program: str = PROGRAM) -> int:
+    """The same in a process that ends with it, and keeps its signal handlers until then. Help and messages call it
+    `program`."""
     _prepare_process()
     started, request, settings, failure, exit_code = datetime.now(UTC), Request(), None, None, 0
     try:
-        parsed = parse(words)
+        parsed = parse(words, program)
         if isinstance(parsed, int):
             return parsed
         request = parsed

@@ -6,8 +6,10 @@ from typing import Any
 import click
 
 import conf
-from conf.settings import CALL
+from pipelines.cli import completion
 from pipelines.core.errors import UsageFault
+
+PROGRAM = "python -m pipelines"  # what help and messages call the command line
 
 
 @dataclass(frozen=True)
@@ -33,19 +35,30 @@ def _names(value: str | tuple[str, ...]) -> tuple[str, ...]:
 
 def _option(name: str, text: str, **more: Any) -> click.Option:
     """An option, for which LAKEHOUSE_CALL__<NAME> in the environment stands, too."""
-    return click.Option([f"--{name}"], help=text, envvar=f"{CALL}{name.upper().replace('-', '_')}", **more)
+    return click.Option([f"--{name}"], help=text, envvar=f"{conf.CALL}{name.upper().replace('-', '_')}", **more)
 
 
 NAMES: dict[str, Any] = {"type": click.types.FuncParamType(_names), "metavar": "NAME,…"}
-DOMAIN = _option("domain", "only these domains", **NAMES)
-TABLE = _option("table", "only these tables", **NAMES)
-WITH_FULL = _option("table", "the tables that --full rebuilds; without it all", **NAMES)
+DOMAIN = _option("domain", "only these domains", shell_complete=completion.domains, **NAMES)
+TABLE = _option("table", "only these tables", shell_complete=completion.gold_tables, **NAMES)
+WITH_FULL = _option(
+    "table", "the tables that --full rebuilds; without it all", shell_complete=completion.tables, **NAMES
+)
 FULL = _option("full", "rebuild in full instead of applying what changed", is_flag=True)
-RUN = _option("run", "one of `history`", metavar="LAYER/NUMBER")
+RUN = _option("run", "one of `history`", metavar="LAYER/NUMBER", shell_complete=completion.runs)
 ONCE = _option("once", "end when all files are ingested", is_flag=True)
 FORMAT = _option("format", "of the files", type=click.Choice(["csv", "parquet"]))
 EXIT_CODE = _option("exit-code", "end with 10 when there is work", is_flag=True)
-CONFIRM = _option("confirm", "your own database, which gets fake tables", metavar="DATABASE")
+CONFIRM = _option(
+    "confirm", "your own database, which gets fake tables", metavar="DATABASE", shell_complete=completion.database
+)
+SET = click.Option(
+    ["--set", "settings"],
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="a setting; no passwords here",
+    shell_complete=completion.settings,
+)
 
 # Each command: what it does, and the options that it takes.
 COMMANDS: dict[str, tuple[str, tuple[click.Option, ...]]] = {
@@ -74,14 +87,16 @@ def _command(name: str, text: str, options: tuple[click.Option, ...]) -> click.C
     def asked(**given: Any) -> Request:
         return Request(frozenset({name}), **{option: value for option, value in given.items() if value})
 
-    return click.Command(name, callback=asked, params=list(options), help=text, short_help=text)
+    return click.Command(name, callback=asked, params=[*options, SET], help=text, short_help=text)
 
 
 def _together(requests: list[Request], settings: tuple[str, ...]) -> Request:
     """One request of all commands that were named. Raises UsageFault if two were given different options."""
     together = Request(settings=settings)
     for request in requests:
-        together = replace(together, targets=together.targets | request.targets)
+        together = replace(
+            together, targets=together.targets | request.targets, settings=together.settings + request.settings
+        )
         for option in (field.name for field in fields(Request)[2:]):
             given, earlier = getattr(request, option), getattr(together, option)
             if given and earlier and given != earlier:
@@ -94,22 +109,37 @@ def _together(requests: list[Request], settings: tuple[str, ...]) -> Request:
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
-    if wanted:
+    if wanted and not ctx.resilient_parsing:  # the words are complete
         click.echo(conf.__version__)
         ctx.exit()
+
+
+@click.pass_context
+def _print_script(ctx: click.Context, shell: str) -> None:
+    click.echo(completion.script(ctx.find_root().command, shell), nl=False)
+    ctx.exit()
+
+
+COMPLETION = click.Command(
+    "completion",
+    callback=_print_script,
+    params=[click.Argument(["shell"], type=click.Choice(completion.SHELLS))],
+    help='for `eval "$(./lakehouse completion bash)"`: makes lakehouse a command that Tab completes',
+    short_help="print what makes a shell complete these words",
+)
 
 
 class InOrder(click.Group):
     """A group whose help lists the commands as they are declared."""
 
     def list_commands(self, _: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return list(self.commands)
 
 
 GROUP = InOrder(
-    commands={name: _command(name, *declared) for name, declared in COMMANDS.items()},
+    commands={name: _command(name, *declared) for name, declared in COMMANDS.items()} | {"completion": COMPLETION},
     params=[
-        click.Option(["--set", "settings"], multiple=True, metavar="NAME=VALUE", help="a setting; no passwords here"),
+        SET,
         click.Option(
             ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="print it"
         ),
@@ -123,25 +153,11 @@ GROUP = InOrder(
 )
 
 
-def parse(words: list[str]) -> Request | int:
+def parse(words: list[str], program: str = PROGRAM) -> Request | int:
     """What the words ask for, or the exit code when they were answered: help, version. Raises UsageFault."""
     try:
-        parsed: Request | int = GROUP.main(_settings_first(words), "python -m pipelines", standalone_mode=False)
+        parsed: Request | int = GROUP.main(words, program, standalone_mode=False)
     except click.ClickException as error:
         text = " ".join(error.format_message().split()).rstrip(".")
-        raise UsageFault(f"{text}; `python -m pipelines --help` lists what there is") from None
+        raise UsageFault(f"{text}; `{program} --help` lists what there is") from None
     return parsed
-
-
-def _settings_first(words: list[str]) -> list[str]:
-    """The same words, with `--set` and its value, which may stand anywhere, in front."""
-    first, rest, left = [], [], list(words)
-    while left:
-        word = left.pop(0)
-        if word == "--set" and left:
-            first += [word, left.pop(0)]
-        elif word.startswith("--set="):
-            first.append(word)
-        else:
-            rest.append(word)
-    return first + rest

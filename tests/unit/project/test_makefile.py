@@ -71,6 +71,12 @@ def test_a_setting_and_the_tools_own_variables_may_be_typed() -> None:
         assert make(*words.split()).returncode == 0, words
 
 
+def test_tab_in_bash_is_offered_the_targets_and_no_folder() -> None:
+    asked = run("-npq", "__BASH_MAKE_COMPLETION__=1", ".DEFAULT")
+    assert set(re.findall(r"^([a-z-]+):", asked.stdout, re.M)) >= MAKE_TARGETS and asked.stderr == ""
+    assert not re.search(r"^(docs|tests|FORCE):", asked.stdout, re.M)
+
+
 @pytest.mark.parametrize("name", ["docs", "conf", "tests", "pipelines", "brnze"])
 def test_a_folder_or_a_misspelt_target_is_not_nothing_to_be_done(name: str) -> None:
     result = run(name)
