@@ -1,6 +1,7 @@
 """What the comparisons of reconcile share: the run that is compared, and the findings."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -36,8 +37,15 @@ class Findings:
         self.lines[layer, name][column] = DIFFERS if problems else AGREES
         self.differences += [f"{layer}.{name} {text}" for text in problems]
 
-    def is_damaged(self, layer: str, name: str) -> bool:
-        return self.lines[layer, name][WITH_RUN] == DIFFERS
+    @contextmanager
+    def comparing(self, layer: str, name: str, column: int, what: str) -> Iterator[list[str]]:
+        """A list of problems, to be filled; a StorageFault is the only one: something cannot be `what`."""
+        problems: list[str] = []
+        try:
+            yield problems
+        except StorageFault as fault:
+            problems[:] = [f"cannot be {what}: {fault}"]
+        self.add(layer, name, column, problems)
 
 
 @dataclass(frozen=True)
@@ -49,9 +57,6 @@ class Comparison:
     run: Run
     findings: Findings
     report: Report
-
-    def add(self, name: str, column: int, problems: list[str]) -> None:
-        self.findings.add(self.layer, name, column, problems)
 
     def path(self, name: str) -> Path:
         return self.settings.layer_path(self.layer) / self.run.domain / name

@@ -1,8 +1,7 @@
 """Each table and the CSV as they are now, against what their run recorded, and against what their upstream gives."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +13,13 @@ from pipelines.commands.reconcile.comparison import WITH_RUN, WITH_UPSTREAM, Com
 from pipelines.core import catalogue
 from pipelines.core.errors import StorageFault
 from pipelines.core.names import HISTORY, QUARANTINE, upstream_layer
-from pipelines.core.sql import duckdb_literal, identifier
+from pipelines.core.sql import identifier
 from pipelines.export.csv import draft, exported, records_of
 from pipelines.gold import proof
 from pipelines.lake import delta, folders, run_log
 from pipelines.lake.changes import TECHNICAL
-from pipelines.lake.checksums import Difference, evidence
-from pipelines.lake.engine import HASHING, Engine, count, engine, relation
+from pipelines.lake.checksums import differences, evidence
+from pipelines.lake.engine import HASHING, count, engine, listed, relation
 from pipelines.lake.runs import Run, TableRun
 from pipelines.lake.versions import TableVersion, table_version
 from pipelines.silver import checks, judging
@@ -39,20 +38,13 @@ def compare_with_run(comparison: Comparison) -> None:
             continue
         comparison.report.progress(layer, table_run.name)
         findings.begin(layer, table_run.name, table_run.rows_out)
-        comparison.add(table_run.name, WITH_RUN, _problems_of(partial(_problems, comparison, table_run)))
+        with findings.comparing(layer, table_run.name, WITH_RUN, "read") as problems:
+            problems += _problems(comparison, table_run)
     for table in (table for table in catalogue.tables_of(layer, run.domain) if table.csv):
         name = folders.csv_path(comparison.settings, table).name
         findings.begin("export", name, run.table(table.name).rows_out)
-        problems = _problems_of(partial(csv_against_gold, comparison.settings, table, run))
-        findings.add("export", name, WITH_UPSTREAM, problems)
-
-
-def _problems_of(compare: Callable[[], list[str]]) -> list[str]:
-    """The problems that `compare` returns, or that something cannot be read."""
-    try:
-        return compare()
-    except StorageFault as fault:
-        return [f"cannot be read: {fault}"]
+        with findings.comparing("export", name, WITH_UPSTREAM, "read") as problems:
+            problems += csv_against_gold(comparison.settings, table, run)
 
 
 def _problems(comparison: Comparison, table_run: TableRun) -> list[str]:
@@ -102,12 +94,12 @@ def compare_with_upstream(comparison: Comparison, spark: "SparkSession") -> None
             with storage_faults():
                 for name, frame in _expected(comparison, spark, upstream, entry):
                     problems = [f"is not what {below} gives: {text}" for text in _differences(comparison, name, frame)]
-                    comparison.add(name, WITH_UPSTREAM, problems)
+                    comparison.findings.add(layer, name, WITH_UPSTREAM, problems)
         except StorageFault as fault:
-            comparison.add(entry.table.name, WITH_UPSTREAM, [f"cannot be compared: {fault}"])
+            comparison.findings.add(layer, entry.table.name, WITH_UPSTREAM, [f"cannot be compared: {fault}"])
         except AnalysisException:
             problem = f"cannot be compared: its contract changed since run {run.run}: `make {layer}`"
-            comparison.add(entry.table.name, WITH_UPSTREAM, [problem])
+            comparison.findings.add(layer, entry.table.name, WITH_UPSTREAM, [problem])
 
 
 def _expected(
@@ -154,44 +146,27 @@ def csv_against_gold(settings: Settings, table: Table, run: Run) -> list[str]:
 def _csv_differences(table: Table, fresh: Path, file: Path, gold_files: list[str], scratch: Path) -> list[str]:
     """The records in which a CSV differs from a fresh one of the same gold files; keys are gold's.
 
-    The records of both are numbered: `e` is the fresh CSV, `a` the given CSV, `k` has gold's key of each number.
+    `e` is the fresh CSV, `a` the given CSV, `k` has gold's key of each number of a fresh record. The records that stand
+    for each other have the same number or, if one side has more, the same cells.
     """
-    keys, names = ", ".join(map(identifier, table.keys)), ", ".join(map(identifier, exported(table)))
+    names, keys = exported(table), {f"_key{index}": identifier(name) for index, name in enumerate(table.keys)}
     with engine(f"export {file}", scratch) as db:
         for side, path in (("e", fresh), ("a", file)):
-            numbered = f"SELECT *, row_number() OVER () AS _n, hash({names}) AS _hash FROM {records_of(table, path)}"
-            db.execute(f"CREATE TEMP TABLE {side} AS {numbered}")
-        db.execute(
-            f"CREATE TEMP TABLE k AS SELECT concat_ws(', ', {keys}) AS _key, row_number() OVER (ORDER BY {keys}) AS _n "
-            f"FROM read_parquet([{', '.join(map(duckdb_literal, gold_files))}])"
+            records = (
+                f"SELECT *, row_number() OVER () AS _n, hash({listed(names)}) AS _hash FROM {records_of(table, path)}"
+            )
+            copies = f"SELECT *, row_number() OVER (PARTITION BY _hash ORDER BY _n) AS _copy FROM ({records})"
+            db.execute(f"CREATE TEMP TABLE {side} AS {copies}")
+        of_gold = ", ".join(f"{name} AS {key}" for key, name in keys.items())
+        numbered = f"SELECT {of_gold}, row_number() OVER (ORDER BY {listed(table.keys)}) AS _n"
+        db.execute(f"CREATE TEMP TABLE k AS {numbered} FROM read_parquet($files)", {"files": gold_files})
+        same = "_n" if count(db, "e") == count(db, "a") else "_hash, _copy"
+        fresh_number = f"(SELECT {same}, _n AS _fresh FROM e)"
+        expected, actual = (
+            "(FROM e JOIN k USING (_n))",
+            f"(FROM a JOIN {fresh_number} USING ({same}) JOIN k ON k._n = _fresh)",
         )
-        return _changed(db, table) if count(db, "e") == count(db, "a") else _missing_and_extra(db)
-
-
-def _changed(db: Engine, table: Table) -> list[str]:
-    """The records that differ, number by number, and the columns in which they do."""
-    columns = exported(table)
-    differs = (f"count(*) FILTER (WHERE e.{name} IS DISTINCT FROM a.{name})" for name in map(identifier, columns))
-    row = db.execute(
-        f"SELECT count(*), arg_min(_key, _n), arg_max(_key, _n), {', '.join(differs)} "
-        "FROM e JOIN a USING (_n) JOIN k USING (_n) WHERE e._hash <> a._hash"
-    ).fetchone()
-    assert row is not None
-    records, least, most, *cells = row
-    wrong = [name for name, number in zip(columns, cells, strict=True) if number]
-    return [str(Difference("changed", records, least, most, tuple(wrong)))] if records else []
-
-
-def _missing_and_extra(db: Engine) -> list[str]:
-    """The records that come more often on one side, counted with their copies."""
-    copies = "SELECT *, row_number() OVER (PARTITION BY _hash ORDER BY _n) AS _copy FROM"
-    missing = db.execute(
-        f"SELECT count(*), arg_min(_key, _n), arg_max(_key, _n) FROM ({copies} e) e JOIN k USING (_n) "
-        f"ANTI JOIN ({copies} a) a USING (_hash, _copy)"
-    ).fetchone()
-    extra = db.execute(
-        f"SELECT count(*), min(_n), max(_n) FROM ({copies} a) a ANTI JOIN ({copies} e) e USING (_hash, _copy)"
-    ).fetchone()
-    assert missing is not None and extra is not None
-    problems = [str(Difference("missing", *missing))] if missing[0] else []
-    return problems + ([f"{extra[0]:,} too many, record {extra[1]} to {extra[2]}"] if extra[0] else [])
+        wrong = differences(db, expected, actual, dict.fromkeys(names, "string"), tuple(keys))
+        row = db.execute(f"SELECT count(*), min(_n), max(_n) FROM a ANTI JOIN e USING ({same})").fetchone()
+    extra, first, last = row or (0, 0, 0)
+    return [*map(str, wrong), *([f"{extra:,} too many, record {first} to {last}"] if extra else [])]

@@ -4,10 +4,9 @@ A checksum that PostgreSQL and DuckDB compute alike adds 60 bits of md5(key | va
 the same way on both sides.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
-from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from psycopg2.extensions import connection as Connection
 
 from conf.contract import DECIMAL, Table, is_summed
 from pipelines.bronze.loads import drift, read_plans
-from pipelines.commands.reconcile.comparison import WITH_UPSTREAM, Comparison, differing_rows, shown
+from pipelines.commands.reconcile.comparison import DIFFERS, WITH_RUN, WITH_UPSTREAM, Comparison, differing_rows, shown
 from pipelines.core import catalogue
-from pipelines.core.errors import SourceFault, StorageFault
+from pipelines.core.errors import SourceFault
 from pipelines.core.sql import duckdb_literal, identifier
 from pipelines.lake import folders
 from pipelines.lake.changes import TECHNICAL, Target
@@ -39,6 +38,8 @@ LINE = ("_source_file", "_source_row")  # the key of a line of a file
 NEWER = "_lakehouse_newer"
 COLUMNS_PER_QUERY = 400  # a SELECT of PostgreSQL has at most 1664 items
 
+POSTGRES, DUCKDB = range(2)  # places in the pairs of SQL that follow
+BITS = ("('x' || left({}, 15))::bit(60)::bigint", "('0x' || left({}, 15))::bigint")  # the first 60 of a hash
 # How PostgreSQL and DuckDB write a value of a type of bronze alike.
 TEXTS = {
     "float": ("('x' || encode(float4send({}), 'hex'))::bit(32)::int::text", "({}::bit)::integer::varchar"),
@@ -50,19 +51,19 @@ TEXTS = {
 }
 TEXT = ("({})::text", "{}::varchar")  # of the other types
 
-Evidence = dict[str, tuple[str, Decimal | None]]
-
 
 def compare_with_source(comparison: Comparison) -> None:
     """Compares all tables. Raises SourceFault if the source cannot be read, or is not the source that the run read."""
-    settings, run = comparison.settings, comparison.run
+    settings, run, findings = comparison.settings, comparison.run, comparison.findings
     tables, source = catalogue.tables_of("bronze", run.domain), address(settings, run.domain)
     if source != run.source:
         raise SourceFault(f"run {run.run} read {run.source}, the settings name {source}: bronze was not compared")
     if catalogue.is_of_files(run.domain):
         for table in tables:
             comparison.report.progress("source", table.name)
-            _with_files(comparison, table)
+            with findings.comparing("bronze", table.name, WITH_UPSTREAM, "compared with its files") as problems:
+                wrong = file_differences(comparison, table, comparison.head(run.table(table.name)))
+                problems += [f"is not what its files have: {each}" for each in wrong]
         return
     names = [table.source_name for table in tables]
     with source_server(settings) as server, take_snapshot(server, settings.schema_name, names) as snapshot:
@@ -71,18 +72,8 @@ def compare_with_source(comparison: Comparison) -> None:
             _with_postgres(comparison, snapshot, plan)
 
 
-def _with_files(comparison: Comparison, table: Table) -> None:
-    try:
-        wrong, notes = file_differences(comparison, table, comparison.head(comparison.run.table(table.name)))
-    except StorageFault as fault:
-        comparison.add(table.name, WITH_UPSTREAM, [f"cannot be compared with its files: {fault}"])
-        return
-    comparison.add(table.name, WITH_UPSTREAM, [f"is not what its files have: {difference}" for difference in wrong])
-    comparison.findings.notes += notes
-
-
-def file_differences(comparison: Comparison, table: Table, head: TableVersion) -> tuple[list[Difference], list[str]]:
-    """The rows in which bronze differs from its files, read again; and notes on what could not be compared."""
+def file_differences(comparison: Comparison, table: Table, head: TableVersion) -> list[Difference]:
+    """The rows in which bronze differs from its files, read again; notes what could not be compared."""
     settings, landing = comparison.settings, landing_of(comparison.settings, table.domain)
     assert landing is not None
     landed = {file.name: file for file in arrived(landing, [table])}
@@ -97,16 +88,16 @@ def file_differences(comparison: Comparison, table: Table, head: TableVersion) -
                 fresh[name] = scratch / ingest([file], Target(table, scratch, 0), record.first, comparison.report)[1]
             else:
                 missing.append(name)
-        notes = []
         if missing:
             names = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if missing[3:] else "")
-            notes.append(f"source.{table.name}: not compared, because the file is gone or has changed: {names}")
+            note = f"source.{table.name}: not compared, because the file is gone or has changed: {names}"
+            comparison.findings.notes.append(note)
         if not fresh:
-            return [], notes
+            return []
         expected = relation([str(path) for path in fresh.values()], types)
         actual = f"(SELECT * FROM {head.sql} WHERE _source_file IN ({', '.join(map(duckdb_literal, fresh))}))"
         with engine(f"bronze.{table.name}", scratch) as db:
-            return differing_rows(db, expected, actual, types, LINE), notes
+            return differing_rows(db, expected, actual, types, LINE)
 
 
 def _with_postgres(comparison: Comparison, snapshot: Snapshot, plan: ReadPlan) -> None:
@@ -117,18 +108,16 @@ def _with_postgres(comparison: Comparison, snapshot: Snapshot, plan: ReadPlan) -
     if not types:
         return  # compare_with_run reported it
     known = {column: reading for column, reading in plan.readings.items() if types.get(column) == plan.types[column]}
-    try:
+    changed = ""
+    with findings.comparing("bronze", name, WITH_UPSTREAM, "compared with the source") as problems:
         head = comparison.head(table_run)
         comparable = replace(plan, readings=known, partial=known.keys() != types.keys())
         differing, changed = postgres_difference(comparison, snapshot, comparable, head.sql)
-    except StorageFault as fault:
-        comparison.add(name, WITH_UPSTREAM, [f"cannot be compared with the source: {fault}"])
-        return
-    # Rows that only the lake has were deleted since, unless the lake is known to be wrong.
-    is_damaged = findings.is_damaged("bronze", name)
-    wrong = [shown(each, plan.table) for each in differing if is_damaged or each.kind != "extra"]
-    comparison.add(name, WITH_UPSTREAM, [f"is not what the source had: {each}" for each in wrong])
-    if changed and not wrong:
+        # Rows that only the lake has were deleted since, unless the lake is known to be wrong.
+        is_damaged = findings.lines["bronze", name][WITH_RUN] == DIFFERS
+        wrong = (shown(each, plan.table) for each in differing if is_damaged or each.kind != "extra")
+        problems += [f"is not what the source had: {each}" for each in wrong]
+    if changed and not problems:
         findings.notes.append(f"source.{name}: {changed}; `make bronze` reads it")
         findings.lines["bronze", name][WITH_UPSTREAM] = "changed since"
 
@@ -164,22 +153,21 @@ def postgres_difference(
         return wrong, since
 
 
-def source_evidence(connection: Connection, plan: ReadPlan) -> tuple[int, Evidence]:
-    """Rows of a table in the snapshot and the checksum and sum of each column, as PostgreSQL computes them."""
-    values = values_of(plan)
-    key = ", ".join(f"({values[name]})::text" for name in plan.table.keys)
-    rows, evidence = 0, Evidence()
-    for start in range(0, len(values), COLUMNS_PER_QUERY):
-        columns, items = dict(islice(values.items(), start, start + COLUMNS_PER_QUERY)), ["count(*)"]
-        for name, value in columns.items():
-            digest = f"md5(concat_ws(',', {key}) || '|' || {postgres_text(value, plan.types[name])})"
-            items.append(f"coalesce(sum(('x' || left({digest}, 15))::bit(60)::bigint), 0)::text")
-            items.append(f"coalesce(sum({value}), 0)" if is_summed(plan.types[name]) else "NULL::numeric")
+def source_evidence(connection: Connection, plan: ReadPlan) -> list[tuple[Any, ...]]:
+    """What PostgreSQL counts of a table in the snapshot: rows, and the checksum and sum of each column."""
+    answers = []
+    for query in _queries(plan, values_of(plan), plan.relation.sql, POSTGRES):
         with unhurried(connection), connection.cursor() as cursor:
-            cursor.execute(f"SELECT {', '.join(items)} FROM {plan.relation.sql}")
-            rows, *numbers = cursor.fetchone()
-        evidence |= _evidence(columns, numbers)
-    return rows, evidence
+            cursor.execute(query)
+            answers.append(cursor.fetchone())
+    return answers
+
+
+def bronze_evidence(what: str, rows: str, plan: ReadPlan) -> list[tuple[Any, ...] | None]:
+    """The same of a relation (SQL), as DuckDB counts it."""
+    values = {name: identifier(name) for name in values_of(plan)}
+    with engine(what) as db:
+        return [db.execute(query).fetchone() for query in _queries(plan, values, rows, DUCKDB)]
 
 
 def values_of(plan: ReadPlan) -> dict[str, str]:
@@ -188,28 +176,22 @@ def values_of(plan: ReadPlan) -> dict[str, str]:
     return values if plan.partial else values | {"_rescued": rescued(plan.readings)}
 
 
-def bronze_evidence(what: str, rows: str, plan: ReadPlan) -> tuple[int, Evidence]:
-    """The same of a relation (SQL), as DuckDB computes it."""
-    names, items = list(values_of(plan)), ["count(*)"]
-    key = ", ".join(f"{identifier(name)}::varchar" for name in plan.table.keys)
-    for name in names:
-        digest = f"md5(concat_ws(',', {key}) || '|' || {TEXTS.get(plan.types[name], TEXT)[1].format(identifier(name))})"
-        items.append(f"coalesce(sum(('0x' || left({digest}, 15))::bigint), 0)::varchar")
-        items.append(f"coalesce(sum({identifier(name)}), 0)" if is_summed(plan.types[name]) else "NULL")
-    with engine(what) as connection:
-        row = connection.execute(f"SELECT {', '.join(items)} FROM {rows}").fetchone()
-    assert row is not None
-    total, *numbers = row
-    return total, _evidence(names, numbers)
+def _queries(plan: ReadPlan, values: Mapping[str, str], rows: str, dialect: int) -> Iterator[str]:
+    """Queries that PostgreSQL and DuckDB answer alike for the same rows: their number, and of each column, whose SQL is
+    in `values`, the checksum and the sum."""
+    key = ", ".join(f"({values[name]})::text" for name in plan.table.keys)
+    for start in range(0, len(values), COLUMNS_PER_QUERY):
+        items = ["count(*)"]
+        for name, value in islice(values.items(), start, start + COLUMNS_PER_QUERY):
+            text = _texts(plan.types[name])[dialect].format(value)
+            number = BITS[dialect].format(f"md5(concat_ws(',', {key}) || '|' || {text})")
+            items.append(f"coalesce(sum({number}), 0)::text")
+            items.append(f"coalesce(sum({value}), 0)" if is_summed(plan.types[name]) else "NULL")
+        yield f"SELECT {', '.join(items)} FROM {rows}"
 
 
-def _evidence(names: Iterable[str], numbers: Sequence[Any]) -> Evidence:
-    """The numbers are a checksum and a sum for each name."""
-    return dict(zip(names, zip(numbers[::2], numbers[1::2], strict=True), strict=True))
-
-
-def postgres_text(value: str, kind: str) -> str:
-    """A value of bronze's type `kind`, written so that DuckDB writes it alike."""
+def _texts(kind: str) -> tuple[str, str]:
+    """How PostgreSQL and DuckDB write a value of bronze's type `kind` alike."""
     if (match := DECIMAL.fullmatch(kind)) and match[1] == match[2]:
-        return rf"regexp_replace(({value})::text, '^(-?)0\.', '\1.')"
-    return TEXTS.get(kind, TEXT)[0].format(value)
+        return r"regexp_replace(({})::text, '^(-?)0\.', '\1.')", TEXT[1]
+    return TEXTS.get(kind, TEXT)
