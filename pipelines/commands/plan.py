@@ -27,11 +27,10 @@ from pipelines.sources.postgres.snapshot import Snapshot, take_snapshot
 
 @dataclass(frozen=True)
 class TablePlan:
-    """What the next run would do with a table: its mode, in words in `how`, the rows to read and the rows deleted, if
-    they were counted, and `notes` on columns that changed."""
+    """What the next run would do with a table, in words in `how`; the rows to read and the rows deleted, if they were
+    counted, and `notes` on columns that changed."""
 
     name: str
-    mode: Mode
     how: str
     rows: int | None = None
     deleted: int | None = None
@@ -51,7 +50,7 @@ def plan(settings: Settings, domains: tuple[str, ...], full: frozenset[str], rep
         for layer in LAYERS:
             if layer != "bronze":
                 plans = list(_derived(settings, layer, domain, full, waits))
-            waits = any(table.mode is not Mode.UNCHANGED for table in plans)
+            waits = any(table.how != Mode.UNCHANGED for table in plans)
             has_work = has_work or waits
             for table in plans:
                 shown.add_row(layer, table.name, _number(table.rows), _number(table.deleted), table.how)
@@ -79,12 +78,7 @@ def _of_files(settings: Settings, domain: str, full: frozenset[str], report: Rep
         number = sum(file.table == table for file in landing.new)
         number += sum(file.table == table.name for file in landing.current) if why else 0
         files = f"{number} file{'' if number == 1 else 's'}"
-        if why:
-            yield TablePlan(table.name, Mode.FULL, f"full: {why}, {files}")
-        elif number:
-            yield TablePlan(table.name, Mode.CHANGED, files)
-        else:
-            yield TablePlan(table.name, Mode.UNCHANGED, str(Mode.UNCHANGED))
+        yield TablePlan(table.name, f"full: {why}, {files}" if why else files if number else Mode.UNCHANGED)
 
 
 def _of_postgres(settings: Settings, domain: str, full: frozenset[str], report: Report) -> Iterator[TablePlan]:
@@ -99,14 +93,9 @@ def _of_postgres(settings: Settings, domain: str, full: frozenset[str], report: 
         for load in plan_loads(settings, snapshot, read_plans(snapshot, tables), context):
             report.progress("plan", load.plan.table.name)
             rows, deleted = _counted(settings, reader, snapshot, load, context.previous)
-            if load.why:
-                mode, how = Mode.FULL, f"full: {load.why}"
-            elif rows or deleted:
-                mode, how = Mode.CHANGED, "what changed"
-            else:
-                mode, how = Mode.UNCHANGED, str(Mode.UNCHANGED)
+            how = f"full: {load.why}" if load.why else "what changed" if rows or deleted else Mode.UNCHANGED
             notes = drift(load.plan, load.previous) if load.previous else []
-            yield TablePlan(load.plan.table.name, mode, how, rows, deleted, tuple(notes))
+            yield TablePlan(load.plan.table.name, how, rows, deleted, tuple(notes))
 
 
 def _context(settings: Settings, layer: str, domain: str, full: frozenset[str]) -> RunContext:
@@ -147,9 +136,6 @@ def _derived(settings: Settings, layer: str, domain: str, full: frozenset[str], 
         why = reason_for_full_derived(settings, context, origin, table.name)
         if layer == "silver" and not why and upstream:
             why = silver_job.reason_not_incremental(table, origin, upstream)
-        if why:
-            yield TablePlan(table.name, Mode.FULL, f"full: {why}")
-        elif waits or not upstream or not origin or origin.built_in != upstream.built_in:
-            yield TablePlan(table.name, Mode.CHANGED, f"what changed in {below}")
-        else:
-            yield TablePlan(table.name, Mode.UNCHANGED, str(Mode.UNCHANGED))
+        has_news = waits or not upstream or not origin or origin.built_in != upstream.built_in
+        changed = f"what changed in {below}" if has_news else Mode.UNCHANGED
+        yield TablePlan(table.name, f"full: {why}" if why else changed)
