@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,21 +43,6 @@ POLL_SECONDS, LOOK_SECONDS = 1, 5  # Spark looks into the landing folder that of
 FILE_SCHEMA = "path string, modificationTime timestamp, length long, content binary"
 
 
-@dataclass(frozen=True)
-class Stream:
-    """A domain's stream, and what it works with. `once`: it ends when no file waits."""
-
-    settings: Settings
-    domain: str
-    spark: "SparkSession"
-    once: bool
-    report: Report
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.settings.bronze_path / self.domain / CHECKPOINT
-
-
 def stream(settings: Settings, domain: str, once: bool, report: Report, given: "SparkSession | None" = None) -> None:
     """Ingests the files that are there and, unless `once`, those that come, until a signal ends it. Raises a Fault if a
     run fails for another reason than a file that changes or vanishes while it is read."""
@@ -67,14 +52,13 @@ def stream(settings: Settings, domain: str, once: bool, report: Report, given: "
             pass  # makes the lake's folders, closed to others, before Spark puts its checkpoint into one
         report.step(f"{domain}: {'ingesting the files of' if once else 'watching'} {landing}")
         with nullcontext(given) if given else session(settings) as spark:
-            this = Stream(settings, domain, spark, once, report)
-            batches = Batches(this)
+            batches = Stream(settings, domain, spark, once, report)
             try:
-                _watch(this, batches)
+                _watch(batches)
             except CheckpointFault as fault:
                 report.step(f"{fault}; it starts over, because the lake knows what was ingested", level="warning")
-                shutil.rmtree(this.checkpoint, ignore_errors=True)
-                _watch(this, batches)
+                shutil.rmtree(batches.checkpoint, ignore_errors=True)
+                _watch(batches)
     except (KeyboardInterrupt, SystemExit):
         report.step(f"{domain}: stopped; what was ingested is complete")
     else:
@@ -93,7 +77,7 @@ class CheckpointFault(StorageFault):
     """The stream's checkpoint is damaged, or of another folder."""
 
 
-def _watch(stream: Stream, batches: "Batches") -> None:
+def _watch(stream: "Stream") -> None:
     """Runs micro-batches as a query asks for them, until it ends. The query asks when files come, and reads their names
     only; it does not matter to it whether they are old, or gone by then."""
     from pyspark.errors import PySparkException
@@ -122,7 +106,7 @@ def _watch(stream: Stream, batches: "Batches") -> None:
     except PySparkException as error:
         raise CheckpointFault(unusable) from error
     try:
-        _serve(query, requests, batches)
+        _serve(query, requests, stream)
         if failed := query.exception():
             raise CheckpointFault(unusable) from failed
     finally:
@@ -138,7 +122,7 @@ def _stop(query: "StreamingQuery") -> None:
         query.stop()
 
 
-def _serve(query: "StreamingQuery", requests: "queue.Queue[Future[None]]", batches: "Batches") -> None:
+def _serve(query: "StreamingQuery", requests: "queue.Queue[Future[None]]", stream: "Stream") -> None:
     """Runs micro-batches in this thread, where signals are heard, as the query asks for them, until it ends. While the
     query waits, it also looks for files that the query does not report: a known name with other content."""
     looked = -math.inf
@@ -149,29 +133,36 @@ def _serve(query: "StreamingQuery", requests: "queue.Queue[Future[None]]", batch
             active = query.isActive
             due = time.monotonic() - looked > LOOK_SECONDS and query.status["message"].startswith("Waiting")
             if not active or due:
-                batches.run_all()
+                stream.run_all()
                 looked = time.monotonic()
             if active:
                 continue
             break
         try:
-            batches.run()
+            stream.run()
         except BaseException:
             request.set_exception(RuntimeError("the micro-batch failed"))
             raise
         request.set_result(None)
 
 
-class Batches:
-    """Micro-batches, each a run of all layers over the first files that no run has ingested. A stream only warns when
-    the quarantine limit is exceeded."""
+@dataclass
+class Stream:
+    """A domain's micro-batches, each a run of all layers over the first files that no run has ingested. A stream only
+    warns when the quarantine limit is exceeded. `once`: it ends when no file waits. `files`: how many it ingested."""
 
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._settings = stream.settings.model_copy(update={"quality": Quality(max_quarantined=1)})
-        self._warned: set[str] = set()
-        self._number = 0
-        self.files = 0
+    settings: Settings
+    domain: str
+    spark: "SparkSession"
+    once: bool
+    report: Report
+    files: int = 0
+    _number: int = 0
+    _warned: set[str] = field(default_factory=set)
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.settings.bronze_path / self.domain / CHECKPOINT
 
     def run_all(self) -> None:
         """Runs micro-batches until no file waits."""
@@ -181,7 +172,7 @@ class Batches:
     def run(self) -> bool:
         """Runs a micro-batch if a file waits, and returns whether one did. If a file changes or vanishes meanwhile, it
         tries again; a stream that is to end does so for LAKEHOUSE_RETRY_SECONDS."""
-        until = time.monotonic() + self._settings.retry_seconds if self._stream.once else math.inf
+        until = time.monotonic() + self.settings.retry_seconds if self.once else math.inf
         while True:
             try:
                 return self._run()
@@ -194,26 +185,26 @@ class Batches:
                 time.sleep(POLL_SECONDS)
 
     def _run(self) -> bool:
-        started, began, domain = datetime.now(UTC), time.monotonic(), self._stream.domain
-        at_most, quiet = self._settings.stream.max_files_per_trigger, Report(quiet=True)
-        waiting = landing_state(self._settings, domain, catalogue.tables_of("bronze", domain), quiet, at_most).new
+        settings, domain = self.settings.model_copy(update={"quality": Quality(max_quarantined=1)}), self.domain
+        started, at_most, quiet = datetime.now(UTC), settings.stream.max_files_per_trigger, Report(quiet=True)
+        waiting = landing_state(settings, domain, catalogue.tables_of("bronze", domain), quiet, at_most).new
         self._warn(quiet.new_warnings())
         # The first batch runs without files, too: a run that was killed may have left work between two layers.
         if not waiting and self._number:
             return False
         request = RunRequest(domains=(domain,), at_most_files=at_most)
-        runs, _ = run_layers(self._settings, request, quiet, self._stream.spark)
+        runs, _ = run_layers(settings, request, quiet, self.spark)
         self._number += 1
-        seconds = time.monotonic() - began
+        seconds = (datetime.now(UTC) - started).total_seconds()
         self._show(dict(runs), seconds)
-        self._warn(notify(self._settings, Outcome(("stream",), domain, 0, "done", "", started, seconds)))
+        self._warn(notify(settings, Outcome(("stream",), domain, 0, "done", "", started, seconds)))
         return bool(waiting)
 
     def _show(self, runs: dict[str, Run], seconds: float) -> None:
         """A line for a micro-batch, and its warnings."""
         bronze, silver, gold = (runs[layer] for layer in LAYERS)
-        domain, report = self._stream.domain, self._stream.report
-        files = [file for file in run_log.read_files(self._settings.bronze_path, domain) if file.run == bronze.run]
+        domain, report = self.domain, self.report
+        files = [file for file in run_log.read_files(self.settings.bronze_path, domain) if file.run == bronze.run]
         self.files += len(files)
         aside = sum(table_run.set_aside for table_run in silver.tables)
         report.step(
@@ -226,7 +217,7 @@ class Batches:
             seconds=round(seconds, 3),
         )
         self._warn(bronze.warnings)
-        limit = self._stream.settings.quality.max_quarantined
+        limit = self.settings.quality.max_quarantined
         for table in silver.tables:
             if table.rows_in and table.set_aside / table.rows_in > limit:
                 rows = f"{table.set_aside:,} of {table.rows_in:,} rows are set aside"
@@ -237,4 +228,4 @@ class Batches:
         """Reports each warning once."""
         for text in (text for text in warnings if text not in self._warned):
             self._warned.add(text)
-            self._stream.report.step(text, level="warning")
+            self.report.step(text, level="warning")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.commands.history import restore
-from pipelines.commands.stream import Batches, Stream
+from pipelines.commands.stream import Stream
 from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault, SourceFault
 from tests.support.condominio import PARENTS, SALES, everything, some_files
@@ -24,7 +24,7 @@ def test_a_permanent_fault_ends_a_stream_and_a_transient_one_is_tried_again(
 ) -> None:
     monkeypatch.setattr("pipelines.commands.stream.POLL_SECONDS", 0)
     settings = condominio.settings(RETRY_SECONDS="1")
-    batches = Batches(Stream(settings, "condominio", condominio.spark, True, Report(quiet=True)))
+    batches = Stream(settings, "condominio", condominio.spark, True, Report(quiet=True))
     tries: list[Exception] = [SourceFault("a file changed"), SourceFault("a file changed"), ContractFault("frozen")]
     monkeypatch.setattr(batches, "_run", lambda: (_ for _ in ()).throw(tries.pop(0)))
     with pytest.raises(ContractFault, match="frozen"):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipelines.commands.stream import Batches, Stream
+from pipelines.commands.stream import Stream
 from pipelines.core.console import Report
 from pipelines.core.names import LAYERS
 from pipelines.notify.metrics import LAKE
@@ -60,7 +60,7 @@ def test_each_domain_and_each_micro_batch_is_counted(
     condominio_lake: Lake, varejo: Lake, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings, path = measured(condominio_lake)
-    batches = Batches(Stream(settings, "condominio", condominio_lake.spark, True, Report(as_json=True)))
+    batches = Stream(settings, "condominio", condominio_lake.spark, True, Report(as_json=True))
     batches.run_all()
     first = samples(path)
     line = json.loads(capsys.readouterr().err.splitlines()[0])
