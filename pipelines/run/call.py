@@ -12,7 +12,7 @@ from pathlib import Path
 from dotenv.parser import parse_stream
 
 from conf.settings import KNOWN, SECRETS, Settings, SettingsError, load, load_outlets, read_secrets
-from pipelines.core.console import Screen, log_line, write
+from pipelines.core.console import Report
 from pipelines.core.errors import Fault, UsageFault
 from pipelines.notify.outcome import Outcome
 from pipelines.notify.outlets import notify
@@ -34,17 +34,17 @@ def end_call(call: Invocation, settings: Settings | None, failure: BaseException
     settings = settings or outlets_only(call.given)
     kind, text, code = ended(failure)
     seconds = (datetime.now(UTC) - call.started).total_seconds()
-    if settings and settings.log_format == "json":
-        known = {"kind": kind, "code": code or exit_code, "seconds": round(seconds, 3)}
-        say(log_line(text or kind, "error" if code else "info", **known))
+    report, level = _report(settings), "error" if code else "info"
+    if report.as_json:
+        report.step(text or kind, level=level, kind=kind, code=code or exit_code, seconds=round(seconds, 3))
     elif text:
-        write(stderr(), f"{kind}: {' '.join(text.split())}", "error" if code else "info")
+        report.step(f"{kind}: {' '.join(text.split())}", level=level)
     if settings and (code or "stream" not in call.targets):  # a stream's micro-batches have notified
         line = failure.public_text if isinstance(failure, Fault) else text
         outcome = Outcome(call.targets, call.domains, code, kind, line, call.started, seconds)
         with suppress(KeyboardInterrupt, SystemExit):  # a second signal does not wait for that
             for warning in notify(settings, outcome):
-                say_warning(settings, warning)
+                report.step(warning, level="warning")
     return code or exit_code
 
 
@@ -69,7 +69,7 @@ def read_settings(given: Sequence[str]) -> Settings:
     """The settings; warns about names that are not settings."""
     settings, warnings = load(*read_sources(given), base=Path.cwd())
     for warning in warnings:
-        say_warning(settings, warning)
+        _report(settings).step(warning, level="warning")
     forget_libpqs()
     return settings
 
@@ -120,16 +120,5 @@ def read_env(path: Path) -> dict[str, str]:
     return {binding.key: binding.value for binding in bindings if binding.key and binding.value}
 
 
-def say_warning(settings: Settings, text: str) -> None:
-    if settings.log_format == "json":
-        say(log_line(text, "warning"))
-    else:
-        write(stderr(), f"warning: {text}", "warning")
-
-
-def say(line: str) -> None:
-    stderr().out(line, highlight=False)
-
-
-def stderr() -> Screen:
-    return Screen(stderr=True, highlight=False, soft_wrap=True)
+def _report(settings: Settings | None) -> Report:
+    return Report(as_json=bool(settings and settings.log_format == "json"))
