@@ -4,10 +4,8 @@ A row that comes from one row of an input is made anew if that row changed, or o
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
@@ -21,10 +19,7 @@ from pipelines.lake.runs import MUCH_CHANGED, Job, TableRun, reason_for_full_der
 from pipelines.lake.versions import StagedTable, TableVersion, table_version, unchanged_table, verify
 from pipelines.spark.frames import read, read_files, write_files, write_parquet
 from pipelines.spark.remote import counted
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
+from pipelines.spark.session import configured
 
 # Measured at 20 million movements: a broadcast takes so many times the rows' bytes, beside what the JVM needs itself.
 BROADCAST_FACTOR, JVM_BYTES = 3.5, 512 * 2**20
@@ -50,7 +45,7 @@ def _build_in_full(job: Job, entry: Entry, why: str) -> StagedTable:
     table, spark, silver_path = entry.table, job.session(), job.settings.silver_path
     inputs = {source.module: read(spark, table_version(silver_path, job.upstream, source)) for source in table.inputs}
     path = folders.table_path(job.settings.gold_path, table)
-    with _hints(spark, _fits(job, [source for source in table.inputs if source != table.one_row_per])):
+    with configured(spark, _hints(_fits(job, [source for source in table.inputs if source != table.one_row_per]))):
         rows, counts = counted(transformed(entry, inputs), table.name, F.count(F.lit(1)).alias("rows"))
         files = write_files(rows, path, job.run.run)
         count = counts()["rows"]
@@ -74,18 +69,9 @@ def _fits(job: Job, small: list[Table]) -> bool:
     return BROADCAST_FACTOR * size + JVM_BYTES <= job.settings.spark.driver_bytes
 
 
-@contextmanager
-def _hints(spark: "SparkSession", followed: bool) -> Iterator[None]:
+def _hints(followed: bool) -> dict[str, str]:
     """Whether Spark follows the `F.broadcast` of a transform, or joins as it would without."""
-    earlier = spark.conf.get(NO_HINTS, None)
-    spark.conf.set(NO_HINTS, str(not followed).lower())
-    try:
-        yield
-    finally:
-        if earlier is None:
-            spark.conf.unset(NO_HINTS)
-        else:
-            spark.conf.set(NO_HINTS, earlier)
+    return {NO_HINTS: str(not followed).lower()}
 
 
 def _apply_changes(job: Job, entry: Entry) -> StagedTable | None:

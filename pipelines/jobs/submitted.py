@@ -1,7 +1,6 @@
 """A run of one layer in a Spark session that somebody else configured and ends."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from pipelines.run.call import Invocation, end_call, read_settings
 from pipelines.run.layers import RunRequest, run_layers
 from pipelines.run.summary import show
 from pipelines.spark import cluster as spark_cluster
-from pipelines.spark.session import DELTA, SQL_NEEDS
+from pipelines.spark.session import DELTA, SQL_NEEDS, configured
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -24,10 +23,11 @@ def run_job(layer: str, spark: "SparkSession | None" = None) -> int:
     invocation, settings, failure = Invocation((layer,), "", (), datetime.now(UTC)), None, None
     try:
         settings = read_settings(())
-        with configured(spark or _session()) as session, Report(as_json=settings.log_format == "json") as report:
+        session = spark or _session()
+        check(session)
+        with configured(session, SQL_NEEDS), Report(as_json=settings.log_format == "json") as report:
             settings = _of_session(settings, session)
-            local = settings.spark.is_local
-            with nullcontext() if local else spark_cluster.watched(session, settings):
+            with nullcontext() if settings.spark.is_local else spark_cluster.watched(session, settings):
                 request = RunRequest(frozenset({layer}), readers_are_tasks=True)
                 runs, faults = run_layers(settings, request, report, session)
             show(settings, runs, report)
@@ -53,24 +53,11 @@ def _of_session(settings: Settings, spark: "SparkSession") -> Settings:
     return settings.model_copy(update={"spark": settings.spark.model_copy(update=of_session)})
 
 
-@contextmanager
-def configured(spark: "SparkSession") -> Iterator["SparkSession"]:
-    """A session that has, while the context lasts, what a run's results depend on. Raises UsageFault if it lacks what
-    only its start can give."""
+def check(spark: "SparkSession") -> None:
+    """Raises UsageFault if a session lacks what only its start can give, of that which a run's results depend on."""
     if DELTA not in (spark.conf.get("spark.sql.extensions", "") or ""):
         raise UsageFault(f"this session does not have Delta; start it with --conf spark.sql.extensions={DELTA}")
     assert spark._jvm is not None
     if (zone := spark._jvm.java.util.TimeZone.getDefault().getID()) not in ("UTC", "Etc/UTC", "GMT"):
         option = "--driver-java-options -Duser.timezone=UTC"
         raise UsageFault(f"the JVM of this session is in {zone}; start it with {option}, its executors likewise")
-    earlier: dict[str, str | None] = {name: spark.conf.get(name, None) for name in SQL_NEEDS}
-    for name, needed in SQL_NEEDS.items():
-        spark.conf.set(name, needed)
-    try:
-        yield spark
-    finally:
-        for name, value in earlier.items():
-            if value is None:
-                spark.conf.unset(name)
-            else:
-                spark.conf.set(name, value)

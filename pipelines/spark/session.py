@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
@@ -149,6 +149,19 @@ def session(
                 stack.enter_context(spark_cluster.watched(spark, settings))
             starting.close()
             yield spark
+
+
+@contextmanager
+def configured(spark: "SparkSession", conf: Mapping[str, str]) -> Iterator[None]:
+    """A session that has these settings while the context lasts, and then its own again."""
+    earlier = {name: spark.conf.get(name, None) for name in conf}
+    for name, value in conf.items():
+        spark.conf.set(name, value)
+    try:
+        yield
+    finally:
+        for name, own in earlier.items():
+            spark.conf.unset(name) if own is None else spark.conf.set(name, own)
 
 
 @contextmanager

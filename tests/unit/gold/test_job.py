@@ -6,6 +6,7 @@ from typing import Any, cast
 import pytest
 
 from pipelines.gold import job as gold_job
+from pipelines.spark.session import configured
 
 
 class Conf(dict[str, str]):
@@ -18,6 +19,6 @@ class Conf(dict[str, str]):
 @pytest.mark.parametrize("followed", [True, False])
 def test_the_joins_of_a_given_session_are_hinted_as_before(earlier: dict[str, str], followed: bool) -> None:
     conf = Conf(earlier)
-    with gold_job._hints(cast(Any, SimpleNamespace(conf=conf)), followed):
+    with configured(cast(Any, SimpleNamespace(conf=conf)), gold_job._hints(followed)):
         assert conf[gold_job.NO_HINTS] == str(not followed).lower()
     assert conf == earlier

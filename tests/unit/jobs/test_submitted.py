@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from pipelines.core.errors import UsageFault
-from pipelines.jobs.submitted import configured
-from pipelines.spark.session import DELTA, SQL_NEEDS
+from pipelines.jobs.submitted import check
+from pipelines.spark.session import DELTA, SQL_NEEDS, configured
 
 
 class Conf(dict[str, str]):
@@ -29,7 +29,7 @@ def given(zone: str = "UTC", **conf: str) -> Any:
 def test_settings_that_results_depend_on_are_put_back() -> None:
     session = given(**{"spark.sql.extensions": DELTA, "spark.sql.session.timeZone": "America/Sao_Paulo"})
     before = dict(session.conf)
-    with pytest.raises(ZeroDivisionError), configured(session):
+    with pytest.raises(ZeroDivisionError), configured(session, SQL_NEEDS):
         assert session.conf.items() >= SQL_NEEDS.items()
         raise ZeroDivisionError
     assert session.conf == before
@@ -46,5 +46,5 @@ def test_settings_that_results_depend_on_are_put_back() -> None:
     ],
 )
 def test_a_session_that_lacks_what_only_its_start_gives_is_refused(session: Any, mend: str) -> None:
-    with pytest.raises(UsageFault, match=mend), configured(session):
-        pass
+    with pytest.raises(UsageFault, match=mend):
+        check(session)
