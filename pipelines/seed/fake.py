@@ -18,6 +18,8 @@ from uuid import UUID
 from faker import Faker
 
 from conf.contract import Column, Fake, Table
+from conf.settings import Settings
+from pipelines.core.console import Report
 from pipelines.core.errors import UsageFault
 from pipelines.core.types import type_of
 
@@ -272,7 +274,10 @@ def kept_columns(tables: tuple[Table, ...]) -> dict[str, set[str]]:
     return wanted
 
 
-def batches(tables: tuple[Table, ...], movements: int, seed: int) -> Iterator[tuple[Table, list[tuple[Any, ...]]]]:
+Rows = Iterator[tuple[Table, list[tuple[Any, ...]]]]
+
+
+def batches(tables: tuple[Table, ...], movements: int, seed: int) -> Rows:
     """All rows, parents before children, in the order of the contract's columns; moments as text, nulls as None.
 
     `tables` in an order in which parents come first. Memory holds one batch and what children need of their parents.
@@ -289,6 +294,17 @@ def batches(tables: tuple[Table, ...], movements: int, seed: int) -> Iterator[tu
             for name, values in kept[table.name].items():
                 values.extend(batch.columns[name])
             yield table, list(zip(*(_finished(column, batch) for column in table.columns), strict=True))
+
+
+def reported(settings: Settings, tables: tuple[Table, ...], report: Report) -> Rows:
+    """The same, of the size and the seed in the settings. A batch counts as progress when the next is asked for."""
+    for name, number in sizes(tables, settings.seed.movimentos).items():
+        report.expect("source", name, number)
+    for table, rows in batches(tables, settings.seed.movimentos, settings.seed.seed):
+        yield table, rows
+        report.progress("source", table.name, len(rows))
+    for table in tables:
+        report.finished("source", table.name)
 
 
 def _fill(batch: Batch) -> None:

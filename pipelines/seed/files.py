@@ -21,7 +21,7 @@ def seed(settings: Settings, folder: Path, tables: tuple[Table, ...], report: Re
     with folders.storage(f"landing folder {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".seed.") as made:
-            rows = _write(settings, Path(made), tables, report)
+            _write(settings, Path(made), tables, report)
             files = [Path(made) / file_name(table) for table in tables]
             there = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
             if there:
@@ -34,6 +34,7 @@ def seed(settings: Settings, folder: Path, tables: tuple[Table, ...], report: Re
             for moment, file in enumerate(files, 1):
                 os.utime(file, (moment, moment))  # the order of arrival
                 file.rename(folder / file.name)
+    rows = fake.sizes(tables, settings.seed.movimentos)
     for table in tables:
         report.step(f"{folder / file_name(table)}: {rows[table.name]:,} fake rows")
 
@@ -44,8 +45,7 @@ def file_name(table: Table) -> str:
     return table.files.pattern.replace("*", "")
 
 
-def _write(settings: Settings, folder: Path, tables: tuple[Table, ...], report: Report) -> dict[str, int]:
-    written = dict.fromkeys((table.name for table in tables), 0)
+def _write(settings: Settings, folder: Path, tables: tuple[Table, ...], report: Report) -> None:
     with ExitStack() as stack:
         files = {}
         for table in tables:
@@ -53,33 +53,21 @@ def _write(settings: Settings, folder: Path, tables: tuple[Table, ...], report: 
             dialect = table.files.dialect
             file = (folder / file_name(table)).open("x", encoding=dialect.encoding, newline="")
             files[table.name] = stack.enter_context(file)
-            file.write(_line([column.name for column in _in_file(table)], dialect))
-        for name, number in fake.sizes(tables, settings.seed.movimentos).items():
-            report.expect("source", name, number)
-        for table, rows in fake.batches(tables, settings.seed.movimentos, settings.seed.seed):
+            file.write(_line([column.name for column in table.columns if not column.serial], dialect))
+        for table, rows in fake.reported(settings, tables, report):
             files[table.name].writelines(_lines(table, rows))
-            written[table.name] += len(rows)
-            report.progress("source", table.name, len(rows))
-    for name in written:
-        report.finished("source", name)
-    return written
-
-
-def _in_file(table: Table) -> list[Column]:
-    return [column for column in table.columns if not column.serial]
 
 
 def _lines(table: Table, rows: list[tuple[Any, ...]]) -> Iterator[str]:
     assert table.files is not None
     dialect = table.files.dialect
     for row in rows:
-        texts = []
-        for column, value in zip(table.columns, row, strict=True):
-            if not column.serial:
-                text = None if value is None else str(value)
-                comma = text and column.name in dialect.decimal_comma
-                texts.append(text.replace(".", ",") if text and comma else text)
-        yield _line(texts, dialect)
+        cells = ((column, value) for column, value in zip(table.columns, row, strict=True) if not column.serial)
+        yield _line([None if value is None else _text(column, value, dialect) for column, value in cells], dialect)
+
+
+def _text(column: Column, value: Any, dialect: Csv) -> str:
+    return str(value).replace(".", ",") if column.name in dialect.decimal_comma else str(value)
 
 
 def _line(texts: list[str | None] | list[str], dialect: Csv) -> str:

@@ -4,8 +4,6 @@ import csv
 import io
 from typing import Any
 
-from psycopg2.extensions import connection as Connection
-
 import conf
 from conf.contract import Column, Table
 from conf.settings import Postgres, Settings
@@ -44,13 +42,12 @@ def ddl(tables: tuple[Table, ...], schema: str, mark: str) -> list[str]:
 
 def drops(tables: tuple[Table, ...], schema: str) -> list[str]:
     """Statements that remove what `ddl` created."""
-    dropped = [f"DROP TABLE IF EXISTS {_in_schema(schema, table.source_name)}" for table in reversed(tables)]
-    return dropped + [
-        f"DROP TYPE IF EXISTS {_enum(schema, table, column)}"
-        for table in tables
-        for column in table.columns
-        if column.labels
-    ]
+    enums = [_enum(schema, table, column) for table in tables for column in table.columns if column.labels]
+    return [f"DROP TABLE IF EXISTS {_all(tables, schema)}", *(f"DROP TYPE IF EXISTS {enum}" for enum in enums)]
+
+
+def _all(tables: tuple[Table, ...], schema: str) -> str:
+    return ", ".join(_in_schema(schema, table.source_name) for table in tables)
 
 
 def _in_schema(schema: str, name: str) -> str:
@@ -98,25 +95,14 @@ def seed(settings: Settings, server: Postgres, tables: tuple[Table, ...], embedd
             cursor.execute(f"CREATE SCHEMA {identifier(schema)}")
         for statement in (drops(tables, schema) if comments else []) + ddl(tables, schema, mark):
             cursor.execute(statement)
-        _fill(connection, settings, tables, report)
-        cursor.execute("COMMIT")
-        cursor.execute(f"ANALYZE {', '.join(_in_schema(schema, table.source_name) for table in tables)}")
-
-
-def _fill(connection: Connection, settings: Settings, tables: tuple[Table, ...], report: Report) -> None:
-    written: dict[str, int] = {}
-    for name, number in fake.sizes(tables, settings.seed.movimentos).items():
-        report.expect("source", name, number)
-    with connection.cursor() as cursor:
-        for table, rows in fake.batches(tables, settings.seed.movimentos, settings.seed.seed):
+        for table, rows in fake.reported(settings, tables, report):
             columns = ", ".join(identifier(column.name) for column in table.columns)
-            name = _in_schema(settings.schema_name, table.source_name)
+            name = _in_schema(schema, table.source_name)
             cursor.copy_expert(f"COPY {name} ({columns}) FROM STDIN (FORMAT csv)", as_csv(rows))
-            report.progress("source", table.name, len(rows))
-            written[table.name] = written.get(table.name, 0) + len(rows)
-    for table in tables:
-        report.finished("source", table.name)
-        report.step(f"source.{table.name}: {written[table.name]:,} fake rows")
+        cursor.execute("COMMIT")
+        cursor.execute(f"ANALYZE {_all(tables, schema)}")
+    for name, number in fake.sizes(tables, size.movimentos).items():
+        report.step(f"source.{name}: {number:,} fake rows")
 
 
 def as_csv(rows: list[tuple[Any, ...]]) -> io.StringIO:
