@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +22,7 @@ from deltalake.exceptions import DeltaError
 from conf.contract import Pii, Table
 from pipelines.core.errors import StorageFault
 from pipelines.core.points import Point, crash_point
-from pipelines.lake.folders import file_state, scratch, storage
+from pipelines.lake.folders import read_once, scratch, storage
 from pipelines.lake.schema import description, promised
 
 LOG = "_delta_log"
@@ -93,21 +92,22 @@ class VersionContent(NamedTuple):
 
 def version_content(path: Path, at: int) -> VersionContent:
     """What the log of the table `path` says of a version."""
+    commit = path / _commit(at)
     with storage(f"table {path}"):
         try:
-            commit = file_state(path / _commit(at))
+            return _read_version_once(commit)
         except FileNotFoundError:  # a checkpoint stands for it
-            return _version_content.__wrapped__(path, at, (0, 0, 0))
-        return _version_content(path, at, commit)
+            return _read_version(commit)
 
 
-@lru_cache(maxsize=256)
-def _version_content(path: Path, at: int, _: tuple[int, int, int]) -> VersionContent:
-    # Cached while the commit is the same file: a version never changes.
-    table = DeltaTable(path, version=at)
+def _read_version(commit: Path) -> VersionContent:
+    table = DeltaTable(commit.parent.parent, version=int(commit.stem))
     # Not file_uris(): it percent-encodes the table's folder.
     adds = pa.table(table.get_add_actions()).select(["path", "size_bytes"]).to_pydict()
     return VersionContent(table.metadata().name or "", tuple(zip(*adds.values(), strict=True)))
+
+
+_read_version_once = read_once(_read_version)
 
 
 def file_paths(path: Path, at: int) -> list[str]:
@@ -331,8 +331,13 @@ def checked(path: Path, at: int | None, name: str, run: str = "") -> str:
             actual_size = file.stat().st_size
             if actual_size != size:
                 raise StorageFault(f"file {file} has {actual_size:,} bytes, the table's log says {size:,}")
-            pq.read_metadata(file)
+            _check_footer(file)
     return fingerprint(files)
+
+
+@read_once
+def _check_footer(file: Path) -> None:
+    pq.read_metadata(file)
 
 
 def fingerprint(files: list[tuple[Path, int]]) -> str:
@@ -350,14 +355,15 @@ def _checked_log(path: Path) -> list[int]:
     if missing := sorted(set(range(first, numbers[-1] + 1)) - set(numbers)):
         raise StorageFault(f"table {path}: {_commit(missing[0])} is missing")
     for number in (number for number in numbers if number > max(checkpoints, default=-1)):
-        _check_commit(path, number)
+        with storage(f"file {path / _commit(number)}"):
+            _check_commit(path / _commit(number))
     return numbers
 
 
-def _check_commit(path: Path, number: int) -> None:
-    what = f"table {path}: {_commit(number)}"
-    with storage(f"file {path / _commit(number)}"):
-        text = (path / _commit(number)).read_bytes()
+@read_once
+def _check_commit(commit: Path) -> None:
+    what = f"table {commit.parent.parent}: {LOG}/{commit.name}"
+    text = commit.read_bytes()
     try:
         lines = [json.loads(line) for line in text.splitlines()]
         protocols = [line["protocol"] for line in lines if "protocol" in line]

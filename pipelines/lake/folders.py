@@ -4,9 +4,11 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import pyarrow as pa
@@ -17,6 +19,8 @@ from conf.settings import Settings
 from pipelines.core import locks
 from pipelines.core.errors import StorageFault
 from pipelines.core.names import LAYERS
+
+Result = TypeVar("Result")
 
 LOCK, CSV_LOCK = ".lock", ".csv.lock"
 
@@ -31,10 +35,18 @@ def storage(what: str) -> Iterator[None]:
         raise StorageFault(f"{what}: {text.splitlines()[0]}") from error
 
 
-def file_state(file: Path) -> tuple[int, int, int]:
-    """What is another when the file is, or when its content is. Raises FileNotFoundError."""
-    stat = file.stat()
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+def read_once(read: Callable[[Path], Result]) -> Callable[[Path], Result]:
+    """Remembers what was read from a file while the file is the same: a run asks for its layers' logs many times."""
+
+    @lru_cache(maxsize=1024)
+    def remembered(file: Path, *_: int) -> Result:
+        return read(file)
+
+    def current(file: Path) -> Result:
+        stat = file.stat()
+        return remembered(file, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+    return current
 
 
 @contextmanager

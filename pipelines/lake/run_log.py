@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass, replace
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
@@ -35,7 +34,7 @@ from pipelines.lake.delta import (
     version,
     written_by_hand,
 )
-from pipelines.lake.folders import file_state, storage
+from pipelines.lake.folders import read_once, storage
 from pipelines.lake.runs import IngestedFile, Mode, RuleRun, Run, TableRun
 
 RECORDS = RUNS, QUALITY, FILES = "_runs", "_quality", "_files"
@@ -246,7 +245,7 @@ def _read(path: Path, columns: tuple[str, ...], where: Mapping[str, int | str]) 
     # File by file: pyarrow's threads under delta-rs's dataset can abort the process at its end.
     for file, _ in actions(path, version(path) or 0):
         with storage(f"file {file}"):
-            table = _content(file, file_state(file))
+            table = _content(file)
         if columns:
             table = table.select([name for name in columns if name in table.column_names])
         # Not by Arrow's own filter, which does not know all types that delta-rs writes.
@@ -256,9 +255,8 @@ def _read(path: Path, columns: tuple[str, ...], where: Mapping[str, int | str]) 
     return rows
 
 
-@lru_cache(maxsize=256)
-def _content(file: Path, _: tuple[int, int, int]) -> pa.Table:
-    # Cached while it is the same file: a run asks for its layers' last runs many times.
+@read_once
+def _content(file: Path) -> pa.Table:
     return pq.ParquetFile(file).read(use_threads=False)
 
 
