@@ -3,7 +3,7 @@
 A row that comes from one row of an input is made anew if that row changed, or one that this refers to, however far.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from pipelines.core.catalogue import Entry
 from pipelines.core.sql import identifier
 from pipelines.gold.proof import prove_one_row_per, prove_totals, transformed
 from pipelines.lake import changes, folders, schema
-from pipelines.lake.engine import Engine, count, engine, listed, relation, save, within
+from pipelines.lake.engine import Engine, count, engine, listed, relation, renamed, save, within
 from pipelines.lake.runs import MUCH_CHANGED, Job, TableRun, reason_for_full_derived
 from pipelines.lake.versions import StagedTable, TableVersion, table_version, unchanged_table, verify
 from pipelines.spark.frames import read, read_files, write_files, write_parquet
@@ -104,7 +104,7 @@ def _apply_changes(job: Job, entry: Entry) -> StagedTable | None:
         written = write_parquet(transformed(entry, inputs), job.scratch / table.name)
         content = table_version(settings.gold_path, previous, table)
         rows = relation([str(file) for file in written], content.types)
-        keys = f"(SELECT {_renamed(origin.keys, table.keys)} FROM {_affected_keys(origin)})"
+        keys = f"(SELECT {renamed(origin.keys, table.keys)} FROM {_affected_keys(origin)})"
         change = changes.Splice(content, recorded, changes.with_keys(table.keys, keys), rows)
         return prove_one_row_per(job, changes.splice_differing(db, change, changes.Target(table, path, job.run.run)))
 
@@ -119,10 +119,6 @@ def _lineage(table: Table) -> Iterator[Table]:
 def _affected_keys(table: Table) -> str:
     """The name of the temporary table with the affected keys of an input."""
     return identifier(f"affected {table.name}")
-
-
-def _renamed(names: Iterable[str], others: Iterable[str]) -> str:
-    return ", ".join(f"{identifier(name)} AS {identifier(other)}" for name, other in zip(names, others, strict=True))
 
 
 def _find_affected(db: Engine, source: Table, old: Mapping[str, TableVersion], new: Mapping[str, TableVersion]) -> None:
@@ -148,6 +144,6 @@ def _save_inputs(
         files[source.module] = str(file)
         rows = relation([str(file)], content.types)
         for column, reference in source.references:
-            named = _renamed(column.foreign_key, reference.table.keys)
+            named = renamed(column.foreign_key, reference.table.keys)
             wanted.setdefault(reference.table.module, []).append(f"SELECT {named} FROM {rows}")
     return files

@@ -13,10 +13,9 @@ import pyarrow.parquet as pq
 from conf.contract import Column, Table
 from pipelines.core.errors import QualityFault
 from pipelines.core.points import Point, crash_point
-from pipelines.core.sql import identifier
 from pipelines.lake import delta
 from pipelines.lake.checksums import Content, measured
-from pipelines.lake.engine import Engine, count, exact, listed, named_files, relation, save, within
+from pipelines.lake.engine import Engine, count, exact, listed, named_files, relation, renamed, save, within
 from pipelines.lake.runs import Mode, TableRun, row_counts
 from pipelines.lake.versions import StagedTable, TableVersion, unchanged_table
 
@@ -31,8 +30,7 @@ CHANGED_SHARE = 0.25  # of a table's rows; if more are affected, it is built in 
 def rows_referring_to(rows: str, column: Column, keys: str) -> str:
     """SQL of the rows whose reference is among `keys`, a relation of keys of the table that `column` points at."""
     assert column.reference is not None
-    pairs = zip(column.reference.table.keys, column.foreign_key, strict=True)
-    named = ", ".join(f"{identifier(key)} AS {identifier(name)}" for key, name in pairs)
+    named = renamed(column.reference.table.keys, column.foreign_key)
     return within(rows, column.foreign_key, f"(SELECT {named} FROM {keys})")
 
 

@@ -105,6 +105,10 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(map(identifier, names))
 
 
+def renamed(names: Iterable[str], others: Iterable[str]) -> str:
+    return ", ".join(f"{identifier(name)} AS {identifier(other)}" for name, other in zip(names, others, strict=True))
+
+
 def count(db: Engine, rows: str) -> int:
     return int((db.execute(f"SELECT count(*) FROM {rows}").fetchone() or (0,))[0])
 

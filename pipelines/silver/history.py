@@ -27,11 +27,11 @@ from pipelines.core.sql import identifier
 from pipelines.core.types import type_of
 from pipelines.lake import folders, run_log
 from pipelines.lake.changes import Splice, Target, changed_keys, differing_keys, splice, with_keys, write
-from pipelines.lake.engine import Engine, count, engine, listed, relation, save, within
+from pipelines.lake.engine import Engine, count, engine, listed, relation, renamed, within
 from pipelines.lake.runs import Job, Mode, Run, TableRun, table_runs
 from pipelines.lake.versions import StagedTable, TableVersion, table_version, unchanged_table, verify
-from pipelines.silver.judging import accepted, check_rows, guaranteed, staged_tables
-from pipelines.spark.frames import read_files, write_parquet
+from pipelines.silver.judging import Tables, accepted, bronze_rows, check_rows, guaranteed
+from pipelines.spark.frames import write_parquet
 
 HISTORY_COLUMNS = {"_valid_from": "timestamp", "_valid_to": "timestamp", "_current": "boolean"}
 
@@ -45,7 +45,7 @@ class Step:
     rows: str
 
 
-def build_history(job: Job, entry: Entry, staged: Mapping[str, StagedTable]) -> StagedTable:
+def build_history(job: Job, entry: Entry, staged: Tables) -> StagedTable:
     """The history of a table whose new version is in `staged`. Raises QualityFault if its current rows are not those of
     the table."""
     table, previous, new = entry.table, job.previous, staged[entry.table.name].content
@@ -149,20 +149,16 @@ def _can_be_read(job: Job, run: Run, table: Table) -> bool:
     return needed <= {(column.name, column.type) for column in run.table(table.inputs[0].name).columns}
 
 
-def _step(db: Engine, job: Job, entry: Entry, staged: Mapping[str, StagedTable], runs: tuple[Run, Run]) -> Step:
+def _step(db: Engine, job: Job, entry: Entry, staged: Tables, runs: tuple[Run, Run]) -> Step:
     """What the second of two runs of bronze has changed; silver has skipped it."""
     table, (source,), run = entry.table, entry.table.inputs, runs[-1]
     old, new = (table_version(job.settings.bronze_path, bronze_run, source) for bronze_run in runs)
-    changed = identifier(f"changed in bronze {run.run}")
-    db.execute(f"CREATE TEMP TABLE {changed} AS SELECT * FROM {changed_keys(old, new)}")
-    named = ", ".join(f"{identifier(table[key].made_from)} AS {identifier(key)}" for key in table.keys)
+    changed = db.keep(f"SELECT * FROM {changed_keys(old, new)}")
+    named = renamed((table[key].made_from for key in table.keys), table.keys)
     keys, types = f"(SELECT {named} FROM {changed})", staged[table.name].content.types
-    if not count(db, changed):
+    if (frame := bronze_rows(db, job, table, run, changed)) is None:
         return Step(run, keys, relation([], types))
-    file = job.scratch / f"{table.name}.{run.run}.parquet"
-    save(db, within(new.sql, new.keys, changed), file)
-    spark = job.session()
-    checked = check_rows(run, entry, [read_files(spark, [str(file)], new.types)], staged_tables(spark, staged))
+    checked = check_rows(run, entry, [frame], staged)
     parents = [reference.table.name for _, reference in table.references]
     of_parents = {f"{parent}:{problem}" for parent in parents for problem in ("missing", "quarantined")}
     checks = [replace(check, severity=Severity.WARN) if check.name in of_parents else check for check in checked.checks]

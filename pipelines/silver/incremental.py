@@ -8,60 +8,55 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from conf.contract import Reference, Table
 from pipelines.core.catalogue import Entry
 from pipelines.core.errors import QualityFault
 from pipelines.core.names import QUARANTINE
-from pipelines.core.sql import identifier
 from pipelines.lake import changes, run_log
-from pipelines.lake.engine import Engine, count, engine, listed, relation, save, within
-from pipelines.lake.runs import Job, RuleRun, TableRun
-from pipelines.lake.versions import StagedTable, discarded_on_failure, table_version, unchanged_table
+from pipelines.lake.engine import Engine, count, engine, listed, relation, renamed
+from pipelines.lake.runs import Job, RuleRun, Run
+from pipelines.lake.versions import StagedTable, discarded_on_failure, table_version
 from pipelines.silver import checks, judging
 from pipelines.silver.checks import CheckedRows
-from pipelines.silver.judging import Counts, Sums, gate, report_quality, stored_as
-from pipelines.spark.frames import read_files, write_parquet
+from pipelines.silver.judging import Counts, Sums, Tables, gate, report_quality
+from pipelines.spark.frames import write_parquet
 
 AFFECTED = "affected"  # the table of keys whose rows are judged again
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What the previous run recorded of a table, of its quarantine, and of its rules by name."""
+    """A table and its quarantine as the previous run left them, and how the rules fared, by name."""
 
-    good: TableRun
-    bad: TableRun
+    good: StagedTable
+    bad: StagedTable
     rules: Mapping[str, RuleRun]
 
     @property
     def counts(self) -> Counts:
         """What that run counted. No amount is in copies, because keys come once."""
-        sums = {name: Sums(total, self.bad.totals[name]) for name, total in self.good.totals.items()}
+        good, aside = self.good.table_run, self.bad.table_run.totals
+        sums = {name: Sums(total, aside[name]) for name, total in good.totals.items()}
         failures = {name: rule.failed for name, rule in self.rules.items()}
-        good = self.good
         return Counts(good.rows_in, good.rows_out, good.set_aside, good.copies, sums, failures)
 
 
-def apply_changes(job: Job, entry: Entry, staged: Mapping[str, StagedTable]) -> list[StagedTable]:
+def apply_changes(job: Job, entry: Entry, staged: Tables) -> list[StagedTable]:
     """A table and its quarantine with what changed since the previous run; nothing if too much did, or if its rules are
     others. `staged` has its parents. Raises QualityFault as a run over all rows would."""
     settings, table, previous = job.settings, entry.table, job.previous
-    assert previous is not None
-    rules_before = (rule for rule in run_log.read_rules(settings.silver_path, previous) if rule.table == table.name)
-    recorded = Recorded(
-        previous.table(table.name),
-        previous.table(table.name + QUARANTINE),
-        {rule.rule: rule for rule in rules_before},
-    )
+    assert previous is not None and job.origin is not None
+    stored, rules_before = judging.stored_tables(settings, previous), run_log.read_rules(settings.silver_path, previous)
+    by_name = {rule.rule: rule for rule in rules_before if rule.table == table.name}
+    recorded = Recorded(stored[table.name], stored[table.name + QUARANTINE], by_name)
     with engine(f"silver.{table.name}", job.scratch) as db:
-        affected = _affected(db, job, table, staged)
+        affected = _affected(db, job, table, stored, staged)
         if not affected:
             return _unchanged(job, table, recorded)
-        if affected > changes.CHANGED_SHARE * max(recorded.good.rows_in, 1):
+        if affected > changes.CHANGED_SHARE * max(recorded.good.table_run.rows_in, 1):
             return []
-        old, new = _checked(db, job, entry, None), _checked(db, job, entry, staged)
+        old = _checked(db, job, entry, job.origin, stored)
+        new = _checked(db, job, entry, job.upstream, staged)
         checked = new or old
         assert checked is not None
         if {check.name for check in checked.checks} != recorded.rules.keys():
@@ -74,8 +69,8 @@ def apply_changes(job: Job, entry: Entry, staged: Mapping[str, StagedTable]) -> 
         judging.conserve(table, job.upstream, counts)
         built: list[StagedTable] = []
         with discarded_on_failure(built):
-            built.append(replace(_replaced(db, job, table, recorded.good, good), rules=rules))
-            built.append(_replaced(db, job, table, recorded.bad, bad))
+            built.append(replace(_replaced(db, job, recorded.good, good), rules=rules))
+            built.append(_replaced(db, job, recorded.bad, bad))
             _prove(built, counts)
     report_quality(table, counts, rules, job.report)
     good_run = replace(built[0].table_run, rows_in=counts.rows_in, set_aside=counts.set_aside, copies=counts.copies)
@@ -88,33 +83,30 @@ def _unchanged(job: Job, table: Table, recorded: Recorded) -> list[StagedTable]:
     rules = tuple(replace(rule, run=job.run.run) for rule in recorded.rules.values())
     gate(table, recorded.counts, rules, job.settings.quality.max_quarantined)
     report_quality(table, recorded.counts, rules, job.report)
-    good, bad, folder = recorded.good, recorded.bad, job.settings.silver_path / table.domain
-    return [unchanged_table(good, table, folder / good.name, rules), unchanged_table(bad, table, folder / bad.name)]
+    return [replace(recorded.good, rules=rules), recorded.bad]
 
 
-def _affected(db: Engine, job: Job, table: Table, staged: Mapping[str, StagedTable]) -> int:
+def _affected(db: Engine, job: Job, table: Table, stored: Tables, staged: Tables) -> int:
     """Makes the table `affected`: keys whose row changed in bronze, or whose parent changed. How many."""
-    settings, previous, (source,) = job.settings, job.previous, table.inputs
-    assert previous is not None and job.origin is not None
-    old, new = (table_version(settings.bronze_path, run, source) for run in (job.origin, job.upstream))
-    named = ", ".join(f"{identifier(table[key].made_from)} AS {identifier(key)}" for key in table.keys)
+    runs = (job.origin, job.upstream)
+    old, new = (table_version(job.settings.bronze_path, run, table.inputs[0]) for run in runs if run)
+    named = renamed((table[key].made_from for key in table.keys), table.keys)
     parts = [f"SELECT {named} FROM {changes.changed_keys(old, new)}"]
     for column, reference in table.references:
-        parents = _changed_parents(job, reference, staged)
+        parents = _changed_parents(reference, stored, staged)
         for name in (table.name, table.name + QUARANTINE):
-            former = table_version(settings.silver_path, previous, table, name).sql
+            former = stored[name].content.sql
             children = (changes.rows_referring_to(former, column, keys) for keys in parents)
             parts += [f"SELECT {listed(table.keys)} FROM {rows}" for rows in children]
     db.execute(f"CREATE TEMP TABLE {AFFECTED} AS {' UNION '.join(parts)}")
     return count(db, AFFECTED)
 
 
-def _changed_parents(job: Job, reference: Reference, staged: Mapping[str, StagedTable]) -> list[str]:
+def _changed_parents(reference: Reference, stored: Tables, staged: Tables) -> list[str]:
     """SQL of the keys of parents that came, went, entered or left quarantine, or have other values that rules see."""
-    assert job.previous is not None
     parent, relations = reference.table, []
     for name, columns in ((parent.name, reference.columns), (parent.name + QUARANTINE, ())):
-        old, new = stored_as(job.settings, job.previous, name), staged[name].content
+        old, new = stored[name].content, staged[name].content
         if set(old.files) != set(new.files):
             gone, came = (
                 f"SELECT {listed((*parent.keys, *columns))} FROM {side.only(set(side.files) - set(other.files)).sql}"
@@ -125,24 +117,11 @@ def _changed_parents(job: Job, reference: Reference, staged: Mapping[str, Staged
     return relations
 
 
-def _checked(db: Engine, job: Job, entry: Entry, staged: Mapping[str, StagedTable] | None) -> CheckedRows | None:
-    """The affected rows as bronze has them, checked with the silver of `staged`; without that, as bronze had them, with
-    the silver of the previous run. None if bronze has none."""
-    run, (source,) = job.origin if staged is None else job.upstream, entry.table.inputs
-    assert run is not None and job.previous is not None
-    content = table_version(job.settings.bronze_path, run, source)
-    named = ", ".join(f"{identifier(key)} AS {identifier(entry.table[key].made_from)}" for key in entry.table.keys)
-    file = job.scratch / f"{entry.table.name}.affected.{run.run}.parquet"
-    save(db, within(content.sql, content.keys, f"(SELECT {named} FROM {AFFECTED})"), file)
-    if not pq.read_metadata(file).num_rows:
-        return None
-    spark = job.session()
-    silver = (
-        judging.stored_tables(spark, job.settings, job.previous)
-        if staged is None
-        else judging.staged_tables(spark, staged)
-    )
-    return judging.check_rows(run, entry, [read_files(spark, [str(file)], content.types)], silver)
+def _checked(db: Engine, job: Job, entry: Entry, run: Run, silver: Tables) -> CheckedRows | None:
+    """The affected rows as a run of bronze has them, checked with the silver of its time. None if it has none."""
+    named = renamed(entry.table.keys, (entry.table[key].made_from for key in entry.table.keys))
+    frame = judging.bronze_rows(db, job, entry.table, run, f"(SELECT {named} FROM {AFFECTED})")
+    return None if frame is None else judging.check_rows(run, entry, [frame], silver)
 
 
 def _counts_of(checked: CheckedRows | None) -> Counts:
@@ -173,15 +152,12 @@ def _keys_still_failing(db: Engine, recorded: Recorded, table: Table) -> dict[st
     return {name: tuple(key for key in rule.keys if key not in again) for name, rule in recorded.rules.items()}
 
 
-def _replaced(db: Engine, job: Job, table: Table, recorded: TableRun, files: list[Path]) -> StagedTable:
+def _replaced(db: Engine, job: Job, stored: StagedTable, files: list[Path]) -> StagedTable:
     """A table in which the affected rows are those of `files`; unchanged if they are so already."""
-    assert job.previous is not None
-    target = changes.Target(table, job.settings.silver_path / table.domain / recorded.name, job.run.run)
-    old = table_version(job.settings.silver_path, job.previous, table, recorded.name)
+    old = stored.content
     rows = relation([str(file) for file in files], old.types)
-    return changes.splice_differing(
-        db, changes.Splice(old, recorded, changes.with_keys(old.keys, AFFECTED), rows), target
-    )
+    change = changes.Splice(old, stored.table_run, changes.with_keys(old.keys, AFFECTED), rows)
+    return changes.splice_differing(db, change, changes.Target(stored.table, stored.path, job.run.run))
 
 
 def _prove(built: list[StagedTable], counts: Counts) -> None:

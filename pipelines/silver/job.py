@@ -1,6 +1,6 @@
 """Silver's job: each bronze table through its transform and its checks, into the accepted rows and the quarantine."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 from conf.contract import Table
@@ -14,7 +14,7 @@ from pipelines.lake.runs import MUCH_CHANGED, Job, Run, TableRun, reason_for_ful
 from pipelines.lake.versions import StagedTable, discarded_on_failure, table_version, verify
 from pipelines.silver import checks, judging
 from pipelines.silver.checks import QUARANTINE_COLUMNS, CheckedRows
-from pipelines.silver.judging import BronzeFacts, Counts, guaranteed
+from pipelines.silver.judging import BronzeFacts, Counts, Tables, guaranteed
 from pipelines.spark.frames import read, write_files
 
 
@@ -50,12 +50,12 @@ def reason_not_incremental(table: Table, origin: Run | None, upstream: Run) -> s
     return ""
 
 
-def _build_in_full(job: Job, entry: Entry, staged: Mapping[str, StagedTable], why: str) -> Iterator[StagedTable]:
+def _build_in_full(job: Job, entry: Entry, staged: Tables, why: str) -> Iterator[StagedTable]:
     """A table and its quarantine from all rows of bronze, whatever their last versions have."""
     spark, upstream, table = job.session(), job.upstream, entry.table
     bronze = [read(spark, table_version(job.settings.bronze_path, upstream, source)) for source in table.inputs]
     facts = bronze_facts(job.settings, upstream, table)
-    checked = judging.check_rows(upstream, entry, bronze, judging.staged_tables(spark, staged), facts)
+    checked = judging.check_rows(upstream, entry, bronze, staged, facts)
     for built in _write(job, checked):
         yield replace(built, table_run=replace(built.table_run, full_at=job.run.started, how=f"full: {why}"))
 

@@ -7,10 +7,11 @@ all rows.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple, dataclass, field, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pyarrow.parquet as pq
 from pyspark.sql import Column as SparkColumn
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from conf.contract import Reference, Severity, Table
@@ -19,15 +20,13 @@ from pipelines.core.catalogue import Entry, table_of
 from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault
 from pipelines.core.names import QUARANTINE
-from pipelines.lake.runs import RuleRun, Run
-from pipelines.lake.versions import StagedTable, TableVersion, table_version
+from pipelines.lake.engine import Engine, save, within
+from pipelines.lake.runs import Job, RuleRun, Run
+from pipelines.lake.versions import StagedTable, table_version, unchanged_table
 from pipelines.silver import checks
 from pipelines.silver.checks import COPIES, Assumptions, CheckedRows, Parent
 from pipelines.spark import remote
-from pipelines.spark.frames import read
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+from pipelines.spark.frames import read, read_files
 
 BROADCAST_ROWS = 1_000_000  # parents up to so many are sent to their children
 
@@ -127,31 +126,22 @@ def counts_in(checked: CheckedRows, row: Mapping[str, Any]) -> Counts:
     return Counts(row["rows_in"] or 0, row["rows_out"], row["set_aside"], row["copies"] or 0, sums, failures)
 
 
-@dataclass(frozen=True)
-class SilverTables:
-    """Silver's tables and their quarantines by name: their rows as a frame, and how many they have."""
-
-    frame: Callable[[str], DataFrame]
-    rows: Mapping[str, int]
+Tables = Mapping[str, StagedTable]  # of silver, and their quarantines, by name
 
 
-def staged_tables(spark: "SparkSession", staged: Mapping[str, StagedTable]) -> SilverTables:
-    """The tables that this run has built, none of them committed."""
-    rows = {name: built.table_run.rows_out for name, built in staged.items()}
-    return SilverTables(lambda name: read(spark, staged[name].content), rows)
-
-
-def stored_tables(spark: "SparkSession", settings: Settings, run: Run) -> SilverTables:
+def stored_tables(settings: Settings, run: Run) -> Tables:
     """The tables as a run left them."""
-    rows = {table_run.name: table_run.rows_out for table_run in run.tables}
-    return SilverTables(lambda name: read(spark, stored_as(settings, run, name)), rows)
+    known = ((table_run, table_of("silver", table_run.name)) for table_run in run.tables)
+    folder = settings.silver_path / run.domain
+    return {stored.name: unchanged_table(stored, table, folder / stored.name) for stored, table in known if table}
 
 
-def stored_as(settings: Settings, run: Run, name: str) -> TableVersion:
-    """A table of silver, by name, as a run left it."""
-    table = table_of("silver", name)
-    assert table is not None
-    return table_version(settings.silver_path, run, table, name)
+def bronze_rows(db: Engine, job: Job, table: Table, run: Run, keys: str) -> DataFrame | None:
+    """The rows that a run of bronze has of the only input of `table`, under `keys`, a relation; None if it has none."""
+    source = table_version(job.settings.bronze_path, run, table.inputs[0])
+    file = job.scratch / f"{table.name}.{run.run}.parquet"
+    save(db, within(source.sql, source.keys, keys), file)
+    return read_files(job.session(), [str(file)], source.types) if pq.read_metadata(file).num_rows else None
 
 
 @dataclass(frozen=True)
@@ -164,7 +154,7 @@ class BronzeFacts:
 
 
 def check_rows(
-    upstream: Run, entry: Entry, bronze: list[DataFrame], silver: SilverTables, facts: BronzeFacts | None = None
+    upstream: Run, entry: Entry, bronze: list[DataFrame], silver: Tables, facts: BronzeFacts | None = None
 ) -> CheckedRows:
     """Rows of bronze, all or some that `upstream` has, through a table's transform and its checks. `silver` has the
     tables that this one refers to; `facts` is None if nobody looked into bronze."""
@@ -174,7 +164,7 @@ def check_rows(
     parents = {}
     for column, reference in table.references:
         kept = column.name in facts.kept_references if facts else None
-        parents[column.name] = _parent(reference, column.made_from in promised, kept, silver)
+        parents[column.name] = _parent(typed.sparkSession, reference, column.made_from in promised, kept, silver)
     unique_keys = "key" in promised or not _has_double_keys(typed, table)
     nothing_rescued = facts is not None and not facts.has_rescued
     return checks.apply_checks(typed, table, Assumptions(parents, unique_keys, nothing_rescued))
@@ -197,19 +187,20 @@ def _has_double_keys(typed: DataFrame, table: Table) -> bool:
     return bool(rows != keys)
 
 
-def _parent(reference: Reference, promised: bool, kept: bool | None, silver: SilverTables) -> Parent:
+def _parent(spark: SparkSession, reference: Reference, promised: bool, kept: bool | None, silver: Tables) -> Parent:
     """The parents that a reference is tested against, broadcast if they are few. Each is taken to be there if the
     source promises it, and DuckDB found that it keeps this, or nobody looked and parents are many; gold proves the
     promise. Then only those in quarantine are needed."""
-    name, aside = reference.table.name, reference.table.name + QUARANTINE
-    many = silver.rows[name] + silver.rows[aside] > BROADCAST_ROWS
+    sides = silver[reference.table.name], silver[reference.table.name + QUARANTINE]
+    rows, rows_aside = (side.table_run.rows_out for side in sides)
+    many = rows + rows_aside > BROADCAST_ROWS
     trusted = promised and not reference.columns and (many if kept is None else kept)
-    good = None if trusted else silver.frame(name)
-    bad = silver.frame(aside) if silver.rows[aside] else None
+    good = None if trusted else read(spark, sides[0].content)
+    bad = read(spark, sides[1].content) if rows_aside else None
     if good is None and bad is None:
         return Parent(None, guaranteed=True)
     keys = checks.parent_keys(good, bad, reference)
-    few = silver.rows[aside] + (0 if trusted else silver.rows[name]) <= BROADCAST_ROWS
+    few = rows_aside + (0 if trusted else rows) <= BROADCAST_ROWS
     return Parent(F.broadcast(keys) if promised and few else keys, trusted)
 
 

@@ -113,7 +113,7 @@ def _expected(
         yield table.name, proof.transformed(entry, inputs)
         return
 
-    checked = judging.check_rows(upstream, entry, [*inputs.values()], judging.stored_tables(spark, settings, run))
+    checked = judging.check_rows(upstream, entry, [*inputs.values()], judging.stored_tables(settings, run))
     yield table.name, judging.accepted(settings, checked)
     yield table.name + QUARANTINE, checks.quarantined(checked, upstream.run)
 

@@ -17,7 +17,6 @@ from pipelines.lake.runs import RuleRun
 from pipelines.lake.versions import table_version
 from pipelines.silver import checks, judging
 from pipelines.silver import job as silver_job
-from pipelines.silver.judging import SilverTables
 from pipelines.spark.frames import read
 from silver.cartoes import movimento
 from tests.support.lake import ALL, Lake
@@ -131,18 +130,11 @@ def plan_of(lakehouse: Lake, settings, looked: bool) -> str:  # type: ignore[no-
     run = run_log.last_run(settings.silver_path, "cartoes")
     assert upstream is not None and run is not None
     spark, entry = lakehouse.spark, next(e for e in catalogue.entries("silver") if e.table is movimento.TABLE)
-
-    def written(name: str):  # type: ignore[no-untyped-def]
-        table = catalogue.table_of("silver", name)
-        assert table is not None
-        return read(spark, table_version(settings.silver_path, run, table, name))
-
     spark.conf.set("spark.sql.autoBroadcastJoinThreshold", -1)
     try:
-        rows = {table.name: table.rows_out for table in run.tables}
         facts = silver_job.bronze_facts(settings, upstream, entry.table) if looked else None
         bronze = [read(spark, table_version(settings.bronze_path, upstream, source)) for source in entry.table.inputs]
-        checked = judging.check_rows(upstream, entry, bronze, SilverTables(written, rows), facts)
+        checked = judging.check_rows(upstream, entry, bronze, judging.stored_tables(settings, run), facts)
         return str(checked.rows._jdf.queryExecution().executedPlan().toString())
     finally:
         spark.conf.unset("spark.sql.autoBroadcastJoinThreshold")
