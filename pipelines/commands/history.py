@@ -11,9 +11,10 @@ from pipelines.core.errors import UsageFault
 from pipelines.core.grid import Grid, marked
 from pipelines.core.names import HISTORY, LAYERS, upstream_layer
 from pipelines.export.publish import drafted
-from pipelines.lake import delta, folders, run_log
+from pipelines.lake import folders, run_log
 from pipelines.lake.checksums import ColumnRun
 from pipelines.lake.runs import Mode, Run, TableRun
+from pipelines.lake.versions import unchanged_table
 from pipelines.run.lifecycle import commit_run, next_run, rolled_back_on_failure
 
 RUNS_SHOWN = 20
@@ -94,13 +95,12 @@ def restore(settings: Settings, word: str, report: Report) -> tuple[str, Run]:
         begun, content_of = next_run(settings, layer, target.domain), target.built_in
         run = replace(target, run=begun.run, started=begun.started, kind="restore", content_of=content_of, warnings=())
         stack.enter_context(rolled_back_on_failure(path, target.domain))
-        drafts = {}
-        for table in (table for table in catalogue.tables_of(layer, target.domain) if table.csv):
-            table_run = target.table(table.name)
-            files = delta.file_paths(folders.table_path(path, table), table_run.version)
-            drafts[table.name] = stack.enter_context(drafted(settings, table, table_run, files, report))
-        if drafts:
-            stack.enter_context(folders.publishing(settings))
+        with_csv = (
+            unchanged_table(target.table(table.name), table, folders.table_path(path, table))
+            for table in catalogue.tables_of(layer, target.domain)
+            if table.csv
+        )
+        drafts = stack.enter_context(drafted(settings, with_csv, report))
         rules = tuple(replace(rule, run=run.run) for rule in run_log.read_rules(path, target))
         commits = (
             replace(

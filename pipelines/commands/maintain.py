@@ -24,7 +24,7 @@ from pipelines.lake.changes import MANY_SMALL_FILES, SMALL_FILE_BYTES, Target, w
 from pipelines.lake.engine import HASHING, engine
 from pipelines.lake.run_log import RECORDS
 from pipelines.lake.runs import Run, TableRun
-from pipelines.lake.versions import StagedTable, table_version, verify
+from pipelines.lake.versions import StagedTable, discarded_on_failure, table_version, verify
 from pipelines.run.lifecycle import check_layers, commit_run, next_run, rolled_back_on_failure
 from pipelines.sources.postgres import embedded
 
@@ -126,17 +126,15 @@ def compact(settings: Settings, layer: str, last: Run, report: Report) -> None:
         return
     begun = next_run(settings, layer, last.domain)
     run = replace(last, run=begun.run, started=begun.started, kind="compaction", content_of=last.built_in)
-    built: dict[str, StagedTable] = {}
+    staged: list[StagedTable] = []
     with rolled_back_on_failure(path, last.domain):
-        for name in many:
-            try:
-                built[name] = _rewritten(settings, layer, last, run.run, name)
-            except QualityFault as fault:
-                report.say(str(fault))
-            except BaseException:
-                for staged in built.values():
-                    staged.discard()
-                raise
+        with discarded_on_failure(staged):
+            for name in many:
+                try:
+                    staged.append(_rewritten(settings, layer, last, run.run, name))
+                except QualityFault as fault:
+                    report.say(str(fault))
+        built = {table.table_run.name: table for table in staged}
         if not built:
             return
         commits = (built[old.name].commit(run.run, True) if old.name in built else old for old in last.tables)

@@ -1,7 +1,7 @@
 """Gold as files for people: the CSVs of a run, and the files that somebody asks for."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,8 @@ from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault
 from pipelines.lake import delta, folders, run_log
 from pipelines.lake.run_log import complete_run
-from pipelines.lake.runs import TableRun
+from pipelines.lake.runs import Run, TableRun
+from pipelines.lake.versions import StagedTable
 
 if TYPE_CHECKING:
     from pipelines.export.csv import Draft
@@ -19,23 +20,28 @@ if TYPE_CHECKING:
 
 @contextmanager
 def drafted(
-    settings: Settings,
-    table: Table,
-    table_run: TableRun,
-    files: list[str],
-    report: Report,
-    previous: TableRun | None = None,
-) -> "Iterator[Draft]":
-    """The CSV of a table of gold, proved to have each row that its run recorded; `previous` is what an earlier run
-    recorded, whose CSV may be appended to. Raises QualityFault, StorageFault."""
+    settings: Settings, tables: Iterable[StagedTable], report: Report, previous: Run | None = None
+) -> "Iterator[dict[str, Draft]]":
+    """The CSVs of tables of gold, by table, which nobody sees until they are published; each is proved to have each row
+    that the table has. Rows may be appended to the CSV of the run `previous`. Raises QualityFault, StorageFault."""
     from pipelines.export.csv import draft
 
-    report.expect("csv", table.name, table_run.rows_out)
-    report.progress("csv", table.name)
-    with draft(settings, table, files, previous, partial(report.progress, "csv", table.name)) as csv:
-        _prove(csv, table_run)
-        report.finished("csv", table.name)
-        yield csv
+    drafts = {}
+    with ExitStack() as stack:
+        for staged in tables:
+            table, name = staged.table, staged.table.name
+            # Rows that stay in their files stay in the CSV.
+            earlier = previous.table(name) if previous and staged.kept is not None else None
+            earlier = earlier if earlier and earlier.csv_sha256 else None
+            report.expect("csv", name, staged.table_run.rows_out)
+            report.progress("csv", name)
+            drafting = draft(settings, table, staged.paths, earlier, partial(report.progress, "csv", name))
+            drafts[name] = stack.enter_context(drafting)
+            _prove(drafts[name], staged.table_run)
+            report.finished("csv", name)
+        if drafts:
+            stack.enter_context(folders.publishing(settings))
+        yield drafts
 
 
 def _prove(file: "Draft", table_run: TableRun) -> None:

@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Iterator, Set
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from pipelines.core.points import Point, crash_point
 from pipelines.export.publish import drafted
 from pipelines.lake import folders, run_log
 from pipelines.lake.changes import MANY_SMALL_FILES
-from pipelines.lake.runs import Job, Run, RunContext, TableRun, reason_for_full, table_runs
+from pipelines.lake.runs import Job, Run, RunContext, reason_for_full, table_runs
 from pipelines.lake.versions import StagedTable, discarded_on_failure
 from pipelines.run import lifecycle
 from pipelines.sources.domains import address, ready
@@ -25,8 +24,6 @@ from pipelines.spark.session import LazySession
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-    from pipelines.export.csv import Draft
 
 ROW_BYTES = 100  # of a row in the source, its overhead included
 
@@ -207,30 +204,15 @@ def _run_derived(call: Call, layer: str, domain: str, is_last: bool) -> Run:
             crash_point(Point.TABLES_BUILT)
         if is_last:
             call.spark.end()
-        with _drafts(call, previous, staged) as drafts:
+        with drafted(settings, _without_csv(settings, staged, report), report, previous) as drafts:
             return lifecycle.commit_staged(path, run, staged, report, drafts)
 
 
-@contextmanager
-def _drafts(call: Call, previous: Run | None, staged: list[StagedTable]) -> "Iterator[dict[str, Draft]]":
-    """The new CSVs, by table, which nobody sees until they are published. A CSV that is of these rows already stays."""
-    settings, report = call.settings, call.report
-    with ExitStack() as stack:
-        drafts = {}
-        for table in (table for table in staged if table.table.csv):
-            csv = folders.csv_path(settings, table.table)
-            if table.is_unchanged and csv.exists() and folders.sha256(csv) == table.table_run.csv_sha256:
-                report.passing(f"{csv}: unchanged, it already has these rows")
-                continue
-            with_csv = _run_with_csv(previous, table)
-            draft = drafted(settings, table.table, table.table_run, table.paths, report, with_csv)
-            drafts[table.table.name] = stack.enter_context(draft)
-        if drafts:
-            stack.enter_context(folders.publishing(settings))
-        yield drafts
-
-
-def _run_with_csv(previous: Run | None, staged: StagedTable) -> TableRun | None:
-    """What the previous run did to a table, if it left a CSV whose rows the new one may keep."""
-    table_run = previous.table(staged.table.name) if previous and staged.kept is not None else None
-    return table_run if table_run and table_run.csv_sha256 else None
+def _without_csv(settings: Settings, staged: list[StagedTable], report: Report) -> Iterator[StagedTable]:
+    """The tables that need a new CSV. A CSV that has the rows of its table already stays."""
+    for table in (table for table in staged if table.table.csv):
+        csv = folders.csv_path(settings, table.table)
+        if table.is_unchanged and csv.exists() and folders.sha256(csv) == table.table_run.csv_sha256:
+            report.passing(f"{csv}: unchanged, it already has these rows")
+        else:
+            yield table
