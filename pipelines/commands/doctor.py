@@ -18,7 +18,7 @@ from pipelines.core.errors import Fault
 from pipelines.core.names import LAYERS
 from pipelines.sources.domains import landing_of
 from pipelines.sources.postgres import embedded
-from pipelines.sources.postgres.snapshot import Relation, describe, take_snapshot
+from pipelines.sources.postgres.snapshot import describe, take_snapshot
 from pipelines.spark import class_data_archive, cluster
 from pipelines.spark.session import LOOPBACK
 
@@ -59,10 +59,8 @@ def packages(_: Settings) -> Iterator[Finding]:
 def memory(settings: Settings) -> Iterator[Finding]:
     """Free memory, for Spark's JVM and what Python takes beside it."""
     free, wanted = psutil.virtual_memory().available, settings.spark.driver_bytes + PYTHON_BYTES
-    mend = (
-        "" if free >= wanted else f"a run may take {_size(wanted)}: free some, or lower LAKEHOUSE_SPARK__DRIVER_MEMORY"
-    )
-    yield Finding("memory", f"{_size(free)} free", mend)
+    mend = f"a run may take {_size(wanted)}: free some, or lower LAKEHOUSE_SPARK__DRIVER_MEMORY"
+    yield Finding("memory", f"{_size(free)} free", mend if free < wanted else "")
 
 
 def disk(settings: Settings) -> Iterator[Finding]:
@@ -116,16 +114,14 @@ def _of_server(settings: Settings, domain: str, tables: list[str]) -> Iterator[F
     name, address = f"source of {domain}", settings.postgres.address
     try:
         with take_snapshot(settings.postgres, settings.schema_name, tables) as snapshot:
-            missing = [table for table in tables if not _is_readable(describe(snapshot, table))]
+            relations = [describe(snapshot, table) for table in tables]
     except Fault as fault:
         yield Finding(name, address, str(fault))
         return
+    readable = [relation and any(column.readable for column in relation.columns) for relation in relations]
+    missing = [table for table, is_readable in zip(tables, readable, strict=True) if not is_readable]
     lacks = f"no {', '.join(missing)} in schema {settings.schema_name}: correct {SCHEMA} or the role's rights"
     yield Finding(name, f"{address}: {len(tables) - len(missing)} of {len(tables)} tables", lacks if missing else "")
-
-
-def _is_readable(relation: Relation | None) -> bool:
-    return relation is not None and any(column.readable for column in relation.columns)
 
 
 def port(settings: Settings) -> Iterator[Finding]:
@@ -138,9 +134,8 @@ def port(settings: Settings) -> Iterator[Finding]:
             cluster.require_answer(settings.spark.master)
             yield Finding("port", f"{settings.spark.master} answers")
     except OSError as error:
-        yield Finding(
-            "port", f"{LOOPBACK}: {error.strerror}", "let programs talk to each other on loopback: ip link set lo up"
-        )
+        mend = "let programs talk to each other on loopback: ip link set lo up"
+        yield Finding("port", f"{LOOPBACK}: {error.strerror}", mend)
     except Fault as fault:
         yield Finding("port", "", str(fault))
 

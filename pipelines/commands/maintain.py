@@ -1,9 +1,5 @@
-"""`make maintain` removes leftovers of killed runs and versions that no kept run needs, and combines small files.
-
-It keeps what the last run of a layer has, what runs had that were replaced less than LAKEHOUSE_HISTORY_DAYS before it,
-and what the downstream layer was built from. It removes files first, so that it helps on a full disk. `make reset`
-deletes everything.
-"""
+"""`make maintain` removes leftovers of killed runs and versions that no kept run needs (ADR 14), and combines small
+files. It removes first, so that it helps on a full disk. `make reset` deletes everything."""
 
 import re
 import shutil
@@ -55,7 +51,6 @@ def maintain(settings: Settings, report: Report) -> None:
 
 
 def _free(place: str, files: Iterable[Path], report: Report) -> None:
-    """Removes files and folders, and reports how much that freed."""
     removed, size = 0, 0
     for path in files:
         within = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]

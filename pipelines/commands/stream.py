@@ -1,8 +1,4 @@
-"""`make stream`: Spark watches a landing folder, and each micro-batch is a run of all layers.
-
-Spark's checkpoint says when there is something to do, our commits say which files were ingested. So a file is ingested
-once, whatever was killed when, and a checkpoint that is lost, or of another lake, does no harm.
-"""
+"""`make stream`: Spark watches a landing folder, and each micro-batch is a run of all layers (ADR 20)."""
 
 import math
 import queue
@@ -15,7 +11,10 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.settings import Quality, Settings
 from pipelines.bronze.files import landing_state
@@ -31,11 +30,6 @@ from pipelines.run.layers import RunRequest, run_layers
 from pipelines.sources.domains import landing_of
 from pipelines.spark.session import session
 
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
-    from pyspark.sql.streaming.query import StreamingQuery
-
-
 CHECKPOINT = "_checkpoint"  # in bronze's folder of the domain
 
 POLL_SECONDS, LOOK_SECONDS = 1, 5  # Spark looks into the landing folder that often, we ourselves that often
@@ -43,7 +37,7 @@ POLL_SECONDS, LOOK_SECONDS = 1, 5  # Spark looks into the landing folder that of
 FILE_SCHEMA = "path string, modificationTime timestamp, length long, content binary"
 
 
-def stream(settings: Settings, domain: str, once: bool, report: Report, given: "SparkSession | None" = None) -> None:
+def stream(settings: Settings, domain: str, once: bool, report: Report, given: SparkSession | None = None) -> None:
     """Ingests the files that are there and, unless `once`, those that come, until a signal ends it. Raises a Fault if a
     run fails for another reason than a file that changes or vanishes while it is read."""
     landing = _landing(settings, domain)
@@ -80,13 +74,11 @@ class CheckpointFault(StorageFault):
 def _watch(stream: "Stream") -> None:
     """Runs micro-batches as a query asks for them, until it ends. The query asks when files come, and reads their names
     only; it does not matter to it whether they are old, or gone by then."""
-    from pyspark.errors import PySparkException
-
     landing = _landing(stream.settings, stream.domain)
     requests: queue.Queue[Future[None]] = queue.Queue()
     closed = threading.Event()
 
-    def ask(_: "DataFrame", __: int) -> None:
+    def ask(_: DataFrame, __: int) -> None:
         request: Future[None] = Future()
         requests.put(request)
         while not closed.is_set():
@@ -117,12 +109,12 @@ def _watch(stream: "Stream") -> None:
         stopping.join(5 * POLL_SECONDS)
 
 
-def _stop(query: "StreamingQuery") -> None:
+def _stop(query: StreamingQuery) -> None:
     with suppress(Exception):  # the query or the JVM may have ended
         query.stop()
 
 
-def _serve(query: "StreamingQuery", requests: "queue.Queue[Future[None]]", stream: "Stream") -> None:
+def _serve(query: StreamingQuery, requests: "queue.Queue[Future[None]]", stream: "Stream") -> None:
     """Runs micro-batches in this thread, where signals are heard, as the query asks for them, until it ends. While the
     query waits, it also looks for files that the query does not report: a known name with other content."""
     looked = -math.inf
@@ -153,7 +145,7 @@ class Stream:
 
     settings: Settings
     domain: str
-    spark: "SparkSession"
+    spark: SparkSession
     once: bool
     report: Report
     files: int = 0
@@ -201,7 +193,6 @@ class Stream:
         return bool(waiting)
 
     def _show(self, runs: dict[str, Run], seconds: float) -> None:
-        """A line for a micro-batch, and its warnings."""
         bronze, silver, gold = (runs[layer] for layer in LAYERS)
         domain, report = self.domain, self.report
         files = [file for file in run_log.read_files(self.settings.bronze_path, domain) if file.run == bronze.run]

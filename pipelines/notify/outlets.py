@@ -22,14 +22,12 @@ def notify(settings: Settings, outcome: Outcome) -> list[str]:
             from pipelines.notify.alert import alert
 
             tasks.append(alert)
-    return [trouble for task in tasks if (trouble := _trouble(task, settings, outcome))]
-
-
-def _trouble(task: Callable[[Settings, Outcome], None], settings: Settings, outcome: Outcome) -> str:
-    try:
-        task(settings, outcome)
-    except Fault as fault:
-        return str(fault)
-    except Exception as error:  # without its text, which may have the webhook's address
-        return f"{task.__name__}: {type(error).__name__}"
-    return ""
+    troubles = []
+    for task in tasks:
+        try:
+            task(settings, outcome)
+        except Fault as fault:
+            troubles.append(str(fault))
+        except Exception as error:  # without its text, which may have the webhook's address
+            troubles.append(f"{task.__name__}: {type(error).__name__}")
+    return troubles

@@ -38,14 +38,10 @@ def show(settings: Settings, runs: list[tuple[str, Run]], report: Report, lines:
     for source in dict.fromkeys(run.source for _, run in runs):
         report.say(f"source: {source}{' (fake data)' if source == EMBEDDED else ''}")
     report.show_warnings()
-    built_domains = [run.domain for layer, run in runs if layer == "gold"]
-    for table in (table for table in catalogue.tables("gold") if table.csv and table.domain in built_domains):
-        path = folders.csv_path(settings, table)
-        here = Path.cwd()
+    here, gold = Path.cwd(), {run.domain: run for layer, run in runs if layer == "gold"}
+    for table in (table for table in catalogue.tables("gold") if table.csv and table.domain in gold):
+        path, rows = folders.csv_path(settings, table), gold[table.domain].table(table.name).rows_out
         shown = path.relative_to(here) if path.is_relative_to(here) else path
-        (rows,) = (
-            run.table(table.name).rows_out for layer, run in runs if (layer, run.domain) == ("gold", table.domain)
-        )
         report.say(f"\n{shown}: {rows:,} rows, {path.stat().st_size:,} bytes")
         if lines:
             report.sample(first_records(path, lines))

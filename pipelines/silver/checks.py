@@ -3,21 +3,7 @@
 Transformations only (`DataFrame -> DataFrame`); `judging.py` decides what they may assume and what their results mean.
 
 A check that no row can fail is left out: its `fails` is None, Spark asks no row, and the run records 0 failures.
-`Assumptions` say which checks these are. Each assumption is proved by somebody else:
-
-| check                     | is left out if        | because                                                      |
-|---------------------------|-----------------------|--------------------------------------------------------------|
-| key:missing               | the table has no key  | there is nothing to ask                                      |
-| key:conflict              | `unique_keys`         | the source has a primary key, or `judging` counted as many   |
-|                           |                       | keys as rows                                                 |
-| line:unreadable           | `nothing_rescued`     | DuckDB looked for `_rescued` in all rows of bronze           |
-| unreadable:<column>       | `nothing_rescued`     | the same                                                     |
-| <column> is quoted where… | `nothing_rescued`     | the same                                                     |
-| <parent>:missing          | `Parent.guaranteed`   | the source has a foreign key, and DuckDB found each value    |
-|                           |                       | among the parent's keys; or nobody looked, because only      |
-|                           |                       | changes are judged and parents are many: then gold proves    |
-|                           |                       | that no row is lost                                          |
-| <parent>:quarantined      | `Parent.rows` is None | no row of the parent is in quarantine                        |
+`Assumptions` say which checks these are. Somebody else proves each assumption: see ADR 12.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,8 +1,4 @@
-"""Judges rows of bronze: which rows silver accepts, what it counts of them, how each rule fared, when a run is refused.
-
-Counts can be added and subtracted: those of the previous run - those of the old rows + those of the new rows = those of
-all rows.
-"""
+"""Judges rows of bronze: which ones silver accepts, what it counts of them, how each rule fared, what ends a run."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple, dataclass, field, replace
@@ -43,7 +39,7 @@ class Sums:
 @dataclass(frozen=True)
 class Counts:
     """rows_in = rows_out + set_aside + copies. `sums` by column; `failures` by the name of the rule, where a warning
-    only counts accepted rows. A name that is missing counts as zero."""
+    only counts accepted rows. A name that is missing counts as zero. Counts can be added and subtracted."""
 
     rows_in: int = 0
     rows_out: int = 0

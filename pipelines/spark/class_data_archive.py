@@ -1,7 +1,4 @@
-"""Java's class-data archive: the classes that Spark loads, laid out once in set-up; each JVM maps them instead of
-reading them out of some 280 jars. Java itself tests whether an archive is complete and fits this JVM and its jars,
-and starts without it if not.
-"""
+"""Java's class-data archive: the classes that Spark loads, laid out once in set-up for each JVM to map (ADR 17)."""
 
 import hashlib
 import os

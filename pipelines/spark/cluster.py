@@ -146,6 +146,14 @@ def _lacking(context: "SparkContext", settings: Settings, slots: int) -> list[st
     return sorted(lacking)
 
 
+# What a worker lacks, by the text of Spark's error.
+LACKS = {
+    'Cannot run program "([^"]+)"': "a worker has no {}: install the same Python and packages there",
+    "PYTHON_VERSION_MISMATCH": f"a worker's Python is not {'.'.join(map(str, sys.version_info[:2]))}, as the driver's",
+    "No module named '([^']+)'": "a worker's Python lacks {}: install requirements/run.txt and this project there",
+}
+
+
 @contextmanager
 def jobs(master: str) -> Iterator[None]:
     """Turns Spark's errors about Python on its workers into one ClusterFault; other errors pass."""
@@ -155,19 +163,13 @@ def jobs(master: str) -> Iterator[None]:
         yield
     except Py4JError as error:
         text = str(error)
-        if missing := re.search(r'Cannot run program "([^"]+)"', text):
-            lacks = f"a worker has no {missing[1]}: install the same Python and packages there"
-        elif "PYTHON_VERSION_MISMATCH" in text:
-            lacks = f"a worker's Python is not {sys.version_info.major}.{sys.version_info.minor}, as the driver's"
-        elif missing := re.search("No module named '([^']+)'", text):
-            lacks = f"a worker's Python lacks {missing[1]}: install requirements/run.txt and this project there"
-        elif fault := executors_lost(text):
+        for sign, lacks in LACKS.items():
+            if match := re.search(sign, text):
+                theirs = "name theirs as spark.pyspark.python in LAKEHOUSE_SPARK__CONF"
+                raise ClusterFault(f"{master}: {lacks.format(*match.groups())}, or {theirs}") from error
+        if fault := executors_lost(text):
             raise fault from error
-        else:
-            raise
-        raise ClusterFault(
-            f"{master}: {lacks}, or name theirs as spark.pyspark.python in LAKEHOUSE_SPARK__CONF"
-        ) from error
+        raise
 
 
 def executors_lost(text: str) -> ClusterFault | None:

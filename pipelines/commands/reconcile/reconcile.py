@@ -1,11 +1,9 @@
-"""Proves again, at any time, that source, bronze, silver, gold and CSV agree, and reports where they do not.
-
-Each table is compared with what its run recorded and with what its upstream layer gives, bronze with the source, the
-CSV with gold. Two sides are compared by an order-free checksum of each column; rows are looked at only if these differ.
-"""
+"""Proves again, at any time, that source, bronze, silver, gold and CSV agree, and reports where they do not: each table
+is compared with what its run recorded and with what its upstream gives (ADR 11)."""
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+
+from pyspark.sql import SparkSession
 
 from conf.settings import Settings
 from pipelines.commands.reconcile import with_lake, with_source
@@ -17,13 +15,8 @@ from pipelines.core.names import LAYERS
 from pipelines.lake import run_log
 from pipelines.spark.session import session
 
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
-
-def reconcile(
-    settings: Settings, domains: tuple[str, ...], report: Report, spark: "SparkSession | None" = None
-) -> None:
+def reconcile(settings: Settings, domains: tuple[str, ...], report: Report, spark: SparkSession | None = None) -> None:
     """Compares everything of the domains and shows the result. Raises QualityFault if lake or CSV differ from what they
     should be, SourceFault if a source could not be compared."""
     findings = Findings()

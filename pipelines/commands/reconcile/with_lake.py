@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, SparkSession
 
 from conf.contract import Table
 from conf.settings import Settings
@@ -24,9 +24,6 @@ from pipelines.lake.runs import Run, TableRun
 from pipelines.lake.versions import TableVersion, table_version
 from pipelines.silver import checks, judging
 from pipelines.spark.frames import read, storage_faults, write_parquet
-
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
 
 
 def compare_with_run(comparison: Comparison) -> None:
@@ -78,7 +75,7 @@ def _is_current(comparison: Comparison, name: str, head: TableVersion) -> bool:
     return measured == (table_run.rows_out, table_run.columns)
 
 
-def compare_with_upstream(comparison: Comparison, spark: "SparkSession") -> None:
+def compare_with_upstream(comparison: Comparison, spark: SparkSession) -> None:
     """Compares each table with what its transform and checks make, now, of the versions that its run read."""
     settings, layer, run = comparison.settings, comparison.layer, comparison.run
     below = upstream_layer(layer)
@@ -103,8 +100,8 @@ def compare_with_upstream(comparison: Comparison, spark: "SparkSession") -> None
 
 
 def _expected(
-    comparison: Comparison, spark: "SparkSession", upstream: Run, entry: catalogue.Entry
-) -> "Iterator[tuple[str, DataFrame]]":
+    comparison: Comparison, spark: SparkSession, upstream: Run, entry: catalogue.Entry
+) -> Iterator[tuple[str, DataFrame]]:
     """The rows that a table should have, by its name; of silver also those of its quarantine."""
     settings, run, table = comparison.settings, comparison.run, entry.table
     below = settings.layer_path(upstream_layer(comparison.layer))
@@ -118,7 +115,7 @@ def _expected(
     yield table.name + QUARANTINE, checks.quarantined(checked, upstream.run)
 
 
-def _differences(comparison: Comparison, name: str, frame: "DataFrame") -> list[str]:
+def _differences(comparison: Comparison, name: str, frame: DataFrame) -> list[str]:
     """How the rows that a table has differ from those that it should have."""
     head = comparison.head(comparison.run.table(name))
     types = {column: kind for column, kind in head.types.items() if column not in TECHNICAL}

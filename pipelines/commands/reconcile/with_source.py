@@ -1,8 +1,5 @@
-"""Bronze against its source as it is now: the landing folder's files, or PostgreSQL.
-
-A checksum that PostgreSQL and DuckDB compute alike adds 60 bits of md5(key | value) over the rows; values are written
-the same way on both sides.
-"""
+"""Bronze against its source as it is now: the landing folder's files, or PostgreSQL, by a checksum that PostgreSQL and
+DuckDB compute alike: 60 bits of md5(key | value), added over the rows."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
