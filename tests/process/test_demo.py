@@ -1,5 +1,6 @@
 """What a newcomer types, in a copy of the project below a folder with a blank, with an empty home."""
 
+import os
 import re
 import shutil
 import signal
@@ -15,6 +16,7 @@ import pytest
 from conf.settings import PROJECT
 from pipelines.sources.postgres import embedded
 from tests.support.documents import shell_lines
+from tests.support.picture import as_measured_in, picture, run_at_terminal
 from tests.support.process import clean_environment
 from tests.support.water import FILES
 
@@ -26,9 +28,12 @@ class Copy:
     folder: Path
     home: Path
 
+    @property
+    def environment(self) -> dict[str, str]:
+        return {name: value for name, value in clean_environment(self.home).items() if name != "PYTHONPATH"}
+
     def run(self, *command: str, stdin: str = "", **more: str) -> "subprocess.CompletedProcess[str]":
-        environment = clean_environment(self.home) | more
-        del environment["PYTHONPATH"]
+        environment = self.environment | more
         return subprocess.run(
             command, cwd=self.folder, env=environment, input=stdin, capture_output=True, text=True, timeout=400
         )
@@ -74,7 +79,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
 
 @pytest.fixture(scope="module")
 def demo(copy: Copy) -> "subprocess.CompletedProcess[str]":
-    return copy.make("demo")
+    """Its standard output is a terminal."""
+    return run_at_terminal(("make", "demo"), copy.folder, copy.environment)
 
 
 def processes(folder: Path) -> str:
@@ -102,8 +108,8 @@ def test_make_demo_shows_progress_ends_with_the_result_and_leaves_no_process(
         "gold.movimento_flat",
     ):
         assert line in demo.stderr
-    assert re.search(r"layer +table +rows in +rows out +set aside +seconds", demo.stdout)
-    assert re.search(r"gold +movimento_flat +10,000 +10,000 +0 ", demo.stdout)
+    assert re.search(r"layer +table +rows out +set aside +seconds", demo.stdout)
+    assert re.search(r"gold +movimento_flat +10,000 +0 ", demo.stdout)
     assert f"\nexport/movimento_flat.csv: 10,000 rows, {copy.csv.stat().st_size:,} bytes\n" in demo.stdout
     assert "source: embedded (fake data)" in demo.stdout
     assert re.search(r"\nnome_associado +sobrenome_associado ", demo.stdout) and "make shell" in demo.stdout
@@ -111,6 +117,16 @@ def test_make_demo_shows_progress_ends_with_the_result_and_leaves_no_process(
         assert noise not in demo.stdout + demo.stderr
     assert processes(copy.folder) == ""
     assert [path.name for path in copy.csv.parent.iterdir()] == ["movimento_flat.csv"]
+
+
+def test_the_readmes_picture_is_the_demos_screen_and_names_no_host(demo: "subprocess.CompletedProcess[str]") -> None:
+    """Except for the seconds: with UPDATE_PICTURES=1 the picture has those of this run."""
+    file = PROJECT / "docs/demo.svg"
+    if os.environ.get("UPDATE_PICTURES"):
+        file.write_text(picture("make demo", demo.stdout), "utf-8")
+    drawing = file.read_text("utf-8")
+    assert picture("make demo", as_measured_in(demo.stdout, drawing)) == drawing, "UPDATE_PICTURES=1 makes it anew"
+    assert re.findall(r"\bhttps?:[^\"]*|url\([^#]", drawing) == ["http://www.w3.org/2000/svg"]
 
 
 # The README's lines without `make demo` and `make shell`, and what make calls for each.
@@ -205,10 +221,11 @@ def test_a_stopped_or_killed_run_leaves_no_server_behind(
     copy: Copy, demo: "subprocess.CompletedProcess[str]", number: signal.Signals
 ) -> None:
     """A killed run cannot stop its server; the next one does."""
-    environment = clean_environment(copy.home)
-    del environment["PYTHONPATH"]
     process = subprocess.Popen(
-        [".venv/bin/python", "-m", "pipelines", "bronze"], cwd=copy.folder, env=environment, stderr=subprocess.PIPE
+        [".venv/bin/python", "-m", "pipelines", "bronze"],
+        cwd=copy.folder,
+        env=copy.environment,
+        stderr=subprocess.PIPE,
     )
     while "postgres" not in _processes(copy.folder):
         assert process.poll() is None
