@@ -124,8 +124,9 @@ class Reader:
         self._stopped = threading.Event()
         self.watchdog = Watchdog(server)
         self._local = threading.local()
+        self._lock = threading.Lock()
+        self._database: adbc.AdbcDatabase | None = None
         self._connections: list[adbc.AdbcConnection] = []
-        self._databases: list[adbc.AdbcDatabase] = []
 
     def read(self, plan: ReadPlan, condition: str, path: Path) -> WrittenFile:
         """Reads one range of a table into one Parquet file. Raises SourceFault when the source fails."""
@@ -172,9 +173,11 @@ class Reader:
     def _connection(self) -> adbc.AdbcConnection:
         connection: adbc.AdbcConnection | None = getattr(self._local, "connection", None)
         if connection is None:
-            database = adbc.AdbcDatabase(driver=adbc_driver_postgresql._driver_path(), uri=dsn(self._server))
-            self._databases.append(database)
-            connection = adbc.AdbcConnection(database)
+            with self._lock:  # of all threads: it connects, too, and asks for the server's types
+                self._database = self._database or adbc.AdbcDatabase(
+                    driver=adbc_driver_postgresql._driver_path(), uri=dsn(self._server)
+                )
+            connection = adbc.AdbcConnection(self._database)
             self._connections.append(connection)
             _execute(connection, PIN)
             with suppress(adbc.Error):
@@ -193,7 +196,7 @@ class Reader:
 
     def close(self) -> None:
         self.watchdog.close()
-        for part in (*self._connections, *self._databases):
+        for part in (*self._connections, *filter(None, [self._database])):
             with suppress(adbc.Error):
                 part.close()  # type: ignore[attr-defined]
 
