@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from py4j.java_gateway import JavaGateway
     from pyspark.sql import SparkSession
 
+
+Process = subprocess.Popen[bytes]
 
 JAVA = ("17", "21")
 LOOPBACK = "127.0.0.1"
@@ -94,10 +96,10 @@ def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
 
 @contextmanager
 def session(
-    settings: Settings, stop_seconds: float = STOP_SECONDS, unwanted: threading.Event | None = None
+    settings: Settings, stop_seconds: float = STOP_SECONDS, launched: Callable[[Process], object] = lambda _: None
 ) -> Iterator["SparkSession"]:
-    """A session whose JVM and scratch files end with the context, the JVM within `stop_seconds`; while it starts, as
-    soon as it is `unwanted`. Raises UsageFault if Java does not start, ClusterFault if the cluster lacks something."""
+    """A session whose JVM and scratch files end with the context, the JVM within `stop_seconds`. `launched` gets the
+    JVM and may kill it. Raises UsageFault if Java does not start, ClusterFault if the cluster lacks something."""
     os.environ["PYSPARK_PYTHON"] = settings.spark.conf.get("spark.pyspark.python", sys.executable)
     os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     if settings.spark.is_local:
@@ -117,14 +119,14 @@ def session(
         banners = {"stderr": subprocess.DEVNULL} if settings.log == "quiet" else {}
         hears_ctrl_c = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
         gateway = None
-        with ExitStack() as stack, ExitStack() as starting:
+        with ExitStack() as stack:
             # If it is interrupted while it starts, PySpark leaves a JVM behind.
             with deferred_signals():
                 try:
                     with children_ignore_signals():
                         gateway = launch_gateway(conf, banners)  # type: ignore[no-untyped-call]
                     stack.callback(_end, gateway, stop_seconds)
-                    starting.enter_context(_killed_if_unwanted(gateway.proc, unwanted or threading.Event()))
+                    launched(gateway.proc)
                     context = SparkContext(conf=conf, gateway=gateway)
                     # It would print a trace if the JVM ends first.
                     context._accumulatorServer.handle_error = lambda *_: None  # type: ignore[method-assign]
@@ -147,7 +149,6 @@ def session(
                 raise UsageFault(f"Java 17 or 21 is needed, this is {java}; point JAVA_HOME at one")
             if not settings.spark.is_local:
                 stack.enter_context(spark_cluster.watched(spark, settings))
-            starting.close()
             yield spark
 
 
@@ -162,24 +163,6 @@ def configured(spark: "SparkSession", conf: Mapping[str, str]) -> Iterator[None]
     finally:
         for name, own in earlier.items():
             spark.conf.unset(name) if own is None else spark.conf.set(name, own)
-
-
-@contextmanager
-def _killed_if_unwanted(process: "subprocess.Popen[bytes]", unwanted: threading.Event) -> Iterator[None]:
-    """Kills a process if it becomes unwanted while the context lasts: whoever waits for it gets an error."""
-    ended = threading.Event()
-
-    def wait() -> None:
-        while not ended.wait(0.1):
-            if unwanted.is_set():
-                process.kill()
-                return
-
-    threading.Thread(target=wait, name="unwanted", daemon=True).start()
-    try:
-        yield
-    finally:
-        ended.set()
 
 
 def _end(gateway: "JavaGateway", seconds: float) -> None:
@@ -220,14 +203,16 @@ class LazySession:
         self._settings, self._given, self._is_expected, self._report = settings, given, is_expected, report
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="spark")
         self._future: Future[SparkSession] | None = None
-        self._unwanted = threading.Event()
+        self._process: Process | None = None
+        self._is_unwanted = False
         self._started = ExitStack()
 
     def __enter__(self) -> "LazySession":
         return self
 
     def __exit__(self, *raised: Any) -> bool:
-        self._unwanted.set()
+        self._is_unwanted = True
+        self._kill_unwanted()
         with deferred_signals():
             self._starter.shutdown()
         return bool(self._started.__exit__(*raised))
@@ -257,9 +242,18 @@ class LazySession:
     def _start(self, rows: int | None) -> "Future[SparkSession]":
         if self._future is None:
             settings = compiling_less(self._settings, _expected_rows(self._settings) if rows is None else rows)
-            starting = session(settings, unwanted=self._unwanted)
+            starting = session(settings, launched=self._launched)
             self._future = self._starter.submit(self._started.enter_context, starting)
         return self._future
+
+    def _launched(self, process: Process) -> None:
+        self._process = process
+        self._kill_unwanted()
+
+    def _kill_unwanted(self) -> None:
+        """Kills the JVM of a session that is still starting when nobody waits for it any more."""
+        if self._is_unwanted and self._process and self._future and not self._future.done():
+            self._process.kill()
 
 
 def compiling_less(settings: Settings, rows: int) -> Settings:
