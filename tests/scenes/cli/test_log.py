@@ -39,7 +39,7 @@ def test_each_line_of_a_run_is_an_object_without_a_person(cli: Cli, database: Po
     assert warned[0] == "LAKEHOUSE_ROTO is not a setting; did you mean LAKEHOUSE_ROOT?"
     assert "silver.movimento: 1 rows set aside in silver.movimento__quarantine: cartao:missing 1" in warned
     (end,) = (line for line in lines if "code" in line)
-    assert (end["level"], end["code"], end["kind"]) == ("info", 0, "done") and float(str(end["seconds"])) > 1
+    assert (end["level"], end["code"], end["kind"]) == ("info", 0, "done") and float(str(end["seconds"])) > 0.1
     output = result.stdout + result.stderr
     for word in LOOKING:
         looked = cli(word, env=env)
