@@ -1,7 +1,6 @@
 """Frames in and out of Parquet files."""
 
 import re
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,6 @@ from pipelines.core.sql import spark_identifier
 from pipelines.lake import delta, folders
 from pipelines.lake.versions import TableVersion, latest_rows
 from pipelines.spark import cluster as spark_cluster
-from pipelines.spark.remote import is_remote
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -26,13 +24,11 @@ def read(spark: "SparkSession", content: TableVersion) -> "DataFrame":
     frame = read_files(spark, list(content.files), content.types)
     if content.base is None:
         return frame
-    view = f"lakehouse_{uuid.uuid4().hex}"
-    frame.createTempView(view)
-    try:
-        return spark.sql(latest_rows(view, tuple(content.types), content.keys, content.base, spark_identifier))
-    finally:
-        if not is_remote(spark):  # which looks the name up when the frame is computed
-            spark.catalog.dropTempView(view)
+
+    def quote(name: str) -> str:
+        return spark_identifier(name).replace("{", "{{").replace("}", "}}")
+
+    return spark.sql(latest_rows("{raw}", tuple(content.types), content.keys, content.base, quote), raw=frame)
 
 
 def read_files(spark: "SparkSession", files: list[str], types: Mapping[str, str]) -> "DataFrame":

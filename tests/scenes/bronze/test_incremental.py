@@ -23,6 +23,7 @@ from pipelines.lake.engine import count, engine, listed
 from pipelines.lake.runs import Run, reason_for_full
 from pipelines.lake.versions import table_version
 from pipelines.sources.postgres import embedded, fingerprint
+from pipelines.spark.frames import read
 from tests.support.folders import server_home
 from tests.support.lake import Lake
 from tests.support.prepared import Prepared
@@ -346,7 +347,7 @@ def test_many_batches_are_folded_and_zeros_of_both_signs_odd_names_and_wide_numb
     execute(
         source.address,
         """ALTER TABLE associado ADD filename text DEFAULT 'f', ADD _file int, ADD peso double precision DEFAULT 0,
-        ADD taxa real DEFAULT 0, ADD "a""b c" numeric(38,10) DEFAULT 1, ADD quando timestamptz DEFAULT '2018-11-04 02:30+00',
+        ADD taxa real DEFAULT 0, ADD "a""{b} c" numeric(38,10) DEFAULT 1, ADD quando timestamptz DEFAULT '2018-11-04 02:30+00',
         ADD foto bytea DEFAULT 'x', ADD v0 int, ADD _here bool, ADD last text, ADD "MAIÚSC" uuid DEFAULT gen_random_uuid()""",
     )
     source.run("bronze")
@@ -366,6 +367,9 @@ def test_many_batches_are_folded_and_zeros_of_both_signs_odd_names_and_wide_numb
         batches.append((last(source).table("movimento").batches, last(source).table("associado").batches))
         as_a_full_load(source)
     assert batches == [(1, 1), (2, 1), (1, 1), (2, 1)]
+    members = table_version(source.settings().bronze_path, last(source), catalogue.tables_of("bronze", "cartoes")[0])
+    rows = read(source.spark, members).select("id", 'a"{b} c').distinct().count()
+    assert rows == last(source).table("associado").rows_out and members.base is not None
     path = source.settings().bronze_path / "cartoes/movimento"
     assert len(delta.actions(path, last(source).table("movimento").version)) < 10
     monkeypatch.setattr("pipelines.commands.maintain.MANY_SMALL_FILES", 1)
