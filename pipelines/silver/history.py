@@ -18,12 +18,13 @@ the keys that any step changed; only files that hold one of them are written aga
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from string import Template
 
 from conf.contract import Severity, Table
 from pipelines.core.catalogue import Entry
 from pipelines.core.errors import QualityFault, StorageFault
 from pipelines.core.names import HISTORY
-from pipelines.core.sql import identifier
+from pipelines.core.sql import identifier, read_sql
 from pipelines.core.types import type_of
 from pipelines.lake import folders, run_log
 from pipelines.lake.changes import Splice, Target, changed_keys, differing_keys, splice, with_keys, write
@@ -32,6 +33,8 @@ from pipelines.lake.runs import Job, Mode, Run, TableRun, table_runs
 from pipelines.lake.versions import StagedTable, TableVersion, table_version, unchanged_table, verify
 from pipelines.silver.judging import Tables, accepted, bronze_rows, check_rows, guaranteed
 from pipelines.spark.frames import write_parquet
+
+STEP = Template(read_sql(__file__, "history_step.sql"))
 
 HISTORY_COLUMNS = {"_valid_from": "timestamp", "_valid_to": "timestamp", "_current": "boolean"}
 
@@ -112,21 +115,12 @@ def _cast(name: str, kind: str, known: Mapping[str, str]) -> str:
 
 def _apply(db: Engine, step: Step, table: TableVersion) -> None:
     """Ends, in `history`, the current version of each key that the step has with other values or not at all, and begins
-    the version that it has. Both happen at the start of the run, or after all that is known if the clock is behind."""
+    the version that it has."""
     current = within("(SELECT * FROM history WHERE _current)", table.keys, step.keys)
     changed = differing_keys(current, within(step.rows, table.keys, step.keys), table, table)
-    db.execute(f"CREATE OR REPLACE TEMP TABLE changed AS SELECT * FROM {changed}")
-    if not count(db, "changed"):
-        return
-    started = f"'{step.run.started.isoformat()}'::timestamptz"
+    names = {"keys": listed(table.keys), "columns": listed(table.types), "rows": step.rows, "changed": changed}
     same_key = " AND ".join(f"history.{identifier(key)} = changed.{identifier(key)}" for key in table.keys)
-    moment = "(SELECT value FROM moment)"
-    ended = f"_valid_to = {moment}, _current = false"
-    began = f"SELECT {listed(table.types)}, {moment} AS _valid_from, true AS _current"
-    db.execute(f"UPDATE moment SET value = greatest({started}, value + INTERVAL 1 microsecond)")
-    db.execute(f"UPDATE history SET {ended} FROM changed WHERE history._current AND {same_key}")
-    db.execute(f"INSERT INTO history BY NAME {began} FROM {within(step.rows, table.keys, 'changed')}")
-    db.execute("INSERT INTO touched SELECT * FROM changed")
+    db.execute(STEP.substitute(names, same_key=same_key, started=step.run.started.isoformat()))
 
 
 def _skipped(job: Job, table: Table) -> list[tuple[Run, Run]]:
