@@ -18,7 +18,7 @@ from pipelines.lake.runs import Job, RuleRun, Run
 from pipelines.lake.versions import StagedTable, discarded_on_failure, table_version
 from pipelines.silver import checks, judging
 from pipelines.silver.checks import CheckedRows
-from pipelines.silver.judging import Counts, Sums, Tables, gate, report_quality
+from pipelines.silver.judging import Counts, Sums, Tables, gate
 from pipelines.spark.frames import write_parquet
 
 AFFECTED = "affected"  # the table of keys whose rows are judged again
@@ -72,17 +72,14 @@ def apply_changes(job: Job, entry: Entry, staged: Tables) -> list[StagedTable]:
             built.append(replace(_replaced(db, job, recorded.good, good), rules=rules))
             built.append(_replaced(db, job, recorded.bad, bad))
             _prove(built, counts)
-    report_quality(table, counts, rules, job.report)
-    good_run = replace(built[0].table_run, rows_in=counts.rows_in, set_aside=counts.set_aside, copies=counts.copies)
-    bad_run = replace(built[1].table_run, rows_in=counts.set_aside)
-    return [replace(built[0], table_run=good_run), replace(built[1], table_run=bad_run)]
+    table_runs = counts.recorded(built[0].table_run), replace(built[1].table_run, rows_in=counts.set_aside)
+    return [replace(side, table_run=table_run) for side, table_run in zip(built, table_runs, strict=True)]
 
 
 def _unchanged(job: Job, table: Table, recorded: Recorded) -> list[StagedTable]:
     """The table and its quarantine as they are; their rules fared as before."""
     rules = tuple(replace(rule, run=job.run.run) for rule in recorded.rules.values())
     gate(table, recorded.counts, rules, job.settings.quality.max_quarantined)
-    report_quality(table, recorded.counts, rules, job.report)
     return [replace(recorded.good, rules=rules), recorded.bad]
 
 

@@ -30,13 +30,13 @@ def build(job: Job, entries: tuple[Entry, ...]) -> Iterator[StagedTable]:
         job.report.progress("silver", table.name)
         why = reason_for_full_derived(job.settings, job, job.origin, table.name)
         why = why or reason_not_incremental(table, job.origin, job.upstream)
-        job.report.expect(
-            "silver", table.name, sum(job.upstream.table(source.name).rows_out for source in table.inputs)
-        )
+        rows = sum(job.upstream.table(source.name).rows_out for source in table.inputs)
+        job.report.expect("silver", table.name, rows)
         changed = [] if why else apply_changes(job, entry, staged)
         for built in changed or _build_in_full(job, entry, staged, why or MUCH_CHANGED):
             staged[built.table_run.name] = built
             yield replace(built, table_run=replace(built.table_run, seconds=job.report.clock() - started))
+        judging.report_quality(staged[table.name], job.report)
         if table.history:
             yield build_history(job, entry, staged)
 
@@ -51,13 +51,22 @@ def reason_not_incremental(table: Table, origin: Run | None, upstream: Run) -> s
 
 
 def _build_in_full(job: Job, entry: Entry, staged: Tables, why: str) -> Iterator[StagedTable]:
-    """A table and its quarantine from all rows of bronze, whatever their last versions have."""
-    spark, upstream, table = job.session(), job.upstream, entry.table
-    bronze = [read(spark, table_version(job.settings.bronze_path, upstream, source)) for source in table.inputs]
-    facts = bronze_facts(job.settings, upstream, table)
-    checked = judging.check_rows(upstream, entry, bronze, staged, facts)
-    for built in _write(job, checked):
-        yield replace(built, table_run=replace(built.table_run, full_at=job.run.started, how=f"full: {why}"))
+    """A table and then, in a second pass, its quarantine from all rows of bronze, whatever their last versions have."""
+    settings, upstream, table, spark = job.settings, job.upstream, entry.table, job.session()
+    bronze = [read(spark, table_version(settings.bronze_path, upstream, source)) for source in table.inputs]
+    checked = judging.check_rows(upstream, entry, bronze, staged, bronze_facts(settings, upstream, table))
+    observed, counts_when_written = judging.counted(checked)
+    path = folders.table_path(settings.silver_path, table)
+    files = write_files(judging.accepted(settings, observed), path, job.run.run)
+    built = StagedTable(TableRun(table.name, 0, 0, 0, full_at=job.run.started, how=f"full: {why}"), table, path, files)
+    with discarded_on_failure([built]):
+        counts = counts_when_written()
+        rules = tuple(judging.rule_runs(job.run.run, checked, counts, counts, {}))
+        judging.gate(table, counts, rules, settings.quality.max_quarantined)
+        judging.conserve(table, upstream, counts)
+        good = replace(built, table_run=counts.recorded(built.table_run), rules=rules)
+        yield verify(good, schema.types_of(table, {}), counts.rows_out, counts.sums_out)
+        yield _quarantine(job, checked, counts, built.table_run)
 
 
 def bronze_facts(settings: Settings, upstream: Run, table: Table) -> BronzeFacts:
@@ -88,32 +97,12 @@ def _has_rows(source: Table, relation: str) -> bool:
         return db.execute(f"SELECT 1 FROM {relation} LIMIT 1").fetchone() is not None
 
 
-def _write(job: Job, checked: CheckedRows) -> Iterator[StagedTable]:
-    """Writes the accepted rows, then, in a second pass, those set aside, if any; both proved, neither committed."""
-    settings, table = job.settings, checked.table
-    observed, counts_when_written = judging.counted(checked)
-    path = folders.table_path(settings.silver_path, table)
-    files = write_files(judging.accepted(settings, observed), path, job.run.run)
-    good = StagedTable(TableRun(table.name, 0, 0, 0), table, path, files)
-    with discarded_on_failure([good]):
-        counts = counts_when_written()
-        table_run = TableRun(table.name, 0, counts.rows_in, counts.rows_out, counts.set_aside, counts.copies)
-        rules = tuple(judging.rule_runs(job.run.run, checked, counts, counts, {}))
-        judging.gate(table, counts, rules, settings.quality.max_quarantined)
-        judging.conserve(table, job.upstream, counts)
-        good = replace(good, table_run=table_run)
-        good = verify(good, schema.types_of(table, {}), counts.rows_out, counts.sums_out)
-        yield replace(good, rules=rules)
-        yield _quarantine(job, checked, counts)
-    judging.report_quality(table, counts, rules, job.report)
-
-
-def _quarantine(job: Job, checked: CheckedRows, counts: Counts) -> StagedTable:
+def _quarantine(job: Job, checked: CheckedRows, counts: Counts, of_table: TableRun) -> StagedTable:
     """The rows set aside; without any, no second pass over the rows is made."""
     table, rows = checked.table, counts.set_aside
     path, files = folders.table_path(job.settings.silver_path, table, QUARANTINE), list[str]()
     if rows:
         files = write_files(checks.quarantined(checked, job.upstream.run), path, job.run.run)
-    table_run = TableRun(table.name + QUARANTINE, 0, rows, rows)
+    table_run = replace(of_table, name=table.name + QUARANTINE, rows_in=rows, rows_out=rows)
     built, types = StagedTable(table_run, table, path, files), schema.types_of(table, QUARANTINE_COLUMNS)
     return verify(built, types, rows, counts.sums_aside)

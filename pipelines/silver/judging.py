@@ -17,7 +17,7 @@ from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault
 from pipelines.core.names import QUARANTINE
 from pipelines.lake.engine import Engine, save, within
-from pipelines.lake.runs import Job, RuleRun, Run
+from pipelines.lake.runs import Job, RuleRun, Run, TableRun
 from pipelines.lake.versions import StagedTable, table_version, unchanged_table
 from pipelines.silver import checks
 from pipelines.silver.checks import COPIES, Assumptions, CheckedRows, Parent
@@ -67,6 +67,11 @@ class Counts:
             sums,
             {name: self.failed(name) + sign * other.failed(name) for name in {**self.failures, **other.failures}},
         )
+
+    def recorded(self, table_run: TableRun) -> TableRun:
+        """The record of a table with these numbers of rows."""
+        table_run = replace(table_run, rows_in=self.rows_in, rows_out=self.rows_out)
+        return replace(table_run, set_aside=self.set_aside, copies=self.copies)
 
     def failed(self, rule: str) -> int:
         return self.failures.get(rule, 0)
@@ -259,15 +264,15 @@ def conserve(table: Table, upstream: Run, counts: Counts) -> None:
             raise QualityFault(f"silver.{table.name}: {problem}; silver stays as it was, run it again")
 
 
-def report_quality(table: Table, counts: Counts, rules: tuple[RuleRun, ...], report: Report) -> None:
+def report_quality(built: StagedTable, report: Report) -> None:
     """Warns of rows set aside, by reason, of copies, and of rules that rows do not meet."""
-    name = f"silver.{table.name}"
-    failed = [rule for rule in rules if rule.failed]
-    if counts.set_aside:
+    name, table_run = f"silver.{built.table.name}", built.table_run
+    failed = [rule for rule in built.rules if rule.failed]
+    if table_run.set_aside:
         reasons = _listed([rule for rule in failed if rule.severity is Severity.QUARANTINE])
-        report.warning(f"{name}: {counts.set_aside:,} rows set aside in {name}{QUARANTINE}: {reasons}")
-    if counts.copies:
-        report.warning(f"{name}: {counts.copies:,} identical copies counted once")
+        report.warning(f"{name}: {table_run.set_aside:,} rows set aside in {name}{QUARANTINE}: {reasons}")
+    if table_run.copies:
+        report.warning(f"{name}: {table_run.copies:,} identical copies counted once")
     for rule in failed:
         if rule.severity is Severity.WARN:
             report.warning(f"{name}: {rule.failed:,} of {rule.tested:,} rows do not meet: {rule.rule}")
