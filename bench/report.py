@@ -1,10 +1,10 @@
-"""Writes what was measured into docs/performance.md, between its marks, and draws it over the size."""
+"""Writes what was measured into docs/performance.md, between its marks, and draws the whole runs of each size."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.tables import Result, floors, lines, read, wrong
+from bench.tables import Result, called, floors, lines, read, wrong
 
 MARKS = "<!-- measured: `python -m bench report` -->", "<!-- end -->"
 Point = tuple[str, str, str]  # a result, a way or night in it, a number of that
@@ -26,7 +26,7 @@ def _to(size: str, number: str, rival: str, most: float) -> Bar:
     """A bar between our number and the same number of a rival."""
     at, shown = SIZES[size], {"seconds": "whole run", "bronze": "bronze alone, start-up aside", "csv": "CSV"}[number]
     own = {"bronze": "bronze_alone"}.get(number, number)
-    return Bar(f"{shown}, {size}, to {rival}", most, (at, "ours", own), (at, rival, number))
+    return Bar(f"{shown}, {size}, to {called(rival)}", most, (at, "ours", own), (at, rival, number))
 
 
 def _ours(what: str, most: float, number: str, size: str, to_number: str, to_size: str) -> Bar:
@@ -59,13 +59,11 @@ BARS = (
 def write(results: Path, document: Path) -> None:
     """Replaces what is between the marks, and the drawing beside the document."""
     measured = read(results)
-    drawing = document.with_suffix(".svg")
     text = document.read_text("utf-8")
     begin, end = text.index(MARKS[0]) + len(MARKS[0]), text.index(MARKS[1])
-    parts = [_bars(measured), f"![seconds of a whole run over movements]({drawing.name})"]
-    parts += [_section(name, result) for name, result in measured.items()]
+    parts = [_bars(measured)] + [_section(name, result) for name, result in measured.items()]
     document.write_text(text[:begin] + "\n\n" + "\n\n".join(parts) + "\n\n" + text[end:], "utf-8")
-    draw([result for name, result in measured.items() if name.isdigit()], drawing)
+    draw([result for name, result in measured.items() if name.isdigit()], document.with_suffix(".svg"))
 
 
 def _bars(measured: dict[str, Result]) -> str:
@@ -104,22 +102,34 @@ def _markdown(table: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *body))
 
 
+def _whole(result: Result) -> dict[str, float]:
+    """The seconds of a whole run of each way that was right."""
+    seconds = {called(way): result.median(way, "seconds") for way in result.names if way != "F"}
+    return {name: value for name, value in seconds.items() if value is not None}
+
+
 def draw(results: list[Result], file: Path) -> None:
-    """Draws the seconds of a whole run of each way over the movements, both logarithmic. The same numbers give the same
+    """Draws the seconds of a whole run of each way as bars, a panel for each size. The same numbers give the same
     file."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({"svg.hashsalt": "bench", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
-        axes = figure.subplots()
-        names = dict.fromkeys(name for result in results for name in result.names if name != "F")
-        for name in names:
-            measured = [result for result in results if name in result.names]
-            points = [(result.size, value) for result in measured if (value := result.median(name, "seconds"))]
-            axes.loglog(*zip(*points, strict=True), marker="o", label=name) if points else None
-        axes.set(xlabel="movements", ylabel="seconds of a whole run")
-        axes.grid(True, which="both", alpha=0.3)
-        axes.legend()
+    style = {"svg.hashsalt": "bench", "svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"]}
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(8, 1.7 * ((len(results) + 1) // 2) + 0.5), layout="constrained")
+        figure.suptitle("Seconds of a whole run, from PostgreSQL to the CSV: shorter is faster", fontsize=11)
+        panels = figure.subplots((len(results) + 1) // 2, 2, squeeze=False).flat
+        for axes, result in zip(panels, results, strict=False):
+            names, seconds = zip(*_whole(result).items(), strict=True)
+            colours = ["#1f6feb" if name == "ours" else "#b6bcc4" for name in names]
+            bars = axes.barh(names, seconds, color=colours, height=0.7)
+            axes.bar_label(bars, [f"{value:.3g} s" for value in seconds], padding=4, fontsize=10)
+            axes.set_title(f"{result.size:,} movements", fontsize=10, loc="left", fontweight="bold")
+            axes.set(xticks=[], xlim=(0, 1.2 * max(seconds)))
+            axes.invert_yaxis()
+            axes.tick_params(left=False)
+            axes.spines[:].set_visible(False)
+        for axes in panels:  # what is left of the last row
+            axes.remove()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     file.write_text(re.sub(r"[ \t]+$", "", file.read_text("utf-8"), flags=re.M), "utf-8")

@@ -29,7 +29,6 @@ class Way:
     `beside` are measured on the lake that is full, and are no part of the whole."""
 
     letter: str
-    name: str
     commands: tuple[list[str], ...]
     layers: tuple[str, ...] = LAYERS
     domain: str = ""
@@ -44,11 +43,11 @@ def ways(folder: Path) -> tuple[Way, ...]:
     plain = tuple(_submitted(folder, WAYS / "spark_plain.py", layer) for layer in LAYERS)
     beside = (_python("ours", "csv"), _python("floors", "same_files"), _python("ours", "bronze_alone"))
     return (
-        Way("ours", "make bronze silver gold", (_python("ours", *LAYERS),), domain="cartoes", beside=beside),
-        Way("E", "plain Spark JDBC, a process a layer", plain),
-        Way("T", "the same, tuned, one process", (_python("spark_tuned"),)),
-        Way("D", "DuckDB and delta-rs", (_python("duckdb_delta", *LAYERS, "csv"),)),
-        Way("F", "floors", (_python("floors", "copy", "parquet", "join_csv"),), layers=()),
+        Way("ours", (_python("ours", *LAYERS),), domain="cartoes", beside=beside),
+        Way("E", plain),
+        Way("T", (_python("spark_tuned"),)),
+        Way("D", (_python("duckdb_delta", *LAYERS, "csv"),)),
+        Way("F", (_python("floors", "copy", "parquet", "join_csv"),), layers=()),
     )
 
 

@@ -49,6 +49,15 @@ def wrong(result: Result) -> list[str]:
     )
 
 
+# What people call the ways; results and `--ways` have their letters.
+NAMES = {"E": "plain Spark", "T": "tuned Spark", "D": "DuckDB"}
+
+
+def called(way: str) -> str:
+    """The name of a way or night."""
+    return NAMES.get(way, way)
+
+
 # What a table shows of each way: the name of a number and its divisor.
 LINES = {
     "whole, s": ("seconds", 1),
@@ -85,7 +94,7 @@ def lines(result: Result) -> list[list[str]]:
         body.append(["ours to this, whole", *(_ratio(result, "ours", name, "seconds") for name in names)])
     for name in {what.split(":")[0] for what in wrong(result)} & set(names):
         body[0][1 + names.index(name)] = "wrong"
-    return [["", *names], *body]
+    return [["", *map(called, names)], *body]
 
 
 def floors(result: Result) -> list[list[str]]:
