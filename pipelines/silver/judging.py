@@ -12,12 +12,12 @@ from pyspark.sql import functions as F
 
 from conf.contract import Reference, Severity, Table
 from conf.settings import Settings
-from pipelines.core.catalogue import Entry, table_of
+from pipelines.core.catalogue import Entry, tables_of
 from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault
 from pipelines.core.names import QUARANTINE
 from pipelines.lake.engine import Engine, save, within
-from pipelines.lake.runs import Job, RuleRun, Run, TableRun
+from pipelines.lake.runs import Job, RuleRun, Run, TableRun, table_runs
 from pipelines.lake.versions import StagedTable, table_version, unchanged_table
 from pipelines.silver import checks
 from pipelines.silver.checks import COPIES, Assumptions, CheckedRows, Parent
@@ -132,9 +132,9 @@ Tables = Mapping[str, StagedTable]  # of silver, and their quarantines, by name
 
 def stored_tables(settings: Settings, run: Run) -> Tables:
     """The tables as a run left them."""
-    known = ((table_run, table_of("silver", table_run.name)) for table_run in run.tables)
-    folder = settings.silver_path / run.domain
-    return {stored.name: unchanged_table(stored, table, folder / stored.name) for stored, table in known if table}
+    known, folder = table_runs(run), settings.silver_path / run.domain
+    names = ((table, table.name + suffix) for table in tables_of("silver", run.domain) for suffix in ("", QUARANTINE))
+    return {name: unchanged_table(known[name], table, folder / name) for table, name in names if name in known}
 
 
 def bronze_rows(db: Engine, job: Job, table: Table, run: Run, keys: str) -> DataFrame | None:
