@@ -100,11 +100,9 @@ def read(
         else:
             yield unchanged_table(previous, table, target.path)
             continue
-        with target.unproved(*staged.files):
-            _report(settings, staged, files.ingested, report)
-            guaranteed = _guaranteed(staged)
-        seconds = time.monotonic() - started
-        yield replace(staged, table_run=replace(staged.table_run, guaranteed=guaranteed, seconds=seconds))
+        _report(settings, staged, files.ingested, report)
+        table_run = replace(staged.table_run, guaranteed=_guaranteed(staged), seconds=time.monotonic() - started)
+        yield replace(staged, table_run=table_run)
 
 
 def reason_for_full(table: Table, previous: TableRun | None, asked: bool) -> str:
@@ -127,23 +125,21 @@ def _in_full(landing: LandingState, target: Target, why: str, started: datetime,
             "put them back, or leave the table as it was"
         )
     files = [*(known[file.name] for file in again), *landing.new]
-    types, ingested, sums = schema.types_of(table, AUDIT), list[IngestedFile](), dict[str, Decimal]()
-    with target.unproved() as written:
-        if files:
-            ingested, name, sums = ingest(files, target, 1, report)
-            written.append(name)
-        rows = sum(file.lines for file in ingested)
-        table_run = TableRun(table.name, 0, rows, rows, full_at=started, how=f"full: {why}")
-        taken = tuple(ingested[len(again) :])
-        staged = StagedTable(table_run, table, target.path, written, taken=taken)
-        staged = verify(staged, types, rows, sums)
-        for file, earlier in zip(ingested, again, strict=False):
-            if file.sha256 != earlier.sha256:
-                raise SourceFault(f"bronze.{table.name}: {file.name} changed while it was read; run it again")
-        for file, earlier in zip(ingested, again, strict=False):
-            if file.lines != earlier.lines and any(column.serial for column in table.columns):
-                problem = f"of {file.name}: {file.why or 'it has other lines now'}; its rows would get other numbers"
-                raise ContractFault(f"bronze.{table.name}: {why}; {problem}")
+    written, ingested, sums = list[str](), list[IngestedFile](), dict[str, Decimal]()
+    if files:
+        ingested, name, sums = ingest(files, target, 1, report)
+        written.append(name)
+    rows = sum(file.lines for file in ingested)
+    table_run = TableRun(table.name, 0, rows, rows, full_at=started, how=f"full: {why}")
+    staged = StagedTable(table_run, table, target.path, written, taken=tuple(ingested[len(again) :]))
+    staged = verify(staged, schema.types_of(table, AUDIT), rows, sums)
+    for file, earlier in zip(ingested, again, strict=False):
+        if file.sha256 != earlier.sha256:
+            raise SourceFault(f"bronze.{table.name}: {file.name} changed while it was read; run it again")
+    for file, earlier in zip(ingested, again, strict=False):
+        if file.lines != earlier.lines and any(column.serial for column in table.columns):
+            problem = f"of {file.name}: {file.why or 'it has other lines now'}; its rows would get other numbers"
+            raise ContractFault(f"bronze.{table.name}: {why}; {problem}")
     return staged
 
 
@@ -154,8 +150,8 @@ def _added(
     what = f"bronze.{target.table.name}"
     first = max((file.first + file.lines for file in landing.ingested), default=1)
     ingested, name, sums = ingest(landing.new, target, first, report)
-    with target.unproved(name) as written, folders.scratch(target.path, "run") as folder, engine(what, folder) as db:
-        rows = relation(target.paths(written), old.types)
+    with folders.scratch(target.path, "run") as folder, engine(what, folder) as db:
+        rows = relation(target.paths([name]), old.types)
         came = measured(db, rows, old.types, old.keys)
         if (came.rows, came.sums) != (sum(file.lines for file in ingested), sums):
             raise QualityFault(f"{what}: a file does not hold what was read; run it again")
@@ -163,13 +159,12 @@ def _added(
         replaced = where(f"_source_file IN ({', '.join(map(duckdb_literal, again))})" if again else "false")
         if touched_files(db, old, replaced):
             staged = splice(db, Splice(old, table_run, replaced, rows), target)
-            target.remove(written)
-            written[:] = staged.files
+            target.remove([name])
         else:
             gone = measured(db, relation([], old.types), old.types, old.keys)
             kept = tuple(Path(file).name for file in old.files)
             table_run = spliced(table_run, gone, came)
-            staged = StagedTable(table_run, target.table, target.path, written, (), kept)
+            staged = StagedTable(table_run, target.table, target.path, [name], (), kept)
     how = f"{len(ingested):,} file{'s' if ingested[1:] else ''}: {staged.table_run.how}"
     return replace(staged, table_run=replace(staged.table_run, how=how), taken=tuple(ingested))
 

@@ -45,23 +45,21 @@ class Batch:
 
 
 def apply_changes(db: Engine, batch: Batch) -> StagedTable:
-    """The table with what changed in its source. Raises NotProved; whatever it raises, no file stays."""
+    """The table with what changed in its source. Raises NotProved."""
     started, load, target, totals = time.monotonic(), batch.load, batch.target, batch.totals
     assert load.previous is not None
     previous = replace(load.previous, guaranteed=guaranteed(load.plan))
     if not totals.newer and (totals.rows, totals.sums) == (previous.rows_out, previous.totals):
         return unchanged_table(previous, target.table, target.path)
-    with target.unproved() as files:
-        files.extend(part.name for part in batch.read(load.plan, load.newer, target.path) if part.rows)
-        staged = _staged(db, batch, previous, files)
+    files = [part.name for part in batch.read(load.plan, load.newer, target.path) if part.rows]
+    staged = _staged(db, batch, previous, files)
     if not staged.files:
         return unchanged_table(previous, target.table, target.path)
     return replace(staged, table_run=replace(staged.table_run, seconds=time.monotonic() - started))
 
 
 def _staged(db: Engine, batch: Batch, previous: TableRun, files: list[str]) -> StagedTable:
-    """The table's next version. `files` has the rows that were written since the previous run, and then what the
-    version adds to the files of the old one."""
+    """The table's next version. `files` have the rows that were written since the previous run."""
     load, old, keys, target, totals = batch.load, batch.old, batch.old.keys, batch.target, batch.totals
     rows = relation(target.paths(files), old.types)
     written = _temporary(db, f"written {target.table.name}", f"SELECT {listed(keys)} FROM {rows}")
@@ -76,7 +74,7 @@ def _staged(db: Engine, batch: Batch, previous: TableRun, files: list[str]) -> S
     if number < count(db, written):
         only_changed = write(db, changed_rows, target) if number else []
         target.remove(files)
-        files[:] = only_changed
+        files = only_changed
         rows = relation(target.paths(files), old.types)
     if deleted:
         with folders.scratch(target.path, "run") as folder:

@@ -11,7 +11,7 @@ from conf.contract import Table
 from conf.settings import Settings
 from pipelines.bronze.incremental import Batch, NotProved, apply_changes
 from pipelines.bronze.loads import LoadPlan, drift, guaranteed, plan_loads, read_plans, report_or_refuse
-from pipelines.bronze.readers import Readers, StartSession, sweep
+from pipelines.bronze.readers import Readers, StartSession
 from pipelines.core.console import Report
 from pipelines.core.points import Point, crash_point
 from pipelines.lake import delta, folders
@@ -34,7 +34,7 @@ def read(
     """Reads each table, in full or what changed, and proves it. All are checked before anything is written. Tasks of
     the session that `start_session` gives read the source, or threads of this process without it.
 
-    Raises ContractFault, SourceFault, QualityFault; then no file stays, except those of tables given out before.
+    Raises ContractFault, SourceFault, QualityFault.
     """
     plans = read_plans(snapshot, tables)
     crash_point(Point.SNAPSHOT_TAKEN)
@@ -63,11 +63,9 @@ def read(
                         in_full.append(replace(load, why=str(reason)))
                     else:
                         yield staged
-                        readers.keep(load.table)
         for load, parts in _ranges_of(readers, in_full):
             name = load.table.name
             yield _proved(load, parts, targets[name], totals[name].result(), call.run.started)
-            readers.keep(load.table)
 
 
 def _ranges_of(readers: Readers, loads: list[LoadPlan]) -> Iterator[tuple[LoadPlan, list[WrittenFile]]]:
@@ -91,6 +89,7 @@ def _proved(
     table_run = TableRun(plan.table.name, 0, rows, rows, full_at=started, how=how, base=target.run, basis=load.basis)
     table_run = replace(table_run, seconds=seconds, guaranteed=guaranteed(plan))
     files = sorted(part.name for part in parts if part.rows)
-    sweep(target.path, target.run, files)
+    # Of an incremental load that was not proved, or of a worker that was lost.
+    target.remove({file.name for file in target.path.glob(delta.part_name(target.run, "*"))}.difference(files))
     staged = StagedTable(table_run, plan.table, target.path, files)
     return verify(staged, plan.types, rows, totals.sums)

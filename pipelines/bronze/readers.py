@@ -6,18 +6,17 @@ thread waits for an executor that reads in its place.
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from conf.contract import Table
 from conf.settings import Settings
 from pipelines.bronze.executors import Executors
 from pipelines.core.console import Report
 from pipelines.core.errors import SourceFault
-from pipelines.lake import delta, folders
+from pipelines.lake import folders
 from pipelines.sources.postgres.connection import cancel, hang_up
 from pipelines.sources.postgres.reader import Reader, ReadPlan, SourceTotals, WrittenFile, source_totals
 from pipelines.sources.postgres.snapshot import Relation, Snapshot
@@ -49,8 +48,8 @@ StartSession = Callable[[], "SparkSession"]
 
 
 class Readers:
-    """Counts tables and reads their ranges. As a context: when it fails, no query runs on, and no file stays of a
-    table that was not kept. A count that failed is raised before the readers' SourceFault, which follows from it."""
+    """Counts tables and reads their ranges. As a context: when it fails, no query runs on, and a count that failed is
+    raised before the readers' SourceFault, which follows from it."""
 
     def __init__(
         self, settings: Settings, snapshot: Snapshot, run: int, report: Report, start_session: StartSession | None
@@ -63,7 +62,6 @@ class Readers:
         self._counter = ThreadPoolExecutor(1, thread_name_prefix="counter")  # of the snapshot's one connection
         self._threads = ThreadPoolExecutor(self._number, thread_name_prefix="reader")
         self._counts: list[Future[SourceTotals]] = []
-        self._not_kept: dict[str, set[Path]] = {}
 
     def count(self, plan: ReadPlan, newer: str) -> Future[SourceTotals]:
         """Lets the server count a table, one after the other."""
@@ -88,12 +86,7 @@ class Readers:
         futures = [self._submit(plan, " AND ".join(filter(None, (condition, part))), path) for part in parts]
         return [future.result() for future in futures]
 
-    def keep(self, table: Table) -> None:
-        """The files of a table are somebody else's from now on."""
-        self._not_kept.pop(table.name, None)
-
     def _submit(self, plan: ReadPlan, condition: str, path: Path) -> Future[WrittenFile]:
-        self._not_kept.setdefault(plan.table.name, set()).add(path)
         reader = self._on_executors(self._start_session) if self._start_session else self._reader
         return self._threads.submit(reader.read, plan, condition, path)
 
@@ -113,8 +106,6 @@ class Readers:
         try:
             if error is not None:
                 self._end()
-                for path in set[Path]().union(*self._not_kept.values()):
-                    sweep(path, self._run)
         finally:
             for pool in (self._threads, self._counter):
                 pool.shutdown()
@@ -151,9 +142,3 @@ class Readers:
                     pool.shutdown()
             finally:
                 ended.set()
-
-
-def sweep(path: Path, run: int, kept: Sequence[str] = ()) -> None:
-    """Removes the files of a run from a table's folder, `kept` ones aside: written in vain, or on a lost worker."""
-    for file in set(path.glob(delta.part_name(run, "*"))) - {path / name for name in kept}:
-        file.unlink(missing_ok=True)

@@ -94,7 +94,7 @@ def restore(settings: Settings, word: str, report: Report) -> tuple[str, Run]:
         run_log.check_tables(layer, path, target, advice)
         begun, content_of = next_run(settings, layer, target.domain), target.built_in
         run = replace(target, run=begun.run, started=begun.started, kind="restore", content_of=content_of, warnings=())
-        stack.enter_context(rolled_back_on_failure(path, target.domain))
+        stack.enter_context(rolled_back_on_failure(path, run))
         with_csv = (
             unchanged_table(target.table(table.name), table, folders.table_path(path, table))
             for table in catalogue.tables_of(layer, target.domain)

@@ -20,7 +20,7 @@ from pipelines.lake.changes import MANY_SMALL_FILES, SMALL_FILE_BYTES, Target, w
 from pipelines.lake.engine import HASHING, engine
 from pipelines.lake.run_log import RECORDS
 from pipelines.lake.runs import Run, TableRun
-from pipelines.lake.versions import StagedTable, discarded_on_failure, table_version, verify
+from pipelines.lake.versions import StagedTable, table_version, verify
 from pipelines.run.lifecycle import check_layers, commit_run, next_run, rolled_back_on_failure
 from pipelines.sources.postgres import embedded
 
@@ -121,15 +121,14 @@ def compact(settings: Settings, layer: str, last: Run, report: Report) -> None:
         return
     begun = next_run(settings, layer, last.domain)
     run = replace(last, run=begun.run, started=begun.started, kind="compaction", content_of=last.built_in)
-    staged: list[StagedTable] = []
-    with rolled_back_on_failure(path, last.domain):
-        with discarded_on_failure(staged):
-            for name in many:
-                try:
-                    staged.append(_rewritten(settings, layer, last, run.run, name))
-                except QualityFault as fault:
-                    report.say(str(fault))
-        built = {table.table_run.name: table for table in staged}
+    built: dict[str, StagedTable] = {}
+    with rolled_back_on_failure(path, run):
+        for name in many:
+            try:
+                built[name] = _rewritten(settings, layer, last, run.run, name)
+            except QualityFault as fault:
+                report.say(str(fault))
+                delta.sweep(path / last.domain / name, run.run)
         if not built:
             return
         commits = (built[old.name].commit(run.run, True) if old.name in built else old for old in last.tables)
@@ -153,7 +152,6 @@ def _rewritten(settings: Settings, layer: str, last: Run, run: int, name: str) -
     staged = StagedTable(replace(table_run, base=run, batches=0), table, target.path, files, (), ())
     staged = verify(staged, old.types, table_run.rows_out, {})
     if staged.table_run.columns != table_run.columns:
-        staged.discard()
         raise QualityFault(
             f"table {target.path}: a single file would have other values than its {len(old.files)}; nothing changed"
         )

@@ -11,35 +11,34 @@ from pipelines.core.sql import identifier
 from pipelines.lake.checksums import evidence
 from pipelines.lake.engine import HASHING, Engine, engine
 from pipelines.lake.runs import Job
-from pipelines.lake.versions import StagedTable, discarded_on_failure, table_version
+from pipelines.lake.versions import StagedTable, table_version
 
 
 def prove_one_row_per(job: Job, built: StagedTable) -> StagedTable:
     """`built` with its `rows_in`, if it has each row of `one_row_per` once: as many, the same keys by their checksum,
-    the same sums. Discards it and raises QualityFault otherwise."""
+    the same sums. Raises QualityFault otherwise."""
     table, origin = built.table, built.table.one_row_per
     assert origin is not None
     upstream = job.upstream.table(origin.name)
-    with discarded_on_failure([built]):
-        checksums = {column.name: column.checksum for column in built.table_run.columns}
-        same_keys = [checksums[key] for key in table.keys] == _checksums_of_keys(job, origin)
-        if built.table_run.rows_out != upstream.rows_out or not same_keys:
-            change = f"{upstream.rows_out} rows of silver.{origin.name} became {built.table_run.rows_out}"
-            text = f"{change}, or other ones; a join lost or multiplied rows, gold and the CSV stay as they were"
-            raise QualityFault(f"gold.{table.name}: {text}")
-        for column in table.summed:
-            total = upstream.totals.get(column.made_from)
-            if total is not None and built.table_run.totals[column.name] != total:
-                problem = f"the sum of {column.name} is not that of silver.{origin.name}"
-                raise QualityFault(f"gold.{table.name}: {problem}; gold and the CSV stay as they were")
+    checksums = {column.name: column.checksum for column in built.table_run.columns}
+    same_keys = [checksums[key] for key in table.keys] == _checksums_of_keys(job, origin)
+    if built.table_run.rows_out != upstream.rows_out or not same_keys:
+        change = f"{upstream.rows_out} rows of silver.{origin.name} became {built.table_run.rows_out}"
+        text = f"{change}, or other ones; a join lost or multiplied rows, gold and the CSV stay as they were"
+        raise QualityFault(f"gold.{table.name}: {text}")
+    for column in table.summed:
+        total = upstream.totals.get(column.made_from)
+        if total is not None and built.table_run.totals[column.name] != total:
+            problem = f"the sum of {column.name} is not that of silver.{origin.name}"
+            raise QualityFault(f"gold.{table.name}: {problem}; gold and the CSV stay as they were")
     return replace(built, table_run=replace(built.table_run, rows_in=upstream.rows_out))
 
 
 def prove_totals(job: Job, built: StagedTable) -> StagedTable:
-    """`built`, if no key comes twice and each column adds up to the total that its contract promises. Discards it and
-    raises QualityFault otherwise."""
+    """`built`, if no key comes twice and each column adds up to the total that its contract promises. Raises
+    QualityFault otherwise."""
     table, rows = built.table, built.content.sql
-    with discarded_on_failure([built]), engine(f"gold.{table.name}") as db:
+    with engine(f"gold.{table.name}") as db:
         if not _value(db, f"SELECT count(*) = count(DISTINCT ({', '.join(map(identifier, table.keys))})) FROM {rows}"):
             raise QualityFault(f"gold.{table.name}: a key ({', '.join(table.keys)}) comes twice; gold stays as it was")
         for column in table.columns:

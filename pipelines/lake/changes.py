@@ -3,8 +3,7 @@
 Files that both versions have hold the same rows, so only the others are looked at. All of it is DuckDB's work.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -88,27 +87,15 @@ class Target:
         for name in names:
             (self.path / name).unlink(missing_ok=True)
 
-    @contextmanager
-    def unproved(self, *names: str) -> Iterator[list[str]]:
-        """The names of new files, a list to be filled. If the context fails, none of them stays."""
-        files = list(names)
-        try:
-            yield files
-        except BaseException:
-            self.remove(files)
-            raise
-
 
 def write(db: Engine, rows: str, target: Target) -> list[str]:
     """Writes the rows of a relation as one file. Its name; nothing when there are no rows."""
-    name, written = target.new(), 0
-    try:
-        save(db, rows, target.path / name)
-        written = pq.read_metadata(target.path / name).num_rows
-    finally:
-        if not written:
-            target.remove([name])
-    return [name] if written else []
+    name = target.new()
+    save(db, rows, target.path / name)
+    if pq.read_metadata(target.path / name).num_rows:
+        return [name]
+    target.remove([name])
+    return []
 
 
 @dataclass(frozen=True)
@@ -166,14 +153,13 @@ def splice(db: Engine, change: Splice, target: Target) -> StagedTable:
     old, replaced = change.old, change.replaced
     touched = touched_files(db, old, replaced)
     small = small_files(touched)
-    with target.unproved() as written:
-        for file in sorted(touched - small):
-            written += write(db, replaced.rest(old.only({file}).sql), target)
-        columns, rest = listed(old.types), replaced.rest(old.only(small).sql)
-        fresh = f"(SELECT {columns} FROM {rest} UNION ALL SELECT {columns} FROM {change.rows})"
-        written += write(db, fresh, target)
-        crash_point(Point.FILES_SPLICED)
-        table_run = _proved(db, f"{target.table.layer}.{change.table_run.name}", change, touched, target.paths(written))
+    written = list[str]()
+    for file in sorted(touched - small):
+        written += write(db, replaced.rest(old.only({file}).sql), target)
+    columns, rest = listed(old.types), replaced.rest(old.only(small).sql)
+    written += write(db, f"(SELECT {columns} FROM {rest} UNION ALL SELECT {columns} FROM {change.rows})", target)
+    crash_point(Point.FILES_SPLICED)
+    table_run = _proved(db, f"{target.table.layer}.{change.table_run.name}", change, touched, target.paths(written))
     kept = tuple(Path(file).name for file in old.files if file not in touched)
     return StagedTable(table_run, target.table, target.path, written, (), kept)
 

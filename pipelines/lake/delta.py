@@ -120,6 +120,15 @@ def part_name(run: int, which: str = "") -> str:
     return f"part-{run:05d}-{which or uuid.uuid4().hex}.parquet"
 
 
+def sweep(path: Path, run: int) -> None:
+    """Removes the files of a run that a table's head does not name: they were written in vain."""
+    with storage(f"table {path}"):
+        if files := set(path.glob(part_name(run, "*"))):
+            head = version(path)
+            for file in files - {file for file, _ in ([] if head is None else actions(path, head))}:
+                file.unlink(missing_ok=True)
+
+
 @dataclass(frozen=True)
 class Change:
     """What a run makes of a table: the files `added` beside those `kept`, None when it keeps nothing, and the columns'

@@ -3,8 +3,7 @@
 Bronze appends what changed, as batches. Of a key the row in its last batch counts; none if that one is deleted.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -137,22 +136,6 @@ class StagedTable:
             what = f"{self.table.layer}.{self.table_run.name}: {name}"
             raise QualityFault(f"{what} is null in a row; let its contract say nullable, or mend its transform")
 
-    def discard(self) -> None:
-        """Removes the files: a run that failed leaves no rows behind."""
-        for name in self.files:
-            (self.path / name).unlink(missing_ok=True)
-
-
-@contextmanager
-def discarded_on_failure(staged: list[StagedTable]) -> Iterator[None]:
-    """After a failure no table that is in `staged` by then leaves a file."""
-    try:
-        yield
-    except BaseException:
-        while staged:
-            staged.pop().discard()
-        raise
-
 
 def unchanged_table(table_run: TableRun, table: Table, path: Path, rules: tuple[RuleRun, ...] = ()) -> StagedTable:
     """The content of a table's last version, once more."""
@@ -165,14 +148,13 @@ def verify(staged: StagedTable, types: Mapping[str, str], rows: int, sums: Mappi
     """`staged` with what DuckDB finds in the columns `types` of its files. Raises QualityFault unless they have so many
     rows and these sums, to the cent; null stands for no rows to add."""
     name = f"{staged.table.layer}.{staged.table_run.name}"
-    with discarded_on_failure([staged]):
-        crash_point(Point.FILES_WRITTEN)
-        content = evidence(name, relation(staged.paths, types), types, staged.table.keys)
-        wrong = [column for column, total in sums.items() if content.sums[column] != (total or 0)]
-        if content.rows != rows:
-            problem = f"{rows:,} rows were to arrive, {content.rows:,} did"
-        elif wrong:
-            problem = f"the sum of {wrong[0]} is another"
-        else:
-            return replace(staged, table_run=replace(staged.table_run, columns=content.columns))
-        raise QualityFault(f"{name}: {problem}; nothing was replaced, run it again")
+    crash_point(Point.FILES_WRITTEN)
+    content = evidence(name, relation(staged.paths, types), types, staged.table.keys)
+    wrong = [column for column, total in sums.items() if content.sums[column] != (total or 0)]
+    if content.rows != rows:
+        problem = f"{rows:,} rows were to arrive, {content.rows:,} did"
+    elif wrong:
+        problem = f"the sum of {wrong[0]} is another"
+    else:
+        return replace(staged, table_run=replace(staged.table_run, columns=content.columns))
+    raise QualityFault(f"{name}: {problem}; nothing was replaced, run it again")

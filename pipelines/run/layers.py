@@ -15,7 +15,7 @@ from pipelines.export.publish import drafted
 from pipelines.lake import folders, run_log
 from pipelines.lake.changes import MANY_SMALL_FILES
 from pipelines.lake.runs import Job, Run, RunContext, reason_for_full, table_runs
-from pipelines.lake.versions import StagedTable, discarded_on_failure
+from pipelines.lake.versions import StagedTable
 from pipelines.run import lifecycle
 from pipelines.sources.domains import address, ready
 from pipelines.sources.postgres.embedded import source_server
@@ -108,7 +108,7 @@ def _run_bronze(call: Call, domain: str) -> Run:
     run = replace(lifecycle.next_run(settings, "bronze", domain), lake=lake, source=source)
     context, staged = RunContext(run, previous, call.request.full), list[StagedTable]()
     run_log.roll_back(path, previous, call.report)
-    with lifecycle.rolled_back_on_failure(path, domain), discarded_on_failure(staged):
+    with lifecycle.rolled_back_on_failure(path, run):
         if catalogue.is_of_files(domain):
             _ingest_files(call, context, staged)
         else:
@@ -155,8 +155,10 @@ def _read_tables(call: Call, context: RunContext, server: Postgres, staged: list
     settings, spark, report = call.settings, call.spark, call.report
     tables, last = catalogue.tables_of("bronze", context.run.domain), table_runs(context.previous)
     names = [table.source_name for table in tables]
+    staged.clear()
+    lifecycle.sweep(settings.bronze_path, context.run)  # of an earlier attempt
     try:
-        with discarded_on_failure(staged), take_snapshot(server, settings.schema_name, names) as snapshot:
+        with take_snapshot(server, settings.schema_name, names) as snapshot:
             if any(
                 reason_for_full(settings, last.get(name), name in context.full, context.run.started)
                 for name in (table.name for table in tables)
@@ -196,7 +198,7 @@ def _run_derived(call: Call, layer: str, domain: str, is_last: bool) -> Run:
     run_log.roll_back(path, previous, report)
     build = silver_job.build if layer == "silver" else gold_job.build
     entries = tuple(entry for entry in catalogue.entries(layer) if entry.table.domain == domain)
-    with lifecycle.rolled_back_on_failure(path, domain), storage_faults(), discarded_on_failure(staged):
+    with lifecycle.rolled_back_on_failure(path, run), storage_faults():
         with folders.scratch(path, "run") as scratch:
             job = Job(run, previous, full, settings, report, scratch, call.spark.get, upstream=upstream, origin=origin)
             lifecycle.stage(layer, build(job, entries), staged, report)

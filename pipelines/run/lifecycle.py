@@ -13,7 +13,7 @@ from pipelines.core.errors import Fault, StorageFault, UsageFault
 from pipelines.core.names import EMBEDDED, LAYERS, downstream_layer, upstream_layer
 from pipelines.core.points import Point, crash_point
 from pipelines.core.signals import deferred_signals
-from pipelines.lake import run_log
+from pipelines.lake import delta, run_log
 from pipelines.lake.engine import HASHING
 from pipelines.lake.runs import IngestedFile, RuleRun, Run, TableRun
 from pipelines.lake.versions import StagedTable
@@ -120,13 +120,22 @@ def commit_staged(
     return commit_run(path, run, commits(), drafts, rules, files)
 
 
+def sweep(path: Path, run: Run) -> None:
+    """Removes the files of a run in `path` that no head names, as far as that is possible."""
+    for table in (path / run.domain).glob("*"):
+        with suppress(Fault):
+            delta.sweep(table, run.run)
+
+
 @contextmanager
-def rolled_back_on_failure(path: Path, domain: str) -> Iterator[None]:
-    """After a failure the tables are as the last complete run left them, which may be the run that was just recorded.
-    If that fails, too, the next run does it."""
+def rolled_back_on_failure(path: Path, run: Run) -> Iterator[None]:
+    """After a failure the tables are as the last complete run left them, which may be `run` if it was just recorded. No
+    file stays that it wrote in vain. If that fails, too, the next run rolls back."""
     try:
         yield
     except BaseException:
-        with deferred_signals(), suppress(Fault):
-            run_log.roll_back(path, run_log.last_run(path, domain))
+        with deferred_signals():
+            sweep(path, run)
+            with suppress(Fault):
+                run_log.roll_back(path, run_log.last_run(path, run.domain))
         raise

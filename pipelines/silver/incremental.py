@@ -15,7 +15,7 @@ from pipelines.core.names import QUARANTINE
 from pipelines.lake import changes, run_log
 from pipelines.lake.engine import Engine, count, engine, listed, relation, renamed
 from pipelines.lake.runs import Job, RuleRun, Run
-from pipelines.lake.versions import StagedTable, discarded_on_failure, table_version
+from pipelines.lake.versions import StagedTable, table_version
 from pipelines.silver import checks, judging
 from pipelines.silver.checks import CheckedRows
 from pipelines.silver.judging import Counts, Sums, Tables, gate
@@ -61,19 +61,16 @@ def apply_changes(job: Job, entry: Entry, staged: Tables) -> list[StagedTable]:
         assert checked is not None
         if {check.name for check in checked.checks} != recorded.rules.keys():
             return []
-        good, bad, came = _write_new(job, new) if new else ([], [], Counts())
+        good_files, bad_files, came = _write_new(job, new) if new else ([], [], Counts())
         counts = recorded.counts - _counts_of(old) + came
         known_keys = _keys_still_failing(db, recorded, table)
         rules = tuple(judging.rule_runs(job.run.run, checked, counts, came, known_keys))
         gate(table, counts, rules, settings.quality.max_quarantined)
         judging.conserve(table, job.upstream, counts)
-        built: list[StagedTable] = []
-        with discarded_on_failure(built):
-            built.append(replace(_replaced(db, job, recorded.good, good), rules=rules))
-            built.append(_replaced(db, job, recorded.bad, bad))
-            _prove(built, counts)
-    table_runs = counts.recorded(built[0].table_run), replace(built[1].table_run, rows_in=counts.set_aside)
-    return [replace(side, table_run=table_run) for side, table_run in zip(built, table_runs, strict=True)]
+        good, bad = _replaced(db, job, recorded.good, good_files), _replaced(db, job, recorded.bad, bad_files)
+        _prove((good, bad), counts)
+    bad_run = replace(bad.table_run, rows_in=counts.set_aside)
+    return [replace(good, table_run=counts.recorded(good.table_run), rules=rules), replace(bad, table_run=bad_run)]
 
 
 def _unchanged(job: Job, table: Table, recorded: Recorded) -> list[StagedTable]:
@@ -157,7 +154,7 @@ def _replaced(db: Engine, job: Job, stored: StagedTable, files: list[Path]) -> S
     return changes.splice_differing(db, change, changes.Target(stored.table, stored.path, job.run.run))
 
 
-def _prove(built: list[StagedTable], counts: Counts) -> None:
+def _prove(built: tuple[StagedTable, StagedTable], counts: Counts) -> None:
     """Raises QualityFault unless the table and its quarantine have the rows and the sums that were counted."""
     expected = ((counts.rows_out, counts.sums_out), (counts.set_aside, counts.sums_aside))
     for side, (rows, sums) in zip(built, expected, strict=True):

@@ -11,7 +11,7 @@ from pipelines.core.sql import identifier
 from pipelines.lake import folders, schema
 from pipelines.lake.engine import engine
 from pipelines.lake.runs import MUCH_CHANGED, Job, Run, TableRun, reason_for_full_derived
-from pipelines.lake.versions import StagedTable, discarded_on_failure, table_version, verify
+from pipelines.lake.versions import StagedTable, table_version, verify
 from pipelines.silver import checks, judging
 from pipelines.silver.checks import QUARANTINE_COLUMNS, CheckedRows
 from pipelines.silver.judging import BronzeFacts, Counts, Tables, guaranteed
@@ -58,15 +58,14 @@ def _build_in_full(job: Job, entry: Entry, staged: Tables, why: str) -> Iterator
     observed, counts_when_written = judging.counted(checked)
     path = folders.table_path(settings.silver_path, table)
     files = write_files(judging.accepted(settings, observed), path, job.run.run)
-    built = StagedTable(TableRun(table.name, 0, 0, 0, full_at=job.run.started, how=f"full: {why}"), table, path, files)
-    with discarded_on_failure([built]):
-        counts = counts_when_written()
-        rules = tuple(judging.rule_runs(job.run.run, checked, counts, counts, {}))
-        judging.gate(table, counts, rules, settings.quality.max_quarantined)
-        judging.conserve(table, upstream, counts)
-        good = replace(built, table_run=counts.recorded(built.table_run), rules=rules)
-        yield verify(good, schema.types_of(table, {}), counts.rows_out, counts.sums_out)
-        yield _quarantine(job, checked, counts, built.table_run)
+    counts = counts_when_written()
+    rules = tuple(judging.rule_runs(job.run.run, checked, counts, counts, {}))
+    judging.gate(table, counts, rules, settings.quality.max_quarantined)
+    judging.conserve(table, upstream, counts)
+    table_run = TableRun(table.name, 0, 0, 0, full_at=job.run.started, how=f"full: {why}")
+    good = StagedTable(counts.recorded(table_run), table, path, files, rules)
+    yield verify(good, schema.types_of(table, {}), counts.rows_out, counts.sums_out)
+    yield _quarantine(job, checked, counts, table_run)
 
 
 def bronze_facts(settings: Settings, upstream: Run, table: Table) -> BronzeFacts:

@@ -1,30 +1,50 @@
 """Files of a failed run: those of tables that were not committed go, those of committed ones are another's to roll back."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from conf.contract import Table
 from gold.cartoes import movimento_flat
 from pipelines.core.console import Report
-from pipelines.lake.runs import TableRun
-from pipelines.lake.versions import StagedTable, discarded_on_failure
-from pipelines.run.lifecycle import stage
+from pipelines.lake import delta
+from pipelines.lake.checksums import ColumnRun
+from pipelines.lake.runs import Run, TableRun
+from pipelines.lake.versions import StagedTable
+from pipelines.run.lifecycle import rolled_back_on_failure, stage
+
+TABLE = movimento_flat.TABLE
+NOW = datetime(2024, 3, 1, tzinfo=UTC)
+RUN = Run(7, "lake", TABLE.domain, None, "", "", NOW, NOW)
 
 
-def staged_table(folder: Path, name: str) -> StagedTable:
+def staged_table(layer_path: Path, name: str, table: Table = TABLE) -> StagedTable:
     """A table with one file, which shows in no step of a run."""
-    (folder / name).touch()
-    return StagedTable(TableRun(f"{name}__quarantine", 0, 0, 0), movimento_flat.TABLE, folder, [name])
+    path, file = layer_path / table.domain / f"{name}__quarantine", delta.part_name(RUN.run)
+    delta.make_folder(path)
+    pq.write_table(pa.table({"_batch": [1]}), path / file)
+    table_run = TableRun(path.name, 0, 1, 1, columns=(ColumnRun("_batch", "bigint", "0"),))
+    return StagedTable(table_run, table, path, [file])
 
 
-def test_after_a_failure_only_committed_tables_keep_their_files(tmp_path: Path) -> None:
+def left_in(layer_path: Path) -> set[str]:
+    return {file.parent.name for file in layer_path.rglob("*.parquet")}
+
+
+def test_after_a_failure_only_committed_tables_and_other_runs_keep_their_files(tmp_path: Path) -> None:
     staged: list[StagedTable] = []
-    with pytest.raises(RuntimeError, match="disk"), discarded_on_failure(staged):
+    with pytest.raises(RuntimeError, match="disk"), rolled_back_on_failure(tmp_path, RUN):
         stage("gold", (staged_table(tmp_path, name) for name in ("a", "b", "c")), staged, Report(quiet=True))
-        del staged[0]  # as a commit does
+        staged[0].commit(RUN.run)
+        (staged[1].path / delta.part_name(RUN.run - 1)).touch()
         raise RuntimeError("disk")
-    assert [path.name for path in tmp_path.iterdir()] == ["a"] and not staged
+    assert left_in(tmp_path) == {"a__quarantine", "b__quarantine"}
+    assert not (staged[1].path / staged[1].files[0]).exists()
 
 
 def test_a_build_that_fails_leaves_no_file_of_the_tables_before(tmp_path: Path) -> None:
@@ -33,6 +53,15 @@ def test_a_build_that_fails_leaves_no_file_of_the_tables_before(tmp_path: Path) 
         raise RuntimeError("disk")
 
     staged: list[StagedTable] = []
-    with pytest.raises(RuntimeError, match="disk"), discarded_on_failure(staged):
+    with pytest.raises(RuntimeError, match="disk"), rolled_back_on_failure(tmp_path, RUN):
         stage("gold", build(), staged, Report(quiet=True))
-    assert not [*tmp_path.iterdir()]
+    assert not left_in(tmp_path)
+
+
+def test_a_table_whose_log_is_damaged_keeps_no_other_from_being_cleared(tmp_path: Path) -> None:
+    damaged, whole = (staged_table(tmp_path, name) for name in ("a", "b"))
+    damaged.commit(RUN.run)
+    (damaged.path / delta.LOG / f"{0:020d}.json").write_text("{")
+    with pytest.raises(RuntimeError, match="disk"), rolled_back_on_failure(tmp_path, replace(RUN)):
+        raise RuntimeError("disk")
+    assert left_in(tmp_path) == {"a__quarantine"} and not (whole.path / whole.files[0]).exists()
