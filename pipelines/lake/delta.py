@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, Schema
+from deltalake import DeltaTable, Schema
 from deltalake.exceptions import DeltaError
 
 from conf.contract import Pii, Table
@@ -263,13 +263,6 @@ def _write_commit(
         with suppress(OSError, DeltaError):  # without a checkpoint the log is only longer to read
             DeltaTable(path).create_checkpoint()
     return target
-
-
-def restore(path: Path, target: int, run: int) -> None:
-    """Makes a version of a table the head again, its definition included, as a commit of a run."""
-    table = DeltaTable(path)
-    layer = (table.metadata().name or "").partition(".")[0]
-    table.restore(target, commit_properties=CommitProperties(custom_metadata={"userMetadata": f"{layer}/{run}"}))
 
 
 def written_by_hand(path: Path) -> str:

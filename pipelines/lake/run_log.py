@@ -5,7 +5,7 @@ A run is complete when its row is in `_runs`; readers take the versions that the
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from pathlib import Path
 from types import UnionType
@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import DeltaTable, Schema, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
+from pydantic import TypeAdapter
 
-from conf.contract import Severity
 from conf.settings import Settings
 from pipelines.core import catalogue
 from pipelines.core.console import Report
@@ -23,19 +23,9 @@ from pipelines.core.errors import QualityFault, StorageFault, UsageFault
 from pipelines.core.names import LAYERS
 from pipelines.core.points import Point, crash_point
 from pipelines.core.sql import duckdb_literal
-from pipelines.lake.checksums import ColumnRun
-from pipelines.lake.delta import (
-    PROPERTIES,
-    actions,
-    checked,
-    full_name,
-    make_folder,
-    restore,
-    version,
-    written_by_hand,
-)
+from pipelines.lake import delta
 from pipelines.lake.folders import read_once, storage
-from pipelines.lake.runs import IngestedFile, Mode, RuleRun, Run, TableRun
+from pipelines.lake.runs import IngestedFile, Mode, RuleRun, Run
 
 RECORDS = RUNS, QUALITY, FILES = "_runs", "_quality", "_files"
 
@@ -58,24 +48,21 @@ def _schema(record: Any) -> pa.Schema:
 
 RUN, RULE_RUN, INGESTED_FILE = _schema(Run), _schema(RuleRun), _schema(IngestedFile)
 
+# Make records of rows.
+A_RUN, RULE_RUNS, INGESTED_FILES = TypeAdapter(Run), TypeAdapter(list[RuleRun]), TypeAdapter(list[IngestedFile])
+
 
 def _run(row: dict[str, Any]) -> Run:
     # Older software recorded one CSV for a run: it is that of the domain's table that has one. Lakes of its time keep
     # the column, which stays null from now on; others do not get it.
     csv_sha256 = row.pop("csv_sha256", None)
-    tables = tuple(map(_table_run, row["tables"]))
-    if csv_sha256:
-        with_csv = {table.name for table in catalogue.tables_of("gold", row["domain"]) if table.csv}
-        tables = tuple(replace(table, csv_sha256=csv_sha256) if table.name in with_csv else table for table in tables)
-    return Run(**{"upstream_run": None, **row, "tables": tables, "warnings": tuple(row.get("warnings", ()))})
-
-
-def _table_run(row: dict[str, Any]) -> TableRun:
-    columns = tuple(ColumnRun(**column) for column in row.pop("columns", None) or ())
-    guaranteed = tuple(row.pop("guaranteed", None) or ())
-    mode = Mode(row.pop("mode", None) or _mode_of(row.get("how") or ""))
-    known = {name: value for name, value in row.items() if value is not None}
-    return TableRun(**{**known, "guaranteed": guaranteed, "columns": columns, "mode": mode})
+    gold = catalogue.tables_of("gold", row["domain"]) if csv_sha256 else ()
+    with_csv = {table.name for table in gold if table.csv}
+    for table in row["tables"]:
+        table.setdefault("mode", _mode_of(table.get("how", "")))
+        if table["name"] in with_csv:
+            table["csv_sha256"] = csv_sha256
+    return A_RUN.validate_python({"upstream_run": None} | row)
 
 
 def _mode_of(how: str) -> Mode:
@@ -134,10 +121,7 @@ def no_complete_run(settings: Settings, layer: str, domain: str = "") -> Quality
 
 def read_rules(layer_path: Path, run: Run) -> list[RuleRun]:
     """How the rules fared in a run, as the run wrote them."""
-    rows = read_rows(layer_path / QUALITY, {"run": run.run, "domain": run.domain})
-    return [
-        RuleRun(**row | {"severity": Severity(row["severity"]), "keys": tuple(row.get("keys", ()))}) for row in rows
-    ]
+    return RULE_RUNS.validate_python(read_rows(layer_path / QUALITY, {"run": run.run, "domain": run.domain}))
 
 
 def read_files(layer_path: Path, domain: str) -> list[IngestedFile]:
@@ -148,12 +132,8 @@ def read_files(layer_path: Path, domain: str) -> list[IngestedFile]:
         # A restored run knows nothing of what came after the one that it brings back.
         has = has | {run.run} if run.content_of is None else taken_by.get(run.content_of, has)
         taken_by[run.run] = has
-    files = [
-        IngestedFile(**{**row, "extras": tuple(row.get("extras", ()))})
-        for row in read_rows(layer_path / FILES, {"domain": domain})
-        if row["run"] in has
-    ]
-    return sorted(files, key=lambda file: (file.run, file.first))
+    rows = [row for row in read_rows(layer_path / FILES, {"domain": domain}) if row["run"] in has]
+    return sorted(INGESTED_FILES.validate_python(rows), key=lambda file: (file.run, file.first))
 
 
 def record(layer_path: Path, run: Run, rules: tuple[RuleRun, ...] = (), files: Sequence[IngestedFile] = ()) -> None:
@@ -174,7 +154,7 @@ def record(layer_path: Path, run: Run, rules: tuple[RuleRun, ...] = (), files: S
 
 def _replace_rows(path: Path, run: Run, rows: list[dict[str, Any]], schema: pa.Schema, description: str) -> None:
     """Adds a run's rows to `_quality` or `_files`, in place of those of a run that did not complete."""
-    if version(path) is not None:
+    if delta.version(path) is not None:
         with storage(f"table {path}"):
             DeltaTable(path).delete(f"run >= {run.run} AND domain = {duckdb_literal(run.domain)}")
     if rows:
@@ -188,7 +168,7 @@ def check_tables(layer: str, layer_path: Path, run: Run, advice: str = "") -> No
     for table in run.tables:
         path = layer_path / run.domain / table.name
         try:
-            files = checked(path, table.version, full_name(layer, run.domain, table.name), at)
+            files = delta.checked(path, table.version, delta.full_name(layer, run.domain, table.name), at)
             if table.files and files != table.files:
                 raise StorageFault(f"table {path}: version {table.version} has other files than {at} left in it")
         except StorageFault as fault:
@@ -200,21 +180,23 @@ def roll_back(layer_path: Path, run: Run | None, report: Report | None = None) -
     wrote by hand, which is reported."""
     for table in run.tables if run else ():
         path = layer_path / run.domain / table.name  # type: ignore[union-attr]
-        if report and version(path) != table.version and (writer := written_by_hand(path)):
+        if report and delta.version(path) != table.version and (writer := delta.written_by_hand(path)):
             report.warning(f"table {path}: a {writer} is undone; only runs write here")
         restore_version(path, table.version, run.run)  # type: ignore[union-attr]
 
 
 def restore_version(path: Path, target: int, run: int) -> int:
     """Makes a version the head again, as a commit of `run`, unless it is already. The version that the head has now."""
-    if version(path) == target:
+    if delta.version(path) == target:
         return target
     with storage(f"table {path}"):
-        last = DeltaTable(path).history(1)[0]
+        table = DeltaTable(path)
+        last, layer = table.history(1)[0], (table.metadata().name or "").partition(".")[0]
         if (last["operation"], last.get("operationParameters", {}).get("version")) != ("RESTORE", str(target)):
-            restore(path, target, run)
+            of_run = CommitProperties(custom_metadata={"userMetadata": f"{layer}/{run}"})
+            table.restore(target, commit_properties=of_run)
         crash_point(Point.TABLE_ROLLED_BACK)
-        return version(path) or 0
+        return delta.version(path) or 0
 
 
 def find_run(settings: Settings, word: str) -> tuple[str, Run]:
@@ -230,20 +212,26 @@ def find_run(settings: Settings, word: str) -> tuple[str, Run]:
 
 def read_rows(path: Path, where: Mapping[str, int | str], columns: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """The rows of a small table that have given values, as dicts without nulls; of all columns, or of those named."""
-    if version(path) is None:
+    if delta.version(path) is None:
         return []
     try:
         rows = _read(path, columns, where)
     except StorageFault:
         rows = _read(path, columns, where)  # its files may just have been made one
-    return [{name: value for name, value in row.items() if value is not None} for row in rows]
+    return [_without_nulls(row) for row in rows]
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nulls(item) for name, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def _read(path: Path, columns: tuple[str, ...], where: Mapping[str, int | str]) -> list[dict[str, Any]]:
-    checked(path, None, path.name)
+    delta.checked(path, None, path.name)
     rows: list[dict[str, Any]] = []
     # File by file: pyarrow's threads under delta-rs's dataset can abort the process at its end.
-    for file, _ in actions(path, version(path) or 0):
+    for file, _ in delta.actions(path, delta.version(path) or 0):
         with storage(f"file {file}"):
             table = _content(file)
         if columns:
@@ -262,11 +250,11 @@ def _content(file: Path) -> pa.Table:
 
 def append_rows(path: Path, rows: list[dict[str, Any]], schema: pa.Schema, description: str) -> None:
     """Adds rows to a table of the run log, which gets the columns that it lacks; of those that only it has, null."""
-    make_folder(path)
+    delta.make_folder(path)
     with storage(f"table {path}"):
-        if version(path) is None:
+        if delta.version(path) is None:
             first = pa.Table.from_pylist(rows, schema=schema)
-            write_deltalake(path, first, name=path.name, description=description, configuration=PROPERTIES)
+            write_deltalake(path, first, name=path.name, description=description, configuration=delta.PROPERTIES)
             return
         table = DeltaTable(path)
         stored = pa.schema(table.schema().to_arrow())
@@ -279,8 +267,8 @@ def append_rows(path: Path, rows: list[dict[str, Any]], schema: pa.Schema, descr
 
 def compact(path: Path, many: int) -> None:
     """One file instead of `many` or more. Those it replaces stay for a while: somebody may just read them."""
-    head = version(path)
-    if head is not None and len(actions(path, head)) >= many:
+    head = delta.version(path)
+    if head is not None and len(delta.actions(path, head)) >= many:
         with storage(f"table {path}"):
             DeltaTable(path).optimize.compact()
-        checked(path, None, path.name)
+        delta.checked(path, None, path.name)
