@@ -59,16 +59,12 @@ def scratch(folder: Path, name: str) -> Iterator[Path]:
 
 @contextmanager
 def beside(final: Path) -> Iterator[Path]:
-    """A file beside `final`, its owner's only, to be written and then renamed: nobody sees half a file. It is gone in
-    the end; those that killed processes left are removed."""
-    with storage(f"folder {final.parent}"):
-        sweep(final.parent.glob(f".{final.name}.*"), f".{final.name}.")
-        handle, name = tempfile.mkstemp(dir=final.parent, prefix=f".{final.name}.{os.getpid()}.", suffix=".half")
-        os.close(handle)
-    try:
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    """A place for a file beside `final`, open to its owner only, to be written and then renamed: nobody sees half a
+    file. It is gone in the end; those that killed processes left are removed."""
+    with ExitStack() as stack:
+        with storage(f"folder {final.parent}"):
+            folder = stack.enter_context(scratch(final.parent, final.name))
+        yield folder / final.name
 
 
 def sweep(paths: Iterable[Path], prefix: str) -> None:
@@ -93,16 +89,13 @@ def locked(settings: Settings, patient: bool = False) -> Iterator[None]:
     """Holds the lock of every layer, or raises LockedFault at once; a `patient` caller, who needs it briefly, waits.
     Folders are made if they are not there; those with plain card numbers are closed to all but their owner. Raises
     StorageFault when a folder has files but was not made here."""
-    for layer in LAYERS:
-        path = settings.layer_path(layer)
-        with storage(f"{layer} folder {path}"):
-            path.mkdir(mode=0o750, parents=True, exist_ok=True)
-            if any(path.iterdir()) and not (path / LOCK).exists():
-                raise StorageFault(f"{layer} folder {path} holds other files; name an empty one")
     with ExitStack() as held:
         for layer in LAYERS:
             path = settings.layer_path(layer)
             with storage(f"{layer} folder {path}"):
+                path.mkdir(mode=0o750, parents=True, exist_ok=True)
+                if any(path.iterdir()) and not (path / LOCK).exists():
+                    raise StorageFault(f"{layer} folder {path} holds other files; name an empty one")
                 held.enter_context(locks.held(path / LOCK, str(path), -1 if patient else 0, brief=patient))
                 # Never more open than it is: older versions may have plain card numbers.
                 closed = 0o700 if layer == "bronze" or settings.card_numbers == "plain" else 0o750
