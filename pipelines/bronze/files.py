@@ -18,7 +18,7 @@ from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault, QualityFault, SourceFault
 from pipelines.core.sql import duckdb_literal, identifier
 from pipelines.lake import delta, folders, schema
-from pipelines.lake.changes import Splice, Target, splice, spliced, touched_files, where
+from pipelines.lake.changes import Selection, Splice, Target, splice, spliced, touched_files
 from pipelines.lake.checksums import measured
 from pipelines.lake.engine import engine, listed, relation
 from pipelines.lake.run_log import read_files
@@ -156,7 +156,8 @@ def _added(
         if (came.rows, came.sums) != (sum(file.lines for file in ingested), sums):
             raise QualityFault(f"{what}: a file does not hold what was read; run it again")
         again = sorted({file.name for file in ingested} & {file.name for file in landing.ingested})
-        replaced = where(f"_source_file IN ({', '.join(map(duckdb_literal, again))})" if again else "false")
+        names = f"(SELECT unnest([{', '.join(map(duckdb_literal, again))}]::varchar[]) AS _source_file)"
+        replaced = Selection(("_source_file",), names)
         if touched_files(db, old, replaced):
             staged = splice(db, Splice(old, table_run, replaced, rows), target)
             target.remove([name])

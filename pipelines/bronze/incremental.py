@@ -15,7 +15,7 @@ from pipelines.core.names import DELETED
 from pipelines.core.sql import identifier
 from pipelines.core.types import type_of
 from pipelines.lake import folders
-from pipelines.lake.changes import Splice, Target, differing_keys, splice, with_keys, write
+from pipelines.lake.changes import Selection, Splice, Target, differing_keys, splice, write
 from pipelines.lake.checksums import measured
 from pipelines.lake.engine import Engine, count, listed, named_files, relation, within, without
 from pipelines.lake.runs import Mode, TableRun, row_counts
@@ -62,13 +62,13 @@ def _staged(db: Engine, batch: Batch, previous: TableRun, files: list[str]) -> S
     """The table's next version. `files` have the rows that were written since the previous run."""
     load, old, keys, target, totals = batch.load, batch.old, batch.old.keys, batch.target, batch.totals
     rows = relation(target.paths(files), old.types)
-    written = _temporary(db, f"written {target.table.name}", f"SELECT {listed(keys)} FROM {rows}")
+    written = db.keep(f"SELECT {listed(keys)} FROM {rows}")
     deleted = previous.rows_out + count(db, without(written, keys, old.sql)) - totals.rows
     if deleted < 0:
         raise NotProved("the source has rows that nobody wrote since it was read last")
     # Somebody may have written a row without changing it, or a transaction may have been open for long.
     differing = differing_keys(within(old.sql, keys, written), rows, old, old)
-    changed = _temporary(db, f"changed {target.table.name}", f"SELECT * FROM {differing}")
+    changed = db.keep(f"SELECT * FROM {differing}")
     changed_rows, number = within(rows, keys, changed), count(db, changed)
     expected = measured(db, changed_rows, old.types, keys)
     if number < count(db, written):
@@ -98,12 +98,6 @@ def _staged(db: Engine, batch: Batch, previous: TableRun, files: list[str]) -> S
     return _folded(db, staged, old, target) if files else staged
 
 
-def _temporary(db: Engine, name: str, sql: str) -> str:
-    """Makes a temporary table of what a query gives; its name as SQL."""
-    db.execute(f"CREATE OR REPLACE TEMP TABLE {identifier(name)} AS {sql}")
-    return identifier(name)
-
-
 def _tombstones(db: Engine, gone: str, old: TableVersion, target: Target) -> str:
     """Writes a row marked as deleted for each key of the relation `gone`. The file's name."""
     marks = {"_batch": f"{target.run}::bigint", DELETED: "true"} | {key: identifier(key) for key in old.keys}
@@ -126,7 +120,7 @@ def _folded(db: Engine, staged: StagedTable, old: TableVersion, target: Target) 
     if old.base is None:
         return staged
     later = f"SELECT DISTINCT {listed(old.keys)} FROM {old.raw} WHERE _batch > {old.base}"
-    batched = _temporary(db, f"batched {target.table.name}", later)
+    batched = db.keep(later)
     if table_run.batches <= FOLD_BATCHES and count(db, batched) <= FOLD_SHARE * table_run.rows_out:
         return staged
     rows_of, file = named_files(old.files, old.types)
@@ -134,7 +128,7 @@ def _folded(db: Engine, staged: StagedTable, old: TableVersion, target: Target) 
     batches = {str(name) for (name,) in db.execute(young).fetchall()}
     resting = TableVersion(tuple(sorted(set(old.files) - batches)), old.types, old.keys)
     rows, columns = measured(db, resting.sql, old.types, old.keys)
-    replaced = with_keys(old.keys, batched)
+    replaced = Selection(old.keys, batched)
     change = Splice(resting, replace(table_run, rows_out=rows, columns=columns), replaced, replaced.of(old.sql))
     try:
         folded = splice(db, change, target)

@@ -105,7 +105,7 @@ def _apply_changes(job: Job, entry: Entry) -> StagedTable | None:
         content = table_version(settings.gold_path, previous, table)
         rows = relation([str(file) for file in written], content.types)
         keys = f"(SELECT {renamed(origin.keys, table.keys)} FROM {_affected_keys(origin)})"
-        change = changes.Splice(content, recorded, changes.with_keys(table.keys, keys), rows)
+        change = changes.Splice(content, recorded, changes.Selection(table.keys, keys), rows)
         return prove_one_row_per(job, changes.splice_differing(db, change, changes.Target(table, path, job.run.run)))
 
 

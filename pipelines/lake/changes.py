@@ -14,7 +14,7 @@ from pipelines.core.errors import QualityFault
 from pipelines.core.points import Point, crash_point
 from pipelines.lake import delta
 from pipelines.lake.checksums import Content, measured
-from pipelines.lake.engine import Engine, count, exact, listed, named_files, relation, renamed, save, within
+from pipelines.lake.engine import Engine, count, exact, listed, named_files, relation, renamed, save, within, without
 from pipelines.lake.runs import Mode, TableRun, row_counts
 from pipelines.lake.versions import StagedTable, TableVersion, unchanged_table
 
@@ -100,27 +100,16 @@ def write(db: Engine, rows: str, target: Target) -> list[str]:
 
 @dataclass(frozen=True)
 class Selection:
-    """SQL that may stand after `FROM rows`: for the rows that are `meant` (`of` a relation), and the `others`."""
+    """The rows of a table whose `columns` have values that a relation of such columns has."""
 
-    meant: str
-    others: str
+    columns: Sequence[str]
+    relation: str
 
     def of(self, rows: str) -> str:
-        return f"(SELECT * FROM {rows} {self.meant})"
+        return within(rows, self.columns, self.relation)
 
     def rest(self, rows: str) -> str:
-        return f"(SELECT * FROM {rows} {self.others})"
-
-
-def with_keys(keys: Sequence[str], relation: str) -> Selection:
-    """The rows whose key (columns `keys`) is in a relation."""
-    using = f"{relation} USING ({listed(keys)})"
-    return Selection(f"SEMI JOIN {using}", f"ANTI JOIN {using}")
-
-
-def where(condition: str) -> Selection:
-    """The rows that meet a condition."""
-    return Selection(f"WHERE {condition}", f"WHERE ({condition}) IS NOT TRUE")
+        return without(rows, self.columns, self.relation)
 
 
 @dataclass(frozen=True)
@@ -170,7 +159,7 @@ def splice_differing(db: Engine, change: Splice, target: Target) -> StagedTable:
     keys = db.keep(f"SELECT * FROM {differing_keys(change.replaced.of(old.sql), change.rows, old, old)}")
     if not count(db, keys):
         return unchanged_table(change.table_run, target.table, target.path)
-    differing = with_keys(old.keys, keys)
+    differing = Selection(old.keys, keys)
     return splice(db, replace(change, replaced=differing, rows=differing.of(change.rows)), target)
 
 

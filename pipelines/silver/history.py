@@ -27,7 +27,7 @@ from pipelines.core.names import HISTORY
 from pipelines.core.sql import identifier, read_sql
 from pipelines.core.types import type_of
 from pipelines.lake import folders, run_log
-from pipelines.lake.changes import Splice, Target, changed_keys, differing_keys, splice, with_keys, write
+from pipelines.lake.changes import Selection, Splice, Target, changed_keys, differing_keys, splice, write
 from pipelines.lake.engine import Engine, count, engine, listed, relation, renamed, within
 from pipelines.lake.runs import Job, Mode, Run, TableRun, table_runs
 from pipelines.lake.versions import StagedTable, TableVersion, table_version, unchanged_table, verify
@@ -78,7 +78,7 @@ def build_history(job: Job, entry: Entry, staged: Tables) -> StagedTable:
             return _written_in_full(db, "history", new, target, table_run)
         if not count(db, "touched"):
             return unchanged_table(recorded, table, target.path)
-        replaced = with_keys(old.keys, "touched")
+        replaced = Selection(old.keys, "touched")
         return splice(db, Splice(old, recorded, replaced, replaced.of("history")), target)
 
 

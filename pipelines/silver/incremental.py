@@ -150,7 +150,7 @@ def _replaced(db: Engine, job: Job, stored: StagedTable, files: list[Path]) -> S
     """A table in which the affected rows are those of `files`; unchanged if they are so already."""
     old = stored.content
     rows = relation([str(file) for file in files], old.types)
-    change = changes.Splice(old, stored.table_run, changes.with_keys(old.keys, AFFECTED), rows)
+    change = changes.Splice(old, stored.table_run, changes.Selection(old.keys, AFFECTED), rows)
     return changes.splice_differing(db, change, changes.Target(stored.table, stored.path, job.run.run))
 
 

@@ -9,7 +9,7 @@ import pytest
 from conf.contract import Column, Table
 from pipelines.core.errors import QualityFault
 from pipelines.lake import changes, delta
-from pipelines.lake.changes import Selection, Splice, Target, splice, splice_differing, where, with_keys
+from pipelines.lake.changes import Selection, Splice, Target, splice, splice_differing
 from pipelines.lake.checksums import Content, Difference, differences, measured
 from pipelines.lake.engine import Engine, engine, save
 from pipelines.lake.runs import Mode, TableRun
@@ -45,7 +45,9 @@ def stored(db: Engine, staged: StagedTable) -> dict[int, str]:
     return dict(db.execute(f"SELECT id, valor::varchar FROM {staged.content.sql} ORDER BY id").fetchall())
 
 
-@pytest.mark.parametrize("replaced", [with_keys(("id",), "(SELECT 2 AS id)"), where("valor = 2")])
+@pytest.mark.parametrize(
+    "replaced", [Selection(("id",), "(SELECT 2 AS id)"), Selection(("valor",), "(SELECT 2 AS valor)")]
+)
 def test_only_files_with_a_row_that_is_replaced_are_written_again(
     db: Engine, tmp_path: Path, replaced: Selection
 ) -> None:
@@ -60,13 +62,17 @@ def test_only_files_with_a_row_that_is_replaced_are_written_again(
 
 def test_many_small_files_become_one(db: Engine, tmp_path: Path) -> None:
     old, record = version(db, tmp_path, *(rows(**{f"k{key}": "1"}) for key in range(changes.MANY_SMALL_FILES)))
-    staged = splice(db, Splice(old, record, where("false"), rows(k100="1")), Target(TABLE, tmp_path, 2))
+    staged = splice(
+        db,
+        Splice(old, record, Selection(("id",), "(SELECT 1 AS id WHERE false)"), rows(k100="1")),
+        Target(TABLE, tmp_path, 2),
+    )
     assert staged.kept == () and len(staged.files) == 1 and staged.table_run.rows_out == changes.MANY_SMALL_FILES + 1
 
 
 def test_rows_that_are_there_already_are_not_written_again(db: Engine, tmp_path: Path) -> None:
     old, record = version(db, tmp_path, rows(k1="1"), rows(k2="2"))
-    affected = with_keys(("id",), "(SELECT unnest([1, 2]) AS id)")
+    affected = Selection(("id",), "(SELECT unnest([1, 2]) AS id)")
     staged = splice_differing(db, Splice(old, record, affected, rows(k1="1", k2="2.50")), Target(TABLE, tmp_path, 2))
     assert stored(db, staged) == {1: "1.00", 2: "2.50"}
     assert staged.table_run.how == "0 written, 1 updated, 0 deleted" and len(staged.kept or ()) == 1
@@ -81,7 +87,9 @@ def test_a_row_that_is_lost_on_the_way_is_an_error_and_no_file_stays(
         "pipelines.lake.changes.save", lambda db, sql, file: save(db, f"(SELECT * FROM {sql} WHERE id <> 1)", file)
     )
     with pytest.raises(QualityFault, match=r"silver\.coisa: a row was lost or doubled on the way"):
-        splice(db, Splice(old, record, where("id = 2"), rows(k2="3")), Target(TABLE, tmp_path, 2))
+        splice(
+            db, Splice(old, record, Selection(("id",), "(SELECT 2 AS id)"), rows(k2="3")), Target(TABLE, tmp_path, 2)
+        )
     delta.sweep(tmp_path, 2)  # as the run does that fails
     assert sorted(tmp_path.rglob("*")) == before
 
