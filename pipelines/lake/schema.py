@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from conf.contract import Table
-from pipelines.core.names import HISTORY, QUARANTINE
+from pipelines.core.names import DELETED, HISTORY, QUARANTINE
 from pipelines.core.types import type_of
 
 
@@ -32,6 +32,16 @@ def writer_of(file: Path, schema: pa.Schema) -> pq.ParquetWriter:
     return pq.ParquetWriter(
         file, schema, compression="zstd", compression_level=1, use_dictionary=texts, store_decimal_as_integer=True
     )
+
+
+def complete(columns: Mapping[str, pa.Array], schema: pa.Schema, rows: int, run: int) -> pa.RecordBatch:
+    """Rows of bronze: columns that the source lacks are null, `_batch` is the run, nothing is deleted."""
+    same = {field.name: {"_batch": run, DELETED: False}.get(field.name) for field in schema}
+    arrays = [
+        columns[field.name] if field.name in columns else pa.repeat(pa.scalar(same[field.name], field.type), rows)
+        for field in schema
+    ]
+    return pa.record_batch(arrays, schema=schema)
 
 
 # Of the columns that bronze, quarantine and history have in addition to the contract's.

@@ -7,7 +7,7 @@ time of their last change, then by name.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ from pipelines.core.points import Point, crash_point
 from pipelines.lake import folders
 from pipelines.lake.changes import Target
 from pipelines.lake.runs import IngestedFile
-from pipelines.lake.schema import arrow_type, schema_of, types_of, writer_of
+from pipelines.lake.schema import arrow_type, complete, schema_of, types_of, writer_of
 from pipelines.sources.files.delimited import Bad, Row, rows, unread
 from pipelines.sources.files.values import column_of
 
@@ -118,16 +118,18 @@ def ingest(
     in `_rescued`. Returns the ingested files, the Parquet file's name, and the sums of its amounts.
 
     `first`: the number of the first line for a serial column. Raises SourceFault."""
-    table, name, ingested = place.table, place.new(), list[IngestedFile]()
-    target = place.path / name
+    table, name, ingested, pending = place.table, place.new(), list[IngestedFile](), list[pa.RecordBatch]()
+    target, schema = place.path / name, schema_of(types_of(table, AUDIT))
     totals = {column.name: Decimal(0) for column in table.summed}
-    schema = schema_of(types_of(table, AUDIT))
-    with folders.storage(f"file {target}"), _parquet(target, schema) as write:
+    with folders.storage(f"file {target}"), writer_of(target, schema) as parquet:
         for file in files:
             tally = Tally(first)
             sha256 = hashed(file)
             for batch in _batches(file, place.run, tally):
-                write(batch)
+                pending.append(batch)
+                if sum(rows.num_rows for rows in pending) >= WRITE_ROWS:
+                    parquet.write_table(pa.Table.from_batches(pending))
+                    pending.clear()
                 report.progress("bronze", table.name, batch.num_rows)
                 with localcontext(prec=76):
                     for column in totals:
@@ -137,27 +139,9 @@ def ingest(
             place_of = (place.run, table.domain, table.name, file.name)
             ingested.append(IngestedFile(*place_of, sha256, file.bytes, file.modified, **vars(tally)))
             first += tally.lines
+        parquet.write_table(pa.Table.from_batches(pending, schema))
     crash_point(Point.FILE_INGESTED)
     return ingested, name, totals
-
-
-@contextmanager
-def _parquet(file: Path, schema: pa.Schema) -> Iterator[Callable[[pa.RecordBatch], None]]:
-    """A function that writes rows to a Parquet file, many at a time."""
-    pending: list[pa.RecordBatch] = []
-    with writer_of(file, schema) as parquet:
-
-        def flush() -> None:
-            parquet.write_table(pa.Table.from_batches(pending, schema))
-            pending.clear()
-
-        def write(batch: pa.RecordBatch) -> None:
-            pending.append(batch)
-            if sum(rows.num_rows for rows in pending) >= WRITE_ROWS:
-                flush()
-
-        yield write
-        flush()
 
 
 @contextmanager
@@ -192,20 +176,15 @@ def _batches(file: LandedFile, run: int, tally: Tally) -> Iterator[pa.RecordBatc
     dialect = file.table.files.dialect
     with _readable(file):
         records = rows(file.path, dialect)
-        header = next(records, None)
-    shape = _shape(file.table, header)
-    if isinstance(shape, str):
-        tally.why, records, shape = shape, unread(file.path, dialect, shape), ({}, {})
-    tally.extras = tuple(shape[1])
-    while True:
-        with _readable(file):
-            lines = list(islice(records, READ_ROWS))
-        if not lines:
-            return
-        batch = _batch(file, shape, lines, run, tally.first + tally.lines)
-        tally.lines += len(lines)
-        tally.bad += sum(isinstance(line, Bad) for line in lines)
-        yield batch
+        shape = _shape(file.table, next(records, None))
+        if isinstance(shape, str):
+            tally.why, records, shape = shape, unread(file.path, dialect, shape), ({}, {})
+        tally.extras = tuple(shape[1])
+        while lines := list(islice(records, READ_ROWS)):
+            batch = _batch(file, shape, lines, run, tally.first + tally.lines)
+            tally.lines += len(lines)
+            tally.bad += sum(isinstance(line, Bad) for line in lines)
+            yield batch
 
 
 def _shape(table: Table, header: Row | Bad | None) -> Shape | str:
@@ -255,12 +234,8 @@ def _batch(file: LandedFile, shape: Shape, lines: list[Row | Bad], run: int, fir
         "_extra": pa.array(map(_json, extras), pa.string()),
         "_source_file": pa.repeat(file.name, len(lines)),
         "_source_row": pa.array((line.line for line in lines), pa.int64()),
-        "_batch": pa.repeat(pa.scalar(run, pa.int64()), len(lines)),
-        DELETED: pa.repeat(False, len(lines)),
     }
-    schema = schema_of(types_of(table, AUDIT))
-    nulls = {field.name: pa.nulls(len(lines), field.type) for field in schema}
-    return pa.record_batch([(nulls | made)[field.name] for field in schema], schema=schema)
+    return complete(made, schema_of(types_of(table, AUDIT)), len(lines), run)
 
 
 def _json(values: Mapping[str, str | None]) -> str | None:

@@ -24,7 +24,7 @@ from pipelines.core.names import DELETED
 from pipelines.core.points import Point, crash_point
 from pipelines.core.sql import postgres_literal
 from pipelines.lake import delta, folders
-from pipelines.lake.schema import scaled, schema_of, writer_of
+from pipelines.lake.schema import complete, scaled, schema_of, writer_of
 from pipelines.sources.postgres.connection import BEGIN, PIN, WATCH, dsn, hang_up, pinned, source_fault, unhurried
 from pipelines.sources.postgres.snapshot import Relation
 from pipelines.sources.postgres.types import Reading, select_list
@@ -208,23 +208,13 @@ def _execute(connection: adbc.AdbcConnection, sql: str) -> None:
 
 
 def shaped(batch: pa.RecordBatch, schema: pa.Schema, run: int) -> pa.RecordBatch:
-    """The batch as `schema` has it: columns that the source lacks are null, `_batch` is the run, nothing is deleted."""
-    columns: list[pa.Array] = []
-    for field in schema:
-        if field.name == "_batch":
-            columns.append(pa.repeat(pa.scalar(run, field.type), batch.num_rows))
-        elif field.name == DELETED:
-            columns.append(pa.repeat(pa.scalar(False), batch.num_rows))
-        elif (index := batch.schema.get_field_index(field.name)) < 0:
-            columns.append(pa.nulls(batch.num_rows, field.type))
-        else:
-            column = batch.column(index)
-            storage = column.storage if isinstance(column, pa.ExtensionArray) else column
-            if pa.types.is_decimal(field.type) and pa.types.is_integer(storage.type):
-                columns.append(scaled(storage, field.type))
-            else:
-                columns.append(storage if storage.type == field.type else pc.cast(storage, field.type))
-    return pa.record_batch(columns, schema=schema)
+    """What ADBC sent as bronze has it."""
+    columns: dict[str, pa.Array] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        kind, storage = schema.field(name).type, column.storage if isinstance(column, pa.ExtensionArray) else column
+        unscaled = pa.types.is_decimal(kind) and pa.types.is_integer(storage.type)
+        columns[name] = scaled(storage, kind) if unscaled else pc.cast(storage, kind)
+    return complete(columns, schema, batch.num_rows, run)
 
 
 @dataclass(frozen=True)
