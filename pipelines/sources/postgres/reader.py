@@ -210,8 +210,9 @@ def _execute(connection: adbc.AdbcConnection, sql: str) -> None:
 def shaped(batch: pa.RecordBatch, schema: pa.Schema, run: int) -> pa.RecordBatch:
     """What ADBC sent as bronze has it."""
     columns: dict[str, pa.Array] = {}
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        kind, storage = schema.field(name).type, column.storage if isinstance(column, pa.ExtensionArray) else column
+    for name in {*schema.names} & {*batch.schema.names}:
+        kind, column = schema.field(name).type, batch.column(name)
+        storage = column.storage if isinstance(column, pa.ExtensionArray) else column
         unscaled = pa.types.is_decimal(kind) and pa.types.is_integer(storage.type)
         columns[name] = scaled(storage, kind) if unscaled else pc.cast(storage, kind)
     return complete(columns, schema, batch.num_rows, run)

@@ -225,7 +225,7 @@ def test_a_source_as_the_er_diagram_draws_it_works_after_a_run_that_was_killed_b
     read_back = export_csv.read_back
 
     def look(table: Any, file: Path) -> Any:
-        modes.extend((path.name[0], path.stat().st_mode & 0o777) for path in file.parent.iterdir())
+        modes.extend((path.name[0], path.stat().st_mode & 0o777) for path in file.parent.parent.iterdir())
         return read_back(table, file)
 
     monkeypatch.setattr(export_csv, "read_back", look)
@@ -244,7 +244,7 @@ def test_a_source_as_the_er_diagram_draws_it_works_after_a_run_that_was_killed_b
         "INSERT INTO movimento VALUES (2, 1, repeat('texto longo ', 300000), '2024-01-01', 1)",
     )
     lakehouse.run()
-    assert set(modes) == {(".", 0o600)} and agree(lakehouse) == 2
+    assert set(modes) == {(".", 0o700)} and agree(lakehouse) == 2
     assert cells(lakehouse.csv)[1] == [
         "Ana",
         "Lima",
