@@ -115,7 +115,8 @@ def compact(settings: Settings, layer: str, last: Run, report: Report) -> None:
     many = [
         table_run.name
         for table_run in last.tables
-        if catalogue.table_of(layer, table_run.name) and _small_files(path / last.domain, table_run) >= MANY_SMALL_FILES
+        if catalogue.table_of(layer, last.domain, table_run.name)
+        and _small_files(path / last.domain, table_run) >= MANY_SMALL_FILES
     ]
     if not many or last.hashing != HASHING:
         return
@@ -144,7 +145,7 @@ def _small_files(folder: Path, table_run: TableRun) -> int:
 def _rewritten(settings: Settings, layer: str, last: Run, run: int, name: str) -> StagedTable:
     """Stages the current rows of a table in a single file, proved to be the same rows. Raises QualityFault."""
     path = settings.layer_path(layer)
-    table_run, table = last.table(name), catalogue.table_of(layer, name)
+    table_run, table = last.table(name), catalogue.table_of(layer, last.domain, name)
     assert table is not None
     old, target = table_version(path, last, table, name), Target(table, path / last.domain / name, run)
     with folders.scratch(path, "run") as spill, engine(f"table {target.path}", spill) as db:

@@ -106,7 +106,7 @@ def _create_view(spark: "SparkSession", layer: str, path: Path, database: str, t
     """A view of the rows of a table that count, as a run left it."""
     rows = f"(SELECT * FROM delta.{spark_identifier(str(path))} VERSION AS OF {table.version})"
     columns = tuple(column.name for column in table.columns if column.name != DELETED)
-    contract = catalogue.table_of(layer, table.name)
+    contract = catalogue.table_of(layer, path.parent.name, table.name)
     if contract and (base := superseded_from(table)) is not None:
         rows = f"({latest_rows(rows, columns, contract.keys, base, spark_identifier)})"
     shown = ", ".join(map(spark_identifier, columns)) or "*"

@@ -49,10 +49,10 @@ def tables(layer: str) -> tuple[Table, ...]:
     return tuple(entry.table for entry in entries(layer))
 
 
-def table_of(layer: str, name: str) -> Table | None:
+def table_of(layer: str, domain: str, name: str) -> Table | None:
     """The contract of a table, or of what lies beside it; None when no contract names it any more."""
     name = name.removesuffix(QUARANTINE).removesuffix(HISTORY)
-    return next((table for table in tables(layer) if table.name == name), None)
+    return next((table for table in tables_of(layer, domain) if table.name == name), None)
 
 
 def tables_of(layer: str, domain: str) -> tuple[Table, ...]:

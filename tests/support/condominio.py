@@ -35,7 +35,7 @@ def everything(lakehouse: Lake, *layers: str) -> dict[str, list[dict[str, Any]]]
         for table_run in run.tables:
             if table_run.name.endswith(HISTORY):
                 continue
-            table = catalogue.table_of(layer, table_run.name)
+            table = catalogue.table_of(layer, run.domain, table_run.name)
             assert table is not None
             rows = duckdb.sql(f"FROM {table_version(settings.layer_path(layer), run, table, table_run.name).sql}")
             names = rows.columns

@@ -62,7 +62,7 @@ class Comparison:
         return self.settings.layer_path(self.layer) / self.run.domain / name
 
     def contract(self, name: str) -> Table:
-        table = catalogue.table_of(self.layer, name)
+        table = catalogue.table_of(self.layer, self.run.domain, name)
         assert table is not None
         return table
 

@@ -30,7 +30,7 @@ def compare_with_run(comparison: Comparison) -> None:
     """Compares each table with what its run recorded, and the CSV with gold."""
     layer, run, findings = comparison.layer, comparison.run, comparison.findings
     for table_run in run.tables:
-        if catalogue.table_of(layer, table_run.name) is None:
+        if catalogue.table_of(layer, run.domain, table_run.name) is None:
             findings.notes.append(f"{layer}.{table_run.name}: no contract names it any more")
             continue
         comparison.report.progress(layer, table_run.name)

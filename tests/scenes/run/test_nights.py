@@ -253,7 +253,7 @@ def check(world: World) -> None:
 
 
 def _contract(layer: str, name: str) -> Any:
-    table = catalogue.table_of(layer, name)
+    table = catalogue.table_of(layer, "cartoes", name)
     assert table is not None
     return table
 
