@@ -22,7 +22,7 @@ from pipelines.lake.changes import Selection, Splice, Target, splice, spliced, t
 from pipelines.lake.checksums import measured
 from pipelines.lake.engine import engine, listed, relation
 from pipelines.lake.run_log import read_files
-from pipelines.lake.runs import IngestedFile, RunContext, TableRun, table_runs
+from pipelines.lake.runs import IngestedFile, RunContext, TableRun, row_counts, table_runs
 from pipelines.lake.versions import StagedTable, TableVersion, table_version, unchanged_table, verify
 from pipelines.sources.files.landing import AUDIT, LandedFile, arrived, ingest, not_ingested, unmatched
 
@@ -164,7 +164,7 @@ def _added(
         else:
             gone = measured(db, relation([], old.types), old.types, old.keys)
             kept = tuple(Path(file).name for file in old.files)
-            table_run = spliced(table_run, gone, came)
+            table_run = spliced(table_run, gone, came, row_counts(came.rows, 0, 0))
             staged = StagedTable(table_run, target.table, target.path, [name], (), kept)
     how = f"{len(ingested):,} file{'s' if ingested[1:] else ''}: {staged.table_run.how}"
     return replace(staged, table_run=replace(staged.table_run, how=how), taken=tuple(ingested))

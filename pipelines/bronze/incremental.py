@@ -89,12 +89,12 @@ def _staged(db: Engine, batch: Batch, previous: TableRun, files: list[str]) -> S
     content = previous.content.after(replaced, came)
     if (content.rows, content.sums) != (totals.rows, totals.sums):
         raise NotProved("its rows or sums are not those that what changed makes")
-    how = row_counts(number, replaced.rows, replaced.rows - deleted)
+    counts = row_counts(number, replaced.rows, replaced.rows - deleted)
     batches = previous.batches + bool(files)
-    table_run = replace(previous, rows_in=totals.rows, rows_out=content.rows, columns=content.columns, how=how)
+    table_run = replace(previous, rows_in=totals.rows, rows_out=content.rows, columns=content.columns, how=counts.text)
     table_run = replace(table_run, mode=Mode.CHANGED, batches=batches, basis=load.basis)
     kept = tuple(Path(file).name for file in old.files)
-    staged = StagedTable(table_run, target.table, target.path, files, (), kept)
+    staged = StagedTable(table_run, target.table, target.path, files, (), kept, counts=counts)
     return _folded(db, staged, old, target) if files else staged
 
 

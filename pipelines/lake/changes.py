@@ -15,7 +15,7 @@ from pipelines.core.points import Point, crash_point
 from pipelines.lake import delta
 from pipelines.lake.checksums import Content, measured
 from pipelines.lake.engine import Engine, count, exact, listed, named_files, relation, renamed, save, within, without
-from pipelines.lake.runs import Mode, TableRun, row_counts
+from pipelines.lake.runs import Mode, RowCounts, TableRun, row_counts
 from pipelines.lake.versions import StagedTable, TableVersion, unchanged_table
 
 TECHNICAL = ("_batch",)
@@ -148,9 +148,10 @@ def splice(db: Engine, change: Splice, target: Target) -> StagedTable:
     columns, rest = listed(old.types), replaced.rest(old.only(small).sql)
     written += write(db, f"(SELECT {columns} FROM {rest} UNION ALL SELECT {columns} FROM {change.rows})", target)
     crash_point(Point.FILES_SPLICED)
-    table_run = _proved(db, f"{target.table.layer}.{change.table_run.name}", change, touched, target.paths(written))
+    what = f"{target.table.layer}.{change.table_run.name}"
+    table_run, counts = _proved(db, what, change, touched, target.paths(written))
     kept = tuple(Path(file).name for file in old.files if file not in touched)
-    return StagedTable(table_run, target.table, target.path, written, (), kept)
+    return StagedTable(table_run, target.table, target.path, written, (), kept, counts=counts)
 
 
 def splice_differing(db: Engine, change: Splice, target: Target) -> StagedTable:
@@ -163,19 +164,20 @@ def splice_differing(db: Engine, change: Splice, target: Target) -> StagedTable:
     return splice(db, replace(change, replaced=differing, rows=differing.of(change.rows)), target)
 
 
-def _proved(db: Engine, what: str, change: Splice, touched: set[str], written: list[str]) -> TableRun:
-    """The record of the next version, when the files written have what the touched ones had, as it should be."""
+def _proved(db: Engine, what: str, change: Splice, touched: set[str], written: list[str]) -> tuple[TableRun, RowCounts]:
+    """The record of the next version and its row counts, when the files written have what the touched ones had, as it
+    should be."""
     old, touched_rows = change.old, change.old.only(touched).sql
     relations = (change.replaced.of(touched_rows), change.rows, touched_rows, relation(written, old.types))
     gone, came, before, actual = (measured(db, rows, old.types, old.keys) for rows in relations)
     if actual != before.after(gone, came):
         raise QualityFault(f"{what}: a row was lost or doubled on the way; run it again")
     updated = count(db, within(change.rows, old.keys, change.replaced.of(touched_rows))) if gone.rows else 0
-    return spliced(change.table_run, gone, came, updated)
+    counts = row_counts(came.rows, gone.rows, updated)
+    return spliced(change.table_run, gone, came, counts), counts
 
 
-def spliced(table_run: TableRun, gone: Content, came: Content, updated: int = 0) -> TableRun:
-    """The record of a table after some rows went and others came, of which `updated` have the key of one that went."""
+def spliced(table_run: TableRun, gone: Content, came: Content, counts: RowCounts) -> TableRun:
+    """The record of a table after some rows went and others came."""
     rows, columns = table_run.content.after(gone, came)
-    how = row_counts(came.rows, gone.rows, updated)
-    return replace(table_run, rows_in=rows, rows_out=rows, columns=columns, mode=Mode.CHANGED, how=how)
+    return replace(table_run, rows_in=rows, rows_out=rows, columns=columns, mode=Mode.CHANGED, how=counts.text)

@@ -132,13 +132,15 @@ def sweep(path: Path, run: int) -> None:
 @dataclass(frozen=True)
 class Change:
     """What a run makes of a table: the files `added` beside those `kept`, None when it keeps nothing, and the columns'
-    `types` (name to Spark SQL type). It `compacts` when the rows stay the same."""
+    `types` (name to Spark SQL type). It `compacts` when the rows stay the same. `counts`: the rows that it inserts,
+    updates and deletes, if that is known."""
 
     run: int
     types: Mapping[str, str]
     added: Sequence[str]
     kept: Collection[str] | None = None
     compacts: bool = False
+    counts: tuple[int, int, int] | None = None
 
 
 def commit(path: Path, table: Table, change: Change) -> int:
@@ -175,6 +177,8 @@ METRICS = {
     "MERGE": ("numTargetFilesAdded", "numTargetBytesAdded", "numTargetFilesRemoved", "numTargetBytesRemoved"),
     "OPTIMIZE": ("numAddedFiles", "numAddedBytes", "numRemovedFiles", "numRemovedBytes"),
 }
+
+MERGED_ROWS = ("numTargetRowsInserted", "numTargetRowsUpdated", "numTargetRowsDeleted")
 
 NOT_NULL, WITHOUT_ZONE = "invariants", "timestampNtz"  # features of a table, as its protocol names them
 
@@ -238,6 +242,8 @@ def _write_commit(
     lines += [{"add": add} for add in adds]
     counts = (len(adds), sum(add["size"] for add in adds), len(removed), sum(map(sizes.__getitem__, removed)))
     metrics = dict(zip(METRICS.get(operation, ()), map(str, counts), strict=False))
+    if operation == "MERGE":
+        metrics |= dict(zip(MERGED_ROWS, map(str, change.counts or ()), strict=False))
     rows = sum(json.loads(add["stats"])["numRecords"] for add in adds)
     info = {
         "timestamp": now,

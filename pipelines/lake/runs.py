@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from conf.contract import Severity
 from conf.settings import Settings
@@ -182,10 +182,22 @@ class IngestedFile:
     extras: tuple[str, ...] = ()
 
 
-def row_counts(came: int, went: int, updated: int) -> str:
-    """What applying changes did, in words: of the rows that came, `updated` have the key of one that went."""
+class RowCounts(NamedTuple):
+    """The rows that a run inserted into a table, updated and deleted when it applied what changed."""
+
+    inserted: int
+    updated: int
+    deleted: int
+
+    @property
+    def text(self) -> str:
+        return f"{self.inserted:,} written, {self.updated:,} updated, {self.deleted:,} deleted"
+
+
+def row_counts(came: int, went: int, updated: int) -> RowCounts:
+    """What applying changes did: of the rows that came, `updated` have the key of one that went."""
     updated = min(updated, came, went)  # a key may come twice
-    return f"{came - updated:,} written, {updated:,} updated, {went - updated:,} deleted"
+    return RowCounts(came - updated, updated, went - updated)
 
 
 def reason_for_full(settings: Settings, table_run: TableRun | None, asked: bool, now: datetime) -> str:

@@ -16,7 +16,7 @@ from pipelines.core.sql import identifier
 from pipelines.lake import delta, schema
 from pipelines.lake.checksums import evidence
 from pipelines.lake.engine import engine, relation
-from pipelines.lake.runs import IngestedFile, Mode, RuleRun, Run, TableRun
+from pipelines.lake.runs import IngestedFile, Mode, RowCounts, RuleRun, Run, TableRun
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def latest_rows(
 class StagedTable:
     """New content of a table, which nobody sees until it is committed: new files, and those that it keeps of the
     previous version, None when it keeps nothing. `table_run` has the previous version. `taken`: the files that
-    its new rows come from, if the source is files."""
+    its new rows come from, if the source is files. `counts`: what changed, if only that was applied."""
 
     table_run: TableRun
     table: Table
@@ -99,6 +99,7 @@ class StagedTable:
     rules: tuple[RuleRun, ...] = ()
     kept: tuple[str, ...] | None = None
     taken: tuple[IngestedFile, ...] = ()
+    counts: RowCounts | None = None
 
     @property
     def paths(self) -> list[str]:
@@ -115,7 +116,7 @@ class StagedTable:
     def commit(self, run: int, compacts: bool = False) -> TableRun:
         """Makes the files the table's content, as a commit of a run, without one if nothing changes. The record with
         its version. It `compacts` when the rows stay the same."""
-        change = delta.Change(run, self.content.types, self.files, self.kept, compacts)
+        change = delta.Change(run, self.content.types, self.files, self.kept, compacts, self.counts)
         version = delta.commit(self.path, self.table, change)
         if self.kept is not None and version == self.table_run.version:
             return self.table_run

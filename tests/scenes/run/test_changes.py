@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
 from conf.contract import Column
@@ -76,11 +77,21 @@ def test_a_run_writes_only_what_changed_and_nothing_if_nothing_did_or_a_join_is_
     keyed_lake.run("gold")
     assert changed(keyed_lake, "gold") == {"movimento_flat": "0 written, 11 updated, 1 deleted"}
     assert agree(keyed_lake) == 199
+    assert merged(keyed_lake, "silver/cartoes/movimento") == ("MERGE", "0", "1", "1")
+    assert merged(keyed_lake, "silver/cartoes/associado__history") == ("MERGE", "1", "1", "0")
+    assert merged(keyed_lake, "gold/cartoes/movimento_flat") == ("MERGE", "0", "11", "1")
 
     assert last(keyed_lake, "bronze").table("movimento").batches == 1
     with Report() as report:
         reconcile(keyed_lake.settings(), ("cartoes",), report, spark)
     assert "everything agrees" in capsys.readouterr().out
+
+
+def merged(lakehouse: Lake, table: str) -> tuple[str, ...]:
+    """The last operation that Delta's history of a table has, and the rows that it inserted, updated and deleted."""
+    last_commit = DeltaTable(lakehouse.settings().root / table).history(1)[0]
+    rows = (last_commit["operationMetrics"][f"numTargetRows{what}"] for what in ("Inserted", "Updated", "Deleted"))
+    return (last_commit["operation"], *rows)
 
 
 @pytest.mark.jvm

@@ -220,7 +220,7 @@ def test_each_commit_says_what_it_did_and_of_which_run_and_the_table_stays_the_s
     delta.commit(path, of_texts, delta.Change(1, types, [first]))
     made = DeltaTable(path).metadata()
     delta.commit(path, of_texts, delta.Change(2, types, [second], [first]))
-    delta.commit(path, of_texts, delta.Change(3, types, [third], [first]))
+    delta.commit(path, of_texts, delta.Change(3, types, [third], [first], counts=(0, 0, 1)))
     delta.commit(path, of_texts, delta.Change(4, types, [all_of_them], [], compacts=True))
     delta.commit(path, of_texts, delta.Change(5, types, [all_of_them]))
     run_log.restore_version(path, 1, 6)
@@ -231,6 +231,7 @@ def test_each_commit_says_what_it_did_and_of_which_run_and_the_table_stays_the_s
     metrics = [commit["operationMetrics"] for commit in reversed(DeltaTable(path).history())]
     assert (metrics[1]["numFiles"], metrics[1]["numOutputRows"]) == ("1", "2")
     assert (metrics[2]["numTargetFilesAdded"], metrics[2]["numTargetFilesRemoved"]) == ("1", "1")
+    assert [metrics[2][f"numTargetRows{what}"] for what in ("Inserted", "Updated", "Deleted")] == ["0", "0", "1"]
     assert (metrics[3]["numAddedFiles"], metrics[3]["numRemovedFiles"]) == ("1", "2")
     now = DeltaTable(path).metadata()
     assert (now.id, now.created_time) == (made.id, made.created_time)
