@@ -16,8 +16,19 @@ from typing import Annotated, Any, Literal
 
 from psycopg2 import ProgrammingError
 from psycopg2.extensions import parse_dsn
-from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from conf import CALL
 
@@ -45,7 +56,7 @@ class SettingsError(Exception):
 
 
 class Frozen(BaseModel):
-    model_config = {"frozen": True, "extra": "forbid"}
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def _matches(pattern: str, problem: str) -> AfterValidator:
@@ -96,6 +107,16 @@ class Postgres(Frozen):
 SECRET = re.compile("secret|password|token|credential|access[.]?key|api[.]?key", re.IGNORECASE)
 
 
+def _json_object(value: object) -> object:
+    """A JSON object's names and values as texts; what is not a text passes."""
+    if not isinstance(value, str):
+        return value
+    with suppress(ValueError):
+        if isinstance(parsed := json.loads(value), dict):
+            return {str(name): str(setting) for name, setting in parsed.items()}
+    raise ValueError('is not a JSON object like {"spark.sql.shuffle.partitions": "8"}')
+
+
 class Spark(Frozen):
     """Where the jobs run: in this process's JVM, or on the executors of a cluster."""
 
@@ -105,7 +126,9 @@ class Spark(Frozen):
     driver_memory: Annotated[str, MEMORY] = Field(
         default="1536m", description="memory of Spark's JVM, and of each executor"
     )
-    conf: dict[str, str] = Field(default={}, description="more Spark settings, as a JSON object")
+    conf: Annotated[dict[str, str], BeforeValidator(_json_object)] = Field(
+        default={}, description="more Spark settings, as a JSON object"
+    )
 
     @property
     def is_local(self) -> bool:
@@ -114,17 +137,6 @@ class Spark(Frozen):
     @property
     def driver_bytes(self) -> int:
         return int(self.driver_memory[:-1]) * {"m": 2**20, "g": 2**30}[self.driver_memory[-1]]
-
-    @field_validator("conf", mode="before")
-    @classmethod
-    def _is_an_object(cls, value: object) -> object:
-        """A JSON object's names and values as texts; what is not a text passes."""
-        if not isinstance(value, str):
-            return value
-        with suppress(ValueError):
-            if isinstance(parsed := json.loads(value), dict):
-                return {str(name): str(setting) for name, setting in parsed.items()}
-        raise ValueError('is not a JSON object like {"spark.sql.shuffle.partitions": "8"}')
 
     @field_validator("conf")
     @classmethod
@@ -202,21 +214,27 @@ ROOT = f"{PREFIX}ROOT"
 
 def _layer(name: str) -> Any:
     text = "any other folder on a local disk; for a cluster on a disk that all its machines share"
-    return Field(default_factory=lambda known: known["root"] / name, description=text)
+    return Field(default_factory=lambda known: known["root"] / name, validate_default=True, description=text)
 
 
-class Settings(Frozen):
+class Settings(BaseSettings):
     """All settings. Paths are absolute. `postgres` is None when the source is the embedded server."""
 
-    model_config = {"validate_default": True}
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", enable_decoding=False, frozen=True, extra="forbid"
+    )
 
     base: Path = Field(default_factory=Path.cwd, exclude=True)  # where relative paths start; not a setting
     root: Path = Field(default=Path("lake"), description="parent of the layers")
     bronze_path: Path = _layer("bronze")
     silver_path: Path = _layer("silver")
     gold_path: Path = _layer("gold")
-    export_path: Path = Field(default=Path("export"), description="folder of `movimento_flat.csv` and other exports")
-    landing_path: Path = Field(default=Path("landing"), description="files of a domain arrive in its sub-folders")
+    export_path: Path = Field(
+        default=Path("export"), validate_default=True, description="folder of `movimento_flat.csv` and other exports"
+    )
+    landing_path: Path = Field(
+        default=Path("landing"), validate_default=True, description="files of a domain arrive in its sub-folders"
+    )
     postgres: Postgres | None = None
     schema_name: str = Field(default="public", description="the source's schema")
     spark: Spark = Spark()
@@ -248,7 +266,19 @@ class Settings(Frozen):
     def layer_path(self, layer: str) -> Path:
         return {"bronze": self.bronze_path, "silver": self.silver_path, "gold": self.gold_path}[layer]
 
-    @field_validator("root", *PATHS)
+    @classmethod
+    def settings_customise_sources(  # type: ignore[override]
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: object
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The values that `load` chose from all places are the only environment that is read."""
+        return init_settings, ChosenNames(settings_cls, init_settings.init_kwargs.pop("names", {}))  # type: ignore[attr-defined]
+
+    @field_validator("root")
+    @classmethod
+    def _is_harmless(cls, path: Path, info: ValidationInfo) -> Path:
+        return _safe(path, info.data["base"])
+
+    @field_validator(*PATHS)
     @classmethod
     def _is_a_folder_of_its_own(cls, path: Path, info: ValidationInfo) -> Path:
         path = _safe(path, info.data["base"])
@@ -262,6 +292,14 @@ class Settings(Frozen):
                     "paths", "{problem}", {"outer": outer[0], "inner": inner[0], "problem": problem}
                 )
         return path
+
+
+class ChosenNames(EnvSettingsSource):
+    """An environment of names that are chosen already."""
+
+    def __init__(self, settings: type[BaseSettings], names: Mapping[str, str]) -> None:
+        super().__init__(settings)
+        self.env_vars = {name.lower(): value for name, value in names.items()}
 
 
 # What people call the field that another name than its own fills.
@@ -295,13 +333,12 @@ def load(*sources: Mapping[str, str], base: Path) -> tuple[Settings, list[str]]:
     values = ChainMap(*({name: value for name, value in source.items() if value} for source in sources))
     problems: list[str] = []
     postgres, names = _connection(values, problems)
-    chosen: dict[str, Any] = {"base": base}
-    for name, (*group, field) in NAMES.items():
-        if name in values:
-            (chosen.setdefault(group[0], {}) if group else chosen)[field] = values[name]
-    chosen["postgres"] = postgres
+    chosen = {name: values[name] for name, field in NAMES.items() if name in values and field[0] != "postgres"}
+    chosen |= {f"{PREFIX}POSTGRES__{part.upper()}": value for part, value in (postgres or {}).items()}
+    if SCHEMA in chosen:
+        chosen[f"{PREFIX}SCHEMA_NAME"] = chosen.pop(SCHEMA)
     try:
-        settings = Settings.model_validate(chosen)
+        settings = Settings(names=chosen, base=base)  # type: ignore[call-arg]
     except ValidationError as error:
         titles = {field: name for name, field in NAMES.items()}
         titles |= {("postgres", part): name for part, name in names.items()}
