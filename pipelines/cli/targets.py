@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from conf.contract import Table
 from conf.settings import Settings
 from pipelines.cli.words import Request
-from pipelines.commands import history, maintain, seed, status
+from pipelines.commands import doctor, history, maintain, seed, status
 from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.errors import UsageFault
@@ -63,9 +63,7 @@ def run_targets(settings: Settings, request: Request, spark: "SparkSession | Non
         if "answers" in targets:
             status.answers(settings, domains or in_use(settings), report)
         if "doctor" in targets:
-            from pipelines.commands.doctor import doctor
-
-            code = code if doctor(settings, report) else LACKS
+            code = code if doctor.doctor(settings, report) else LACKS
         if "plan" in targets:
             from pipelines.commands.plan import plan
 
@@ -106,8 +104,7 @@ def streamed(domains: tuple[str, ...]) -> str:
 
 
 def exported(domains: tuple[str, ...], names: tuple[str, ...]) -> list[Table]:
-    """The tables that an export writes: those that are named, or all of `domains`, or those that runs export. Raises
-    UsageFault."""
+    """The tables to export: those that are named, all of `domains`, or those that runs export. Raises UsageFault."""
     tables = [table for domain in domains or catalogue.domains() for table in catalogue.tables_of("gold", domain)]
     if unknown := sorted({*names} - {table.name for table in tables}):
         known = ", ".join(table.name for table in tables)

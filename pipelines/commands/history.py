@@ -67,8 +67,7 @@ def changes(previous: Run | None, run: Run) -> str:
 
 
 def _change(previous: TableRun | None, table: TableRun, comparable: bool) -> str:
-    """What a version that was not made from the previous one has otherwise; `comparable`: the checksums of both mean
-    the same."""
+    """What a version not made from the previous one has otherwise; `comparable`: their checksums mean the same."""
     if previous is None:
         return f"{table.name} new"
     if table.rows_out != previous.rows_out:

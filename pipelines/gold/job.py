@@ -1,7 +1,4 @@
-"""Gold's job: tables that answer questions, built from silver's last complete run.
-
-A row that comes from one row of an input is made anew if that row changed, or one that this refers to, however far.
-"""
+"""Gold's job: tables that answer questions, built from silver's last complete run, in full or what changed (ADR 16)."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -55,8 +52,7 @@ def _build_in_full(job: Job, entry: Entry, why: str) -> StagedTable:
 
 
 def _fits(job: Job, small: list[Table]) -> bool:
-    """Whether tables that are joined with each other can be broadcast. A row in Spark takes eight bytes a column, and
-    its texts."""
+    """Whether tables to be joined can be broadcast. A row in Spark takes eight bytes a column, and its texts."""
     size = 0
     for table in small:
         content = table_version(job.settings.silver_path, job.upstream, table)

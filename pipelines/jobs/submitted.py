@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 
 def run_job(layer: str, spark: "SparkSession | None" = None) -> int:
-    """Runs a layer in a session, the one that spark-submit gives by default. Returns an exit code of
-    `docs/reference.md`."""
+    """Runs a layer in a session, by default spark-submit's. Returns an exit code of `docs/reference.md`."""
     invocation, settings, failure = Invocation((layer,), "", (), datetime.now(UTC)), None, None
     try:
         settings = read_settings(())

@@ -16,7 +16,6 @@ from conf.settings import Settings
 from pipelines.core.errors import Fault
 from pipelines.core.names import LAYERS
 from pipelines.lake import run_log
-from pipelines.lake.runs import RuleRun
 from pipelines.notify.outcome import Outcome
 from pipelines.sources.domains import in_use, known_domains
 
@@ -65,17 +64,14 @@ def _new_warnings(settings: Settings, domain: str, outcome: Outcome) -> list[str
     runs = [run for number in numbers for run in run_log.read_runs(path, run=number, domain=domain)]
     if not runs or runs[-1].finished < outcome.started:
         return []
-    over = [[rule for rule in run_log.read_rules(path, run) if _is_over(settings, rule)] for run in runs]
+    warns = [[rule for rule in run_log.read_rules(path, run) if rule.severity is Severity.WARN] for run in runs]
+    over = [[rule for rule in rules if rule.share > settings.alert.max_warned] for rules in warns]
     known = {(rule.table, rule.rule) for rules in over[:-1] for rule in rules}
     return [
         f"silver.{rule.table}: {rule.failed:,} of {rule.tested:,} rows do not meet: {rule.rule}"
         for rule in over[-1]
         if (rule.table, rule.rule) not in known
     ]
-
-
-def _is_over(settings: Settings, rule: RuleRun) -> bool:
-    return rule.severity is Severity.WARN and rule.share > settings.alert.max_warned
 
 
 def _facts(settings: Settings, outcome: Outcome, late: dict[str, str | None], warnings: list[str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pipelines.core.errors import Fault
 from pipelines.core.names import LAYERS
 from pipelines.lake import run_log
 from pipelines.lake.folders import beside, storage
-from pipelines.lake.runs import RuleRun, Run
+from pipelines.lake.runs import Run
 from pipelines.notify.outcome import Outcome
 
 CALL_LABELS = ("lake", "call", "domain")
@@ -112,7 +112,10 @@ def _of_lake(lake: str, settings: Settings) -> Iterator[Sample]:
         for domain in catalogue.domains():
             if run := run_log.last_run(path, domain):
                 yield from _of_run((lake, layer, domain), run)
-                yield from _of_rules((lake, layer, domain), run_log.read_rules(path, run))
+                for rule in (rule for rule in run_log.read_rules(path, run) if rule.failed):
+                    labels = (lake, layer, domain, rule.table, rule.rule, rule.severity.value)
+                    yield "lakehouse_rule_tested_rows", labels, rule.tested
+                    yield "lakehouse_rule_failed_rows", labels, rule.failed
 
 
 def _of_run(labels: tuple[str, ...], run: Run) -> Iterator[Sample]:
@@ -125,11 +128,3 @@ def _of_run(labels: tuple[str, ...], run: Run) -> Iterator[Sample]:
             yield "lakehouse_table_rows", of_table, table.rows_out
             yield "lakehouse_table_input_rows", of_table, table.rows_in
             yield "lakehouse_table_set_aside_rows", of_table, table.set_aside
-
-
-def _of_rules(labels: tuple[str, ...], rules: list[RuleRun]) -> Iterator[Sample]:
-    for rule in rules:
-        if rule.failed:
-            of_rule = (*labels, rule.table, rule.rule, rule.severity.value)
-            yield "lakehouse_rule_tested_rows", of_rule, rule.tested
-            yield "lakehouse_rule_failed_rows", of_rule, rule.failed

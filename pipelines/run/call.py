@@ -1,5 +1,4 @@
-"""The begin and the end of a call, of the command line or of a Spark job: settings from all places; then the last line,
-exit code, metrics and alerts."""
+"""The begin and the end of a command or a Spark job: its settings; its last line, exit code, metrics and alerts."""
 
 import os
 import signal

@@ -16,8 +16,7 @@ from pipelines.seed import fake
 
 
 def seed(settings: Settings, folder: Path, tables: tuple[Table, ...], report: Report) -> None:
-    """Writes a file a table, parents first; does nothing if they exist already. Raises SourceFault if the folder has
-    other files."""
+    """Writes a file a table, parents first, unless they are there. Raises SourceFault if the folder has other files."""
     with folders.storage(f"landing folder {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".seed.") as made:

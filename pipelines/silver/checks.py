@@ -148,17 +148,16 @@ def examples(checked: CheckedRows, failed: Sequence[Check]) -> dict[str, tuple[s
 def parent_keys(accepted: DataFrame | None, quarantined: DataFrame | None, reference: Reference) -> DataFrame:
     """What a child needs of its parents: their key, as `_key0`, …, whether they were accepted, the columns of rules.
     One row per key, even if many rows of that key are in quarantine. At least one of the two frames is given."""
-    bad, named = None, [F.col(key).alias(f"_key{index}") for index, key in enumerate(reference.table.keys)]
+    named, parts = [F.col(key).alias(f"_key{index}") for index, key in enumerate(reference.table.keys)], []
+    if accepted is not None:
+        parent = F.struct(F.lit(True).alias(KNOWN), *reference.columns).alias("_parent")
+        parts.append(accepted.select(*named, parent))
     if quarantined is not None:
         types = {name: quarantined.schema[name].dataType for name in reference.columns}
         values = (F.lit(None).cast(kind).alias(name) for name, kind in types.items())
         refused = F.struct(F.lit(False).alias(KNOWN), *values).alias("_parent")
-        bad = quarantined.select(*named).dropna().distinct().select("*", refused)
-    if accepted is None:
-        assert bad is not None
-        return bad
-    good = accepted.select(*named, F.struct(F.lit(True).alias(KNOWN), *reference.columns).alias("_parent"))
-    return good.unionByName(bad) if bad is not None else good
+        parts.append(quarantined.select(*named).dropna().distinct().select("*", refused))
+    return reduce(DataFrame.unionByName, parts)
 
 
 def _folded(frame: DataFrame, table: Table, known: Assumptions) -> DataFrame:

@@ -10,9 +10,8 @@ An account through two nights (`_valid_to` and `_valid_from` are the starts of t
 The rows that are `_current` are the table's, always; the run proves it. Runs of bronze that silver has skipped leave
 their versions, too. These rows are judged without asking for their parents, whose past is not kept.
 
-One night in DuckDB: `keys` are all keys that may have changed, `history` their versions. A step for each run of bronze
-finds the `changed` keys, ends their current versions at the step's `moment` and begins the new ones. `touched` collects
-the keys that any step changed; only files that hold one of them are written again.
+One night in DuckDB: `keys` are all keys that may have changed, `history` their versions. There is a step for each run
+of bronze. `touched` collects the keys that any step changed; only files that hold one of them are written again.
 """
 
 from collections.abc import Mapping
@@ -49,8 +48,7 @@ class Step:
 
 
 def build_history(job: Job, entry: Entry, staged: Tables) -> StagedTable:
-    """The history of a table whose new version is in `staged`. Raises QualityFault if its current rows are not those of
-    the table."""
+    """The history of a table whose new version is in `staged`. Raises QualityFault if its current rows are others."""
     table, previous, new = entry.table, job.previous, staged[entry.table.name].content
     target = Target(table, folders.table_path(job.settings.silver_path, table, HISTORY), job.run.run)
     with engine(f"silver.{target.path.name}", job.scratch) as db:

@@ -1,11 +1,6 @@
-"""Silver from what changed in bronze: only rows that changed, and rows whose parents did, are judged again.
+"""Silver from what changed in bronze: only rows that changed, and rows whose parents did, are judged again (ADR 16)."""
 
-What the previous run counted (rows, sums, failures of each rule), minus what the old rows of these keys count, plus
-what the new ones count, is what a run over all rows would count.
-"""
-
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from conf.contract import Reference, Table
@@ -24,60 +19,49 @@ from pipelines.spark.frames import write_parquet
 AFFECTED = "affected"  # the table of keys whose rows are judged again
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """A table and its quarantine as the previous run left them, and how the rules fared, by name."""
-
-    good: StagedTable
-    bad: StagedTable
-    rules: Mapping[str, RuleRun]
-
-    @property
-    def counts(self) -> Counts:
-        """What that run counted. No amount is in copies, because keys come once."""
-        good, aside = self.good.table_run, self.bad.table_run.totals
-        sums = {name: Sums(total, aside[name]) for name, total in good.totals.items()}
-        failures = {name: rule.failed for name, rule in self.rules.items()}
-        return Counts(good.rows_in, good.rows_out, good.set_aside, good.copies, sums, failures)
-
-
 def apply_changes(job: Job, entry: Entry, staged: Tables) -> list[StagedTable]:
     """A table and its quarantine with what changed since the previous run; nothing if too much did, or if its rules are
     others. `staged` has its parents. Raises QualityFault as a run over all rows would."""
     settings, table, previous = job.settings, entry.table, job.previous
     assert previous is not None and job.origin is not None
-    stored, rules_before = judging.stored_tables(settings, previous), run_log.read_rules(settings.silver_path, previous)
-    by_name = {rule.rule: rule for rule in rules_before if rule.table == table.name}
-    recorded = Recorded(stored[table.name], stored[table.name + QUARANTINE], by_name)
+    stored = judging.stored_tables(settings, previous)
+    good, bad = stored[table.name], stored[table.name + QUARANTINE]
+    known_rules = [rule for rule in run_log.read_rules(settings.silver_path, previous) if rule.table == table.name]
+    known_counts, limit = _counts_recorded(good, bad, known_rules), settings.quality.max_quarantined
     with engine(f"silver.{table.name}", job.scratch) as db:
         affected = _affected(db, job, table, stored, staged)
         if not affected:
-            return _unchanged(job, table, recorded)
-        if affected > changes.CHANGED_SHARE * max(recorded.good.table_run.rows_in, 1):
+            rules = tuple(replace(rule, run=job.run.run) for rule in known_rules)
+            gate(table, known_counts, rules, limit)
+            return [replace(good, rules=rules), bad]
+        if affected > changes.CHANGED_SHARE * max(known_counts.rows_in, 1):
             return []
         old = _checked(db, job, entry, job.origin, stored)
         new = _checked(db, job, entry, job.upstream, staged)
         checked = new or old
         assert checked is not None
-        if {check.name for check in checked.checks} != recorded.rules.keys():
+        if {check.name for check in checked.checks} != {rule.rule for rule in known_rules}:
             return []
         good_files, bad_files, came = _write_new(job, new) if new else ([], [], Counts())
-        counts = recorded.counts - _counts_of(old) + came
-        known_keys = _keys_still_failing(db, recorded, table)
+        counts = known_counts - _counts_of(old) + came
+        known_keys = _keys_still_failing(db, known_rules, table)
         rules = tuple(judging.rule_runs(job.run.run, checked, counts, came, known_keys))
-        gate(table, counts, rules, settings.quality.max_quarantined)
+        gate(table, counts, rules, limit)
         judging.conserve(table, job.upstream, counts)
-        good, bad = _replaced(db, job, recorded.good, good_files), _replaced(db, job, recorded.bad, bad_files)
-        _prove((good, bad), counts)
-    bad_run = replace(bad.table_run, rows_in=counts.set_aside)
-    return [replace(good, table_run=counts.recorded(good.table_run), rules=rules), replace(bad, table_run=bad_run)]
+        new_good, new_bad = _replaced(db, job, good, good_files), _replaced(db, job, bad, bad_files)
+        _prove((new_good, new_bad), counts)
+    bad_run = replace(new_bad.table_run, rows_in=counts.set_aside)
+    good_run = counts.recorded(new_good.table_run)
+    return [replace(new_good, table_run=good_run, rules=rules), replace(new_bad, table_run=bad_run)]
 
 
-def _unchanged(job: Job, table: Table, recorded: Recorded) -> list[StagedTable]:
-    """The table and its quarantine as they are; their rules fared as before."""
-    rules = tuple(replace(rule, run=job.run.run) for rule in recorded.rules.values())
-    gate(table, recorded.counts, rules, job.settings.quality.max_quarantined)
-    return [replace(recorded.good, rules=rules), recorded.bad]
+def _counts_recorded(good: StagedTable, bad: StagedTable, rules: list[RuleRun]) -> Counts:
+    """What the previous run counted. No amount is in copies, because keys come once."""
+    table_run, aside = good.table_run, bad.table_run.totals
+    sums = {name: Sums(total, aside[name]) for name, total in table_run.totals.items()}
+    failures = {rule.rule: rule.failed for rule in rules}
+    rows = table_run.rows_in, table_run.rows_out, table_run.set_aside, table_run.copies
+    return Counts(*rows, sums, failures)
 
 
 def _affected(db: Engine, job: Job, table: Table, stored: Tables, staged: Tables) -> int:
@@ -134,16 +118,16 @@ def _write_new(job: Job, checked: CheckedRows) -> tuple[list[Path], list[Path], 
     return good, write_parquet(checks.quarantined(checked, job.upstream.run), job.scratch / f"{name}.aside"), counts
 
 
-def _keys_still_failing(db: Engine, recorded: Recorded, table: Table) -> dict[str, tuple[str, ...]]:
+def _keys_still_failing(db: Engine, rules: list[RuleRun], table: Table) -> dict[str, tuple[str, ...]]:
     """By rule, the recorded keys that failed it and were not judged again. Only of whole numbers, which both engines
     write alike."""
     if any(table[key].type not in ("bigint", "integer", "smallint") for key in table.keys):
         return {}
     shown = f"concat_ws(', ', {listed(table.keys)})"
-    keys = sorted({key for rule in recorded.rules.values() for key in rule.keys})
+    keys = sorted({key for rule in rules for key in rule.keys})
     sql = f"SELECT {shown} FROM {AFFECTED} WHERE list_contains($keys, {shown})"
     again = {key for (key,) in db.execute(sql, {"keys": keys}).fetchall()} if keys else set()
-    return {name: tuple(key for key in rule.keys if key not in again) for name, rule in recorded.rules.items()}
+    return {rule.rule: tuple(key for key in rule.keys if key not in again) for rule in rules}
 
 
 def _replaced(db: Engine, job: Job, stored: StagedTable, files: list[Path]) -> StagedTable:

@@ -14,7 +14,7 @@ from pipelines.lake import delta
 from pipelines.lake.checksums import Difference, differences, measured
 from pipelines.lake.engine import Engine
 from pipelines.lake.runs import Run, TableRun
-from pipelines.lake.versions import TableVersion, superseded_from
+from pipelines.lake.versions import TableVersion, unchanged_table
 
 AGREES, DIFFERS = "agrees", "differs"
 WITH_RUN, WITH_UPSTREAM = 1, 2  # columns of a line of the findings
@@ -72,12 +72,11 @@ class Comparison:
         version = delta.version(path)
         if version is None:
             raise StorageFault(f"table {path} is gone")
-        files = delta.file_paths(path, version)
-        for file in files:
+        head = unchanged_table(replace(table_run, version=version), self.contract(table_run.name), path).content
+        for file in head.files:
             if not Path(file).exists():
                 raise StorageFault(f"{file} is gone")
-        types = {column.name: column.type for column in table_run.columns}
-        return TableVersion(tuple(files), types, self.contract(table_run.name).keys, superseded_from(table_run))
+        return head
 
 
 def differing_rows(
