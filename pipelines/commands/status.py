@@ -138,7 +138,7 @@ def query(rules: list[RuleRun]) -> str:
 
 
 def answers(settings: Settings, domains: tuple[str, ...], report: Report) -> None:
-    """Shows the first rows of gold's tables without a CSV, in reading order. Raises QualityFault without a run of gold."""
+    """Shows the first rows of gold's tables without a CSV, in reading order. Raises QualityFault without a run."""
     runs = [run for domain in domains if (run := run_log.last_run(settings.gold_path, domain))]
     for run in runs:
         run_log.check_tables("gold", settings.gold_path, run)

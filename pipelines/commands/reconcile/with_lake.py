@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from string import Template
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
@@ -13,17 +14,19 @@ from pipelines.commands.reconcile.comparison import WITH_RUN, WITH_UPSTREAM, Com
 from pipelines.core import catalogue
 from pipelines.core.errors import StorageFault
 from pipelines.core.names import HISTORY, QUARANTINE, upstream_layer
-from pipelines.core.sql import identifier
+from pipelines.core.sql import read_sql
 from pipelines.export.csv import draft, exported, records_of
 from pipelines.gold import proof
 from pipelines.lake import delta, folders, run_log
 from pipelines.lake.changes import TECHNICAL
 from pipelines.lake.checksums import differences, evidence
-from pipelines.lake.engine import HASHING, count, engine, listed, relation
+from pipelines.lake.engine import HASHING, count, engine, listed, relation, renamed
 from pipelines.lake.runs import Run, TableRun
 from pipelines.lake.versions import TableVersion, table_version
 from pipelines.silver import checks, judging
 from pipelines.spark.frames import read, storage_faults, write_parquet
+
+RECORDS = Template(read_sql(__file__, "csv_records.sql"))
 
 
 def compare_with_run(comparison: Comparison) -> None:
@@ -141,29 +144,17 @@ def csv_against_gold(settings: Settings, table: Table, run: Run) -> list[str]:
 
 
 def _csv_differences(table: Table, fresh: Path, file: Path, gold_files: list[str], scratch: Path) -> list[str]:
-    """The records in which a CSV differs from a fresh one of the same gold files; keys are gold's.
-
-    `e` is the fresh CSV, `a` the given CSV, `k` has gold's key of each number of a fresh record. The records that stand
-    for each other have the same number or, if one side has more, the same cells.
-    """
-    names, keys = exported(table), {f"_key{index}": identifier(name) for index, name in enumerate(table.keys)}
+    """The records in which a CSV differs from a fresh one of the same gold files; keys are gold's."""
+    names, keys = exported(table), tuple(f"_key{index}" for index, _ in enumerate(table.keys))
+    rows = {"gold": relation(gold_files, {key: table[key].type for key in table.keys}), "names": listed(names)}
+    rows |= {"fresh": records_of(table, fresh), "given": records_of(table, file)}
     with engine(f"export {file}", scratch) as db:
-        for side, path in (("e", fresh), ("a", file)):
-            records = (
-                f"SELECT *, row_number() OVER () AS _n, hash({listed(names)}) AS _hash FROM {records_of(table, path)}"
-            )
-            copies = f"SELECT *, row_number() OVER (PARTITION BY _hash ORDER BY _n) AS _copy FROM ({records})"
-            db.execute(f"CREATE TEMP TABLE {side} AS {copies}")
-        of_gold = ", ".join(f"{name} AS {key}" for key, name in keys.items())
-        numbered = f"SELECT {of_gold}, row_number() OVER (ORDER BY {listed(table.keys)}) AS _n"
-        db.execute(f"CREATE TEMP TABLE k AS {numbered} FROM read_parquet($files)", {"files": gold_files})
+        db.execute(RECORDS.substitute(rows, key=listed(table.keys), named_key=renamed(table.keys, keys)))
+        # Two records are the same by their number or, if one side has more of them, by their cells.
         same = "_n" if count(db, "e") == count(db, "a") else "_hash, _copy"
-        fresh_number = f"(SELECT {same}, _n AS _fresh FROM e)"
-        expected, actual = (
-            "(FROM e JOIN k USING (_n))",
-            f"(FROM a JOIN {fresh_number} USING ({same}) JOIN k ON k._n = _fresh)",
-        )
-        wrong = differences(db, expected, actual, dict.fromkeys(names, "string"), tuple(keys))
+        expected, numbers = "(FROM e JOIN k USING (_n))", f"(SELECT {same}, _n AS _fresh FROM e)"
+        actual = f"(FROM a JOIN {numbers} USING ({same}) JOIN k ON k._n = _fresh)"
+        wrong = differences(db, expected, actual, dict.fromkeys(names, "string"), keys)
         row = db.execute(f"SELECT count(*), min(_n), max(_n) FROM a ANTI JOIN e USING ({same})").fetchone()
     extra, first, last = row or (0, 0, 0)
     return [*map(str, wrong), *([f"{extra:,} too many, record {first} to {last}"] if extra else [])]
