@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from pipelines.cli.words import COMMANDS, PROGRAM, Request, parse
@@ -65,11 +64,7 @@ def _prepare_process() -> None:
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-                signal.signal(number, _exit)
-
-
-def _exit(number: int, _: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+                signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 @contextmanager

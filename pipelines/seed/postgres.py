@@ -59,11 +59,8 @@ def _enum(schema: str, table: Table, column: Column) -> str:
     return _in_schema(schema, f"{column.name}_{table.name}")
 
 
-COMMENTS = """
-SELECT c.relname, coalesce(obj_description(c.oid, 'pg_class'), '')
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = %s AND c.relname = ANY(%s)
-"""
+COMMENTS = """SELECT relname, coalesce(obj_description(oid, 'pg_class'), '')
+FROM pg_class WHERE relnamespace = to_regnamespace(%s) AND relname = ANY(%s)"""
 
 
 def seed(settings: Settings, server: Postgres, tables: tuple[Table, ...], embedded: bool, report: Report) -> None:
@@ -77,7 +74,7 @@ def seed(settings: Settings, server: Postgres, tables: tuple[Table, ...], embedd
     ours = "(fake data by lakehouse "
     mark = f"{ours}{conf.__version__}: {size.movimentos} movements, seed {size.seed})"
     with connect(server, copies=True) as connection, connection.cursor() as cursor:
-        cursor.execute(COMMENTS, (schema, [table.source_name for table in tables]))
+        cursor.execute(COMMENTS, (identifier(schema), [table.source_name for table in tables]))
         comments: dict[str, str] = dict(cursor.fetchall())
         foreign = sorted(name for name, comment in comments.items() if ours not in comment)
         if foreign:

@@ -130,13 +130,13 @@ def _lacking(context: "SparkContext", settings: Settings, slots: int) -> list[st
         folders = [stack.enter_context(lake_folders.scratch(path, "probe")) for path in paths]
         for folder in folders:
             (folder / worker.DRIVER_MARK).touch()
-        packages = {name: version(name) for name in PACKAGES}
-        needs = worker.WorkerNeeds(packages, identity.software(""), tuple(map(str, folders)), source)
+        packages, software = {name: version(name) for name in PACKAGES}, identity.software("")
+        needs = packages, software, tuple(map(str, folders)), source
         cloudpickle.register_pickle_by_value(worker)  # type: ignore[no-untyped-call]
         try:
             with jobs(settings.spark.master):
                 tasks = context.parallelize(range(slots), slots)
-                answers = tasks.map(lambda _: worker.missing_on_worker(needs)).collect()
+                answers = tasks.map(lambda _: worker.missing_on_worker(*needs)).collect()
         finally:
             cloudpickle.unregister_pickle_by_value(worker)  # type: ignore[no-untyped-call]
         lacking = {f"worker {host} {text}" for host, texts in answers for text in texts}

@@ -3,7 +3,6 @@
 import importlib
 import socket
 import sys
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,24 +11,20 @@ CONNECT_SECONDS = 10
 DRIVER_MARK = "driver"
 
 
-@dataclass(frozen=True)
-class WorkerNeeds:
-    """What a worker must have: packages in these versions, this software (its fingerprint), the folders that the driver
-    sees, and a way to the source's host and port, or socket."""
-
-    packages: dict[str, str]
-    software: str
-    folders: tuple[str, ...]
-    source: tuple[str, int] | None
-
-
-def missing_on_worker(needs: WorkerNeeds) -> tuple[str, list[str]]:
-    """The worker's name, and each thing that it lacks, as the end of a sentence."""
-    return socket.gethostname(), [*_packages(needs), *_folders(needs), *_source(needs)]
+def missing_on_worker(
+    packages: dict[str, str], software: str, folders: tuple[str, ...], source: tuple[str, int] | None
+) -> tuple[str, list[str]]:
+    """The worker's name, and each thing that it lacks, as the end of a sentence: packages in these versions, this
+    software (its fingerprint), the folders that the driver sees, a way to the source's host and port, or socket."""
+    return socket.gethostname(), [
+        *_packages(packages, software),
+        *_folders(folders),
+        *(_source(*source) if source else ()),
+    ]
 
 
-def _packages(needs: WorkerNeeds) -> list[str]:
-    for name, wanted in needs.packages.items():
+def _packages(packages: dict[str, str], software: str) -> list[str]:
+    for name, wanted in packages.items():
         try:
             installed = importlib.import_module("pyspark").__version__ if name == "pyspark" else version(name)
         except ImportError:
@@ -37,7 +32,7 @@ def _packages(needs: WorkerNeeds) -> list[str]:
         if installed != wanted:
             return [f"has {name} {installed}, the driver {wanted}: install requirements/run.txt in {sys.executable}"]
     try:
-        if importlib.import_module("pipelines.core.identity").software("") != needs.software:
+        if importlib.import_module("pipelines.core.identity").software("") != software:
             return ["has another version of this project: bring it up to date"]
         importlib.import_module("pipelines.sources.postgres.reader")  # which imports all that executors work with
     except ImportError as error:
@@ -51,9 +46,9 @@ def _lacks(name: str) -> str:
     return f"its Python, {sys.executable}, lacks {name}: install requirements/run.txt there"
 
 
-def _folders(needs: WorkerNeeds) -> list[str]:
+def _folders(folders: tuple[str, ...]) -> list[str]:
     lacking = []
-    for folder in map(Path, needs.folders):
+    for folder in map(Path, folders):
         shown = folder.parent
         try:
             if not (folder / DRIVER_MARK).exists():
@@ -65,10 +60,7 @@ def _folders(needs: WorkerNeeds) -> list[str]:
     return lacking
 
 
-def _source(needs: WorkerNeeds) -> list[str]:
-    if needs.source is None:
-        return []
-    host, port = needs.source
+def _source(host: str, port: int) -> list[str]:
     try:
         if host.startswith("/"):
             with socket.socket(socket.AF_UNIX) as end:

@@ -249,9 +249,9 @@ def test_a_run_is_stopped_while_a_master_does_not_speak(lakehouse: Lake) -> None
         assert time.monotonic() - began < 10
 
 
-def asked(**given: object) -> spark_worker.WorkerNeeds:
+def lacks(**given: object) -> list[str]:
     wanted: dict[str, object] = {"packages": {}, "software": software(""), "folders": (), "source": None}
-    return spark_worker.WorkerNeeds(**(wanted | given))  # type: ignore[arg-type]
+    return spark_worker.missing_on_worker(**(wanted | given))[1]  # type: ignore[arg-type]
 
 
 def test_a_worker_says_what_it_lacks(tmp_path: Path, server: Postgres) -> None:
@@ -259,18 +259,17 @@ def test_a_worker_says_what_it_lacks(tmp_path: Path, server: Postgres) -> None:
     folder.mkdir(parents=True)
     (folder / spark_worker.DRIVER_MARK).touch()
     wrong = {
-        "": asked(packages={"pyarrow": pytest.importorskip("pyarrow").__version__}, folders=(str(folder),)),
-        "has pyarrow": asked(packages={"pyarrow": "1.0"}),
-        "lacks none-such": asked(packages={"none-such": "1.0"}),
-        "has another version of this project": asked(software="0"),
-        f"does not see the driver's {tmp_path / 'silver'}": asked(folders=(str(tmp_path / "silver/.probe"),)),
-        "cannot reach PostgreSQL at 127.0.0.1:1": asked(source=("127.0.0.1", 1)),
-        "cannot reach PostgreSQL at /nowhere": asked(source=("/nowhere", 5432)),
+        "": lacks(packages={"pyarrow": pytest.importorskip("pyarrow").__version__}, folders=(str(folder),)),
+        "has pyarrow": lacks(packages={"pyarrow": "1.0"}),
+        "lacks none-such": lacks(packages={"none-such": "1.0"}),
+        "has another version of this project": lacks(software="0"),
+        f"does not see the driver's {tmp_path / 'silver'}": lacks(folders=(str(tmp_path / "silver/.probe"),)),
+        "cannot reach PostgreSQL at 127.0.0.1:1": lacks(source=("127.0.0.1", 1)),
+        "cannot reach PostgreSQL at /nowhere": lacks(source=("/nowhere", 5432)),
     }
-    for text, given in wrong.items():
-        _, lacking = spark_worker.missing_on_worker(given)
+    for text, lacking in wrong.items():
         assert len(lacking) == bool(text) and all(text in line for line in lacking)
-    assert spark_worker.missing_on_worker(asked(source=(server.host, server.port)))[1] == []
+    assert lacks(source=(server.host, server.port)) == []
 
 
 @pytest.mark.long

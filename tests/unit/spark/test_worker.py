@@ -5,13 +5,12 @@ import sys
 import pytest
 
 from pipelines.core.identity import software
-from pipelines.spark.worker import WorkerNeeds, missing_on_worker
+from pipelines.spark.worker import missing_on_worker
 
 
 def test_a_worker_names_a_package_that_only_reading_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    needs = WorkerNeeds({}, software(""), (), None)
-    assert missing_on_worker(needs)[1] == []
+    assert missing_on_worker({}, software(""), (), None)[1] == []
     monkeypatch.delitem(sys.modules, "pipelines.sources.postgres.reader")
     monkeypatch.setitem(sys.modules, "adbc_driver_postgresql", None)
-    (problem,) = missing_on_worker(needs)[1]
+    (problem,) = missing_on_worker({}, software(""), (), None)[1]
     assert "lacks adbc_driver_postgresql: install" in problem
