@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from pipelines.cli.words import COMMANDS, PROGRAM, Request, parse
 from pipelines.core.signals import STOPS
-from pipelines.run.call import Invocation, end_call, read_settings
+from pipelines.notify.outcome import Outcome
+from pipelines.run.call import end_call, read_settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -52,8 +53,8 @@ def run_command(words: list[str], spark: "SparkSession | None" = None, program: 
         if settings and settings.log == "debug" and isinstance(error, Exception):
             traceback.print_exception(error)
     targets = tuple(target for target in COMMANDS if target in request.targets)
-    call = Invocation(targets, ",".join(request.domain), request.settings, started)
-    return end_call(call, settings, failure, exit_code)
+    call = Outcome(targets, ",".join(request.domain), started)
+    return end_call(call, request.settings, settings, failure, exit_code)
 
 
 def _prepare_process() -> None:

@@ -189,7 +189,7 @@ class Stream:
         self._number += 1
         seconds = (datetime.now(UTC) - started).total_seconds()
         self._show(dict(runs), seconds)
-        self._warn(notify(settings, Outcome(("stream",), domain, 0, "done", "", started, seconds)))
+        self._warn(notify(settings, Outcome(("stream",), domain, started, seconds=seconds)))
         return bool(waiting)
 
     def _show(self, runs: dict[str, Run], seconds: float) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from conf.settings import PROJECT, Settings
 from pipelines.core.console import Report
 from pipelines.core.errors import UsageFault
-from pipelines.run.call import Invocation, end_call, read_settings
+from pipelines.notify.outcome import Outcome
+from pipelines.run.call import end_call, read_settings
 from pipelines.run.layers import RunRequest, run_layers
 from pipelines.run.summary import show
 from pipelines.spark import cluster as spark_cluster
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def run_job(layer: str, spark: "SparkSession | None" = None) -> int:
     """Runs a layer in a session, by default spark-submit's. Returns an exit code of `docs/reference.md`."""
-    invocation, settings, failure = Invocation((layer,), "", (), datetime.now(UTC)), None, None
+    call, settings, failure = Outcome((layer,), "", datetime.now(UTC)), None, None
     try:
         settings = read_settings(())
         session = spark or _session()
@@ -34,7 +35,7 @@ def run_job(layer: str, spark: "SparkSession | None" = None) -> int:
                 raise faults[0]
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         failure = error
-    return end_call(invocation, settings, failure)
+    return end_call(call, (), settings, failure)
 
 
 def _session() -> "SparkSession":

@@ -6,16 +6,16 @@ from datetime import datetime
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a call ended. `domain`: the domains that were named, separated by commas. `line`: the message of a failure,
-    without keys of rows."""
+    """A call and, once it has ended, how. `domain`: the domains that were named, separated by commas. `line`: the
+    message of a failure, without keys of rows."""
 
     targets: tuple[str, ...]
     domain: str
-    code: int
-    kind: str
-    line: str
     started: datetime
-    seconds: float
+    code: int = 0
+    kind: str = "done"
+    line: str = ""
+    seconds: float = 0.0
 
     @property
     def is_of_settings(self) -> bool:

@@ -4,7 +4,7 @@ import os
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,19 +18,12 @@ from pipelines.notify.outlets import notify
 from pipelines.sources.postgres.connection import forget_libpqs
 
 
-@dataclass(frozen=True)
-class Invocation:
-    """What was called: targets, the domains that were named, settings as NAME=VALUE, and when."""
-
-    targets: tuple[str, ...]
-    domains: str
-    given: tuple[str, ...]
-    started: datetime
-
-
-def end_call(call: Invocation, settings: Settings | None, failure: BaseException | None, exit_code: int = 0) -> int:
-    """Prints how a call ended, and notifies of it. Its exit code: that of its failure, or else the one given."""
-    settings = settings or outlets_only(call.given)
+def end_call(
+    call: Outcome, given: Sequence[str], settings: Settings | None, failure: BaseException | None, exit_code: int = 0
+) -> int:
+    """Prints how a call ended, and notifies of it. `given`: its own settings, as NAME=VALUE, for when others cannot be
+    read. Its exit code: that of its failure, or else `exit_code`."""
+    settings = settings or outlets_only(given)
     kind, text, code = ended(failure)
     seconds = (datetime.now(UTC) - call.started).total_seconds()
     report, level = _report(settings), "error" if code else "info"
@@ -40,9 +33,8 @@ def end_call(call: Invocation, settings: Settings | None, failure: BaseException
         report.step(f"{kind}: {' '.join(text.split())}", level=level)
     if settings and (code or "stream" not in call.targets):  # a stream's micro-batches have notified
         line = failure.public_text if isinstance(failure, Fault) else text
-        outcome = Outcome(call.targets, call.domains, code, kind, line, call.started, seconds)
         with suppress(KeyboardInterrupt, SystemExit):  # a second signal does not wait for that
-            for warning in notify(settings, outcome):
+            for warning in notify(settings, replace(call, code=code, kind=kind, line=line, seconds=seconds)):
                 report.step(warning, level="warning")
     return code or exit_code
 
