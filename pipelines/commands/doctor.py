@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from conf.settings import SCHEMA, Settings
+from conf.settings import SCHEMA, Postgres, Settings
 from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.errors import Fault
@@ -106,14 +106,13 @@ def source(settings: Settings) -> Iterator[Finding]:
             seeded = "seeded" if embedded.home().exists() else "empty: `make seed` fills it"
             yield Finding(f"source of {domain}", f"the embedded PostgreSQL, {seeded}")
         else:
-            yield from _of_server(settings, domain, tables)
+            yield from _of_server(settings, settings.postgres, domain, tables)
 
 
-def _of_server(settings: Settings, domain: str, tables: list[str]) -> Iterator[Finding]:
-    assert settings.postgres is not None
-    name, address = f"source of {domain}", settings.postgres.address
+def _of_server(settings: Settings, server: Postgres, domain: str, tables: list[str]) -> Iterator[Finding]:
+    name, address = f"source of {domain}", server.address
     try:
-        with take_snapshot(settings.postgres, settings.schema_name, tables) as snapshot:
+        with take_snapshot(server, settings.schema_name, tables) as snapshot:
             relations = [describe(snapshot, table) for table in tables]
     except Fault as fault:
         yield Finding(name, address, str(fault))

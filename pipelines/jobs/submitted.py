@@ -2,7 +2,8 @@
 
 from contextlib import nullcontext
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+
+from pyspark.sql import SparkSession
 
 from conf.settings import PROJECT, Settings
 from pipelines.core.console import Report
@@ -14,16 +15,13 @@ from pipelines.run.summary import show
 from pipelines.spark import cluster as spark_cluster
 from pipelines.spark.session import DELTA, SQL_NEEDS, configured
 
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
-
-def run_job(layer: str, spark: "SparkSession | None" = None) -> int:
+def run_job(layer: str, spark: SparkSession | None = None) -> int:
     """Runs a layer in a session, by default spark-submit's. Returns an exit code of `docs/reference.md`."""
     call, settings, failure = Outcome((layer,), "", datetime.now(UTC)), None, None
     try:
         settings = read_settings(())
-        session = spark or _session()
+        session = spark or SparkSession.builder.config("spark.executorEnv.PYTHONPATH", str(PROJECT)).getOrCreate()
         check(session)
         with configured(session, SQL_NEEDS), Report(as_json=settings.log_format == "json") as report:
             settings = _of_session(settings, session)
@@ -38,13 +36,7 @@ def run_job(layer: str, spark: "SparkSession | None" = None) -> int:
     return end_call(call, (), settings, failure)
 
 
-def _session() -> "SparkSession":
-    from pyspark.sql import SparkSession
-
-    return SparkSession.builder.config("spark.executorEnv.PYTHONPATH", str(PROJECT)).getOrCreate()
-
-
-def _of_session(settings: Settings, spark: "SparkSession") -> Settings:
+def _of_session(settings: Settings, spark: SparkSession) -> Settings:
     """The settings with the master and the memory that the session has."""
     of_session = {
         "master": spark.sparkContext.master,
@@ -53,7 +45,7 @@ def _of_session(settings: Settings, spark: "SparkSession") -> Settings:
     return settings.model_copy(update={"spark": settings.spark.model_copy(update=of_session)})
 
 
-def check(spark: "SparkSession") -> None:
+def check(spark: SparkSession) -> None:
     """Raises UsageFault if a session lacks what only its start can give, of that which a run's results depend on."""
     if DELTA not in (spark.conf.get("spark.sql.extensions", "") or ""):
         raise UsageFault(f"this session does not have Delta; start it with --conf spark.sql.extensions={DELTA}")

@@ -4,9 +4,11 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.core.errors import StorageFault
 from pipelines.core.points import Point, crash_point
@@ -15,11 +17,8 @@ from pipelines.lake import delta, folders
 from pipelines.lake.versions import TableVersion, latest_rows
 from pipelines.spark import cluster as spark_cluster
 
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
 
-
-def read(spark: "SparkSession", content: TableVersion) -> "DataFrame":
+def read(spark: SparkSession, content: TableVersion) -> DataFrame:
     """The rows of a table's version, without superseded ones. Raises StorageFault if one is gone."""
     frame = read_files(spark, list(content.files), content.types)
     if content.base is None:
@@ -31,7 +30,7 @@ def read(spark: "SparkSession", content: TableVersion) -> "DataFrame":
     return spark.sql(latest_rows("{raw}", tuple(content.types), content.keys, content.base, quote), raw=frame)
 
 
-def read_files(spark: "SparkSession", files: list[str], types: Mapping[str, str]) -> "DataFrame":
+def read_files(spark: SparkSession, files: list[str], types: Mapping[str, str]) -> DataFrame:
     """Parquet files with these columns (name to Spark SQL type). Raises StorageFault if one is gone."""
     schema = ", ".join(f"{spark_identifier(name)} {kind}" for name, kind in types.items())
     for file in files:
@@ -43,7 +42,7 @@ def read_files(spark: "SparkSession", files: list[str], types: Mapping[str, str]
     return spark.read.schema(schema).parquet(*files)
 
 
-def write_files(frame: "DataFrame", path: Path, run: int) -> list[str]:
+def write_files(frame: DataFrame, path: Path, run: int) -> list[str]:
     """Writes a frame as Parquet files into a table's folder, for a commit to name. Returns the names of the files."""
     delta.make_folder(path)
     with folders.scratch(path, "run") as half:
@@ -52,7 +51,7 @@ def write_files(frame: "DataFrame", path: Path, run: int) -> list[str]:
         return [file.rename(path / f"part-{run:05d}-{file.name}").name for file in written]
 
 
-def write_parquet(frame: "DataFrame", folder: Path) -> list[Path]:
+def write_parquet(frame: DataFrame, folder: Path) -> list[Path]:
     """Writes a frame as Parquet files into a folder. Returns those that have rows.
 
     Only texts get dictionaries, because numbers seldom repeat; only other types get statistics, because no reader skips
@@ -71,9 +70,6 @@ def write_parquet(frame: "DataFrame", folder: Path) -> list[Path]:
 @contextmanager
 def storage_faults() -> Iterator[None]:
     """Turns Spark's errors about a disk or a file into one StorageFault; other errors pass."""
-    from py4j.protocol import Py4JError
-    from pyspark.errors import PySparkException
-
     try:
         yield
     except (PySparkException, Py4JError) as error:
