@@ -1,6 +1,6 @@
 """The words of the command line: commands and their options. `python -m pipelines --help` lists them."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import click
@@ -92,20 +92,16 @@ def _command(name: str, text: str, options: tuple[click.Option, ...]) -> click.C
 
 def _together(requests: list[Request], settings: tuple[str, ...]) -> Request:
     """One request of all commands that were named. Raises UsageFault if two were given different options."""
-    together = Request(settings=settings)
+    together: dict[str, Any] = {"targets": frozenset(), "settings": settings}
     for request in requests:
-        together = replace(
-            together, targets=together.targets | request.targets, settings=together.settings + request.settings
-        )
+        together["targets"] |= request.targets
+        together["settings"] += request.settings
         for option in (field.name for field in fields(Request)[2:]):
-            given, earlier = getattr(request, option), getattr(together, option)
-            if given and earlier and given != earlier:
-                raise UsageFault(
-                    f"--{option} was given twice with different values; say it once, after the last command"
-                )
-            if given:
-                together = replace(together, **{option: given})
-    return together
+            given = getattr(request, option)
+            if given and together.setdefault(option, given) != given:
+                advice = "say it once, after the last command"
+                raise UsageFault(f"--{option} was given twice with different values; {advice}")
+    return Request(**together)
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

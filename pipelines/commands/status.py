@@ -96,12 +96,10 @@ def quality(settings: Settings, domains: tuple[str, ...], report: Report) -> Non
         report.say(f"\n{query(rules)}")
 
 
-RULE_TITLES = ("table", "rule", "severity", "tested", "failed", "share", "change", "keys")
-
-
 def rules_grid(rules: list[RuleRun], previous: Mapping[tuple[str, str], RuleRun]) -> Grid:
     """The rules with the rows that failed each: what was set aside before what is merely odd, the worst first."""
-    table = Grid(RULE_TITLES, words=("table", "rule", "severity", "keys"), below=("rule", "keys"))
+    titles = ("table", "rule", "severity", "tested", "failed", "share", "change", "keys")
+    table = Grid(titles, words=("table", "rule", "severity", "keys"), below=("rule", "keys"))
     for rule in sorted(rules, key=_by_weight):
         style = "yellow" if rule.severity is Severity.WARN else "red"
         numbers = (f"{rule.tested:,}", marked(rule.failed, style), share(rule), _change(rule, previous))

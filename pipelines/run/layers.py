@@ -82,8 +82,7 @@ def run_layers(
                 lifecycle.check_layers(settings, domain, checked)
                 for layer in order:
                     is_last = (layer, domain) == (order[-1], domains[-1])
-                    is_bronze = layer == "bronze"
-                    run = _run_bronze(call, domain) if is_bronze else _run_derived(call, layer, domain, is_last)
+                    run = _run_bronze(call, domain) if layer == "bronze" else _run_derived(call, layer, domain, is_last)
                     runs.append((layer, run))
             except Fault as fault:
                 if len(domains) == 1:
