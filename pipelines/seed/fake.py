@@ -16,6 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from faker import Faker
+from faker.utils.checksums import calculate_luhn
 
 from conf.contract import Column, Fake, Table
 from conf.settings import Settings
@@ -192,8 +193,7 @@ def _card_number(number: int) -> str:
     prefix = CARD_PREFIXES[kind]
     digits = CARD_LENGTHS[kind] - len(prefix) - 1
     payload = prefix + str((rounds * 7919 + 104729) % 10**digits).zfill(digits)
-    doubled = [int(digit) * (2 if place % 2 == 0 else 1) for place, digit in enumerate(reversed(payload))]
-    return payload + str(-sum(digit - 9 if digit > 9 else digit for digit in doubled) % 10)
+    return f"{payload}{calculate_luhn(int(payload))}"
 
 
 def printed_name(batch: Batch, reference: str, *names: str) -> list[str]:
