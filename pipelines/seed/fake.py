@@ -63,11 +63,10 @@ class Batch:
 
     def below(self, limit: int) -> list[int]:
         """A number from 0 to limit - 1 for each row."""
-        roll = self.dice.random
-        return [int(roll() * limit) for _ in range(self.rows)]
+        return self.dice.choices(range(limit), k=self.rows)
 
     def drawn(self, values: Sequence[Any]) -> list[Any]:
-        return [values[index] for index in self.below(len(values))]
+        return self.dice.choices(values, k=self.rows)
 
     def of_parents(self, reference: str, column: str = "") -> list[Any]:
         """A value of each row of the parent: its `column`, or its key."""
