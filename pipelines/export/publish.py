@@ -3,29 +3,24 @@
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
 
 from conf.contract import Table
 from conf.settings import Settings
 from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault
+from pipelines.export import csv
 from pipelines.lake import delta, folders, run_log
 from pipelines.lake.run_log import complete_run
 from pipelines.lake.runs import Run, TableRun
 from pipelines.lake.versions import StagedTable
 
-if TYPE_CHECKING:
-    from pipelines.export.csv import Draft
-
 
 @contextmanager
 def drafted(
     settings: Settings, tables: Iterable[StagedTable], report: Report, previous: Run | None = None
-) -> "Iterator[dict[str, Draft]]":
+) -> Iterator[dict[str, csv.Draft]]:
     """The CSVs of tables of gold, by table, which nobody sees until they are published; each is proved to have each row
     that the table has. Rows may be appended to the CSV of the run `previous`. Raises QualityFault, StorageFault."""
-    from pipelines.export.csv import draft
-
     drafts = {}
     with ExitStack() as stack:
         for staged in tables:
@@ -35,7 +30,7 @@ def drafted(
             earlier = earlier if earlier and earlier.csv_sha256 else None
             report.expect("csv", name, staged.table_run.rows_out)
             report.progress("csv", name)
-            drafting = draft(settings, table, staged.paths, earlier, partial(report.progress, "csv", name))
+            drafting = csv.draft(settings, table, staged.paths, earlier, partial(report.progress, "csv", name))
             drafts[name] = stack.enter_context(drafting)
             _prove(drafts[name], staged.table_run)
             report.finished("csv", name)
@@ -44,7 +39,7 @@ def drafted(
         yield drafts
 
 
-def _prove(file: "Draft", table_run: TableRun) -> None:
+def _prove(file: csv.Draft, table_run: TableRun) -> None:
     """Raises QualityFault unless a file has each of the rows that the run recorded."""
     if file.rows != table_run.rows_out or any(total != table_run.totals[name] for name, total in file.totals.items()):
         problem = f"{file.rows:,} records for {table_run.rows_out:,} rows of gold, or another sum of amounts"
@@ -54,14 +49,12 @@ def _prove(file: "Draft", table_run: TableRun) -> None:
 def export(settings: Settings, tables: Iterable[Table], report: Report, as_parquet: bool = False) -> None:
     """Writes each table of gold's last complete run as a file, even while another run works. A CSV that a newer run
     wrote meanwhile stays."""
-    from pipelines.export.csv import draft, parquet_draft
-
     for table in tables:
         run = complete_run(settings, "gold", table.domain)
         run_log.check_tables("gold", settings.gold_path, run)
         table_run = run.table(table.name)
         files = delta.file_paths(folders.table_path(settings.gold_path, table), table_run.version)
-        drafting = (parquet_draft if as_parquet else draft)(settings, table, files)
+        drafting = (csv.parquet_draft if as_parquet else csv.draft)(settings, table, files)
         with drafting as file, folders.publishing(settings):
             _prove(file, table_run)
             if table.csv and complete_run(settings, "gold", table.domain).built_in != run.built_in:

@@ -5,7 +5,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from conf.settings import Settings
 from pipelines.core.console import Report
@@ -13,14 +12,12 @@ from pipelines.core.errors import Fault, StorageFault, UsageFault
 from pipelines.core.names import EMBEDDED, LAYERS, downstream_layer, upstream_layer
 from pipelines.core.points import Point, crash_point
 from pipelines.core.signals import deferred_signals
+from pipelines.export.csv import Draft
 from pipelines.lake import delta, run_log
 from pipelines.lake.engine import HASHING
 from pipelines.lake.runs import IngestedFile, RuleRun, Run, TableRun
 from pipelines.lake.versions import StagedTable
 from pipelines.run.summary import show_table
-
-if TYPE_CHECKING:
-    from pipelines.export.csv import Draft
 
 
 def check_layers(settings: Settings, domain: str, layers: Sequence[str] = LAYERS) -> None:
@@ -87,7 +84,7 @@ def commit_run(
     path: Path,
     run: Run,
     commits: Iterable[TableRun],
-    drafts: "Mapping[str, Draft] | None" = None,
+    drafts: Mapping[str, Draft] | None = None,
     rules: Sequence[RuleRun] = (),
     files: Sequence[IngestedFile] = (),
 ) -> Run:
@@ -105,7 +102,7 @@ def commit_run(
 
 
 def commit_staged(
-    path: Path, run: Run, staged: list[StagedTable], report: Report, drafts: "Mapping[str, Draft] | None" = None
+    path: Path, run: Run, staged: list[StagedTable], report: Report, drafts: Mapping[str, Draft] | None = None
 ) -> Run:
     """Commits tables, each of which leaves `staged` then."""
 
