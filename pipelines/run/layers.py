@@ -105,18 +105,18 @@ def _run_bronze(call: Call, domain: str) -> Run:
     previous = run_log.last_run(path, domain)
     lake = previous.lake if previous else uuid.uuid4().hex
     run = replace(lifecycle.next_run(settings, "bronze", domain), lake=lake, source=source)
-    context, staged = RunContext(run, previous, call.request.full), list[StagedTable]()
+    context = RunContext(run, previous, call.request.full)
     run_log.roll_back(path, previous, call.report)
     with lifecycle.rolled_back_on_failure(path, run):
         if catalogue.is_of_files(domain):
-            _ingest_files(call, context, staged)
+            staged = _ingest_files(call, context)
         else:
-            snapshot = _read_postgres(call, context, staged)
+            snapshot, staged = _read_postgres(call, context)
             run = replace(run, snapshot=snapshot.xid_range, position=snapshot.log_after)
         return lifecycle.commit_staged(path, run, staged, call.report)
 
 
-def _ingest_files(call: Call, context: RunContext, staged: list[StagedTable]) -> None:
+def _ingest_files(call: Call, context: RunContext) -> list[StagedTable]:
     from pipelines.bronze import files as bronze_files
 
     settings, report, domain = call.settings, call.report, context.run.domain
@@ -125,12 +125,12 @@ def _ingest_files(call: Call, context: RunContext, staged: list[StagedTable]) ->
     crash_point(Point.LANDING_LISTED)
     if files.new or context.full:
         call.spark.start_ahead(sum(file.bytes for file in files.new) // ROW_BYTES)
-    lifecycle.stage("bronze", bronze_files.read(settings, files, tables, context, report), staged, report)
+    return lifecycle.stage("bronze", bronze_files.read(settings, files, tables, context, report), report)
 
 
-def _read_postgres(call: Call, context: RunContext, staged: list[StagedTable]) -> Snapshot:
+def _read_postgres(call: Call, context: RunContext) -> tuple[Snapshot, list[StagedTable]]:
     """Stages all tables of a domain, again from the start if the source failed for a while."""
-    settings, tables = call.settings, catalogue.tables_of("bronze", context.run.domain)
+    settings = call.settings
     if not (settings.postgres or settings.spark.is_local):
         raise UsageFault(
             f"the embedded server is for this machine only, and {settings.spark.master} reads from others; name a "
@@ -139,22 +139,16 @@ def _read_postgres(call: Call, context: RunContext, staged: list[StagedTable]) -
     call.report.progress("source", "start")
     with source_server(settings) as server:
         call.report.finished("source", "start")
-        snapshot = with_retries(
-            lambda: _read_tables(call, context, server, staged), settings.retry_seconds, call.report
-        )
-    order = [table.name for table in tables]
-    staged.sort(key=lambda table: order.index(table.table_run.name))
-    return snapshot
+        return with_retries(lambda: _read_tables(call, context, server), settings.retry_seconds, call.report)
 
 
-def _read_tables(call: Call, context: RunContext, server: Postgres, staged: list[StagedTable]) -> Snapshot:
+def _read_tables(call: Call, context: RunContext, server: Postgres) -> tuple[Snapshot, list[StagedTable]]:
     """Stages all tables as of one snapshot. Spark starts meanwhile if silver, too, will read one of them in full."""
     from pipelines.bronze import job as bronze_job
 
     settings, spark, report = call.settings, call.spark, call.report
     tables, last = catalogue.tables_of("bronze", context.run.domain), table_runs(context.previous)
     names = [table.source_name for table in tables]
-    staged.clear()
     lifecycle.sweep(settings.bronze_path, context.run)  # of an earlier attempt
     try:
         with take_snapshot(server, settings.schema_name, names) as snapshot:
@@ -166,8 +160,8 @@ def _read_tables(call: Call, context: RunContext, server: Postgres, staged: list
                 spark.start_ahead(sum(sizes) // ROW_BYTES, surely=not settings.spark.is_local)
             by_tasks = call.request.readers_are_tasks or not settings.spark.is_local
             building = bronze_job.read(settings, snapshot, tables, context, report, spark.get if by_tasks else None)
-            lifecycle.stage("bronze", building, staged, report)
-        return snapshot
+            staged = lifecycle.stage("bronze", building, report)
+        return snapshot, sorted(staged, key=lambda table: tables.index(table.table))
     except ContractFault as fault:
         hint = "" if settings.postgres else "; the source is the embedded server, `make seed` fills it"
         raise ContractFault(f"{fault}{hint}") from fault
@@ -193,14 +187,14 @@ def _run_derived(call: Call, layer: str, domain: str, is_last: bool) -> Run:
         card_numbers=settings.card_numbers,
         software=identity.software(domain),
     )
-    origin, staged = lifecycle.origin_of(settings, layer, previous), list[StagedTable]()
+    origin = lifecycle.origin_of(settings, layer, previous)
     run_log.roll_back(path, previous, report)
     build = silver_job.build if layer == "silver" else gold_job.build
     entries = tuple(entry for entry in catalogue.entries(layer) if entry.table.domain == domain)
     with lifecycle.rolled_back_on_failure(path, run), storage_faults():
         with folders.scratch(path, "run") as scratch:
             job = Job(run, previous, full, settings, report, scratch, call.spark.get, upstream=upstream, origin=origin)
-            lifecycle.stage(layer, build(job, entries), staged, report)
+            staged = lifecycle.stage(layer, build(job, entries), report)
         if layer == "gold":
             crash_point(Point.TABLES_BUILT)
         if is_last:

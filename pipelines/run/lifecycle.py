@@ -68,8 +68,9 @@ def refuse_other_source(layer: str, path: Path, previous: Run | None, source: st
         )
 
 
-def stage(layer: str, building: Iterator[StagedTable], staged: list[StagedTable], report: Report) -> None:
-    """Adds a layer's tables to `staged`, each as soon as it is written and proved."""
+def stage(layer: str, building: Iterator[StagedTable], report: Report) -> list[StagedTable]:
+    """A layer's tables, each shown as soon as it is written and proved."""
+    staged = []
     for table in building:
         staged.append(table)
         table.require_values()
@@ -78,6 +79,7 @@ def stage(layer: str, building: Iterator[StagedTable], staged: list[StagedTable]
             show_table(report, layer, table.table.domain, table.table_run)
     if all(table.is_unchanged for table in staged):
         report.passing(f"{layer}: nothing changed")
+    return staged
 
 
 def commit_run(
@@ -104,17 +106,11 @@ def commit_run(
 def commit_staged(
     path: Path, run: Run, staged: list[StagedTable], report: Report, drafts: Mapping[str, Draft] | None = None
 ) -> Run:
-    """Commits tables, each of which leaves `staged` then."""
-
-    def commits() -> Iterator[TableRun]:
-        while staged:
-            yield staged[0].commit(run.run)
-            del staged[0]
-
+    """Commits staged tables, with the CSVs of `drafts`, the rules and the files that the tables have."""
     run = replace(run, hashing=HASHING, warnings=report.new_warnings())
     rules = [rule for table in staged for rule in table.rules]
     files = [file for table in staged for file in table.taken]
-    return commit_run(path, run, commits(), drafts, rules, files)
+    return commit_run(path, run, (table.commit(run.run) for table in staged), drafts, rules, files)
 
 
 def sweep(path: Path, run: Run) -> None:

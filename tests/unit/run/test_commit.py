@@ -37,9 +37,8 @@ def left_in(layer_path: Path) -> set[str]:
 
 
 def test_after_a_failure_only_committed_tables_and_other_runs_keep_their_files(tmp_path: Path) -> None:
-    staged: list[StagedTable] = []
     with pytest.raises(RuntimeError, match="disk"), rolled_back_on_failure(tmp_path, RUN):
-        stage("gold", (staged_table(tmp_path, name) for name in ("a", "b", "c")), staged, Report(quiet=True))
+        staged = stage("gold", (staged_table(tmp_path, name) for name in ("a", "b", "c")), Report(quiet=True))
         staged[0].commit(RUN.run)
         (staged[1].path / delta.part_name(RUN.run - 1)).touch()
         raise RuntimeError("disk")
@@ -52,9 +51,8 @@ def test_a_build_that_fails_leaves_no_file_of_the_tables_before(tmp_path: Path) 
         yield staged_table(tmp_path, "a")
         raise RuntimeError("disk")
 
-    staged: list[StagedTable] = []
     with pytest.raises(RuntimeError, match="disk"), rolled_back_on_failure(tmp_path, RUN):
-        stage("gold", build(), staged, Report(quiet=True))
+        stage("gold", build(), Report(quiet=True))
     assert not left_in(tmp_path)
 
 
