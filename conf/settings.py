@@ -60,18 +60,21 @@ class Frozen(BaseModel):
 
 
 def _matches(pattern: str, problem: str) -> AfterValidator:
-    """A check of a text; `problem` says what it must be."""
+    """A check of a value's text; `problem` says what it must be."""
 
-    def check(text: str) -> str:
-        if not re.fullmatch(pattern, text):
+    def check(value: object) -> object:
+        if not re.fullmatch(pattern, value.get_secret_value() if isinstance(value, SecretStr) else str(value)):
             raise ValueError(problem)
-        return text
+        return value
 
     return AfterValidator(check)
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
 A_HOST = _matches("[^@]*", "must not have an @; in the user or password of a URL, write it as %40")
 MEMORY = _matches("[1-9][0-9]*[mg]", "must be like 2g or 512m")
+WEB_ADDRESS = _matches(r"https?://[!-~]+", "must be an http or https address, without blanks")
+TEXTFILE = _matches(r"/(.*/)?[^/]+\.prom", "must be an absolute path that ends in .prom")
 MASTER = _matches(
     r"local(\[(\*|[1-9][0-9]*)\])?|spark://[^\s/:,]+:[0-9]+(,[^\s/:,]+:[0-9]+)*|yarn|k8s://\S+",
     "must be local[*], local[2], spark://host:7077, yarn or k8s://https://host:6443",
@@ -161,50 +164,30 @@ class Stream(Frozen):
 
 
 class Quality(Frozen):
-    max_quarantined: float = Field(
-        default=0.05,
-        ge=0,
-        le=1,
-        description="a run that would set aside a larger share of a table's rows (0 to 1) ends instead",
+    max_quarantined: Share = Field(
+        default=0.05, description="a run that would set aside a larger share of a table's rows (0 to 1) ends instead"
     )
 
 
 class Alert(Frozen):
     """The webhook that is notified of failures. Its address is a secret: whoever knows it can post there."""
 
-    webhook_url: SecretStr | None = Field(
+    webhook_url: Annotated[SecretStr, WEB_ADDRESS] | None = Field(
         default=None,
         description="webhook that is notified of failures and of rules whose failures rise; a secret, so `--set` "
         "refuses it",
     )
     format: Literal["json", "slack", "teams"] = Field(default="json", description="or `slack`, `teams`")
-    max_warned: float = Field(
+    max_warned: Share = Field(
         default=0.05,
-        ge=0,
-        le=1,
         description="a rule of severity `warn` that a larger share of a table's rows (0 to 1) fails is reported",
     )
 
-    @field_validator("webhook_url")
-    @classmethod
-    def _is_a_web_address(cls, url: SecretStr) -> SecretStr:
-        if not re.fullmatch(r"https?://[!-~]+", url.get_secret_value()):
-            raise ValueError("must be an http or https address, without blanks")
-        return url
-
 
 class Metrics(Frozen):
-    textfile: Path | None = Field(
-        default=None,
-        description="a file for node_exporter, such as `/var/lib/node_exporter/textfile/lakehouse.prom`",
+    textfile: Annotated[Path, TEXTFILE] | None = Field(
+        default=None, description="a file for node_exporter, such as `/var/lib/node_exporter/textfile/lakehouse.prom`"
     )
-
-    @field_validator("textfile")
-    @classmethod
-    def _is_for_the_collector(cls, path: Path) -> Path:
-        if not (path.is_absolute() and path.suffix == ".prom"):
-            raise ValueError("must be an absolute path that ends in .prom")
-        return path
 
 
 # The folders that are written to, or read.

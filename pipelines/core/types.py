@@ -64,13 +64,7 @@ TYPES = {
         Type("date", ("date32",), "date", "date", DATES, "date"),
         Type("timestamp_ntz", ("timestamp", "us"), "timestamp", "timestamp", TIMES, "timestamp"),
         Type(
-            "timestamp",
-            ("timestamp", "us", "UTC"),
-            "timestamptz",
-            "timestamptz",
-            INSTANTS,
-            "timestamptz",
-            INSTANT_CSV,
+            "timestamp", ("timestamp", "us", "UTC"), "timestamptz", "timestamptz", INSTANTS, "timestamptz", INSTANT_CSV
         ),
     )
 }
