@@ -5,7 +5,6 @@ Only after RECORDED is it this run that they see. Tests arm a point and end the 
 comparison.
 """
 
-import itertools
 from collections.abc import Callable
 from enum import Enum
 
@@ -37,21 +36,9 @@ class Point(Enum):
     FILE_REMOVED = "`make maintain` has removed some of the files that no kept run names. The rest goes next time."
 
 
-_armed: Callable[[Point], None] | None = None
+armed: Callable[[Point], object] | None = None  # what happens at each point, in tests
 
 
 def crash_point(point: Point) -> None:
-    if _armed is not None:
-        _armed(point)
-
-
-def arm(name: str, happens: Callable[[], None], nth: int = 1) -> None:
-    """Lets something happen when this process comes to a point for the nth time. Raises KeyError when it is none."""
-    global _armed
-    armed, passed = Point[name], itertools.count(1)
-
-    def at(point: Point) -> None:
-        if point is armed and next(passed) == nth:
-            happens()
-
-    _armed = at
+    if armed is not None:
+        armed(point)

@@ -4,11 +4,12 @@ The kinds: `kill` is SIGKILL, `error` an exception that nobody expects, `full` a
 there on. Children are forks of a process that has imported what they need, which takes longer than most of their runs.
 """
 
+import itertools
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,21 @@ from pathlib import Path
 from pyspark.sql import SparkSession
 
 from conf.settings import Settings
-from pipelines.core.points import arm
+from pipelines.core import points
+from pipelines.core.points import Point
 
 DISK, GATEWAY, SERVER = "CRASH_DISK", "PYSPARK_GATEWAY_PORT", "CRASH_SERVER"
+
+
+def arm(name: str, happens: Callable[[], object], nth: int = 1) -> None:
+    """Lets something happen when this process comes to a point for the nth time. Raises KeyError when it is none."""
+    armed, passed = Point[name], itertools.count(1)
+
+    def at(point: Point) -> None:
+        if point is armed and next(passed) == nth:
+            happens()
+
+    points.armed = at
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ import pytest
 
 from conf.settings import PROJECT
 from pipelines.core import points
-from pipelines.core.points import Point, arm, crash_point
-from tests.support.crash import SCENARIOS, STREAM_SCENARIOS
+from pipelines.core.points import Point, crash_point
+from tests.support.crash import SCENARIOS, STREAM_SCENARIOS, arm
 
 
 @pytest.fixture(autouse=True)
 def disarmed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(points, "_armed", None)
+    monkeypatch.setattr(points, "armed", None)
 
 
 def test_each_point_is_passed_in_the_code_and_tried_by_a_scenario() -> None:
