@@ -52,10 +52,6 @@ class ReadPlan:
     types: dict[str, str]
     partial: bool = False
 
-    @property
-    def schema(self) -> pa.Schema:
-        return schema_of(self.types)
-
 
 @dataclass(frozen=True)
 class WrittenFile:
@@ -133,9 +129,9 @@ class Reader:
         name = delta.part_name(self._run)
         sql = f"SELECT {select_list(plan.readings)} FROM {plan.relation.sql}"
         sql += f" WHERE {condition}" if condition else ""
-        rows, complete, started = 0, False, time.monotonic()
+        rows, started = 0, time.monotonic()
         try:
-            with self._query(sql) as batches, writer_of(path / name, plan.schema) as writer:
+            with self._query(sql) as batches, writer_of(path / name, schema_of(plan.types)) as writer:
                 while not self._stopped.is_set():
                     with self.watchdog.waiting():
                         batch = next(batches, None)
@@ -145,7 +141,6 @@ class Reader:
                     writer.write_batch(shaped(batch, writer.schema, self._run))
                     rows += batch.num_rows
                     self._report.progress("bronze", plan.table.name, batch.num_rows)
-                complete = not self._stopped.is_set()
         except (adbc.Error, OSError) as error:
             # An error of ADBC while it streams comes through Arrow, as an OSError.
             if isinstance(error, adbc.Error) or "[libpq]" in str(error):
@@ -153,10 +148,8 @@ class Reader:
                 raise source_fault(f"reading {place}", error) from error
             with folders.storage(f"table {path}"):
                 raise
-        finally:
-            # Empty, or incomplete: a failed run leaves no card numbers behind.
-            if not rows or not complete:
-                (path / name).unlink(missing_ok=True)
+        if not rows:
+            (path / name).unlink()
         return WrittenFile(name, rows, started)
 
     @contextmanager
@@ -191,7 +184,7 @@ class Reader:
         return connection
 
     def stop(self) -> None:
-        """Lets each thread end after the batch that it has in hand, and remove its file."""
+        """Lets each thread end after the batch that it has in hand."""
         self._stopped.set()
 
     def close(self) -> None:
