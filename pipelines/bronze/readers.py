@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -47,7 +48,7 @@ def ranges(relation: Relation, readers: int, parts: int = 0) -> list[str]:
 StartSession = Callable[[], "SparkSession"]
 
 
-class Readers:
+class Readers(AbstractContextManager["Readers"]):
     """Counts tables and reads their ranges. As a context: when it fails, no query runs on, and a count that failed is
     raised before the readers' SourceFault, which follows from it."""
 
@@ -98,9 +99,6 @@ class Readers:
                 self._report.warning(warning)
             self._executors = Executors(session, self._settings, self._snapshot, self._run)
         return self._executors
-
-    def __enter__(self) -> "Readers":
-        return self
 
     def __exit__(self, _: object, error: BaseException | None, __: TracebackType | None) -> None:
         try:

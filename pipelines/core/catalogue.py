@@ -1,7 +1,6 @@
 """Finds the tables, in the order in which they can be built: a module a table, in `<layer>/<domain>/`."""
 
 import importlib
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -71,16 +70,11 @@ def is_of_files(domain: str) -> bool:
 
 
 def _modules(layer: str) -> list[ModuleType]:
-    package = importlib.import_module(layer)
-    for folder in (path.parent for place in package.__path__ for path in Path(place).glob("*/*.py")):
-        if not (folder / "__init__.py").exists():
-            raise UsageFault(f"{folder} has no __init__.py, so that its tables are not found; make an empty one")
-    folders = [module.name for module in pkgutil.iter_modules(package.__path__) if module.ispkg]
-    return [
-        _imported(f"{layer}.{folder}.{module.name}")
-        for folder in folders
-        for module in pkgutil.iter_modules(importlib.import_module(f"{layer}.{folder}").__path__)
-    ]
+    places = importlib.import_module(layer).__path__
+    files = sorted(file for place in places for file in Path(place).glob("*/*.py"))
+    for folder in (file.parent for file in files if not file.with_name("__init__.py").exists()):
+        raise UsageFault(f"{folder} has no __init__.py, so that its tables are not found; make an empty one")
+    return [_imported(f"{layer}.{file.parent.name}.{file.stem}") for file in files if file.stem != "__init__"]
 
 
 def _imported(name: str) -> ModuleType:

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import IO, Any
@@ -67,7 +67,7 @@ class Progress:
         return ", ".join(filter(None, (name, rows, f"{time.monotonic() - self.started:.0f} s")))
 
 
-class Report:
+class Report(AbstractContextManager["Report"]):
     """Shows progress and results, collects warnings. Readers' threads may call it. A `quiet` one only collects."""
 
     def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
@@ -86,9 +86,6 @@ class Report:
             self._live = Live(
                 get_renderable=self._now, console=self._screen, transient=True, refresh_per_second=REFRESHES
             )
-
-    def __enter__(self) -> "Report":
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Shows what was not shown with a result, of a run that failed: the tables that were built, the warnings."""

@@ -78,9 +78,9 @@ def make_folder(path: Path) -> None:
         (path / LOG).mkdir(parents=True, exist_ok=True)
 
 
-def actions(path: Path, at: int) -> list[tuple[Path, int]]:
-    """The data files of a version and their bytes, as its log has them."""
-    return [(path / name, size) for name, size in version_content(path, at).files]
+def actions(path: Path, at: int | None) -> list[tuple[Path, int]]:
+    """The data files of a version and their bytes, as its log has them; none before the first version."""
+    return [] if at is None else [(path / name, size) for name, size in version_content(path, at).files]
 
 
 class VersionContent(NamedTuple):
@@ -124,8 +124,7 @@ def sweep(path: Path, run: int) -> None:
     """Removes the files of a run that a table's head does not name: they were written in vain."""
     with storage(f"table {path}"):
         if files := set(path.glob(part_name(run, "*"))):
-            head = version(path)
-            for file in files - {file for file, _ in ([] if head is None else actions(path, head))}:
+            for file in files - {file for file, _ in actions(path, version(path))}:
                 file.unlink(missing_ok=True)
 
 
@@ -153,14 +152,14 @@ def commit(path: Path, table: Table, change: Change) -> int:
         if stored and (there := stored.metadata().name) != name:
             raise StorageFault(f"table {path}: another table is there, {there or 'one without a name'}; move it away")
         stays = {*change.added, *(change.kept or ())}
-        removed = [file.name for file, _ in ([] if head is None else actions(path, head)) if file.name not in stays]
+        removed = {file.name: size for file, size in actions(path, head) if file.name not in stays}
         definition = _definition(path, table, change.types, stored)
         if head is not None and not (change.added or removed or definition):
             return head
         return _write_commit(path, table, change, removed, definition)
 
 
-def _operation(table: Table, change: Change, removed: Sequence[str]) -> tuple[str, dict[str, Any]]:
+def _operation(table: Table, change: Change, removed: Mapping[str, int]) -> tuple[str, dict[str, Any]]:
     """A change in the words of Spark's DESCRIBE HISTORY: the operation and its parameters."""
     if change.kept is None:
         return "WRITE", {"mode": "Overwrite", "partitionBy": "[]"}
@@ -180,7 +179,9 @@ METRICS = {
 
 MERGED_ROWS = ("numTargetRowsInserted", "numTargetRowsUpdated", "numTargetRowsDeleted")
 
-NOT_NULL, WITHOUT_ZONE = "invariants", "timestampNtz"  # features of a table, as its protocol names them
+# Features of a table, as its protocol names them, and what in its schema needs them.
+NOT_NULL, WITHOUT_ZONE = "invariants", "timestampNtz"
+FEATURES = {'"nullable":false': NOT_NULL, '"timestamp_ntz"': WITHOUT_ZONE}
 
 
 def _definition(path: Path, table: Table, types: Mapping[str, str], stored: DeltaTable | None) -> list[dict[str, Any]]:
@@ -197,9 +198,7 @@ def _definition(path: Path, table: Table, types: Mapping[str, str], stored: Delt
     lines: list[dict[str, Any]] = []
     readers = set(protocol.reader_features or () if protocol else ())
     writers = set(protocol.writer_features or () if protocol else ())
-    needed = {
-        name for name, sign in ((NOT_NULL, '"nullable":false'), (WITHOUT_ZONE, '"timestamp_ntz"')) if sign in text
-    }
+    needed = {feature for sign, feature in FEATURES.items() if sign in text}
     if not (writers or WITHOUT_ZONE in needed):
         if protocol is None:
             lines.append({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}})
@@ -224,9 +223,9 @@ def _definition(path: Path, table: Table, types: Mapping[str, str], stored: Delt
 
 
 def _write_commit(
-    path: Path, table: Table, change: Change, removed: Sequence[str], definition: list[dict[str, Any]]
+    path: Path, table: Table, change: Change, removed: Mapping[str, int], definition: list[dict[str, Any]]
 ) -> int:
-    """Writes a commit into the table's log. Its version.
+    """Writes a commit into the table's log, `removed` with the bytes of the files. Its version.
 
     ADR 10 says why it is not delta-rs that does it.
     Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#add-file-and-remove-file
@@ -236,11 +235,10 @@ def _write_commit(
     target, is_change = 0 if head is None else head + 1, not change.compacts
     operation, parameters = _operation(table, change, removed)
     adds = [_add_action(path / name, table) | {"dataChange": is_change} for name in change.added]
-    sizes = {file.name: size for file, size in actions(path, head)} if head is not None else {}
     gone = {"deletionTimestamp": now, "extendedFileMetadata": True, "partitionValues": {}, "dataChange": is_change}
-    lines = [{"remove": {"path": name, "size": sizes[name]} | gone} for name in removed]
+    lines = [{"remove": {"path": name, "size": size} | gone} for name, size in removed.items()]
     lines += [{"add": add} for add in adds]
-    counts = (len(adds), sum(add["size"] for add in adds), len(removed), sum(map(sizes.__getitem__, removed)))
+    counts = (len(adds), sum(add["size"] for add in adds), len(removed), sum(removed.values()))
     metrics = dict(zip(METRICS.get(operation, ()), map(str, counts), strict=False))
     if operation == "MERGE":
         metrics |= dict(zip(MERGED_ROWS, map(str, change.counts or ()), strict=False))
