@@ -41,7 +41,7 @@ SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-
 CONNECTION = ("host", "port", "database", "user", "password", "sslmode", "sslrootcert")
 ADDRESS = set(CONNECTION[:5])
 LAKEHOUSE_NAMES = {f"{PREFIX}POSTGRES__{part.upper()}": part for part in CONNECTION}
-URL_NAMES = {"DATABASE_URL": "url"}
+URL_NAMES = {f"the {part} in DATABASE_URL": part for part in CONNECTION}
 DOCKER_NAMES = {f"POSTGRES_{'DB' if part == 'database' else part.upper()}": part for part in CONNECTION}
 LIBPQ_NAMES = {f"PG{part.upper()}": part for part in CONNECTION}
 FAMILIES = (LAKEHOUSE_NAMES, URL_NAMES, DOCKER_NAMES, LIBPQ_NAMES)
@@ -305,7 +305,7 @@ NAMES: dict[str, tuple[str, ...]] = dict(_names())
 SECRETS = ("PASSWORD", "DATABASE_URL", "WEBHOOK_URL")
 # Names in the environment that stand for an option of the command line; `pipelines/cli/words.py` declares them.
 OPTIONS = {f"{CALL}{name}" for name in ("DOMAIN", "TABLE", "FULL", "RUN", "ONCE", "FORMAT", "CONFIRM", "EXIT_CODE")}
-KNOWN = {*NAMES, *(name for names in FAMILIES for name in names)}
+KNOWN = {*NAMES, "DATABASE_URL", *DOCKER_NAMES, *LIBPQ_NAMES}
 
 
 def load(*sources: Mapping[str, str], base: Path) -> tuple[Settings, list[str]]:
@@ -360,20 +360,17 @@ def _connection(values: Mapping[str, str], problems: list[str]) -> tuple[dict[st
     """The parts of the connection, and what its family calls each; None when no family is set."""
     for names in FAMILIES:
         if names is URL_NAMES:
-            parts = _from_url(values["DATABASE_URL"], problems) if "DATABASE_URL" in values else {}
-            titles = {part: f"the {part} in DATABASE_URL" for part in CONNECTION}
-        else:
-            parts = {part: values[name] for name, part in names.items() if name in values}
-            titles = {part: name for name, part in names.items()}
+            values = {**values, **_from_url(values.get("DATABASE_URL", ""), problems)}
+        parts = {part: values[name] for name, part in names.items() if name in values}
         if parts.keys() & ADDRESS:
-            ours = {part: values[name] for name, part in LAKEHOUSE_NAMES.items() if name in values}
-            tls = {part: value for part, value in ours.items() if part not in ADDRESS}
-            return parts | tls, titles
+            tls = {name: part for name, part in LAKEHOUSE_NAMES.items() if name in values and part not in ADDRESS}
+            parts |= {part: values[name] for name, part in tls.items()}
+            return parts, {part: name for name, part in names.items()}
     return None, {}
 
 
 def _from_url(url: str, problems: list[str]) -> dict[str, str]:
-    """The parts of a PostgreSQL URL; the driver in `postgresql+driver://` is ignored."""
+    """The parts of a PostgreSQL URL, under the names of URL_NAMES; the driver in `postgresql+driver://` is ignored."""
     try:
         given: dict[str, str] = parse_dsn(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url))
     except (ProgrammingError, UnicodeError):
@@ -384,7 +381,7 @@ def _from_url(url: str, problems: list[str]) -> dict[str, str]:
         return {}
     parts = {("database" if name == "dbname" else name): value for name, value in given.items()}
     problems += [f"DATABASE_URL has a parameter that is not supported: {name}" for name in parts.keys() - {*CONNECTION}]
-    return {name: value for name, value in parts.items() if name in CONNECTION}
+    return {name: parts[part] for name, part in URL_NAMES.items() if part in parts}
 
 
 def _safe(path: Path, base: Path) -> Path:
