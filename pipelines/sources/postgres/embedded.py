@@ -1,8 +1,5 @@
-"""The embedded PostgreSQL: a real server for the demo and the tests, reached through a Unix socket only.
-
-Its programs and data lie in a short folder of our own under /var/tmp. PostgreSQL wants a short path without blanks and
-refuses to run as root; for root it runs as nobody, who cannot enter root's folders.
-"""
+"""The embedded PostgreSQL: a real server for the demo and the tests, reached through a Unix socket only. ADR 8 says why
+its programs and data lie in a folder under /var/tmp, and why for root it runs as nobody."""
 
 import hashlib
 import os

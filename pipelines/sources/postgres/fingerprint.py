@@ -1,9 +1,5 @@
-"""What an incremental load rests on: facts about server, table and software. When any of them changes, the table is
-loaded in full. And whether a snapshot is later than that of an earlier run.
-
-A row's `xmin` says who wrote it last, but not that its table was swapped, a partition attached, a column added with a
-default, a label renamed, or the server restored from a backup.
-"""
+"""What an incremental load rests on (ADR 15): facts about server, table and software. When any of them changes, the
+table is loaded in full. And whether a snapshot is later than that of an earlier run."""
 
 import hashlib
 import json
