@@ -17,7 +17,7 @@ from pipelines.bronze.loads import report_or_refuse
 from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault, QualityFault, SourceFault
 from pipelines.core.sql import duckdb_literal, identifier
-from pipelines.lake import delta, folders, schema
+from pipelines.lake import folders, schema
 from pipelines.lake.changes import Selection, Splice, Target, splice, spliced, touched_files
 from pipelines.lake.checksums import measured
 from pipelines.lake.engine import engine, listed, relation
@@ -87,7 +87,6 @@ def read(
     for table in tables:
         started, files, previous = time.monotonic(), landing.of(table), known.get(table.name)
         target = Target(table, folders.table_path(settings.bronze_path, table), call.run.run)
-        delta.make_folder(target.path)
         why = reason_for_full(table, previous, table.name in call.full)
         if previous and table.name in call.full and (gone := files.gone):
             problem = f"{len(gone):,} of its files, as {gone[0]}, are not there"
@@ -136,7 +135,6 @@ def _in_full(landing: LandingState, target: Target, why: str, started: datetime,
     for file, earlier in zip(ingested, again, strict=False):
         if file.sha256 != earlier.sha256:
             raise SourceFault(f"bronze.{table.name}: {file.name} changed while it was read; run it again")
-    for file, earlier in zip(ingested, again, strict=False):
         if file.lines != earlier.lines and any(column.serial for column in table.columns):
             problem = f"of {file.name}: {file.why or 'it has other lines now'}; its rows would get other numbers"
             raise ContractFault(f"bronze.{table.name}: {why}; {problem}")

@@ -1,24 +1,26 @@
-"""Reads ranges of the source's tables with many readers at a time, all in one snapshot.
-
-Readers are threads of this process: ADBC and pyarrow leave the interpreter free while they work. On a cluster each
-thread waits for an executor that reads in its place.
-"""
+"""Reads ranges of the source's tables with many readers at a time, all in one snapshot. Readers are threads of this
+process (ADR 1); on a cluster each thread waits for an executor that reads in its place (ADR 25)."""
 
 import os
+import socket
 import threading
+import time
+import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from conf.settings import Settings
-from pipelines.bronze.executors import Executors
+from conf.settings import Postgres, Settings
 from pipelines.core.console import Report
-from pipelines.core.errors import SourceFault
+from pipelines.core.errors import ClusterFault, Fault, SourceFault
+from pipelines.core.identity import NAME, software
 from pipelines.lake import folders
-from pipelines.sources.postgres.connection import cancel, hang_up
+from pipelines.sources.postgres.connection import cancel, forget_libpqs, hang_up
 from pipelines.sources.postgres.reader import Reader, ReadPlan, SourceTotals, WrittenFile, source_totals
 from pipelines.sources.postgres.snapshot import Relation, Snapshot
 from pipelines.spark import cluster
@@ -91,7 +93,7 @@ class Readers(AbstractContextManager["Readers"]):
         reader = self._on_executors(self._start_session) if self._start_session else self._reader
         return self._threads.submit(reader.read, plan, condition, path)
 
-    def _on_executors(self, start_session: StartSession) -> Executors:
+    def _on_executors(self, start_session: StartSession) -> "Executors":
         if self._executors is None:
             session = start_session()
             is_local, server = self._settings.spark.is_local, self._snapshot.server
@@ -140,3 +142,46 @@ class Readers(AbstractContextManager["Readers"]):
                     pool.shutdown()
             finally:
                 ended.set()
+
+
+class Executors:
+    """Reads ranges of tables on the cluster, each in a job of one task; Spark tries it again if its worker is lost."""
+
+    def __init__(self, spark: "SparkSession", settings: Settings, snapshot: Snapshot, run: int) -> None:
+        self._context, self._master = spark.sparkContext, settings.spark.master
+        self._snapshot, self._software = (snapshot.server, snapshot.exported, run), software("")
+        self._group = f"bronze {run} {uuid.uuid4().hex}"
+
+    def read(self, plan: ReadPlan, condition: str, path: Path) -> WrittenFile:
+        """Reads one range of a table into one Parquet file. Raises SourceFault when the source fails."""
+        started = time.monotonic()
+        work = partial(_read, self._software, self._snapshot, plan, condition, path)
+        self._context.setJobGroup(self._group, f"bronze.{plan.table.name}", interruptOnCancel=True)
+        with cluster.jobs(self._master):
+            # The work is in the function, not in the data: PySpark writes data to a file, and it has the password.
+            (result,) = self._context.parallelize([0], 1).map(lambda _: work()).collect()
+        if isinstance(result, Fault):
+            raise result
+        return replace(result, started=started)
+
+    def cancel(self) -> None:
+        """Ends the tasks that still read, with their connections."""
+        with suppress(Exception):  # the JVM may be gone, and its executors with it
+            self._context.cancelJobGroup(self._group)
+
+
+def _read(
+    of_driver: str, snapshot: tuple[Postgres, str, int], plan: ReadPlan, condition: str, path: Path
+) -> WrittenFile | Fault:
+    """Runs in an executor, which may have joined after all were checked, with the fingerprint of the driver's software.
+    A fault is returned, not raised: Spark must not try again what only a new snapshot can mend."""
+    if software("") != of_driver:
+        return ClusterFault(f"worker {socket.gethostname()} has another version of this project: bring it up to date")
+    forget_libpqs(but=NAME)
+    reader = Reader(*snapshot, Report(quiet=True))
+    try:
+        return reader.read(plan, condition, path)
+    except Fault as fault:
+        return type(fault)(f"{fault}, on worker {socket.gethostname()}")
+    finally:
+        reader.close()
