@@ -341,9 +341,7 @@ def checked(path: Path, at: int | None, name: str, run: str = "") -> str:
     return fingerprint(files)
 
 
-@read_once
-def _check_footer(file: Path) -> None:
-    pq.read_metadata(file)
+_check_footer = read_once(pq.read_metadata)
 
 
 def fingerprint(files: list[tuple[Path, int]]) -> str:

@@ -31,17 +31,12 @@ class Reading:
     @property
     def value(self) -> str:
         """The SQL of the value: null if it does not fit."""
-        return self._if_it_fits(self.expression)
+        return f"CASE WHEN {self.fits} THEN {self.expression} END" if self.fits else self.expression
 
     @property
     def sent(self) -> str:
         """The SQL of what is sent: for a short decimal its unscaled integer, since ADBC sends a numeric as text."""
-        if self.scale is None:
-            return self.value
-        return self._if_it_fits(f"({self.expression} * {10**self.scale})::int8")
-
-    def _if_it_fits(self, expression: str) -> str:
-        return f"CASE WHEN {self.fits} THEN {expression} END" if self.fits else expression
+        return self.value if self.scale is None else f"({self.value} * {10**self.scale})::int8"
 
 
 def natural_type(column: SourceColumn) -> str:
