@@ -68,10 +68,9 @@ class Readers(AbstractContextManager["Readers"]):
 
     def count(self, plan: ReadPlan, newer: str) -> Future[SourceTotals]:
         """Lets the server count a table, one after the other."""
-        connection, watchdog = self._snapshot.connection, self._reader.watchdog
 
         def counted() -> SourceTotals:
-            totals = source_totals(connection, plan, newer, watchdog)
+            totals = source_totals(self._snapshot, plan, newer, self._reader.watchdog)
             self._report.expect("bronze", plan.table.name, totals.rows if newer == "false" else totals.newer)
             return totals
 

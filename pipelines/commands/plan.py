@@ -109,7 +109,7 @@ def _counted(
     settings: Settings, reader: Reader, snapshot: Snapshot, load: LoadPlan, previous: Run | None
 ) -> tuple[int, int]:
     """Rows to read, and rows deleted since the previous run."""
-    totals = source_totals(snapshot.connection, load.plan, load.newer, reader.watchdog)
+    totals = source_totals(snapshot, load.plan, load.newer, reader.watchdog)
     if previous is None or load.why or load.previous is None:
         return totals.rows, 0
     expected = load.previous.rows_out + _new_keys(settings, reader, load, previous)

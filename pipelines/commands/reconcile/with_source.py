@@ -8,8 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from psycopg2.extensions import connection as Connection
-
 from conf.contract import DECIMAL, Table, is_summed
 from pipelines.bronze.loads import drift, read_plans
 from pipelines.commands.reconcile.comparison import DIFFERS, WITH_RUN, WITH_UPSTREAM, Comparison, differing_rows, shown
@@ -25,7 +23,7 @@ from pipelines.lake.versions import TableVersion
 from pipelines.sources.domains import address, landing_of
 from pipelines.sources.files.landing import arrived, hashed, ingest
 from pipelines.sources.postgres import fingerprint
-from pipelines.sources.postgres.connection import unhurried
+from pipelines.sources.postgres.connection import SourceConnection, unhurried
 from pipelines.sources.postgres.embedded import source_server
 from pipelines.sources.postgres.reader import POSTGRES_AUDIT, Reader, ReadPlan
 from pipelines.sources.postgres.snapshot import Snapshot, take_snapshot
@@ -150,14 +148,11 @@ def postgres_difference(
         return wrong, since
 
 
-def source_evidence(connection: Connection, plan: ReadPlan) -> list[tuple[Any, ...]]:
+def source_evidence(connection: SourceConnection, plan: ReadPlan) -> list[tuple[Any, ...]]:
     """What PostgreSQL counts of a table in the snapshot: rows, and the checksum and sum of each column."""
-    answers = []
-    for query in _queries(plan, values_of(plan), plan.relation.sql, POSTGRES):
-        with unhurried(connection), connection.cursor() as cursor:
-            cursor.execute(query)
-            answers.append(cursor.fetchone())
-    return answers
+    with unhurried(connection):
+        queries = _queries(plan, values_of(plan), plan.relation.sql, POSTGRES)
+        return [answer for query in queries for answer in connection.rows(query)]
 
 
 def bronze_evidence(what: str, rows: str, plan: ReadPlan) -> list[tuple[Any, ...] | None]:

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import psutil
 import psycopg2
@@ -132,19 +133,25 @@ class SourceConnection(Connection):  # type: ignore[misc]
 
     unhurried = False
 
+    def rows(self, sql: str, parameters: object = None) -> list[tuple[Any, ...]]:
+        """Executes SQL. The rows that it gives, if it gives any."""
+        with self.cursor() as cursor:
+            cursor.execute(sql, parameters)
+            return list(cursor.fetchall()) if cursor.description else []
+
 
 @contextmanager
-def unhurried(connection: Connection) -> Iterator[None]:
+def unhurried(connection: SourceConnection) -> Iterator[SourceConnection]:
     """Lets a query work for as long as it needs; a Watchdog may look after it."""
     connection.unhurried = True
     try:
-        yield
+        yield connection
     finally:
         connection.unhurried = False
 
 
 @contextmanager
-def connect(server: Postgres, copies: bool = False) -> Iterator[Connection]:
+def connect(server: Postgres, copies: bool = False) -> Iterator[SourceConnection]:
     """A connection in autocommit, not pinned. Raises SourceFault if the server cannot be reached or goes away. Signals
     are handled while it waits, unless it `copies`: psycopg2 cannot do both."""
     extensions.set_wait_callback(None if copies else _wait)
@@ -162,12 +169,12 @@ def connect(server: Postgres, copies: bool = False) -> Iterator[Connection]:
 
 
 @contextmanager
-def pinned(server: Postgres) -> Iterator[Connection]:
+def pinned(server: Postgres) -> Iterator[SourceConnection]:
     """A connection on which role and database settings change nothing."""
-    with connect(server) as connection, connection.cursor() as cursor:
-        cursor.execute(PIN)
+    with connect(server) as connection:
+        connection.rows(PIN)
         with suppress(psycopg2.Error):
-            cursor.execute(WATCH)
+            connection.rows(WATCH)
         yield connection
 
 
@@ -193,8 +200,8 @@ WHERE application_name = %s AND usename = current_user AND state = 'active' AND 
 
 def cancel(server: Postgres) -> None:
     """Asks the server to end the queries of this process."""
-    with suppress(SourceFault), connect(server) as connection, connection.cursor() as cursor:
-        cursor.execute(CANCEL, (application_name(),))
+    with suppress(SourceFault), connect(server) as connection:
+        connection.rows(CANCEL, (application_name(),))
 
 
 def hang_up(server: Postgres) -> None:

@@ -5,12 +5,11 @@ import hashlib
 import json
 import re
 
-from psycopg2.extensions import connection as Connection
-
 from conf.settings import Settings
 from pipelines.core.identity import software
 from pipelines.core.sql import read_sql
 from pipelines.lake.runs import Run
+from pipelines.sources.postgres.connection import SourceConnection
 from pipelines.sources.postgres.reader import ReadPlan
 from pipelines.sources.postgres.snapshot import Snapshot
 from pipelines.sources.postgres.types import select_list
@@ -42,24 +41,19 @@ SELECT bool_and(has_function_privilege(f, 'EXECUTE')) FROM unnest(ARRAY['pg_cont
 """
 
 
-def server_facts(connection: Connection, settings: Settings) -> dict[str, str] | None:
+def server_facts(connection: SourceConnection, settings: Settings) -> dict[str, str] | None:
     """The facts about the server; None if this user may not ask for them. The start counts for a foreign server only:
     the embedded one is started for each run."""
-    with connection.cursor() as cursor:
-        cursor.execute(READABLE)
-        if not cursor.fetchone()[0]:
-            return None
-        cursor.execute(SERVER)
-        timeline, system, database, version, extensions, began = cursor.fetchone()
+    if connection.rows(READABLE) != [(True,)]:
+        return None
+    ((timeline, system, database, version, extensions, began),) = connection.rows(SERVER)
     known = {"server": system, "timeline": timeline, "started": began if settings.postgres else ""}
     return known | {"database": database, "version": version, "extensions": _hash(extensions or "")}
 
 
-def table_facts(connection: Connection, plan: ReadPlan, known: dict[str, str] | None) -> tuple[str, str]:
+def table_facts(connection: SourceConnection, plan: ReadPlan, known: dict[str, str] | None) -> tuple[str, str]:
     """What a table's incremental loads rest on, as JSON; and why it cannot have any, empty if it can."""
-    with connection.cursor() as cursor:
-        cursor.execute(TABLE, {"oid": plan.relation.oid})
-        relations, columns, types, foreign, names = cursor.fetchone()
+    ((relations, columns, types, foreign, names),) = connection.rows(TABLE, {"oid": plan.relation.oid})
     keys = frozenset(plan.table.keys)
     why = ""
     if known is None:

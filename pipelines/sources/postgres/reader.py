@@ -13,7 +13,6 @@ import adbc_driver_postgresql
 import psycopg2
 import pyarrow as pa
 import pyarrow.compute as pc
-from psycopg2.extensions import connection as Connection
 
 from conf.contract import Table, is_summed
 from conf.settings import Postgres
@@ -26,7 +25,7 @@ from pipelines.core.sql import postgres_literal
 from pipelines.lake import delta, folders
 from pipelines.lake.schema import complete, scaled, schema_of, writer_of
 from pipelines.sources.postgres.connection import BEGIN, PIN, WATCH, dsn, hang_up, pinned, source_fault, unhurried
-from pipelines.sources.postgres.snapshot import Relation
+from pipelines.sources.postgres.snapshot import Relation, Snapshot
 from pipelines.sources.postgres.types import Reading, select_list
 
 POSTGRES_AUDIT = {"_rescued": "string", "_batch": "bigint", DELETED: "boolean"}
@@ -105,9 +104,8 @@ class Watchdog:
 
     def _server_is_at_work(self) -> bool:
         try:
-            with pinned(self._server) as connection, connection.cursor() as cursor:
-                cursor.execute(AT_WORK, (application_name(),))
-                return bool(cursor.fetchone()[0])
+            with pinned(self._server) as connection:
+                return connection.rows(AT_WORK, (application_name(),)) == [(True,)]
         except SourceFault:
             return False
 
@@ -220,16 +218,15 @@ class SourceTotals:
     newer: int
 
 
-def source_totals(connection: Connection, plan: ReadPlan, newer: str, watchdog: Watchdog) -> SourceTotals:
+def source_totals(snapshot: Snapshot, plan: ReadPlan, newer: str, watchdog: Watchdog) -> SourceTotals:
     """Lets the server count a table. `newer`: the SQL condition of the rows written since the last run, "false" for
     none. Raises SourceFault."""
     summed = {name: reading.value for name, reading in plan.readings.items() if is_summed(plan.types[name])}
     items = ["count(*)", "0" if newer == "false" else f"count(*) FILTER (WHERE {newer})"]
     items += [f"coalesce(sum({value}), 0)" for value in summed.values()]
     try:
-        with watchdog.waiting(), unhurried(connection), connection.cursor() as cursor:
-            cursor.execute(f"SELECT {', '.join(items)} FROM {plan.relation.sql}")
-            rows, newer_rows, *sums = cursor.fetchone()
+        with watchdog.waiting(), unhurried(snapshot.connection) as connection:
+            ((rows, newer_rows, *sums),) = connection.rows(f"SELECT {', '.join(items)} FROM {plan.relation.sql}")
     except psycopg2.Error as error:
         raise source_fault(f"counting {plan.relation.schema}.{plan.relation.name}", error) from error
     return SourceTotals(rows, dict(zip(summed, sums, strict=True)), newer_rows)

@@ -10,13 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from psycopg2.extensions import connection as Connection
-
 from conf.settings import Postgres
 from pipelines.core.console import Report
 from pipelines.core.errors import TransientFault
 from pipelines.core.sql import identifier, read_sql
-from pipelines.sources.postgres.connection import BEGIN, CONNECT_SECONDS, pinned
+from pipelines.sources.postgres.connection import BEGIN, CONNECT_SECONDS, SourceConnection, pinned
 
 LONGEST_PAUSE = 10  # seconds
 
@@ -30,7 +28,7 @@ class Snapshot:
 
     server: Postgres
     schema: str
-    connection: Connection
+    connection: SourceConnection
     exported: str
     xid_range: str
     log_before: str
@@ -49,6 +47,8 @@ SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_curre
 """
 
 
+EXPORT = "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_current_snapshot()::text"
+
 # When this fails, what was read meanwhile may be of two moments.
 STILL_THERE = "SELECT 1"
 
@@ -57,30 +57,26 @@ STILL_THERE = "SELECT 1"
 def guarded(server: Postgres, schema: str, names: list[str]) -> Iterator[None]:
     """Keeps the named tables as they are: what a snapshot does not keep out (TRUNCATE, VACUUM FULL, ALTER, REFRESH)
     waits. A SELECT of no rows takes the lock even where LOCK TABLE may not: on views, with rights to single columns."""
-    with pinned(server) as connection, connection.cursor() as cursor:
-        cursor.execute(READABLE, (schema, names))
-        readable = [name for (name,) in cursor.fetchall()]
-        cursor.execute("BEGIN READ ONLY")
-        for name in readable:
-            cursor.execute(f"SELECT FROM {identifier(schema)}.{identifier(name)} LIMIT 0")
+    with pinned(server) as connection:
+        readable = connection.rows(READABLE, (schema, names))
+        connection.rows("BEGIN READ ONLY")
+        for (name,) in readable:
+            connection.rows(f"SELECT FROM {identifier(schema)}.{identifier(name)} LIMIT 0")
         yield
-        cursor.execute(STILL_THERE)
+        connection.rows(STILL_THERE)
 
 
 @contextmanager
 def take_snapshot(server: Postgres, schema: str, names: list[str]) -> Iterator[Snapshot]:
     """Guards the named tables, then takes and exports a read-only snapshot of them. Raises SourceFault, at the end,
     too, when guard or snapshot did not last."""
-    with guarded(server, schema, names), pinned(server) as connection, connection.cursor() as cursor:
-        cursor.execute(POSITION)
-        (log_before,) = cursor.fetchone()
-        cursor.execute(BEGIN)
-        cursor.execute("SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_current_snapshot()::text")
-        exported, xid_range = cursor.fetchone()
-        cursor.execute(POSITION)
-        (log_after,) = cursor.fetchone()
+    with guarded(server, schema, names), pinned(server) as connection:
+        ((log_before,),) = connection.rows(POSITION)
+        connection.rows(BEGIN)
+        ((exported, xid_range),) = connection.rows(EXPORT)
+        ((log_after,),) = connection.rows(POSITION)
         yield Snapshot(server, schema, connection, exported, xid_range, log_before or "0/0", log_after or "0/0")
-        cursor.execute(STILL_THERE)
+        connection.rows(STILL_THERE)
 
 
 @dataclass(frozen=True)
@@ -123,18 +119,14 @@ UNIQUE_KEYS = read_sql(__file__, "relation_unique_keys.sql")
 
 def describe(snapshot: Snapshot, name: str) -> Relation | None:
     """The relation as the catalogue has it; None if there is none of that name."""
-    with snapshot.connection.cursor() as cursor:
-        cursor.execute(RELATION, {"schema": snapshot.schema, "name": name})
-        row = cursor.fetchone()
-        if row is None:
-            return None
-        oid, size, block, has_xmin = row
-        cursor.execute(COLUMNS, {"oid": oid})
-        columns = tuple(SourceColumn(*column) for column in cursor.fetchall())
-        cursor.execute(FOREIGN_KEYS, {"oid": oid})
-        foreign_keys = frozenset(cursor.fetchall())
-        cursor.execute(UNIQUE_KEYS, {"oid": oid})
-        unique = frozenset(frozenset(names) for (names,) in cursor.fetchall())
+    rows_of = snapshot.connection.rows
+    rows = rows_of(RELATION, {"schema": snapshot.schema, "name": name})
+    if not rows:
+        return None
+    ((oid, size, block, has_xmin),) = rows
+    columns = tuple(SourceColumn(*column) for column in rows_of(COLUMNS, {"oid": oid}))
+    foreign_keys = frozenset(rows_of(FOREIGN_KEYS, {"oid": oid}))
+    unique = frozenset(frozenset(names) for (names,) in rows_of(UNIQUE_KEYS, {"oid": oid}))
     return Relation(oid, snapshot.schema, name, columns, size, size // block, has_xmin, unique, foreign_keys)
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import cast
 
 import pytest
 
@@ -10,7 +11,7 @@ from pipelines.bronze.readers import ranges
 from pipelines.core.errors import TransientFault
 from pipelines.lake.runs import Run
 from pipelines.sources.postgres import fingerprint
-from pipelines.sources.postgres.connection import source_fault
+from pipelines.sources.postgres.connection import SourceConnection, source_fault
 from pipelines.sources.postgres.snapshot import Relation, Snapshot, SourceColumn
 from pipelines.sources.postgres.types import read_as
 
@@ -119,4 +120,4 @@ def inside(condition: str, page: int) -> bool:
 
 def moment(xids: str, log_position: str = "0/10") -> Snapshot:
     server = Postgres(host="server", database="d", user="u")
-    return Snapshot(server, "public", None, "", xids, log_position, log_position)
+    return Snapshot(server, "public", cast(SourceConnection, None), "", xids, log_position, log_position)
