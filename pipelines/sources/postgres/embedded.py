@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import psycopg2
 
 from conf.settings import PROJECT, Postgres, Settings
 from pipelines.core import locks
 from pipelines.core.errors import SourceFault
-from pipelines.sources.postgres.connection import dsn
+from pipelines.sources.postgres.connection import connect
 
 DATABASE = "cooperativa"
 
@@ -158,19 +157,15 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", address: Postgres, log
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
-            connection = psycopg2.connect(dsn(address.model_copy(update={"database": "postgres"})))
-            break
-        except psycopg2.OperationalError as error:
+            with connect(address.model_copy(update={"database": "postgres"})) as connection:
+                if not connection.rows("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)):
+                    connection.rows(f"CREATE DATABASE {DATABASE}")
+                return
+        except SourceFault as error:
             if process.poll() is not None or time.monotonic() > deadline:
                 last = log.read_text(errors="replace").strip().splitlines()[-1:]
                 raise SourceFault(f"embedded PostgreSQL does not start: {' '.join(last) or error}") from error
             time.sleep(0.05)
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT FROM pg_database WHERE datname = %s", (DATABASE,))
-        if cursor.fetchone() is None:
-            cursor.execute(f"CREATE DATABASE {DATABASE}")
-    connection.close()
 
 
 def remove(folder: Path | None = None) -> None:
