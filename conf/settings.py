@@ -16,17 +16,7 @@ from typing import Annotated, Any, Literal
 
 from psycopg2 import ProgrammingError
 from psycopg2.extensions import parse_dsn
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -56,7 +46,7 @@ class SettingsError(Exception):
 
 
 class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = {"frozen": True, "extra": "forbid"}
 
 
 def _matches(pattern: str, problem: str) -> AfterValidator:
@@ -110,16 +100,6 @@ class Postgres(Frozen):
 SECRET = re.compile("secret|password|token|credential|access[.]?key|api[.]?key", re.IGNORECASE)
 
 
-def _json_object(value: object) -> object:
-    """A JSON object's names and values as texts; what is not a text passes."""
-    if not isinstance(value, str):
-        return value
-    with suppress(ValueError):
-        if isinstance(parsed := json.loads(value), dict):
-            return {str(name): str(setting) for name, setting in parsed.items()}
-    raise ValueError('is not a JSON object like {"spark.sql.shuffle.partitions": "8"}')
-
-
 class Spark(Frozen):
     """Where the jobs run: in this process's JVM, or on the executors of a cluster."""
 
@@ -129,9 +109,7 @@ class Spark(Frozen):
     driver_memory: Annotated[str, MEMORY] = Field(
         default="1536m", description="memory of Spark's JVM, and of each executor"
     )
-    conf: Annotated[dict[str, str], BeforeValidator(_json_object)] = Field(
-        default={}, description="more Spark settings, as a JSON object"
-    )
+    conf: dict[str, str] = Field(default={}, description="more Spark settings, as a JSON object")
 
     @property
     def is_local(self) -> bool:
@@ -140,6 +118,17 @@ class Spark(Frozen):
     @property
     def driver_bytes(self) -> int:
         return int(self.driver_memory[:-1]) * {"m": 2**20, "g": 2**30}[self.driver_memory[-1]]
+
+    @field_validator("conf", mode="before")
+    @classmethod
+    def _is_an_object(cls, value: object) -> object:
+        """A JSON object's names and values as texts; what is not a text passes."""
+        if not isinstance(value, str):
+            return value
+        with suppress(ValueError):
+            if isinstance(parsed := json.loads(value), dict):
+                return {str(name): str(setting) for name, setting in parsed.items()}
+        raise ValueError('is not a JSON object like {"spark.sql.shuffle.partitions": "8"}')
 
     @field_validator("conf")
     @classmethod
@@ -197,7 +186,7 @@ ROOT = f"{PREFIX}ROOT"
 
 def _layer(name: str) -> Any:
     text = "any other folder on a local disk; for a cluster on a disk that all its machines share"
-    return Field(default_factory=lambda known: known["root"] / name, validate_default=True, description=text)
+    return Field(default_factory=lambda known: known["root"] / name, description=text)
 
 
 class Settings(BaseSettings):
@@ -212,12 +201,8 @@ class Settings(BaseSettings):
     bronze_path: Path = _layer("bronze")
     silver_path: Path = _layer("silver")
     gold_path: Path = _layer("gold")
-    export_path: Path = Field(
-        default=Path("export"), validate_default=True, description="folder of `movimento_flat.csv` and other exports"
-    )
-    landing_path: Path = Field(
-        default=Path("landing"), validate_default=True, description="files of a domain arrive in its sub-folders"
-    )
+    export_path: Path = Field(default=Path("export"), description="folder of `movimento_flat.csv` and other exports")
+    landing_path: Path = Field(default=Path("landing"), description="files of a domain arrive in its sub-folders")
     postgres: Postgres | None = None
     schema_name: str = Field(default="public", description="the source's schema")
     spark: Spark = Spark()
@@ -256,12 +241,7 @@ class Settings(BaseSettings):
         """The values that `load` chose from all places are the only environment that is read."""
         return init_settings, ChosenNames(settings_cls, init_settings.init_kwargs.pop("names", {}))  # type: ignore[attr-defined]
 
-    @field_validator("root")
-    @classmethod
-    def _is_harmless(cls, path: Path, info: ValidationInfo) -> Path:
-        return _safe(path, info.data["base"])
-
-    @field_validator(*PATHS)
+    @field_validator("root", *PATHS)
     @classmethod
     def _is_a_folder_of_its_own(cls, path: Path, info: ValidationInfo) -> Path:
         path = _safe(path, info.data["base"])
