@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from csv import writer
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -102,7 +102,7 @@ def draft(
         appended(csv.rows)
         csv.appended = appended
         with folders.scratch(settings.gold_path, "export") as scratch:
-            _append_files(csv, table, [file for file in files if file not in csv.files], final, scratch)
+            _append_files(csv, table, [file for file in files if file not in csv.files], scratch)
         with folders.storage(f"export {temporary}"), temporary.open("rb") as file:
             os.fsync(file.fileno())
             temporary.chmod(0o640)
@@ -156,16 +156,16 @@ def _copied(settings: Settings, table: Table, files: list[str], previous: TableR
     return csv if csv.hash.hexdigest() == previous.csv_sha256 else None
 
 
-def _append_files(csv: GrowingCsv, table: Table, files: list[str], final: Path, scratch: Path) -> None:
+def _append_files(csv: GrowingCsv, table: Table, files: list[str], scratch: Path) -> None:
     """Writes segments of data files side by side, then appends them in the order of their keys."""
     segments = _segments(table, files)
     at_once = max(1, min(WRITERS, len(segments)))
     engines: list[Engine] = []
-    with ExitStack() as stack, ThreadPoolExecutor(at_once) as pool:
-        parts = [stack.enter_context(folders.beside(final)) for _ in segments]
+    parts = [csv.file.with_suffix(f".{number}") for number, _ in enumerate(segments)]
+    with ThreadPoolExecutor(at_once) as pool:
 
         def write(files: list[str], part: Path) -> Totals:
-            what = f"export {final.parent}: writing {table.name}"
+            what = f"export {csv.file.parents[1]}: writing {table.name}"
             with engine(what, scratch, share=at_once) as connection:
                 engines.append(connection)
                 _copy(table, files, part, connection)
@@ -238,7 +238,7 @@ def exported(table: Table) -> list[str]:
 def read_back(table: Table, file: Path) -> Totals:
     """What a reader finds in a CSV without a header: the number of its records, the sums of its amounts."""
     kinds = {name: table[name].type for name in exported(table)}
-    with engine(f"export {file.parent}: reading {table.name} back") as connection:
+    with engine(f"export {file.parents[1]}: reading {table.name} back") as connection:
         return totals(connection, records_of(table, file, header=False), kinds)
 
 
