@@ -100,14 +100,11 @@ def restore(settings: Settings, word: str, report: Report) -> tuple[str, Run]:
             if table.csv
         )
         drafts = stack.enter_context(drafted(settings, with_csv, report))
-        rules = tuple(replace(rule, run=run.run) for rule in run_log.read_rules(path, target))
-        commits = (
-            replace(
-                table_run,
-                version=run_log.restore_version(path / target.domain / table_run.name, table_run.version, run.run),
-            )
-            for table_run in target.tables
-        )
-        run = commit_run(path, run, commits, drafts, rules)
+
+        def restored(table: TableRun) -> TableRun:
+            version = run_log.restore_version(path / target.domain / table.name, table.version, run.run)
+            return replace(table, version=version)
+
+        run = commit_run(path, run, map(restored, target.tables), drafts, run_log.read_rules(path, target))
     report.step(f"{layer}/{run.run}: {layer} is again what {word} left")
     return layer, run

@@ -133,8 +133,7 @@ def compact(settings: Settings, layer: str, last: Run, report: Report) -> None:
         if not built:
             return
         commits = (built[old.name].commit(run.run, True) if old.name in built else old for old in last.tables)
-        rules = tuple(replace(rule, run=run.run) for rule in run_log.read_rules(path, last))
-        commit_run(path, run, commits, rules=rules)
+        commit_run(path, run, commits, rules=run_log.read_rules(path, last))
     report.say(f"{layer}: {', '.join(built)} compacted, as {layer}/{run.run}")
 
 

@@ -137,9 +137,10 @@ def read_files(layer_path: Path, domain: str) -> list[IngestedFile]:
 
 
 def record(layer_path: Path, run: Run, rules: tuple[RuleRun, ...] = (), files: Sequence[IngestedFile] = ()) -> None:
-    """The commit point: from here on readers see what `run` names. Its rules and files are written before it."""
+    """The commit point: from here on readers see what `run` names. Its rules and files are written before it. Rules of
+    an earlier run are recorded as the run's own."""
     crash_point(Point.ALL_COMMITTED)
-    rows = [asdict(rule) | {"severity": rule.severity.value} for rule in rules]
+    rows = [asdict(rule) | {"run": run.run, "severity": rule.severity.value} for rule in rules]
     _replace_rows(layer_path / QUALITY, run, rows, RULE_RUN, "Rules of the runs. One row per run, table and rule.")
     crash_point(Point.RULES_RECORDED)
     rows = [asdict(file) for file in files]

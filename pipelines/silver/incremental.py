@@ -26,14 +26,14 @@ def apply_changes(job: Job, entry: Entry, staged: Tables) -> list[StagedTable]:
     assert previous is not None and job.origin is not None
     stored = judging.stored_tables(settings, previous)
     good, bad = stored[table.name], stored[table.name + QUARANTINE]
-    known_rules = [rule for rule in run_log.read_rules(settings.silver_path, previous) if rule.table == table.name]
+    rules_before = run_log.read_rules(settings.silver_path, previous)
+    known_rules = tuple(rule for rule in rules_before if rule.table == table.name)
     known_counts, limit = _counts_recorded(good, bad, known_rules), settings.quality.max_quarantined
     with engine(f"silver.{table.name}", job.scratch) as db:
         affected = _affected(db, job, table, stored, staged)
         if not affected:
-            rules = tuple(replace(rule, run=job.run.run) for rule in known_rules)
-            gate(table, known_counts, rules, limit)
-            return [replace(good, rules=rules), bad]
+            gate(table, known_counts, known_rules, limit)
+            return [replace(good, rules=known_rules), bad]
         if affected > changes.CHANGED_SHARE * max(known_counts.rows_in, 1):
             return []
         old = _checked(db, job, entry, job.origin, stored)
@@ -55,7 +55,7 @@ def apply_changes(job: Job, entry: Entry, staged: Tables) -> list[StagedTable]:
     return [replace(new_good, table_run=good_run, rules=rules), replace(new_bad, table_run=bad_run)]
 
 
-def _counts_recorded(good: StagedTable, bad: StagedTable, rules: list[RuleRun]) -> Counts:
+def _counts_recorded(good: StagedTable, bad: StagedTable, rules: tuple[RuleRun, ...]) -> Counts:
     """What the previous run counted. No amount is in copies, because keys come once."""
     table_run, aside = good.table_run, bad.table_run.totals
     sums = {name: Sums(total, aside[name]) for name, total in table_run.totals.items()}
@@ -118,7 +118,7 @@ def _write_new(job: Job, checked: CheckedRows) -> tuple[list[Path], list[Path], 
     return good, write_parquet(checks.quarantined(checked, job.upstream.run), job.scratch / f"{name}.aside"), counts
 
 
-def _keys_still_failing(db: Engine, rules: list[RuleRun], table: Table) -> dict[str, tuple[str, ...]]:
+def _keys_still_failing(db: Engine, rules: tuple[RuleRun, ...], table: Table) -> dict[str, tuple[str, ...]]:
     """By rule, the recorded keys that failed it and were not judged again. Only of whole numbers, which both engines
     write alike."""
     if any(table[key].type not in ("bigint", "integer", "smallint") for key in table.keys):
