@@ -13,7 +13,7 @@ from pipelines.lake.runs import Job, RuleRun, Run
 from pipelines.lake.versions import StagedTable, table_version
 from pipelines.silver import checks, judging
 from pipelines.silver.checks import CheckedRows
-from pipelines.silver.judging import Counts, Sums, Tables, gate
+from pipelines.silver.judging import Counts, Tables, gate
 from pipelines.spark.frames import write_parquet
 
 AFFECTED = "affected"  # the table of keys whose rows are judged again
@@ -57,11 +57,9 @@ def apply_changes(job: Job, entry: Entry, staged: Tables) -> list[StagedTable]:
 
 def _counts_recorded(good: StagedTable, bad: StagedTable, rules: tuple[RuleRun, ...]) -> Counts:
     """What the previous run counted. No amount is in copies, because keys come once."""
-    table_run, aside = good.table_run, bad.table_run.totals
-    sums = {name: Sums(total, aside[name]) for name, total in table_run.totals.items()}
-    failures = {rule.rule: rule.failed for rule in rules}
+    table_run, failures = good.table_run, {rule.rule: rule.failed for rule in rules}
     rows = table_run.rows_in, table_run.rows_out, table_run.set_aside, table_run.copies
-    return Counts(*rows, sums, failures)
+    return Counts(*rows, table_run.totals, bad.table_run.totals, failures=failures)
 
 
 def _affected(db: Engine, job: Job, table: Table, stored: Tables, staged: Tables) -> int:

@@ -1,7 +1,7 @@
 """Judges rows of bronze: which ones silver accepts, what it counts of them, how each rule fared, what ends a run."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -28,24 +28,18 @@ BROADCAST_ROWS = 1_000_000  # parents up to so many are sent to their children
 
 
 @dataclass(frozen=True)
-class Sums:
-    """The sums of an amount: in the accepted rows, in those set aside, in the copies that count once."""
-
-    out: Decimal = Decimal(0)
-    aside: Decimal = Decimal(0)
-    copies: Decimal = Decimal(0)
-
-
-@dataclass(frozen=True)
 class Counts:
-    """rows_in = rows_out + set_aside + copies. `sums` by column; `failures` by the name of the rule, where a warning
-    only counts accepted rows. A name that is missing counts as zero. Counts can be added and subtracted."""
+    """rows_in = rows_out + set_aside + copies. The sums of amounts, by column, are those of the accepted rows, of the
+    rows set aside, and of the copies that count once. `failures`: by the name of the rule, where a warning only counts
+    accepted rows. A name that is missing counts as zero. Counts can be added and subtracted."""
 
     rows_in: int = 0
     rows_out: int = 0
     set_aside: int = 0
     copies: int = 0
-    sums: Mapping[str, Sums] = field(default_factory=dict)
+    sums_out: Mapping[str, Decimal] = field(default_factory=dict)
+    sums_aside: Mapping[str, Decimal] = field(default_factory=dict)
+    sums_copies: Mapping[str, Decimal] = field(default_factory=dict)
     failures: Mapping[str, int] = field(default_factory=dict)
 
     def __add__(self, other: "Counts") -> "Counts":
@@ -55,18 +49,12 @@ class Counts:
         return self._plus(other, -1)
 
     def _plus(self, other: "Counts", sign: int) -> "Counts":
-        sums = {}
-        for name in {**self.sums, **other.sums}:
-            left, right = (astuple(counts.sums.get(name, Sums())) for counts in (self, other))
-            sums[name] = Sums(*(amount + sign * more for amount, more in zip(left, right, strict=True)))
-        return Counts(
-            self.rows_in + sign * other.rows_in,
-            self.rows_out + sign * other.rows_out,
-            self.set_aside + sign * other.set_aside,
-            self.copies + sign * other.copies,
-            sums,
-            {name: self.failed(name) + sign * other.failed(name) for name in {**self.failures, **other.failures}},
-        )
+        def added(left: Any, right: Any) -> Any:
+            if isinstance(left, int):
+                return left + sign * right
+            return {name: left.get(name, 0) + sign * right.get(name, 0) for name in {**left, **right}}
+
+        return Counts(*(added(number, vars(other)[name]) for name, number in vars(self).items()))
 
     def recorded(self, table_run: TableRun) -> TableRun:
         """The record of a table with these numbers of rows."""
@@ -75,14 +63,6 @@ class Counts:
 
     def failed(self, rule: str) -> int:
         return self.failures.get(rule, 0)
-
-    @property
-    def sums_out(self) -> dict[str, Decimal]:
-        return {name: sums.out for name, sums in self.sums.items()}
-
-    @property
-    def sums_aside(self) -> dict[str, Decimal]:
-        return {name: sums.aside for name, sums in self.sums.items()}
 
 
 def counted(checked: CheckedRows) -> tuple[CheckedRows, Callable[[], Counts]]:
@@ -120,11 +100,12 @@ def counts_in(checked: CheckedRows, row: Mapping[str, Any]) -> Counts:
     failures = dict.fromkeys((check.name for check in checked.checks), 0)
     for index, check in enumerate(checked.checks):
         failures[check.name] += row.get(f"failed_{index}") or 0
-    sums = {
-        column.name: Sums(*(row[f"{column.name}_{side}"] or Decimal(0) for side in ("out", "aside", "copies")))
-        for column in checked.table.summed
-    }
-    return Counts(row["rows_in"] or 0, row["rows_out"], row["set_aside"], row["copies"] or 0, sums, failures)
+    summed = [column.name for column in checked.table.summed]
+    out, aside, copies = (
+        {name: row[f"{name}_{side}"] or Decimal(0) for name in summed} for side in ("out", "aside", "copies")
+    )
+    rows = row["rows_in"] or 0, row["rows_out"], row["set_aside"], row["copies"] or 0
+    return Counts(*rows, out, aside, copies, failures)
 
 
 Tables = Mapping[str, StagedTable]  # of silver, and their quarantines, by name
@@ -258,8 +239,8 @@ def conserve(table: Table, upstream: Run, counts: Counts) -> None:
         raise QualityFault(f"silver.{table.name}: {problem}; silver stays as it was, run it again")
     for column in table.summed:
         totals = [table_run.totals[column.made_from] for table_run in inputs if column.made_from in table_run.totals]
-        sums = counts.sums[column.name]
-        if len(totals) == 1 and totals[0] != sums.out + sums.aside + sums.copies:
+        sides = counts.sums_out, counts.sums_aside, counts.sums_copies
+        if len(totals) == 1 and totals[0] != sum(sums.get(column.name, 0) for sums in sides):
             problem = f"the sum of {column.name} is not bronze's"
             raise QualityFault(f"silver.{table.name}: {problem}; silver stays as it was, run it again")
 

@@ -13,7 +13,7 @@ from conf.contract import Column, Files, Pii, Reference, Table, fail, quarantine
 from pipelines.core.names import LINE
 from pipelines.silver import checks
 from pipelines.silver.checks import Assumptions, CheckedRows, Parent
-from pipelines.silver.judging import Counts, Sums, aggregates, counts_in
+from pipelines.silver.judging import Counts, aggregates, counts_in
 from tests.support.lake import Rows
 
 PARENT = Table(
@@ -143,7 +143,8 @@ def test_identical_copies_count_once_and_conflicting_ones_are_all_set_aside(judg
     )
     counts = frame.counts()
     assert (counts.rows_in, counts.rows_out, counts.set_aside, counts.copies) == (7, 3, 2, 2)
-    assert counts.sums == {"valor": Sums(out=Decimal(3), aside=Decimal(6), copies=Decimal(2))}
+    sums = counts.sums_out, counts.sums_aside, counts.sums_copies
+    assert sums == ({"valor": Decimal(3)}, {"valor": Decimal(6)}, {"valor": Decimal(2)})
     assert {row["_reasons"][0] for row in frame.aside()} == {"key:conflict"}
     assert sorted(row["id_coisa"] for row in frame.accepted()) == [1, 3, 4]
 

@@ -10,12 +10,16 @@ from pipelines.core.errors import QualityFault
 from pipelines.lake.checksums import ColumnRun
 from pipelines.lake.runs import Run, TableRun
 from pipelines.silver import judging
-from pipelines.silver.judging import Counts, Sums
+from pipelines.silver.judging import Counts
 from silver.cartoes import movimento
 
-SUMS = Sums(Decimal("8.50"), Decimal("0.50"), Decimal("1.00"))
+
+def amount(total: str) -> dict[str, Decimal]:
+    return {"vlr_transacao": Decimal(total)}
+
+
 # Ten rows of movimento: eight accepted, one set aside, one copy; 10.00 reais in all.
-COUNTS = Counts(10, 8, 1, 1, {"vlr_transacao": SUMS}, {"not 13": 1})
+COUNTS = Counts(10, 8, 1, 1, amount("8.50"), amount("0.50"), amount("1.00"), {"not 13": 1})
 
 
 @pytest.mark.parametrize(
@@ -24,11 +28,11 @@ COUNTS = Counts(10, 8, 1, 1, {"vlr_transacao": SUMS}, {"not 13": 1})
         (replace(COUNTS, rows_in=9, rows_out=7), "10 rows in bronze, 9 read, 9 accounted for"),
         (replace(COUNTS, copies=0), "10 rows in bronze, 10 read, 9 accounted for"),
         (
-            replace(COUNTS, sums={"vlr_transacao": replace(SUMS, out=Decimal("8.51"))}),
+            replace(COUNTS, sums_out=amount("8.51")),
             "the sum of vlr_transacao is not bronze's",
         ),
         (
-            replace(COUNTS, sums={"vlr_transacao": replace(SUMS, aside=Decimal(0))}),
+            replace(COUNTS, sums_aside={}),
             "the sum of vlr_transacao is not bronze's",
         ),
     ],
@@ -44,8 +48,8 @@ def test_a_row_or_cent_that_silver_cannot_account_for_ends_the_run(counts: Count
 
 
 def test_counts_of_changed_rows_correct_those_of_all_rows() -> None:
-    old = Counts(2, 1, 1, 0, {"vlr_transacao": Sums(Decimal("1.00"), Decimal("0.50"))}, {"not 13": 1})
-    new = Counts(1, 1, 0, 0, {"vlr_transacao": Sums(Decimal("3.00"))}, {"short note": 1})
-    sums = Sums(Decimal("10.50"), Decimal("0.00"), Decimal("1.00"))
-    assert COUNTS - old + new == Counts(9, 8, 0, 1, {"vlr_transacao": sums}, {"not 13": 0, "short note": 1})
+    old = Counts(2, 1, 1, 0, amount("1.00"), amount("0.50"), failures={"not 13": 1})
+    new = Counts(1, 1, 0, 0, amount("3.00"), failures={"short note": 1})
+    failures = {"not 13": 0, "short note": 1}
+    assert COUNTS - old + new == Counts(9, 8, 0, 1, amount("10.50"), amount("0.00"), amount("1.00"), failures)
     assert COUNTS - Counts() + Counts() == COUNTS
