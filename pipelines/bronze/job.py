@@ -48,34 +48,32 @@ def read(
     for target in targets.values():
         delta.make_folder(target.path)
     with Readers(settings, snapshot, run, report, start_session) as readers:
-        totals = {load.table.name: readers.count(load.plan, load.newer) for load in loads}
+        totals = {load.plan.table.name: readers.count(load.plan, load.newer) for load in loads}
         if changed:
             with folders.scratch(bronze, "run") as folder, engine(f"bronze in {bronze}", folder) as db:
                 for load in changed:
-                    name = load.table.name
+                    name = load.plan.table.name
                     assert call.previous is not None
-                    old = table_version(bronze, call.previous, load.table)
+                    old = table_version(bronze, call.previous, load.plan.table)
                     batch = Batch(load, old, totals[name].result(), targets[name], readers.rows)
                     try:
-                        staged = apply_changes(db, batch)
+                        yield apply_changes(db, batch)
                     except NotProved as reason:
                         report.warning(f"bronze.{name}: {reason}; it was loaded in full")
                         in_full.append(replace(load, why=str(reason)))
-                    else:
-                        yield staged
         for load, parts in _ranges_of(readers, in_full):
-            name = load.table.name
+            name = load.plan.table.name
             yield _proved(load, parts, targets[name], totals[name].result(), call.run.started)
 
 
 def _ranges_of(readers: Readers, loads: list[LoadPlan]) -> Iterator[tuple[LoadPlan, list[WrittenFile]]]:
     """Each table that is read in full with its files, as soon as its last range has arrived."""
     futures = {future: load for load in loads for future in readers.load(load.plan)}
-    ranges = Counter(load.table.name for load in futures.values())
+    ranges = Counter(load.plan.table.name for load in futures.values())
     parts: dict[str, list[WrittenFile]] = defaultdict(list)
     for future in as_completed(futures):
         load = futures[future]
-        name = load.table.name
+        name = load.plan.table.name
         parts[name].append(future.result())
         if len(parts[name]) == ranges[name]:
             yield load, parts[name]

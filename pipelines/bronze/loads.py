@@ -30,10 +30,6 @@ class LoadPlan:
     newer: str
     previous: TableRun | None
 
-    @property
-    def table(self) -> Table:
-        return self.plan.table
-
 
 def read_plans(snapshot: Snapshot, tables: tuple[Table, ...]) -> list[ReadPlan]:
     """The plans of all tables. Raises one ContractFault that names everything that is missing or does not convert."""
