@@ -1,7 +1,7 @@
 # What each target does is in pipelines/. `make help` lists the targets.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor demo seed bronze silver gold stream plan export answers status quality reconcile history restore maintain shell env up down logs airflow check test test-long lint audit clean reset bench
+.PHONY: help setup doctor demo seed bronze silver gold stream plan export answers status quality reconcile history restore maintain shell catalog env up down logs airflow check test test-long lint audit clean reset bench
 
 PYTHON ?= python3
 COMPOSE ?= docker compose
@@ -53,7 +53,7 @@ define HELP
 start
   doctor              what this machine lacks for a run, with the mend
   demo                fake people through all layers to the CSV
-  shell               PySpark with every table as of the last run
+  shell, catalog      PySpark with every table; their names for other programs
   seed                fake data in the source: DOMAIN=, CONFIRM=database
 every day
   bronze silver gold  the layers, in any combination: DOMAIN=, FULL=1, TABLES=
@@ -126,6 +126,9 @@ maintain: .venv/run.stamp
 
 shell: .venv/run.stamp
 	$(CLI) shell
+
+catalog: .venv/run.stamp
+	$(CLI) catalog
 
 airflow: .venv-airflow/airflow.stamp
 	@.venv-airflow/bin/python tools/serve_airflow.py

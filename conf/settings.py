@@ -64,6 +64,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 A_HOST = _matches("[^@]*", "must not have an @; in the user or password of a URL, write it as %40")
 MEMORY = _matches("[1-9][0-9]*[mg]", "must be like 2g or 512m")
 WEB_ADDRESS = _matches(r"https?://[!-~]+", "must be an http or https address, without blanks")
+JDBC = _matches(
+    r"(?i)(?!.*(password|//[^/]*:[^/]*@))jdbc:\w+:[!-~]+",
+    "must be like jdbc:postgresql://db.example.com/hive, without a password: that is LAKEHOUSE_METASTORE__PASSWORD",
+)
 TEXTFILE = _matches(r"/(.*/)?[^/]+\.prom", "must be an absolute path that ends in .prom")
 MASTER = _matches(
     r"local(\[(\*|[1-9][0-9]*)\])?|spark://[^\s/:,]+:[0-9]+(,[^\s/:,]+:[0-9]+)*|yarn|k8s://\S+",
@@ -179,13 +183,28 @@ class Metrics(Frozen):
     )
 
 
+class Metastore(Frozen):
+    """The database of a Hive metastore, in which `make catalog` names the tables; without `url` an embedded one."""
+
+    url: Annotated[str, JDBC] | None = Field(
+        default=None,
+        description="JDBC address of a Hive metastore's database, such as `jdbc:postgresql://db.example.com/hive`; "
+        "without it the catalogue is embedded",
+    )
+    user: str | None = Field(default=None, description="its role")
+    password: SecretStr | None = Field(default=None, description="its password; a secret, so `--set` refuses it")
+    jar: Path | None = Field(default=None, description="file of its JDBC driver")
+
+
 # The folders that are written to, or read.
-PATHS = ("bronze_path", "silver_path", "gold_path", "export_path", "landing_path")
+PATHS = ("bronze_path", "silver_path", "gold_path", "catalog_path", "export_path", "landing_path")
 ROOT = f"{PREFIX}ROOT"
 
 
-def _layer(name: str) -> Any:
-    text = "any other folder on a local disk; for a cluster on a disk that all its machines share"
+LAYER = "any other folder on a local disk; for a cluster on a disk that all its machines share"
+
+
+def _below_root(name: str, text: str = LAYER) -> Any:
     return Field(default_factory=lambda known: known["root"] / name, description=text)
 
 
@@ -198,9 +217,10 @@ class Settings(BaseSettings):
 
     base: Path = Field(default_factory=Path.cwd, exclude=True)  # where relative paths start; not a setting
     root: Path = Field(default=Path("lake"), description="parent of the layers")
-    bronze_path: Path = _layer("bronze")
-    silver_path: Path = _layer("silver")
-    gold_path: Path = _layer("gold")
+    bronze_path: Path = _below_root("bronze")
+    silver_path: Path = _below_root("silver")
+    gold_path: Path = _below_root("gold")
+    catalog_path: Path = _below_root("catalog", "folder of `make catalog`; only its owner can read it")
     export_path: Path = Field(default=Path("export"), description="folder of `movimento_flat.csv` and other exports")
     landing_path: Path = Field(default=Path("landing"), description="files of a domain arrive in its sub-folders")
     postgres: Postgres | None = None
@@ -230,6 +250,7 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(default="text", description="or `json`: each line is an object")
     alert: Alert = Alert()
     metrics: Metrics = Metrics()
+    metastore: Metastore = Metastore()
 
     def layer_path(self, layer: str) -> Path:
         return {"bronze": self.bronze_path, "silver": self.silver_path, "gold": self.gold_path}[layer]
@@ -306,7 +327,7 @@ def load(*sources: Mapping[str, str], base: Path) -> tuple[Settings, list[str]]:
         titles = {field: name for name, field in NAMES.items()}
         titles |= {("postgres", part): name for part, name in names.items()}
         if ROOT in values:  # a folder below it is called by what was typed
-            titles |= {field: ROOT for field in titles if field[0] in PATHS[:3] and titles[field] not in values}
+            titles |= {field: ROOT for field in titles if field[0] in PATHS[:4] and titles[field] not in values}
         problems += dict.fromkeys(_spelled_out(error, titles))
     if problems:
         raise SettingsError(problems)

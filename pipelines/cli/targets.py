@@ -77,6 +77,10 @@ def run_targets(settings: Settings, request: Request, spark: "SparkSession | Non
             from pipelines.commands.stream import stream
 
             stream(settings, streamed(domains), request.once, report, spark)
+        if "catalog" in targets:
+            from pipelines.commands.catalog import catalog
+
+            catalog(settings, report, spark)
     if "shell" in targets:
         from pipelines.commands.shell import shell
 

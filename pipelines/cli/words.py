@@ -78,6 +78,7 @@ COMMANDS: dict[str, tuple[str, tuple[click.Option, ...]]] = {
     "restore": ("bring an earlier run back", (RUN,)),
     "maintain": ("remove what no kept run needs, combine small files", ()),
     "shell": ("open a PySpark shell with bronze.*, silver.*, gold.*", ()),
+    "catalog": ("name the tables in a Hive metastore for other programs", ()),
     "demo": ("fake data through all layers to the CSV", ()),
     "reset": ("delete lake, CSV and embedded data; asks first", ()),
 }

@@ -159,10 +159,11 @@ def _rewritten(settings: Settings, layer: str, last: Run, run: int, name: str) -
 
 
 def reset(settings: Settings, report: Report) -> None:
-    """Deletes each layer, the CSVs and the embedded server's data, after asking."""
+    """Deletes each layer, the catalogue, the CSVs and the embedded server's data, after asking."""
     layers = [settings.layer_path(layer) for layer in LAYERS if settings.layer_path(layer).exists()]
     tables = [path / domain for path in map(settings.layer_path, LAYERS) for domain in catalogue.domains()]
     ours = [path for path in (*tables, *(layer / name for layer in layers for name in RECORDS)) if path.exists()]
+    ours += [settings.catalog_path] if (settings.catalog_path / folders.SPARK_CONF).exists() else []
     exports = [folders.csv_path(settings, table) for table in catalogue.tables("gold")]
     files = [file for path in exports for file in (path, path.with_suffix(".parquet")) if file.exists()]
     files += [path for folder in (*layers, settings.export_path) if folder.exists() for path in temporary(folder)]

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from conf.settings import Settings
 from pipelines.core import catalogue
@@ -18,6 +18,7 @@ from pipelines.lake import delta, run_log
 from pipelines.lake.run_log import find_run
 from pipelines.lake.runs import Run, TableRun
 from pipelines.lake.versions import latest_rows, superseded_from
+from pipelines.spark.named_tables import free_name, name_table
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -32,13 +33,16 @@ HINTS = (
 
 
 def last_runs(settings: Settings) -> list[tuple[str, Run]]:
-    """The last complete run of each domain, by layer. Raises StorageFault if a table is not as its run left it."""
+    """The last complete run of each domain, by layer. Raises StorageFault if a table is not as its run left it,
+    QualityFault if there is no run."""
     runs = []
     for layer in LAYERS:
         path = settings.layer_path(layer)
         for run in {run.domain: run for run in run_log.read_runs(path)}.values():
             run_log.check_tables(layer, path, run)
             runs.append((layer, run))
+    if not runs:
+        raise QualityFault("no layer has a complete run; run `make demo` or `make bronze silver gold` first")
     return runs
 
 
@@ -48,9 +52,8 @@ def create_tables(settings: Settings, runs: list[tuple[str, Run]], spark: "Spark
     lines = []
     for layer in LAYERS:
         spark.sql(f"CREATE DATABASE IF NOT EXISTS {layer}")
-        for name in run_log.RECORDS:
-            if delta.version(path := settings.layer_path(layer) / name) is not None:
-                _register(spark, layer, path)
+    for layer, path in record_tables(settings):
+        name_table(spark, layer, path)
     for layer, run in runs:
         for table in run.tables:
             path = settings.layer_path(layer) / run.domain / table.name
@@ -58,8 +61,16 @@ def create_tables(settings: Settings, runs: list[tuple[str, Run]], spark: "Spark
                 _create_view(spark, layer, path, layer, table)
                 lines.append(f"{layer}.{table.name} is a view: {why}; its Delta table is delta.`{path}`")
             else:
-                _register(spark, layer, path)
+                name_table(spark, layer, path)
     return lines
+
+
+def record_tables(settings: Settings) -> Iterator[tuple[str, Path]]:
+    """The folders of each layer's run log, those that are there."""
+    for layer in LAYERS:
+        for name in run_log.RECORDS:
+            if delta.version(path := settings.layer_path(layer) / name) is not None:
+                yield layer, path
 
 
 def _why_view(path: Path, table: TableRun) -> str:
@@ -70,38 +81,6 @@ def _why_view(path: Path, table: TableRun) -> str:
     return f"version {head} is of no complete run, {table.version} is" if head != table.version else ""
 
 
-def _register(spark: "SparkSession", database: str, path: Path) -> None:
-    """Puts a Delta table into Spark's catalogue, under the name of its folder. Not by CREATE TABLE, which reads the log
-    of each table and takes ten times as long."""
-    jvm = spark._jvm
-    assert jvm is not None
-    catalyst, option = jvm.org.apache.spark.sql.catalyst, jvm.scala.Option.apply
-    table, empty = catalyst.catalog.CatalogTable, catalyst.catalog.CatalogStorageFormat.empty()
-    (constructor,) = jvm.java.lang.Class.forName("org.apache.spark.sql.catalyst.catalog.CatalogTable").getConstructors()
-    storage = [empty.productElement(at) for at in range(empty.productArity())]
-    storage[0] = option(jvm.java.io.File(str(path)).toURI())
-    fields = [
-        _free_name(spark, database, path.name),
-        catalyst.catalog.CatalogTableType.EXTERNAL(),
-        catalyst.catalog.CatalogStorageFormat(*storage),
-        jvm.org.apache.spark.sql.types.StructType(),
-        option("delta"),
-    ]
-    # Scala's values for the parameters that nobody gives; they count from 1.
-    more = range(len(fields) + 1, constructor.getParameterCount() + 1)
-    fields += [getattr(table, f"apply$default${number}")() for number in more]
-    spark._jsparkSession.sessionState().catalog().createTable(table(*fields), False, False)
-
-
-def _free_name(spark: "SparkSession", database: str, name: str) -> Any:
-    """Spark's identifier of a table, after taking what a given session has there out of its catalogue."""
-    assert spark._jvm is not None
-    scala = spark._jvm.scala.Option
-    identifier = spark._jvm.org.apache.spark.sql.catalyst.TableIdentifier(name, scala.apply(database))
-    spark._jsparkSession.sessionState().catalog().dropTable(identifier, True, False)
-    return identifier
-
-
 def _create_view(spark: "SparkSession", layer: str, path: Path, database: str, table: TableRun) -> None:
     """A view of the rows of a table that count, as a run left it."""
     rows = f"(SELECT * FROM delta.{spark_identifier(str(path))} VERSION AS OF {table.version})"
@@ -110,7 +89,7 @@ def _create_view(spark: "SparkSession", layer: str, path: Path, database: str, t
     if contract and (base := superseded_from(table)) is not None:
         rows = f"({latest_rows(rows, columns, contract.keys, base, spark_identifier)})"
     shown = ", ".join(map(spark_identifier, columns)) or "*"
-    _free_name(spark, database, table.name)
+    free_name(spark, database, table.name)
     spark.sql(f"CREATE VIEW {database}.{spark_identifier(table.name)} AS SELECT {shown} FROM {rows}")
 
 
@@ -137,8 +116,6 @@ def travel(settings: Settings, spark: "SparkSession") -> Callable[[str], list[st
 def shell(settings: Settings, given: "SparkSession | None" = None) -> None:
     """Reads commands until standard input ends; a given session keeps the tables. Raises QualityFault without a run."""
     runs = last_runs(settings)
-    if not runs:
-        raise QualityFault("no layer has a complete run; run `make demo` or `make bronze silver gold` first")
     for line in _list_of_tables(runs):
         print(line, file=sys.stderr)
     if sys.stdin.isatty():

@@ -198,6 +198,13 @@ class Report(AbstractContextManager["Report"]):
         """Shows a line of the result, in the same way."""
         self._tell(self._result, text, known)
 
+    def command(self, line: str) -> None:
+        """Shows a line to be typed; a narrow screen does not break it."""
+        if self.as_json:
+            self.say(line)
+        else:
+            self._result.print(Text(line))
+
     def sample(self, rows: Grid) -> None:
         """Shows rows of a table to a person; they go to no log."""
         if not self.as_json:

@@ -23,6 +23,7 @@ from pipelines.core.names import LAYERS
 Result = TypeVar("Result")
 
 LOCK, CSV_LOCK = ".lock", ".csv.lock"
+SPARK_CONF = "spark.conf"  # in the folder of `make catalog`: the properties with which a Spark has the names
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def test_names_of_domains_and_tables_are_those_that_are_there_and_end_a_list() -
 
 def test_settings_are_completed_except_secrets() -> None:
     assert offered("status --set LAKEHOUSE_RO") == offered("--set=LAKEHOUSE_RO") == ["LAKEHOUSE_ROOT="]
-    secrets = {"LAKEHOUSE_POSTGRES__PASSWORD", "LAKEHOUSE_ALERT__WEBHOOK_URL"}
+    secrets = {"LAKEHOUSE_POSTGRES__PASSWORD", "LAKEHOUSE_METASTORE__PASSWORD", "LAKEHOUSE_ALERT__WEBHOOK_URL"}
     assert {f"{name}=" for name in NAMES} - {*offered("status --set ")} == {f"{name}=" for name in secrets}
 
 

@@ -191,6 +191,14 @@ def test_a_master_is_either_local_or_a_cluster(tmp_path: Path, master: str) -> N
     assert settings.spark.is_local == master.startswith("local")
 
 
+@pytest.mark.parametrize(
+    "url", ["postgresql://h/hive", "jdbc:mysql://u:s3cret@h/hive", "jdbc:postgresql://h/x?password=s3cret"]
+)
+def test_the_metastores_address_is_of_jdbc_and_has_no_password(tmp_path: Path, url: str) -> None:
+    (problem,) = problems(tmp_path, {"LAKEHOUSE_METASTORE__URL": url})
+    assert problem.startswith("LAKEHOUSE_METASTORE__URL must be like jdbc:") and "s3cret" not in problem
+
+
 def test_an_unknown_name_is_reported_with_the_nearest_known_one(tmp_path: Path) -> None:
     _, warnings = load({"LAKEHOUSE_POSTGRES__PASWORD": "s3cret"}, base=tmp_path)
     assert warnings == ["LAKEHOUSE_POSTGRES__PASWORD is not a setting; did you mean LAKEHOUSE_POSTGRES__PASSWORD?"]
