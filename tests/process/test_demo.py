@@ -274,6 +274,8 @@ def test_reset_asks_first_and_deletes_only_what_is_ours(copy: Copy, demo: "subpr
     refused = copy.make("reset", stdin="no\n")
     assert "nothing was deleted" in refused.stdout and copy.csv.exists() and str(copy.csv) in refused.stdout
     with copy.kept():
+        (copy.folder / "lake/catalog").mkdir()
+        (copy.folder / "lake/catalog/spark.conf").touch()
         result = copy.make("reset", stdin="yes\n")
         assert result.returncode == 0, result.stderr
         assert not (copy.folder / "lake").exists() and not copy.csv.exists() and mine.exists()
