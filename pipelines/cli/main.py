@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pipelines.cli.words import COMMANDS, PROGRAM, Request, parse
+from pipelines.core.console import starting
 from pipelines.core.signals import STOPS
 from pipelines.notify.outcome import Outcome
-from pipelines.run.call import end_call, read_settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -42,19 +42,31 @@ def run_command(words: list[str], spark: "SparkSession | None" = None, program: 
         if isinstance(parsed, int):
             return parsed
         request = parsed
+        with starting(_asks_for_json(request)):
+            from pipelines.run.call import read_settings
+
         settings = read_settings(request.settings)
         if settings.log != "debug":
             logging.disable()  # libraries complain about interrupted calls
-        from pipelines.cli.targets import run_targets
+        with starting(settings.log_format == "json"):
+            from pipelines.cli.targets import run_targets
 
         exit_code = run_targets(settings, request, spark)
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         failure = error
         if settings and settings.log == "debug" and isinstance(error, Exception):
             traceback.print_exception(error)
+    from pipelines.run.call import end_call
+
     targets = tuple(target for target in COMMANDS if target in request.targets)
     call = Outcome(targets, ",".join(request.domain), started)
     return end_call(call, request.settings, settings, failure, exit_code)
+
+
+def _asks_for_json(request: Request) -> bool:
+    """Whether words or environment ask for JSON, before the settings are read."""
+    typed = dict(pair.split("=", 1) for pair in request.settings if "=" in pair)
+    return (os.environ | typed).get("LAKEHOUSE_LOG_FORMAT") == "json"
 
 
 def _prepare_process() -> None:

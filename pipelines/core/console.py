@@ -53,6 +53,21 @@ def write(console: Console, text: str, level: str = "info") -> None:
             console.print(Text(part, STYLES.get(level, "")))
 
 
+@contextmanager
+def starting(as_json: bool) -> Iterator[None]:
+    """While imports take their time, a terminal shows that something happens; a log has nothing of it."""
+    screen = Screen(stderr=True)
+    if as_json or not screen.is_terminal:
+        yield
+        return
+    live = Live(Text("starting …"), console=screen, transient=True, auto_refresh=False)
+    live.start(refresh=True)
+    try:
+        yield
+    finally:
+        live.stop()
+
+
 @dataclass
 class Progress:
     """What is being done: since when, the rows so far."""

@@ -1,10 +1,11 @@
-"""What a report writes as JSON."""
+"""What a person sees at a terminal, what a report writes as JSON."""
 
+import io
 import json
 
 import pytest
 
-from pipelines.core.console import Report
+from pipelines.core.console import Report, starting
 from pipelines.core.grid import Grid
 
 
@@ -33,3 +34,22 @@ def test_a_report_as_json_has_a_line_for_each_row_of_a_table_and_none_of_a_sampl
     with Report() as report:
         report.sample(sample)
     assert capsys.readouterr().out == "nome\nAna\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "as_json", "shown"), [(Terminal, False, 1), (Terminal, True, 0), (io.StringIO, False, 0)]
+)
+def test_a_terminal_shows_at_once_that_something_starts_and_a_log_does_not(
+    stream: type[io.StringIO], as_json: bool, shown: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = stream()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stderr", errors)
+    with starting(as_json):
+        assert errors.getvalue().count("starting") == shown
+    assert bool(errors.getvalue()) == bool(shown)
