@@ -28,8 +28,10 @@ def catalog(settings: Settings, report: Report, given: "SparkSession | None" = N
     from pipelines.spark.metastore import session_with_metastore
 
     rows = sum(table.rows_out for _, run in runs for table in run.tables)
-    with nullcontext(given) if given else session_with_metastore(settings, rows, report) as spark:
+    any_session = nullcontext(given) if given else session_with_metastore(settings, rows, report)
+    with any_session as spark, report.waiting("metastore", "names"):
         lines = name_tables(settings, runs, spark)
+    report.settle()
     for line in lines:
         report.say(line)
     report.say("")
