@@ -39,10 +39,18 @@ def unread(stream: IO[str]) -> None:
 
 
 class Screen(Console):
-    """A console whose reader may go away while a run goes on."""
+    """A console whose reader may go away while a run goes on. So may the disk of its log; a result needs its disk."""
 
     def on_broken_pipe(self) -> None:
         unread(sys.stderr if self.stderr else sys.stdout)
+
+    def _check_buffer(self) -> None:  # where rich writes
+        try:
+            super()._check_buffer()
+        except OSError:
+            if not self.stderr:
+                raise
+            unread(sys.stderr)
 
 
 def write(console: Console, text: str, level: str = "info") -> None:

@@ -55,6 +55,15 @@ def test_a_closed_output_pipe_changes_no_exit_code(cli: Cli, words: tuple[str, .
     assert result.returncode == code
 
 
+@pytest.mark.parametrize(("words", "code"), [(("brnze",), 2), (("silver",), 4)])
+def test_a_log_on_a_full_disk_changes_no_exit_code(cli: Cli, words: tuple[str, ...], code: int) -> None:
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "pipelines", *words]
+        environment = clean_environment(cli.folder)
+        result = subprocess.run(command, cwd=cli.folder, env=environment, stdout=subprocess.PIPE, stderr=full)
+    assert (result.returncode, result.stdout) == (code, b"")
+
+
 def test_a_named_server_with_nasty_password_schema_and_paths_from_env_file(
     cli: Cli, cli_here: CliHere, reader: Postgres, server: Postgres
 ) -> None:

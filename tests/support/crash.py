@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -126,7 +127,10 @@ def shared_session(_: Settings, **__: object) -> Iterator[SparkSession]:
 
 def child(scenario: str, kind: str, folder: Path, environment: dict[str, str]) -> tuple[int, str]:
     """The command line's exit code, -9 when it was killed, and what it wrote to standard error."""
-    context, log = multiprocessing.get_context("forkserver"), folder / "crash.log"
+    context = multiprocessing.get_context("forkserver")
+    handle, name = tempfile.mkstemp(suffix=".crash.log")  # not on the disk that may be full
+    os.close(handle)
+    log = Path(name)
     context.set_forkserver_preload([__name__, "pipelines.run.layers", "pipelines.spark.remote", *PRELOADED])
     process = context.Process(target=_run, args=(scenario, kind, folder, log, environment))
     process.start()
