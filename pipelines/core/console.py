@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from pipelines.core.errors import StorageFault
 from pipelines.core.grid import Grid, wrapped
 
 REFRESHES = 8  # in a second, of the lines that move
@@ -47,10 +48,10 @@ class Screen(Console):
     def _check_buffer(self) -> None:  # where rich writes
         try:
             super()._check_buffer()
-        except OSError:
+        except OSError as error:
+            unread(sys.stderr if self.stderr else sys.stdout)
             if not self.stderr:
-                raise
-            unread(sys.stderr)
+                raise StorageFault(f"the result cannot be written: {error.strerror}") from error
 
 
 def write(console: Console, text: str, level: str = "info") -> None:

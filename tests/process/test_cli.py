@@ -64,6 +64,17 @@ def test_a_log_on_a_full_disk_changes_no_exit_code(cli: Cli, words: tuple[str, .
     assert (result.returncode, result.stdout) == (code, b"")
 
 
+def test_a_result_that_cannot_be_written_is_said(cli: Cli) -> None:
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "pipelines", "status"]
+        environment = clean_environment(cli.folder)
+        result = subprocess.run(command, cwd=cli.folder, env=environment, stdout=full, stderr=subprocess.PIPE)
+    assert (result.returncode, result.stderr) == (
+        5,
+        b"storage: the result cannot be written: No space left on device\n",
+    )
+
+
 def test_a_named_server_with_nasty_password_schema_and_paths_from_env_file(
     cli: Cli, cli_here: CliHere, reader: Postgres, server: Postgres
 ) -> None:
