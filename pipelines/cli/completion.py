@@ -95,7 +95,7 @@ def _last_of(names: Iterable[str], incomplete: str) -> list[str]:
 def _names(layer: str, domains: Iterable[str] = ("*",)) -> list[str]:
     """The tables of a layer, all or of some domains: a file each."""
     files = (file for domain in domains for file in (PROJECT / layer).glob(f"{domain}/*.py"))
-    return sorted(file.stem for file in files if file.stem != "__init__")
+    return sorted(file.stem for file in files if file.stem != "__init__" and "." not in file.stem)
 
 
 def domains(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
