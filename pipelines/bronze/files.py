@@ -5,7 +5,7 @@ The rows of a file that was ingested stay as they are; those of new files are ad
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -81,7 +81,7 @@ def landing_state(
 
 def read(
     settings: Settings, landing: LandingState, tables: tuple[Table, ...], call: RunContext, report: Report
-) -> Iterator[StagedTable]:
+) -> Generator[StagedTable, None, None]:
     """Yields each table with the rows of its new files. Raises ContractFault, SourceFault, QualityFault."""
     known = table_runs(call.previous)
     for table in tables:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import as_completed
 from dataclasses import replace
 from datetime import datetime
@@ -30,7 +30,7 @@ def read(
     call: RunContext,
     report: Report,
     start_session: StartSession | None,
-) -> Iterator[StagedTable]:
+) -> Generator[StagedTable, None, None]:
     """Reads each table, in full or what changed, and proves it. All are checked before anything is written. Tasks of
     the session that `start_session` gives read the source, or threads of this process without it.
 

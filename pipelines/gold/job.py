@@ -1,6 +1,6 @@
 """Gold's job: tables that answer questions, built from silver's last complete run, in full or what changed (ADR 16)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ BROADCAST_FACTOR, JVM_BYTES = 3.5, 512 * 2**20
 NO_HINTS = "spark.sql.optimizer.disableHints"
 
 
-def build(job: Job, entries: tuple[Entry, ...]) -> Iterator[StagedTable]:
+def build(job: Job, entries: tuple[Entry, ...]) -> Generator[StagedTable, None, None]:
     """Builds the tables. Raises QualityFault if a join lost or multiplied a row, or a cent."""
     for entry in entries:
         started, table = job.report.clock(), entry.table

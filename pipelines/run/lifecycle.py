@@ -1,7 +1,7 @@
 """The begin of a run: what makes it unsafe, its number, what it builds on. And its end: its commit, all or nothing."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,15 +68,16 @@ def refuse_other_source(layer: str, path: Path, previous: Run | None, source: st
         )
 
 
-def stage(layer: str, building: Iterator[StagedTable], report: Report) -> list[StagedTable]:
-    """A layer's tables, each shown as soon as it is written and proved."""
+def stage(layer: str, building: Generator[StagedTable, None, None], report: Report) -> list[StagedTable]:
+    """A layer's tables, each shown as soon as it is written and proved. After a failure nothing builds any more."""
     staged = []
-    for table in building:
-        staged.append(table)
-        table.require_values()
-        report.finished(layer, table.table_run.name)
-        if not table.is_unchanged:
-            show_table(report, layer, table.table.domain, table.table_run)
+    with closing(building):
+        for table in building:
+            staged.append(table)
+            table.require_values()
+            report.finished(layer, table.table_run.name)
+            if not table.is_unchanged:
+                show_table(report, layer, table.table.domain, table.table_run)
     if all(table.is_unchanged for table in staged):
         report.passing(f"{layer}: nothing changed")
     return staged

@@ -1,6 +1,6 @@
 """Silver's job: each bronze table through its transform and its checks, into the accepted rows and the quarantine."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 
 from conf.contract import Table
@@ -18,7 +18,7 @@ from pipelines.silver.judging import BronzeFacts, Counts, Tables, guaranteed
 from pipelines.spark.frames import read, write_files
 
 
-def build(job: Job, entries: tuple[Entry, ...]) -> Iterator[StagedTable]:
+def build(job: Job, entries: tuple[Entry, ...]) -> Generator[StagedTable, None, None]:
     """Builds the tables, parents first, each with its quarantine and, if declared, its history. Raises QualityFault if
     a rule or the share of rows set aside ends the run, or if a row or a cent is not accounted for."""
     from pipelines.silver.history import build_history

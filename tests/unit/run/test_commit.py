@@ -1,6 +1,6 @@
 """Files of a failed run: those of tables that were not committed go, those of committed ones are another's to roll back."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,13 +47,31 @@ def test_after_a_failure_only_committed_tables_and_other_runs_keep_their_files(t
 
 
 def test_a_build_that_fails_leaves_no_file_of_the_tables_before(tmp_path: Path) -> None:
-    def build() -> Iterator[StagedTable]:
+    def build() -> Generator[StagedTable, None, None]:
         yield staged_table(tmp_path, "a")
         raise RuntimeError("disk")
 
     with pytest.raises(RuntimeError, match="disk"), rolled_back_on_failure(tmp_path, RUN):
         stage("gold", build(), Report(quiet=True))
     assert not left_in(tmp_path)
+
+
+def test_nothing_builds_any_more_when_a_table_cannot_be_shown(tmp_path: Path) -> None:
+    ended = []
+
+    def build() -> Generator[StagedTable, None, None]:
+        try:
+            yield staged_table(tmp_path, "a")
+            yield staged_table(tmp_path, "b")
+        finally:
+            ended.append("build")
+
+    report = Report(quiet=True)
+    report.finished = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
+    building = build()
+    with pytest.raises(KeyboardInterrupt):
+        stage("gold", building, report)
+    assert ended == ["build"] and next(building, None) is None
 
 
 def test_a_table_whose_log_is_damaged_keeps_no_other_from_being_cleared(tmp_path: Path) -> None:
