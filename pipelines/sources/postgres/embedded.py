@@ -20,7 +20,7 @@ import psutil
 from conf.settings import PROJECT, Postgres, Settings
 from pipelines.core import locks
 from pipelines.core.errors import SourceFault
-from pipelines.sources.postgres.connection import connect
+from pipelines.sources.postgres.connection import connect, unhurried
 
 DATABASE = "cooperativa"
 
@@ -159,7 +159,8 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", address: Postgres, log
         try:
             with connect(address.model_copy(update={"database": "postgres"})) as connection:
                 if not connection.rows("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)):
-                    connection.rows(f"CREATE DATABASE {DATABASE}")
+                    with unhurried(connection):
+                        connection.rows(f"CREATE DATABASE {DATABASE}")
                 return
         except SourceFault as error:
             if process.poll() is not None or time.monotonic() > deadline:

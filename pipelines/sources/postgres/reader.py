@@ -168,6 +168,8 @@ class Reader:
         connection: adbc.AdbcConnection | None = getattr(self._local, "connection", None)
         if connection is None:
             with self._lock:  # of all threads: it connects, too, and asks for the server's types
+                if self._stopped.is_set():  # the server did not answer another thread
+                    raise SourceFault(f"PostgreSQL {self._server.address}: the run stops")
                 self._database = self._database or adbc.AdbcDatabase(
                     driver=adbc_driver_postgresql._driver_path(), uri=dsn(self._server)
                 )

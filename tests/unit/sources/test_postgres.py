@@ -1,5 +1,6 @@
 """PostgreSQL's types, pages, errors and snapshots, without a server."""
 
+import socket
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import cast
@@ -8,12 +9,24 @@ import pytest
 
 from conf.settings import Postgres
 from pipelines.bronze.readers import ranges
-from pipelines.core.errors import TransientFault
+from pipelines.core.console import Report
+from pipelines.core.errors import SourceFault, TransientFault
 from pipelines.lake.runs import Run
 from pipelines.sources.postgres import fingerprint
 from pipelines.sources.postgres.connection import SourceConnection, source_fault
+from pipelines.sources.postgres.reader import Reader
 from pipelines.sources.postgres.snapshot import Relation, Snapshot, SourceColumn
 from pipelines.sources.postgres.types import read_as
+
+
+def test_a_reader_that_was_stopped_does_not_wait_for_a_server_in_its_turn() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = Postgres(host="127.0.0.1", port=silent.getsockname()[1], database="d", user="u")
+        reader = Reader(address, "00000003-1", 1, Report(quiet=True))
+        reader.stop()
+        with pytest.raises(SourceFault, match="the run stops"):
+            reader._connection()
+        reader.close()
 
 
 @pytest.mark.parametrize("readers", [2, 16])
