@@ -203,8 +203,7 @@ class Table:
     def __post_init__(self) -> None:
         if self.history and any(column.pii is Pii.CARD for column in self.columns):
             raise ValueError(f"{self.module}: card numbers may not have a history")
-        parents = {reference.table.name for _, reference in self.references}
-        if clash := {column.name for column in self.columns} & parents:
+        if clash := {column.name for column in self.columns} & self.parents:
             raise ValueError(
                 f"{self.module}: a rule cannot tell column {min(clash)} from the referenced table of that name"
             )
@@ -249,6 +248,11 @@ class Table:
     def references(self) -> tuple[tuple[Column, Reference], ...]:
         """The columns that refer to other tables, each with its reference."""
         return tuple((column, column.reference) for column in self.columns if column.reference)
+
+    @property
+    def parents(self) -> set[str]:
+        """The names of the tables that it refers to."""
+        return {reference.table.name for _, reference in self.references}
 
     def carried(self, **references: Reference) -> tuple[Column, ...]:
         """The columns for a table made from this one, some of them with a reference."""

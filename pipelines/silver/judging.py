@@ -1,6 +1,6 @@
 """Judges rows of bronze: which ones silver accepts, what it counts of them, how each rule fared, what ends a run."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -111,10 +111,11 @@ def counts_in(checked: CheckedRows, row: Mapping[str, Any]) -> Counts:
 Tables = Mapping[str, StagedTable]  # of silver, and their quarantines, by name
 
 
-def stored_tables(settings: Settings, run: Run) -> Tables:
-    """The tables as a run left them."""
+def stored_tables(settings: Settings, run: Run, of: Collection[str] | None = None) -> Tables:
+    """The tables as a run left them: all, or some."""
     known, folder = table_runs(run), settings.silver_path / run.domain
-    names = ((table, table.name + suffix) for table in tables_of("silver", run.domain) for suffix in ("", QUARANTINE))
+    tables = [table for table in tables_of("silver", run.domain) if of is None or table.name in of]
+    names = ((table, table.name + suffix) for table in tables for suffix in ("", QUARANTINE))
     return {name: unchanged_table(known[name], table, folder / name) for table, name in names if name in known}
 
 

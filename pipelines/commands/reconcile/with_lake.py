@@ -113,7 +113,8 @@ def _expected(
         yield table.name, proof.transformed(entry, inputs)
         return
 
-    checked = judging.check_rows(upstream, entry, [*inputs.values()], judging.stored_tables(settings, run))
+    parents = judging.stored_tables(settings, run, table.parents)
+    checked = judging.check_rows(upstream, entry, [*inputs.values()], parents)
     yield table.name, judging.accepted(settings, checked)
     yield table.name + QUARANTINE, checks.quarantined(checked, upstream.run)
 
