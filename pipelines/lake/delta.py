@@ -341,7 +341,9 @@ def checked(path: Path, at: int | None, name: str, run: str = "") -> str:
     return fingerprint(files)
 
 
-_check_footer = read_once(pq.read_metadata)
+@read_once
+def _check_footer(file: Path) -> None:
+    pq.read_metadata(file)
 
 
 def fingerprint(files: list[tuple[Path, int]]) -> str:
