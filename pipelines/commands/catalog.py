@@ -35,13 +35,14 @@ def catalog(settings: Settings, report: Report, given: "SparkSession | None" = N
     for line in lines:
         report.say(line)
     report.say("")
-    for line in _lines(settings, f"{runs[-1][0]}.{runs[-1][1].tables[-1].name}"):
+    *_, example = (f"{layer}.{table.name}" for layer, run in runs for table in run.tables)
+    for line in _lines(settings, example):
         report.command(line)
 
 
 def name_tables(settings: Settings, runs: list[tuple[str, Run]], spark: "SparkSession") -> list[str]:
     """Makes the names in the metastore those of the lake: no others that were given here. Returns a line for each
-    layer. Raises UsageFault if somebody else's table has such a name; then nothing changes."""
+    layer. Raises UsageFault if somebody else's table has such a name; then no name changes."""
     from pipelines.spark.named_tables import free_name, name_table, named_tables
 
     wanted: dict[str, dict[str, Path]] = {layer: {} for layer in LAYERS}

@@ -26,7 +26,7 @@ from pipelines.sources.postgres import embedded
 
 PART = "part-[0-9][0-9][0-9][0-9][0-9]-*.parquet"
 
-# Temporary files are named by the number of their process; see folders.scratch and export.draft.
+# Temporary files are named by the number of their process; see folders.scratch and folders.beside.
 TEMPORARY = re.compile(r"\.(?:run|export|reconcile|[\w-]+\.(?:csv|parquet))\.(\d+)\..*")
 
 
@@ -163,7 +163,7 @@ def reset(settings: Settings, report: Report) -> None:
     layers = [settings.layer_path(layer) for layer in LAYERS if settings.layer_path(layer).exists()]
     tables = [path / domain for path in map(settings.layer_path, LAYERS) for domain in catalogue.domains()]
     ours = [path for path in (*tables, *(layer / name for layer in layers for name in RECORDS)) if path.exists()]
-    ours += [settings.catalog_path] if (settings.catalog_path / folders.SPARK_CONF).exists() else []
+    ours += [settings.catalog_path] if folders.is_catalogue(settings.catalog_path) else []
     exports = [folders.csv_path(settings, table) for table in catalogue.tables("gold")]
     files = [file for path in exports for file in (path, path.with_suffix(".parquet")) if file.exists()]
     files += [path for folder in (*layers, settings.export_path) if folder.exists() for path in temporary(folder)]

@@ -178,7 +178,8 @@ class Stream:
 
     def _run(self) -> bool:
         settings, domain = self.settings.model_copy(update={"quality": Quality(max_quarantined=1)}), self.domain
-        started, at_most, quiet = datetime.now(UTC), settings.stream.max_files_per_trigger, Report(quiet=True)
+        began, started = time.monotonic(), datetime.now(UTC)
+        at_most, quiet = settings.stream.max_files_per_trigger, Report(quiet=True)
         waiting = landing_state(settings, domain, catalogue.tables_of("bronze", domain), quiet, at_most).new
         self._warn(quiet.new_warnings())
         # The first batch runs without files, too: a run that was killed may have left work between two layers.
@@ -187,7 +188,7 @@ class Stream:
         request = RunRequest(domains=(domain,), at_most_files=at_most)
         runs, _ = run_layers(settings, request, quiet, self.spark)
         self._number += 1
-        seconds = (datetime.now(UTC) - started).total_seconds()
+        seconds = time.monotonic() - began
         self._show(dict(runs), seconds)
         self._warn(notify(settings, Outcome(("stream",), domain, started, seconds=seconds)))
         return bool(waiting)

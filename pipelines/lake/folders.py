@@ -24,6 +24,7 @@ Result = TypeVar("Result")
 
 LOCK, CSV_LOCK = ".lock", ".csv.lock"
 SPARK_CONF = "spark.conf"  # in the folder of `make catalog`: the properties with which a Spark has the names
+BY_CATALOG = "# Written by `make catalog`."  # its first line
 
 
 @contextmanager
@@ -48,6 +49,13 @@ def read_once(read: Callable[[Path], Result]) -> Callable[[Path], Result]:
         return remembered(file, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
     return current
+
+
+def is_catalogue(folder: Path) -> bool:
+    """Whether `make catalog` made a folder."""
+    with storage(f"folder {folder}"):
+        file = folder / SPARK_CONF
+        return file.is_file() and file.read_bytes().startswith(BY_CATALOG.encode())
 
 
 @contextmanager

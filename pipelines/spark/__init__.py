@@ -1,1 +1,1 @@
-"""A Spark session, here or on a cluster, and frames in and out of Parquet."""
+"""A Spark session, here or on a cluster, frames in and out of Parquet, and the names of tables."""

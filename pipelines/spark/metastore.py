@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 DERBY = "metastore_db"  # the embedded metastore, in the catalogue's folder
-ESCAPED = re.compile(r"[\\\x00-\x1f]|^ ")  # in a value of a file of Java's properties
+ESCAPED = re.compile(r"[\\\x00-\x1f]|^[ =:]")  # in a value of a file of Java's properties
 
 
 @contextmanager
@@ -56,23 +56,30 @@ def _with_metastore(settings: Settings) -> Settings:
         DEFAULTS: " ".join(filter(None, (settings.spark.conf.get(DEFAULTS), home))),
     }
     if settings.metastore.jar:
-        jars = (*sorted(JARS.glob("*.jar")), settings.base / settings.metastore.jar)
+        jars = (*sorted(JARS.glob("*.jar")), _absolute(settings, settings.metastore.jar))
         conf["spark.driver.extraClassPath"] = os.pathsep.join(map(str, jars))
     master = settings.spark.master if settings.spark.is_local else "local[*]"
     return settings.model_copy(update={"spark": settings.spark.model_copy(update={"conf": conf, "master": master})})
 
 
 def _hadoop(settings: Settings) -> dict[str, str]:
-    """What Hive needs to know of the metastore. Raises UsageFault if the driver's jar is none."""
+    """What Hive needs to know of the metastore. Raises UsageFault if the driver's jar is none, or Spark's file of
+    properties would not keep the password."""
     given, folder = settings.metastore, settings.catalog_path
+    if given.password and given.password.get_secret_value() != given.password.get_secret_value().strip():
+        raise UsageFault("LAKEHOUSE_METASTORE__PASSWORD begins or ends with a blank, which Spark takes away")
     connection = {
         "URL": given.url or f"jdbc:derby:;databaseName={DERBY};create=true",
         "UserName": given.user,
         "Password": given.password.get_secret_value() if given.password else None,
-        "DriverName": _driver(settings.base / given.jar) if given.jar else None,
+        "DriverName": _driver(_absolute(settings, given.jar)) if given.jar else None,
     }
     named = {f"javax.jdo.option.Connection{name}": value for name, value in connection.items() if value}
     return named | {"hive.downloaded.resources.dir": str(folder / "resources"), "hive.hmshandler.retry.attempts": "1"}
+
+
+def _absolute(settings: Settings, file: Path) -> Path:
+    return settings.base / file.expanduser()
 
 
 def _driver(jar: Path) -> str:
@@ -88,17 +95,18 @@ def _write(folder: Path, properties: dict[str, str]) -> None:
     """Writes Spark's properties for their owner only, one may be a password. Raises StorageFault if the folder is not
     ours."""
     file = folder / folders.SPARK_CONF
+    is_ours = folders.is_catalogue(folder)
     lines = {name: f"{name} {re.sub(ESCAPED, _escape, value)}" for name, value in properties.items()}
     with folders.storage(f"folder {folder}"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not file.exists() and any(not path.name.startswith(f".{folders.SPARK_CONF}.") for path in folder.iterdir()):
+        if not is_ours and any(not path.name.startswith(f".{folders.SPARK_CONF}.") for path in folder.iterdir()):
             raise StorageFault(f"folder {folder} holds other files; name an empty one in LAKEHOUSE_CATALOG_PATH")
         folder.chmod(0o700)
-        if file.exists() and lines["spark.sql.warehouse.dir"] not in file.read_text("utf-8").splitlines():
+        if is_ours and lines["spark.sql.warehouse.dir"] not in file.read_text("utf-8").splitlines():
             shutil.rmtree(folder / DERBY, ignore_errors=True)  # the lake was moved; Hive cannot move its databases
         with folders.beside(file) as half:
             half.touch(mode=0o600)
-            half.write_text("\n".join([*lines.values(), ""]), "utf-8")
+            half.write_text("\n".join([folders.BY_CATALOG, *lines.values(), ""]), "utf-8")
             half.replace(file)
 
 
@@ -111,10 +119,10 @@ def _fault(settings: Settings, error: Exception) -> Fault:
     cause: Any = getattr(error, "_origin", None) or getattr(error, "java_exception", None)
     while cause and cause.getCause():
         cause = cause.getCause()
-    text = str(cause.getMessage() if cause else error).splitlines()[0]
+    text = next(iter(str(cause.getMessage() or cause.getClass().getName() if cause else error).splitlines()))
     folder = settings.catalog_path
     if settings.metastore.url:
-        return UsageFault(f"the metastore {settings.metastore.url} cannot be used: {text}")
+        return UsageFault(f"the metastore of LAKEHOUSE_METASTORE__URL cannot be used: {text}")
     if "Another instance of Derby" in text:
         return LockedFault(
             f"another process, such as spark-sql, has the catalogue in {folder} open; leave it, then try again"

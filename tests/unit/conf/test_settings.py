@@ -192,11 +192,27 @@ def test_a_master_is_either_local_or_a_cluster(tmp_path: Path, master: str) -> N
 
 
 @pytest.mark.parametrize(
-    "url", ["postgresql://h/hive", "jdbc:mysql://u:s3cret@h/hive", "jdbc:postgresql://h/x?password=s3cret"]
+    "url",
+    [
+        "postgresql://h/hive",
+        "jdbc:mysql://u:s3cret@h/hive",
+        "jdbc:postgresql://h/x?password=s3cret",
+        "jdbc:oracle:thin:scott/s3cret@//h:1521/x",
+        "jdbc:mysql://u:a/s3cret@h/hive",
+        "jdbc:mysql://(host=h,user=a,pass=s3cret)/hive",
+        "jdbc:db2://h/hive:user=a;pwd=s3cret",
+    ],
 )
 def test_the_metastores_address_is_of_jdbc_and_has_no_password(tmp_path: Path, url: str) -> None:
     (problem,) = problems(tmp_path, {"LAKEHOUSE_METASTORE__URL": url})
     assert problem.startswith("LAKEHOUSE_METASTORE__URL must be like jdbc:") and "s3cret" not in problem
+
+
+def test_an_export_folder_may_be_the_root_when_the_layers_lie_elsewhere(tmp_path: Path) -> None:
+    layers = {f"LAKEHOUSE_{layer}_PATH": layer.lower() for layer in ("BRONZE", "SILVER", "GOLD")}
+    settings, _ = load(layers | {"LAKEHOUSE_ROOT": "data", "LAKEHOUSE_EXPORT_PATH": "data"}, base=tmp_path)
+    assert settings.export_path == tmp_path / "data"
+    assert problems(tmp_path, layers | {"LAKEHOUSE_CATALOG_PATH": "gold/x"})
 
 
 def test_an_unknown_name_is_reported_with_the_nearest_known_one(tmp_path: Path) -> None:

@@ -20,17 +20,19 @@ def settings(folder: Path, **given: str) -> Settings:
 
 def test_the_file_is_its_owners_and_keeps_any_character_of_a_password(tmp_path: Path) -> None:
     folder = tmp_path / "lake/catalog"
-    metastore._write(folder, {WAREHOUSE: "/x", "password": " a\\b\n=é:#"})
+    metastore._write(folder, {WAREHOUSE: "/x", "password": "=a\\b\n=é:#"})
     file = folder / "spark.conf"
     assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, file)] == [0o700, 0o600]
-    assert file.read_text("utf-8") == f"{WAREHOUSE} /x\npassword \\u0020a\\u005cb\\u000a=é:#\n"
+    lines = file.read_text("utf-8").splitlines()[1:]
+    assert lines == [f"{WAREHOUSE} /x", "password \\u003da\\u005cb\\u000a=é:#"]
     assert [path.name for path in folder.iterdir()] == ["spark.conf"]
 
 
 def test_a_folder_with_other_files_is_refused_and_a_lake_that_was_moved_gets_a_new_metastore(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").touch()
+    (tmp_path / "spark.conf").write_text("mine")
     with pytest.raises(StorageFault, match="holds other files; name an empty one in LAKEHOUSE_CATALOG_PATH"):
         metastore._write(tmp_path, {WAREHOUSE: "/x"})
+    assert (tmp_path / "spark.conf").read_text() == "mine"
     folder = tmp_path / "catalog"
     metastore._write(folder, {WAREHOUSE: "/x"})
     (folder / "metastore_db").mkdir()
@@ -62,5 +64,7 @@ def test_the_metastore_is_embedded_or_the_one_of_the_settings_whose_password_is_
     spark = metastore._with_metastore(given).spark
     assert spark.master == "local[*]" and "s3cret" not in str(spark.conf)
     assert spark.conf["spark.driver.extraClassPath"].endswith(f":{jar}")
+    with pytest.raises(UsageFault, match="begins or ends with a blank"):
+        metastore._hadoop(settings(tmp_path, METASTORE__PASSWORD="s3cret "))
     with pytest.raises(UsageFault, match="none.jar is not the jar of a JDBC driver"):
         metastore._hadoop(settings(tmp_path, METASTORE__URL=URL, METASTORE__JAR="none.jar"))
