@@ -343,6 +343,15 @@ def test_reconcile_does_not_report_agreement_when_a_comparison_could_not_be_made
     )
 
 
+def test_a_damaged_table_keeps_no_other_of_its_layer_from_being_compared(
+    copy: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(copy.settings().silver_path / "cartoes/movimento/_delta_log")
+    assert {text.split(" ")[0].rstrip(":") for text in faults(copy, capsys) if text.startswith("silver.")} == {
+        "silver.movimento"
+    }
+
+
 @pytest.mark.usefixtures("as_made")
 def test_rows_that_share_a_key_or_have_none_are_distinguished(copy: Lake, capsys: pytest.CaptureFixture[str]) -> None:
     file = file_of(copy, "silver.movimento__quarantine")
