@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from conf.settings import PROJECT
+from pipelines.lake.folders import BY_CATALOG
 from pipelines.sources.postgres import embedded
 from tests.support.documents import shell_lines
 from tests.support.picture import as_measured_in, picture, run_at_terminal
@@ -275,7 +276,7 @@ def test_reset_asks_first_and_deletes_only_what_is_ours(copy: Copy, demo: "subpr
     assert "nothing was deleted" in refused.stdout and copy.csv.exists() and str(copy.csv) in refused.stdout
     with copy.kept():
         (copy.folder / "lake/catalog").mkdir()
-        (copy.folder / "lake/catalog/spark.conf").touch()
+        (copy.folder / "lake/catalog/spark.conf").write_text(f"{BY_CATALOG}\n")
         result = copy.make("reset", stdin="yes\n")
         assert result.returncode == 0, result.stderr
         assert not (copy.folder / "lake").exists() and not copy.csv.exists() and mine.exists()
