@@ -257,7 +257,7 @@ def test_a_table_is_added_as_contributing_says_and_a_domain_too_without_another_
         assert result.returncode == 0, result.stderr
         assert re.search(r"silver +agencia +10 +10 +0 ", result.stdout)
         assert "gold.divida: What each quarter owes." in result.stdout and "everything agrees" in result.stdout
-        assert re.search(r"\nsilver\.agua, run \\d+ of .*\n\n\d+ rules? without a failure\n", result.stdout)
+        assert re.search(r"\nsilver\.agua, run \d+ of .*\n\n\d+ rules? without a failure\n", result.stdout)
         lines = (copy.folder / "landing/agua/leituras.csv").read_bytes().decode("latin-1").split("\r\n")
         owed = sum(int(line.split(";")[1].replace(",", "")) for line in lines[1:-1])
         rows = copy.csv.with_name("divida.csv").read_text("utf-8").splitlines()

@@ -80,6 +80,10 @@ def test_money_that_moves_while_runs_go_on_is_in_every_version_of_gold(bank: Lak
     with ExitStack() as stack:
         for work in (teller(bank.address, random.Random(1)), lambda: look(bank), exported):
             stack.enter_context(meanwhile(work, pause))
+        until = time.monotonic() + 30
+        while query(bank.address, "SELECT count(*) FROM movimento") == [(ACCOUNTS,)]:
+            assert time.monotonic() < until, "no money moves"
+            time.sleep(0.01)
         for _ in range(nights):
             bank.run()
     bank.run()
