@@ -127,7 +127,7 @@ class Reader:
         name = delta.part_name(self._run)
         sql = f"SELECT {select_list(plan.readings)} FROM {plan.relation.sql}"
         sql += f" WHERE {condition}" if condition else ""
-        rows, complete, started = 0, False, time.monotonic()
+        rows, is_complete, started = 0, False, time.monotonic()
         try:
             with self._query(sql) as batches, writer_of(path / name, schema_of(plan.types)) as writer:
                 while not self._stopped.is_set():
@@ -139,7 +139,7 @@ class Reader:
                     writer.write_batch(shaped(batch, writer.schema, self._run))
                     rows += batch.num_rows
                     self._report.progress("bronze", plan.table.name, batch.num_rows)
-                complete = not self._stopped.is_set()
+                is_complete = not self._stopped.is_set()
         except (adbc.Error, OSError) as error:
             # An error of ADBC while it streams comes through Arrow, as an OSError.
             if isinstance(error, adbc.Error) or "[libpq]" in str(error):
@@ -149,7 +149,7 @@ class Reader:
                 raise
         finally:
             # Empty, or incomplete: an executor may end after its run has cleared away what it had seen.
-            if not rows or not complete:
+            if not rows or not is_complete:
                 (path / name).unlink(missing_ok=True)
         return WrittenFile(name, rows, started)
 
