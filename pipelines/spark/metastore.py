@@ -119,7 +119,8 @@ def _fault(settings: Settings, error: Exception) -> Fault:
     cause: Any = getattr(error, "_origin", None) or getattr(error, "java_exception", None)
     while cause and cause.getCause():
         cause = cause.getCause()
-    text = next(iter(str(cause.getMessage() or cause.getClass().getName() if cause else error).splitlines()))
+    message = (cause.getMessage() or cause.getClass().getName()) if cause else str(error) or type(error).__name__
+    text = message.splitlines()[0]
     folder = settings.catalog_path
     if settings.metastore.url:
         return UsageFault(f"the metastore of LAKEHOUSE_METASTORE__URL cannot be used: {text}")

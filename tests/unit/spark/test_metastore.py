@@ -68,3 +68,8 @@ def test_the_metastore_is_embedded_or_the_one_of_the_settings_whose_password_is_
         metastore._hadoop(settings(tmp_path, METASTORE__PASSWORD="s3cret "))
     with pytest.raises(UsageFault, match="none.jar is not the jar of a JDBC driver"):
         metastore._hadoop(settings(tmp_path, METASTORE__URL=URL, METASTORE__JAR="none.jar"))
+
+
+def test_an_error_without_a_text_is_called_by_its_kind_and_an_address_is_not_shown(tmp_path: Path) -> None:
+    fault = metastore._fault(settings(tmp_path, METASTORE__URL=URL), RuntimeError())
+    assert str(fault) == "the metastore of LAKEHOUSE_METASTORE__URL cannot be used: RuntimeError"
