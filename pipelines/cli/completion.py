@@ -120,11 +120,12 @@ def runs(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
 
 
 def _runs(layer_path: Path) -> Iterator[int]:
-    """The numbers of the runs, which the log of `_runs` has in the statistics of its files."""
+    """The numbers of the runs: those between the extremes that the log of `_runs` has of its files."""
     for commit in (layer_path / "_runs/_delta_log").glob("*.json"):
         for line in commit.read_text("utf-8").splitlines():
             if added := json.loads(line).get("add"):
-                yield json.loads(added["stats"])["minValues"]["run"]
+                stats = json.loads(added["stats"])
+                yield from range(stats["minValues"]["run"], stats["maxValues"]["run"] + 1)
 
 
 def database(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:

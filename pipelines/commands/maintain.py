@@ -24,8 +24,6 @@ from pipelines.lake.versions import StagedTable, table_version, verify
 from pipelines.run.lifecycle import check_layers, commit_run, next_run, rolled_back_on_failure
 from pipelines.sources.postgres import embedded
 
-PART = "part-[0-9][0-9][0-9][0-9][0-9]-*.parquet"
-
 # Temporary files are named by the number of their process; see folders.scratch and folders.beside.
 TEMPORARY = re.compile(r"\.(?:run|export|reconcile|[\w-]+\.(?:csv|parquet))\.(\d+)\..*")
 
@@ -41,10 +39,10 @@ def maintain(settings: Settings, report: Report) -> None:
             report.progress("maintain", layer)
             _free(layer, [*_leftovers(path), *_superseded(settings, layer)], report)
             for name in RECORDS:
-                run_log.compact(path / name, MANY_SMALL_FILES)
+                run_log.compact(path / name)
             for domain in catalogue.domains():
                 if run := run_log.last_run(path, domain):
-                    run_log.roll_back(path, run)
+                    run_log.roll_back(path, domain)
                     compact(settings, layer, run, report)
         if settings.export_path.exists():
             _free("export", temporary(settings.export_path), report)
@@ -90,10 +88,10 @@ def _superseded(settings: Settings, layer: str) -> Iterator[Path]:
             table = path / domain / name
             versions = {table_run.version for run in kept for table_run in run.tables if table_run.name == name}
             needed = {file for version in versions for file, _ in delta.actions(table, version)}
-            yield from (file for file in table.glob(PART) if file not in needed)
+            yield from (file for file in table.glob(delta.PARTS) if file not in needed)
     for table in (path / name for name in RECORDS):
         if (head := delta.version(table)) is not None:
-            yield from set(table.glob(PART)) - {file for file, _ in delta.actions(table, head)}
+            yield from set(table.glob(delta.PARTS)) - {file for file, _ in delta.actions(table, head)}
 
 
 def _kept(settings: Settings, layer: str, runs: list[Run]) -> list[Run]:

@@ -20,7 +20,7 @@ from conf.settings import Settings
 from pipelines.core.points import Point, crash_point
 from pipelines.core.sql import duckdb_literal, identifier
 from pipelines.core.types import type_of
-from pipelines.lake import delta, folders, schema
+from pipelines.lake import delta, durable, folders, schema
 from pipelines.lake.checksums import Totals, totals
 from pipelines.lake.engine import Engine, engine, listed, relation, save
 from pipelines.lake.runs import TableRun
@@ -48,12 +48,13 @@ class Draft:
             earlier = self.temporary.with_suffix(".old")
             with suppress(OSError):  # no file yet, or a file system without links
                 earlier.hardlink_to(self.final)
-            self.temporary.replace(self.final)
+            durable.finish([self.temporary])
+            durable.rename(self.temporary, self.final)
         try:
             yield
         except BaseException:
             with suppress(FileNotFoundError):
-                earlier.replace(self.final)
+                durable.rename(earlier, self.final)
             raise
         finally:
             earlier.unlink(missing_ok=True)
@@ -103,9 +104,9 @@ def draft(
         csv.appended = appended
         with folders.scratch(settings.gold_path, "export") as scratch:
             _append_files(csv, table, [file for file in files if file not in csv.files], scratch)
-        with folders.storage(f"export {temporary}"), temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        with folders.storage(f"export {temporary}"):
             temporary.chmod(0o640)
+        durable.begin([temporary])
         yield Draft(temporary, final, csv.rows, csv.totals, csv.hash.hexdigest())
 
 
@@ -122,12 +123,13 @@ def parquet_draft(settings: Settings, table: Table, files: list[str]) -> Iterato
             written = totals(connection, relation([str(temporary)], kinds), kinds)
         with folders.storage(what):
             temporary.chmod(0o640)
+        durable.begin([temporary])
         yield Draft(temporary, final, written.rows, written.sums, folders.sha256(temporary))
 
 
 def _make_room(final: Path) -> None:
     with folders.storage(f"export folder {final.parent}"):
-        final.parent.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(final.parent)
 
 
 def _begun(table: Table, target: Path) -> GrowingCsv:

@@ -19,6 +19,7 @@ from conf.settings import Settings
 from pipelines.core import locks
 from pipelines.core.errors import StorageFault
 from pipelines.core.names import LAYERS
+from pipelines.lake import durable
 
 Result = TypeVar("Result")
 
@@ -102,10 +103,13 @@ def locked(settings: Settings, patient: bool = False) -> Iterator[None]:
         for layer in LAYERS:
             path = settings.layer_path(layer)
             with storage(f"{layer} folder {path}"):
-                path.mkdir(mode=0o750, parents=True, exist_ok=True)
+                durable.make_folder(path, 0o750)
                 if any(path.iterdir()) and not (path / LOCK).exists():
                     raise StorageFault(f"{layer} folder {path} holds other files; name an empty one")
+                is_new = not (path / LOCK).exists()
                 held.enter_context(locks.held(path / LOCK, str(path), -1 if patient else 0, brief=patient))
+                if is_new:
+                    durable.sync(path)
                 # Never more open than it is: older versions may have plain card numbers.
                 closed = 0o700 if layer == "bronze" or settings.card_numbers == "plain" else 0o750
                 path.chmod(path.stat().st_mode & closed)

@@ -5,15 +5,16 @@ A run is complete when its row is in `_runs`; readers take the versions that the
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import UnionType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
+from deltalake import DeltaTable, Schema
 from pydantic import TypeAdapter
 
 from conf.settings import Settings
@@ -22,12 +23,19 @@ from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault, StorageFault, UsageFault
 from pipelines.core.names import LAYERS
 from pipelines.core.points import Point, crash_point
-from pipelines.core.sql import duckdb_literal
-from pipelines.lake import delta
+from pipelines.lake import commits, delta
 from pipelines.lake.folders import read_once, storage
 from pipelines.lake.runs import IngestedFile, Mode, RuleRun, Run
 
 RECORDS = RUNS, QUALITY, FILES = "_runs", "_quality", "_files"
+
+COMMENTS = {
+    RUNS: "Complete runs. One row per run and domain.",
+    QUALITY: "Rules of the runs. One row per run, table and rule.",
+    FILES: "Files that runs took. One row per run and file.",
+}
+
+SMALL_BYTES, MANY_SMALL_FILES = 2**20, 8  # so many files of a table, each smaller than that, become one
 
 ARROW = {int: pa.int64(), float: pa.float64(), datetime: pa.timestamp("us", tz="UTC")}
 
@@ -136,36 +144,32 @@ def read_files(layer_path: Path, domain: str) -> list[IngestedFile]:
     return sorted(INGESTED_FILES.validate_python(rows), key=lambda file: (file.run, file.first))
 
 
-def record(layer_path: Path, run: Run, rules: tuple[RuleRun, ...] = (), files: Sequence[IngestedFile] = ()) -> None:
+def record(layer_path: Path, run: Run, rules: tuple[RuleRun, ...] = (), files: Sequence[IngestedFile] = ()) -> Run:
     """The commit point: from here on readers see what `run` names. Its rules and files are written before it. Rules of
-    an earlier run are recorded as the run's own."""
+    an earlier run are recorded as the run's own. The run as it was recorded."""
     crash_point(Point.ALL_COMMITTED)
     rows = [asdict(rule) | {"run": run.run, "severity": rule.severity.value} for rule in rules]
-    _replace_rows(layer_path / QUALITY, run, rows, RULE_RUN, "Rules of the runs. One row per run, table and rule.")
+    quality_version = append_rows(layer_path / QUALITY, run.run, rows, RULE_RUN)
     crash_point(Point.RULES_RECORDED)
-    rows = [asdict(file) for file in files]
-    _replace_rows(layer_path / FILES, run, rows, INGESTED_FILE, "Files that runs took. One row per run and file.")
+    files_version = append_rows(layer_path / FILES, run.run, [asdict(file) for file in files], INGESTED_FILE)
     crash_point(Point.FILES_RECORDED)
+    run = replace(run, quality_version=quality_version, files_version=files_version)
     try:
-        append_rows(layer_path / RUNS, [asdict(run)], RUN, "Complete runs. One row per run and domain.")
+        append_rows(layer_path / RUNS, run.run, [asdict(run)], RUN)
     except Exception:
         if last_run(layer_path, run.domain) != run:  # else what failed came after the commit
             raise
-
-
-def _replace_rows(path: Path, run: Run, rows: list[dict[str, Any]], schema: pa.Schema, description: str) -> None:
-    """Adds a run's rows to `_quality` or `_files`, in place of those of a run that did not complete."""
-    if delta.version(path) is not None:
-        with storage(f"table {path}"):
-            DeltaTable(path).delete(f"run >= {run.run} AND domain = {duckdb_literal(run.domain)}")
-    if rows:
-        append_rows(path, rows, schema, description)
+    return run
 
 
 def check_tables(layer: str, layer_path: Path, run: Run, advice: str = "") -> None:
     """Raises StorageFault, naming table, file and advice, when a table is not as `run` left it."""
     at = f"run {run.run}"
     advice = advice or f"restore it from a backup, or delete {layer_path} and run `make {layer}`"
+    for name, recorded in ((QUALITY, run.quality_version), (FILES, run.files_version)):
+        if recorded is not None and (delta.version(layer_path / name) or 0) < recorded:
+            delta.require_end(layer_path / name)
+            raise StorageFault(f"table {layer_path / name}: version {recorded}, which {at} wrote, is missing; {advice}")
     for table in run.tables:
         path = layer_path / run.domain / table.name
         try:
@@ -176,28 +180,35 @@ def check_tables(layer: str, layer_path: Path, run: Run, advice: str = "") -> No
             raise StorageFault(f"{fault}; {advice}") from fault
 
 
-def roll_back(layer_path: Path, run: Run | None, report: Report | None = None) -> None:
-    """Restores each table whose head is not what `run` recorded: a run that did not complete left it so, or somebody
-    wrote by hand, which is reported."""
+def roll_back(layer_path: Path, domain: str, report: Report | None = None) -> None:
+    """Brings the tables of a domain back to what its last complete run recorded. Commits that were cut off go, and each
+    table whose head is another version is restored: a run that did not complete left it so, or somebody wrote by hand.
+    Both are reported, except what a run left in full."""
+    logs = [path.parent for folder in (layer_path, layer_path / domain) for path in folder.glob(f"*/{delta.LOG}")]
+    for commit in (commit for path in logs for commit in delta.cut_off(path)):
+        with storage(f"file {commit}"):
+            commit.unlink()
+        if report:
+            report.warning(
+                f"file {commit} was cut off, as when the power fails; no run that completed made it: removed"
+            )
+    run = last_run(layer_path, domain)
     for table in run.tables if run else ():
-        path = layer_path / run.domain / table.name  # type: ignore[union-attr]
-        if report and delta.version(path) != table.version and (writer := delta.written_by_hand(path)):
+        path = layer_path / domain / table.name
+        if report and delta.version(path) != table.version and (writer := commits.written_by_hand(path)):
             report.warning(f"table {path}: a {writer} is undone; only runs write here")
-        restore_version(path, table.version, run.run)  # type: ignore[union-attr]
+        restore_version(path, table.version, run.run if run else 0)
 
 
 def restore_version(path: Path, target: int, run: int) -> int:
-    """Makes a version the head again, as a commit of `run`, unless it is already. The version that the head has now."""
+    """Makes a version the content of a table again, as a commit of `run`, unless it is already. The version that the
+    head has now."""
     if delta.version(path) == target:
         return target
-    with storage(f"table {path}"):
-        table = DeltaTable(path)
-        last, layer = table.history(1)[0], (table.metadata().name or "").partition(".")[0]
-        if (last["operation"], last.get("operationParameters", {}).get("version")) != ("RESTORE", str(target)):
-            of_run = CommitProperties(custom_metadata={"userMetadata": f"{layer}/{run}"})
-            table.restore(target, commit_properties=of_run)
-        crash_point(Point.TABLE_ROLLED_BACK)
-        return delta.version(path) or 0
+    if commits.restores(path) != target:
+        commits.restore(path, target, run)
+    crash_point(Point.TABLE_ROLLED_BACK)
+    return delta.version(path) or 0
 
 
 def find_run(settings: Settings, word: str) -> tuple[str, Run]:
@@ -249,27 +260,43 @@ def _content(file: Path) -> pa.Table:
     return pq.ParquetFile(file).read(use_threads=False)
 
 
-def append_rows(path: Path, rows: list[dict[str, Any]], schema: pa.Schema, description: str) -> None:
-    """Adds rows to a table of the run log, which gets the columns that it lacks; of those that only it has, null."""
-    delta.make_folder(path)
+def append_rows(
+    path: Path, run: int, rows: list[dict[str, Any]], schema: pa.Schema, many: int = MANY_SMALL_FILES
+) -> int | None:
+    """Adds rows of a run to a table of the run log; `many` small files of it become one. In `_quality` and `_files` the
+    rows replace those of this number or a later one, which are of runs that did not complete. The table gets the
+    columns that it lacks; those that only it has are null. Its version, None when there is no table."""
     with storage(f"table {path}"):
-        if delta.version(path) is None:
-            first = pa.Table.from_pylist(rows, schema=schema)
-            write_deltalake(path, first, name=path.name, description=description, configuration=delta.PROPERTIES)
-            return
-        table = DeltaTable(path)
-        stored = pa.schema(table.schema().to_arrow())
-        unified = pa.unify_schemas([stored, schema], promote_options="permissive")
-        if unified != stored:
-            # Not by write_deltalake's schema_mode="merge", which takes the table's name away.
-            table.alter.add_columns(Schema.from_arrow(unified).fields)
-        write_deltalake(table, pa.Table.from_pylist(rows, schema=unified), mode="append")
+        head = delta.version(path)
+        sizes = dict(delta.actions(path, head))
+        small = {file for file, size in sizes.items() if size < SMALL_BYTES}
+        stale = {file for file in sizes if path.name != RUNS and pc.max(_content(file)["run"]).as_py() >= run}
+        replaced = stale | (small if len(small) >= many else set())
+        if not (rows or replaced):
+            return head
+        delta.make_folder(path)
+        for file in set(path.glob(delta.PARTS)) - {*sizes}:  # of earlier versions; readers whose file goes look again
+            file.unlink(missing_ok=True)
+        comment = COMMENTS[path.name]
+        if head is not None:
+            stored = DeltaTable(path, version=head)
+            comment = stored.metadata().description or comment
+            fields = [pa.schema(stored.schema().to_arrow()), schema]
+            schema = pa.unify_schemas(fields, promote_options="permissive")
+        kept = [row for file in sorted(replaced) for row in _content(file).to_pylist()]
+        kept = [row for row in kept if row["run"] < run or path.name == RUNS]
+        added = [delta.part_name(run)] if kept or rows else []
+        for name in added:
+            pq.write_table(pa.Table.from_pylist(kept + rows, schema=schema), path / name, compression="zstd")
+        definition = commits.Definition(path.name, comment, Schema.from_arrow(schema), ("run",), delta.PROPERTIES)
+        gone = {file.name: sizes[file] for file in replaced}
+        version = commits.write(path, definition, commits.appended(str(run)), added, gone)
+        if version % delta.CHECKPOINT_EVERY == 0:
+            delta.shorten_log(path)
+        return version
 
 
-def compact(path: Path, many: int) -> None:
-    """One file instead of `many` or more. Those it replaces stay for a while: somebody may just read them."""
-    head = delta.version(path)
-    if head is not None and len(delta.actions(path, head)) >= many:
-        with storage(f"table {path}"):
-            DeltaTable(path).optimize.compact()
-        delta.checked(path, None, path.name)
+def compact(path: Path) -> None:
+    """Makes one of a table's small files."""
+    if rows := read_rows(path, {}, ("run",)):
+        append_rows(path, max(row["run"] for row in rows) + 1, [], pa.schema([]), many=2)

@@ -81,7 +81,8 @@ class Run:
     `source` (an address, or EMBEDDED), `lake` and `snapshot` come down from bronze. `hashing`: how the columns'
     checksums were made. `card_numbers`: whether they are masked from silver on. `kind`: a restore or a compaction has
     the content of the run `content_of`. `position`: the place of the source in its write-ahead log.
-    `software`: fingerprint of the software that built it.
+    `software`: fingerprint of the software that built it. `quality_version`, `files_version`: of the tables that have
+    its rules and files.
     """
 
     run: int
@@ -100,6 +101,8 @@ class Run:
     content_of: int | None = None
     position: str = ""
     software: str = ""
+    quality_version: int | None = None
+    files_version: int | None = None
 
     @property
     def built_in(self) -> int:

@@ -13,7 +13,7 @@ from pipelines.core.errors import QualityFault
 from pipelines.core.names import DELETED
 from pipelines.core.points import Point, crash_point
 from pipelines.core.sql import identifier
-from pipelines.lake import delta, schema
+from pipelines.lake import commits, delta, schema
 from pipelines.lake.checksums import evidence
 from pipelines.lake.engine import engine, relation
 from pipelines.lake.runs import IngestedFile, Mode, RowCounts, RuleRun, Run, TableRun
@@ -116,8 +116,8 @@ class StagedTable:
     def commit(self, run: int, compacts: bool = False) -> TableRun:
         """Makes the files the table's content, as a commit of a run, without one if nothing changes. The record with
         its version. It `compacts` when the rows stay the same."""
-        change = delta.Change(run, self.content.types, self.files, self.kept, compacts, self.counts)
-        version = delta.commit(self.path, self.table, change)
+        change = commits.Change(run, self.content.types, self.files, self.kept, compacts, self.counts)
+        version = commits.commit(self.path, self.table, change)
         if self.kept is not None and version == self.table_run.version:
             return self.table_run
         crash_point(Point.TABLE_COMMITTED)

@@ -13,7 +13,6 @@ from pipelines.core.names import LAYERS, downstream_layer, upstream_layer
 from pipelines.core.points import Point, crash_point
 from pipelines.export.publish import drafted
 from pipelines.lake import folders, run_log
-from pipelines.lake.changes import MANY_SMALL_FILES
 from pipelines.lake.runs import Job, Run, RunContext, reason_for_full, table_runs
 from pipelines.lake.versions import StagedTable
 from pipelines.run import lifecycle
@@ -89,10 +88,6 @@ def run_layers(
                     raise
                 report.step(f"{domain}: {fault.kind}: {fault}", level="error", domain=domain, code=fault.code)
                 faults.append(fault)
-        # A stream makes many runs: what they record stays in few files.
-        for name in run_log.RECORDS if is_micro_batch else ():
-            for layer in order:
-                run_log.compact(settings.layer_path(layer) / name, MANY_SMALL_FILES)
     return runs, faults
 
 
@@ -106,7 +101,7 @@ def _run_bronze(call: Call, domain: str) -> Run:
     lake = previous.lake if previous else uuid.uuid4().hex
     run = replace(lifecycle.next_run(settings, "bronze", domain), lake=lake, source=source)
     context = RunContext(run, previous, call.request.full)
-    run_log.roll_back(path, previous, call.report)
+    run_log.roll_back(path, domain, call.report)
     with lifecycle.rolled_back_on_failure(path, run):
         if catalogue.is_of_files(domain):
             staged = _ingest_files(call, context)
@@ -188,7 +183,7 @@ def _run_derived(call: Call, layer: str, domain: str, is_last: bool) -> Run:
         software=identity.software(domain),
     )
     origin = lifecycle.origin_of(settings, layer, previous)
-    run_log.roll_back(path, previous, report)
+    run_log.roll_back(path, domain, report)
     build = silver_job.build if layer == "silver" else gold_job.build
     entries = tuple(entry for entry in catalogue.entries(layer) if entry.table.domain == domain)
     with lifecycle.rolled_back_on_failure(path, run), storage_faults():

@@ -13,7 +13,7 @@ from pipelines.core.names import EMBEDDED, LAYERS, downstream_layer, upstream_la
 from pipelines.core.points import Point, crash_point
 from pipelines.core.signals import deferred_signals
 from pipelines.export.csv import Draft
-from pipelines.lake import delta, run_log
+from pipelines.lake import delta, durable, run_log
 from pipelines.lake.engine import HASHING
 from pipelines.lake.runs import IngestedFile, RuleRun, Run, TableRun
 from pipelines.lake.versions import StagedTable
@@ -29,6 +29,7 @@ def check_layers(settings: Settings, domain: str, layers: Sequence[str] = LAYERS
         if (downstream := downstream_layer(layer)) is not None:
             derived = run_log.last_run(settings.layer_path(downstream), domain)
             if derived and derived.lake == run.lake and (derived.upstream_run or 0) > run.run:
+                delta.require_end(path / run_log.RUNS)
                 missing = f"run {derived.upstream_run}, from which {downstream} was built, is missing"
                 raise StorageFault(
                     f"table {path / run_log.RUNS}: {missing}; restore it from a backup, or delete {path}"
@@ -69,12 +70,14 @@ def refuse_other_source(layer: str, path: Path, previous: Run | None, source: st
 
 
 def stage(layer: str, building: Generator[StagedTable, None, None], report: Report) -> list[StagedTable]:
-    """A layer's tables, each shown as soon as it is written and proved. After a failure nothing builds any more."""
+    """A layer's tables, each shown as soon as it is written and proved; its files go to the disk while the next ones
+    are built. After a failure nothing builds any more."""
     staged = []
     with closing(building):
         for table in building:
             staged.append(table)
             table.require_values()
+            durable.begin(table.path / file for file in table.files)
             report.finished(layer, table.table_run.name)
             if not table.is_unchanged:
                 show_table(report, layer, table.table.domain, table.table_run)
@@ -99,7 +102,7 @@ def commit_run(
             published.enter_context(csv.published())
             tables[name] = replace(tables[name], csv_sha256=csv.sha256)
         run = replace(run, tables=tuple(tables.values()), finished=datetime.now(UTC))
-        run_log.record(path, run, tuple(rules), files)
+        run = run_log.record(path, run, tuple(rules), files)
     crash_point(Point.RECORDED)
     return run
 
@@ -131,5 +134,5 @@ def rolled_back_on_failure(path: Path, run: Run) -> Iterator[None]:
         with deferred_signals():
             sweep(path, run)
             with suppress(Fault):
-                run_log.roll_back(path, run_log.last_run(path, run.domain))
+                run_log.roll_back(path, run.domain)
         raise

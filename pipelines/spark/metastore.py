@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from conf.settings import Settings
 from pipelines.core.console import Report
 from pipelines.core.errors import Fault, LockedFault, StorageFault, UsageFault
-from pipelines.lake import folders
+from pipelines.lake import durable, folders
 from pipelines.spark.class_data_archive import JARS
 from pipelines.spark.session import DEFAULTS, compiling_less, configuration, session
 
@@ -106,8 +106,8 @@ def _write(folder: Path, properties: dict[str, str]) -> None:
             shutil.rmtree(folder / DERBY, ignore_errors=True)  # the lake was moved; Hive cannot move its databases
         with folders.beside(file) as half:
             half.touch(mode=0o600)
-            half.write_text("\n".join([folders.BY_CATALOG, *lines.values(), ""]), "utf-8")
-            half.replace(file)
+            durable.write(half, "\n".join([folders.BY_CATALOG, *lines.values(), ""]).encode())
+            durable.rename(half, file)
 
 
 def _escape(character: re.Match[str]) -> str:

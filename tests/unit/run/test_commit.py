@@ -77,7 +77,7 @@ def test_nothing_builds_any_more_when_a_table_cannot_be_shown(tmp_path: Path) ->
 def test_a_table_whose_log_is_damaged_keeps_no_other_from_being_cleared(tmp_path: Path) -> None:
     damaged, whole = (staged_table(tmp_path, name) for name in ("a", "b"))
     damaged.commit(RUN.run)
-    (damaged.path / delta.LOG / f"{0:020d}.json").write_text("{")
+    (damaged.path / delta.LOG / f"{0:020d}.json").write_text('{"protocol": {}, "metaData": {}}')
     with pytest.raises(RuntimeError, match="disk"), rolled_back_on_failure(tmp_path, replace(RUN)):
         raise RuntimeError("disk")
     assert left_in(tmp_path) == {"a__quarantine"} and not (whole.path / whole.files[0]).exists()

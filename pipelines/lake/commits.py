@@ -1,0 +1,259 @@
+"""What a run does to a Delta table, as the lines of a commit: what the table is, which files come and go, and why."""
+
+import json
+import re
+import time
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from deltalake import DeltaTable, Schema
+
+from conf.contract import Table
+from pipelines.core.errors import StorageFault
+from pipelines.lake import delta
+from pipelines.lake.folders import storage
+from pipelines.lake.schema import description, promised
+
+ENGINE = "lakehouse"  # who wrote a commit
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a run makes of a table: the files `added` beside those `kept`, None when it keeps nothing, and the columns'
+    `types` (name to Spark SQL type). It `compacts` when the rows stay the same. `counts`: the rows that it inserts,
+    updates and deletes, if that is known."""
+
+    run: int
+    types: Mapping[str, str]
+    added: Sequence[str]
+    kept: Collection[str] | None = None
+    compacts: bool = False
+    counts: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What the log of a table says that it is. `indexed`: the columns whose extremes may stand in it."""
+
+    name: str | None
+    comment: str | None
+    schema: Schema
+    indexed: tuple[str, ...]
+    properties: Mapping[str, str | None]
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a commit is made, in the words of Spark's DESCRIBE HISTORY; `run`, as gold/12, made it. `rows`: those that
+    it inserts, updates and deletes, if that is known."""
+
+    run: str
+    operation: str
+    parameters: Mapping[str, Any]
+    rows: tuple[int, int, int] | None = None
+
+
+def commit(path: Path, table: Table, change: Change) -> int:
+    """Changes a table in one commit; files are named from `path`. Its version. A commit that would change nothing, not
+    even the columns' comments, is not made. Raises StorageFault when another table is there."""
+    schema = Schema.from_arrow(promised(change.types, table, path.name))
+    name = delta.full_name(table.layer, table.domain, path.name)
+    indexed = tuple(delta.indexed(table))
+    properties = delta.PROPERTIES | {SKIPPED_BY: ",".join(f"`{column}`" for column in indexed)}
+    definition = Definition(name, description(table, path.name), schema, indexed, properties)
+    stays = {*change.added, *(change.kept or ())}
+    with storage(f"table {path}"):
+        delta.make_folder(path)
+        removed = {file.name: size for file, size in delta.actions(path, delta.version(path)) if file.name not in stays}
+        return write(path, definition, _cause(table, change, bool(removed)), change.added, removed)
+
+
+def restore(path: Path, target: int, run: int) -> int:
+    """Makes an earlier version of a table its content again, in one commit of a run. The version of that commit."""
+    with storage(f"table {path}"):
+        known, head = DeltaTable(path, version=target), delta.version(path)
+        metadata = known.metadata()
+        properties = dict(metadata.configuration)
+        indexed = tuple(re.findall("`([^`]*)`", properties.get(SKIPPED_BY) or ""))
+        definition = Definition(metadata.name, metadata.description, known.schema(), indexed, properties)
+        wanted, current = (dict(delta.actions(path, version)) for version in (target, head))
+        removed = {file.name: size for file, size in current.items() if file not in wanted}
+        added = [file.name for file in wanted if file not in current]
+        layer = (metadata.name or "").partition(".")[0]
+        return write(path, definition, Cause(f"{layer}/{run}", RESTORE, {"version": str(target)}), added, removed)
+
+
+def restores(path: Path) -> int | None:
+    """The version that the last commit of a table brought back; None when that did something else."""
+    with storage(f"table {path}"):
+        last = DeltaTable(path, version=delta.version(path)).history(1)[0]
+    version = last.get("operationParameters", {}).get("version") if last["operation"] == RESTORE else None
+    return None if version is None else int(version)
+
+
+def write(path: Path, definition: Definition, cause: Cause, added: Collection[str], removed: Mapping[str, int]) -> int:
+    """Makes the next version of a table, in which the files `added` have come and those `removed`, with their bytes,
+    are gone. Its version; the head's when nothing would change. Raises StorageFault when another table is there.
+
+    ADR 10 says why it is not delta-rs that does it.
+    Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#add-file-and-remove-file
+    """
+    head, now = delta.version(path), time.time_ns() // 10**6
+    stored = None if head is None else DeltaTable(path, version=head, without_files=True)
+    if stored and (there := stored.metadata().name) != definition.name:
+        raise StorageFault(f"table {path}: another table is there, {there or 'one without a name'}; move it away")
+    defined, is_change = _definition(definition, stored), cause.operation != COMPACTION
+    if head is not None and not (added or removed or defined):
+        return head
+    adds = [_add_action(path / name, definition.indexed) | {"dataChange": is_change} for name in added]
+    gone = {"deletionTimestamp": now, "extendedFileMetadata": True, "partitionValues": {}, "dataChange": is_change}
+    info = {
+        "timestamp": now,
+        "operation": cause.operation,
+        "operationParameters": cause.parameters,
+        "isolationLevel": "Serializable",
+        "isBlindAppend": is_change and not removed,
+        "operationMetrics": _metrics(cause, adds, removed),
+        "userMetadata": cause.run,
+        "engineInfo": ENGINE,
+    }
+    if head is not None:
+        info["readVersion"] = head
+    lines: list[dict[str, Any]] = [{"commitInfo": info}, *defined]
+    lines += [{"remove": {"path": name, "size": size} | gone} for name, size in removed.items()]
+    lines += [{"add": add} for add in adds]
+    return delta.write_commit(path, lines, [path / name for name in added])
+
+
+def _cause(table: Table, change: Change, removes: bool) -> Cause:
+    run = f"{table.layer}/{change.run}"
+    if change.kept is None:
+        return Cause(run, "WRITE", {"mode": "Overwrite", "partitionBy": "[]"})
+    if change.compacts:
+        return Cause(run, COMPACTION, {"predicate": "[]", "auto": False})
+    if removes:
+        predicate = " AND ".join(f"t.`{key}` = s.`{key}`" for key in table.keys)
+        return Cause(run, MERGE, {"predicate": json.dumps([predicate])}, change.counts)
+    return appended(run) if change.added else Cause(run, "UPDATE SCHEMA", {})
+
+
+def appended(run: str) -> Cause:
+    return Cause(run, "WRITE", {"mode": "Append", "partitionBy": "[]"})
+
+
+MERGE, COMPACTION, RESTORE = "MERGE", "OPTIMIZE", "RESTORE"
+
+# The metrics of an operation as Spark names them: files and bytes that were added, files and bytes that were removed.
+METRICS = {
+    "WRITE": ("numFiles", "numOutputBytes", "numRemovedFiles", "numRemovedBytes"),
+    MERGE: ("numTargetFilesAdded", "numTargetBytesAdded", "numTargetFilesRemoved", "numTargetBytesRemoved"),
+    COMPACTION: ("numAddedFiles", "numAddedBytes", "numRemovedFiles", "numRemovedBytes"),
+    RESTORE: ("numRestoredFiles", "restoredFilesSize", "numRemovedFiles", "removedFilesSize"),
+}
+
+MERGED_ROWS = ("numTargetRowsInserted", "numTargetRowsUpdated", "numTargetRowsDeleted")
+
+
+def _metrics(cause: Cause, adds: Sequence[Mapping[str, Any]], removed: Mapping[str, int]) -> dict[str, str]:
+    counts = (len(adds), sum(add["size"] for add in adds), len(removed), sum(removed.values()))
+    metrics = dict(zip(METRICS.get(cause.operation, ()), map(str, counts), strict=False))
+    if cause.rows:
+        metrics |= dict(zip(MERGED_ROWS, map(str, cause.rows), strict=True))
+    return metrics | {"numOutputRows": str(sum(json.loads(add["stats"])["numRecords"] for add in adds))}
+
+
+# Features of a table, as its protocol names them, and what in its schema needs them.
+NOT_NULL, WITHOUT_ZONE = "invariants", "timestampNtz"
+FEATURES = {'"nullable":false': NOT_NULL, '"timestamp_ntz"': WITHOUT_ZONE}
+
+SKIPPED_BY = "delta.dataSkippingStatsColumns"  # the property that names the indexed columns
+
+
+def _definition(definition: Definition, stored: DeltaTable | None) -> list[dict[str, Any]]:
+    """The lines of a commit that say what the table is, if it is not that already: its protocol, its metadata.
+
+    Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#change-metadata
+    """
+    known, protocol = (stored.metadata(), stored.protocol()) if stored else (None, None)
+    configuration = (dict(known.configuration) if known else {}) | dict(definition.properties)
+    text, comment = definition.schema.to_json(), definition.comment
+    lines: list[dict[str, Any]] = []
+    readers = set(protocol.reader_features or () if protocol else ())
+    writers = set(protocol.writer_features or () if protocol else ())
+    needed = {feature for sign, feature in FEATURES.items() if sign in text}
+    if not (writers or WITHOUT_ZONE in needed):
+        if protocol is None:
+            lines.append({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}})
+    elif not needed <= writers:
+        features = {"readerFeatures": sorted(readers | {WITHOUT_ZONE} & needed)}
+        features["writerFeatures"] = sorted(writers | needed | {"appendOnly", NOT_NULL})
+        lines.append(
+            {"protocol": {"minReaderVersion": delta.PROTOCOL[0], "minWriterVersion": delta.PROTOCOL[1]} | features}
+        )
+    is_known = known and (known.description, dict(known.configuration)) == (comment, configuration)
+    if not (is_known and stored and json.loads(stored.schema().to_json()) == json.loads(text)):
+        metadata: dict[str, Any] = {
+            "id": known.id if known else str(uuid.uuid4()),
+            "name": definition.name,
+            "description": comment,
+            "format": {"provider": "parquet", "options": {}},
+            "schemaString": text,
+            "partitionColumns": [],
+            "configuration": configuration,
+            "createdTime": known.created_time if known else time.time_ns() // 10**6,
+        }
+        lines.append({"metaData": metadata})
+    return lines
+
+
+def written_by_hand(path: Path) -> str:
+    """The last commit of a table, as `WRITE by Apache-Spark/4.2.0`; empty when a run made it."""
+    with storage(f"table {path}"):
+        last = DeltaTable(path, version=delta.version(path)).history(1)[0]
+    engine = last.get("engineInfo", "another program")
+    by_run = "userMetadata" in last or engine == ENGINE or last["operation"] == RESTORE
+    return "" if by_run else f"{last['operation']} by {engine.split()[0]}"
+
+
+def _add_action(file: Path, indexed: Collection[str]) -> dict[str, Any]:
+    """What a commit says of a data file that it adds."""
+    stat, stats = file.stat(), json.dumps(statistics(file, indexed))
+    known = {"path": file.name, "size": stat.st_size, "partitionValues": {}, "stats": stats}
+    return known | {"modificationTime": stat.st_mtime_ns // 10**6}
+
+
+def statistics(file: Path, columns: Collection[str]) -> dict[str, Any]:
+    """What Delta's log says of a file so that readers can skip it: its rows and, for the columns, extremes and nulls.
+
+    Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#per-file-statistics
+    """
+    footer = pq.read_metadata(file)
+    known: dict[str, dict[str, Any]] = {"minValues": {}, "maxValues": {}, "nullCount": {}}
+    for index in range(footer.num_columns):
+        name = footer.schema.column(index).path
+        chunks = [footer.row_group(group).column(index).statistics for group in range(footer.num_row_groups)]
+        if name not in columns or not all(chunk and chunk.has_null_count for chunk in chunks):
+            continue
+        known["nullCount"][name] = sum(chunk.null_count for chunk in chunks)
+        lows = [chunk.min for chunk in chunks if chunk.has_min_max]
+        highs = [chunk.max for chunk in chunks if chunk.has_min_max]
+        if lows and (low := _as_json(min(lows))) is not None and (high := _as_json(max(highs))) is not None:
+            known["minValues"][name], known["maxValues"][name] = low, high
+    return {"numRecords": footer.num_rows, **known}
+
+
+def _as_json(value: object) -> int | float | str | None:
+    """A value as the log writes it; None when that would not be exact."""
+    if isinstance(value, Decimal):
+        return float(value) if len(value.as_tuple().digits) <= 15 else None
+    if isinstance(value, datetime):
+        return value.isoformat() if value.tzinfo is None else None
+    if isinstance(value, date):
+        return value.isoformat()
+    return value if type(value) is int else None
