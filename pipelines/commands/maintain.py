@@ -39,7 +39,7 @@ def maintain(settings: Settings, report: Report) -> None:
             report.progress("maintain", layer)
             _free(layer, [*_leftovers(path), *_superseded(settings, layer)], report)
             for name in RECORDS:
-                run_log.compact(path / name)
+                run_log.compact(path / name, MANY_SMALL_FILES)
             for domain in catalogue.domains():
                 if run := run_log.last_run(path, domain):
                     run_log.roll_back(path, domain)
