@@ -4,6 +4,7 @@ The tests' process says what it syncs; all else is lost, which is more than any 
 """
 
 from collections import Counter
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -20,34 +21,42 @@ CHANGES = """UPDATE associado SET nome = 'Novo' WHERE id = 1; DELETE FROM movime
 INSERT INTO movimento VALUES (900, 12.34, 'novo', '2024-05-05', 6)"""
 
 
-def recorded(lake: Lake) -> dict[str, int]:
-    """The last run of each layer, its tables checked."""
-    runs = {layer: lake.last(layer) for layer in LAYERS}
-    for layer, run in runs.items():
-        run_log.check_tables(layer, lake.settings().layer_path(layer), run)
-    return {layer: run.run for layer, run in runs.items()}
+@dataclass
+class Night:
+    """A night of a lake: what reached its disk, and how many cuts there were when each layer's call ended."""
+
+    lake: Lake
+    disk: Disk
+    number: int
+    ended: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, lake: Lake, number: int) -> "Night":
+        night = cls(lake, Disk(lake.folder), number)
+        with night.disk.watched():
+            for layer in LAYERS:
+                lake.run(layer)
+                night.ended[layer] = len(night.disk.cuts)
+        return night
+
+    def after(self, cut: int, folder: Path, with_names: bool) -> Lake:
+        """The lake as a cut left it. What was recorded by then is there, and readers find it sound."""
+        self.disk.cuts[cut].restore(self.lake.folder, folder, with_names)
+        after = replace(self.lake, folder=folder)
+        for layer in LAYERS:
+            path = after.settings().layer_path(layer)
+            run = run_log.last_run(path, "cartoes")
+            if run:
+                run_log.check_tables(layer, path, run)
+            assert self.ended[layer] > cut + 1 or (run and run.run == self.number), f"{layer} after sync {cut}"
+        return after
 
 
 @pytest.fixture
-def night(keyed_lake: Lake) -> tuple[Lake, Disk, dict[str, int]]:
-    """A lake, what reached its disk in its second night, and how many cuts there were when each layer's call ended."""
+def second(keyed_lake: Lake) -> Night:
+    """A night that applies what changed."""
     execute(keyed_lake.address, *CHANGES.split(";"))
-    disk, ended = Disk(keyed_lake.folder), {}
-    with disk.watched():
-        for layer in LAYERS:
-            keyed_lake.run(layer)
-            ended[layer] = len(disk.cuts)
-    return keyed_lake, disk, ended
-
-
-def left(night: tuple[Lake, Disk, dict[str, int]], number: int, folder: Path, with_names: bool) -> Lake:
-    """The lake as a cut left it. What was recorded by then is there, and readers find it sound."""
-    lake, disk, ended = night
-    disk.cuts[number].restore(lake.folder, folder, with_names)
-    after = Lake(folder, lake.address, lake.spark)
-    runs = recorded(after)
-    assert all(runs[layer] == 2 for layer in LAYERS if ended[layer] <= number + 1), f"after sync {number}"
-    return after
+    return Night.of(keyed_lake, 2)
 
 
 def goes_on(after: Lake, lake: Lake, cli: CliHere) -> None:
@@ -62,34 +71,47 @@ def goes_on(after: Lake, lake: Lake, cli: CliHere) -> None:
 
 
 def test_after_a_power_cut_at_any_moment_the_lake_is_sound_and_has_each_run_that_ended(
-    night: tuple[Lake, Disk, dict[str, int]], tmp_path: Path, cli: CliHere
+    second: Night, tmp_path: Path, cli: CliHere
 ) -> None:
-    lake, disk, _ = night
-    assert len(disk.cuts) > 20
-    for number in range(0, len(disk.cuts), 2):
-        after = left(night, number, tmp_path / f"{number}", with_names=number % 4 == 0)
-        if number % 20 == 16:
-            goes_on(after, lake, cli)
+    assert len(second.disk.cuts) > 20
+    for cut in range(0, len(second.disk.cuts), 2):
+        after = second.after(cut, tmp_path / f"{cut}", with_names=cut % 4 == 0)
+        if cut % 20 == 16:
+            goes_on(after, second.lake, cli)
+
+
+def test_the_first_night_of_a_lake_is_on_the_disk_too_with_all_its_folders(keyed: Lake, tmp_path: Path) -> None:
+    first = Night.of(keyed, 1)
+    for cut in range(0, len(first.disk.cuts), 4):
+        first.after(cut, tmp_path / f"{cut}", with_names=False)
+    after = first.after(len(first.disk.cuts) - 1, tmp_path / "end", with_names=False)
+    assert after.csv == keyed.csv
+    after.run()
+    assert after.csv == keyed.csv
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("with_names", [False, True])
 def test_after_each_of_these_cuts_the_next_run_gives_what_the_source_says(
-    night: tuple[Lake, Disk, dict[str, int]], with_names: bool, tmp_path: Path, cli: CliHere
+    second: Night, with_names: bool, tmp_path: Path, cli: CliHere
 ) -> None:
-    lake, disk, _ = night
-    for number in range(len(disk.cuts)):
-        goes_on(left(night, number, tmp_path / f"{number}", with_names), lake, cli)
+    for cut in range(len(second.disk.cuts)):
+        goes_on(second.after(cut, tmp_path / f"{cut}", with_names), second.lake, cli)
 
 
-def test_a_data_file_is_synced_once_and_a_commit_costs_three_syncs(night: tuple[Lake, Disk, dict[str, int]]) -> None:
-    lake, disk, _ = night
-    data = set(lake.folder.glob("lake/**/part-00002-*.parquet"))
-    commits = [path for path in disk.syncs if path.name == "commit"]
-    logs = {path for path in disk.syncs if path.name == delta.LOG}
+def test_a_data_file_is_synced_once_and_a_commit_costs_three_syncs(second: Night) -> None:
+    folder, syncs = second.lake.folder, second.disk.syncs
+    data = set(folder.glob("lake/**/part-00002-*.parquet"))
+    commits = [path for path in syncs if path.name == "commit"]
+    logs = {path for path in syncs if path.name == delta.LOG}
     tables = {path.parent for path in logs}
-    csv = [path for path in disk.syncs if path.suffix == ".csv"]
-    assert set(Counter(disk.syncs).values()) == {1}
-    assert {*disk.syncs} == data | {*commits} | logs | tables | {*csv} | {lake.folder / "export"}
+    csv = [path for path in syncs if path.suffix == ".csv"]
+    assert set(Counter(syncs).values()) == {1}
+    assert {*syncs} == data | {*commits} | logs | tables | {*csv} | {folder / "export"}
     assert len(commits) == len(logs) == 10 and len(csv) == 1
     assert {path.name for path in tables} > {*run_log.RECORDS} - {run_log.FILES}
+
+
+def test_a_night_without_changes_syncs_what_the_run_log_gets_and_nothing_else(keyed_lake: Lake) -> None:
+    night = Night.of(keyed_lake, 2)
+    assert len(night.disk.syncs) == 16  # four for the row of each layer, four for silver's rules
