@@ -232,6 +232,12 @@ def _checked_log(path: Path) -> list[int]:
         raise StorageFault(f"table {path}: {_commit(missing[0])} is missing")
     for number in (number for number in numbers if number > max(checkpoints, default=-1)):
         _check_commit(path / _commit(number))
+    for file in (path / LOG).glob(f"{max(checkpoints, default=-1):020d}.checkpoint*.parquet"):
+        try:
+            _check_footer(file)
+        except (OSError, pa.ArrowException) as error:
+            mend = f"delete it and {LOG}/_last_checkpoint: the commits say the same"
+            raise StorageFault(f"table {path}: {LOG}/{file.name} is damaged; {mend}") from error
     return numbers
 
 

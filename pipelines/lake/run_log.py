@@ -240,7 +240,10 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _read(path: Path, columns: tuple[str, ...], where: Mapping[str, int | str]) -> list[dict[str, Any]]:
-    delta.checked(path, None, path.name)
+    try:
+        delta.checked(path, None, path.name)
+    except StorageFault as fault:
+        raise StorageFault(f"{fault}; restore it from a backup, or delete {path.parent} and run that layer") from fault
     rows: list[dict[str, Any]] = []
     # File by file: pyarrow's threads under delta-rs's dataset can abort the process at its end.
     for file, _ in delta.actions(path, delta.version(path) or 0):

@@ -95,3 +95,18 @@ def test_a_commit_that_the_power_cut_off_is_stepped_over_and_removed(tmp_path: P
     assert not any(file.exists() for file in cut_off)
     run_log.record(tmp_path, replace(runs[0], run=13), (rule,))
     assert [run.run for run in run_log.read_runs(tmp_path)] == [*range(1, 14)]
+
+
+def test_a_checkpoint_that_is_cut_off_can_be_deleted_and_nothing_is_lost(tmp_path: Path) -> None:
+    for run in runs_until(23):
+        run_log.record(tmp_path, run)
+    log = tmp_path / run_log.RUNS / "_delta_log"
+    last = log / f"{20:020d}.checkpoint.parquet"
+    last.write_bytes(b"")
+    with pytest.raises(StorageFault, match=r"0020.checkpoint.parquet is damaged; delete it and _delta_log/_last_check"):
+        run_log.read_runs(tmp_path)
+    for file in (last, log / "_last_checkpoint"):
+        file.unlink()
+    assert run_log.read_runs(tmp_path) == runs_until(23)
+    run_log.record(tmp_path, runs_until(24)[-1])
+    assert run_log.read_runs(tmp_path) == runs_until(24)
