@@ -68,7 +68,12 @@ def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
         "spark.executorEnv.PYTHONPATH": str(PROJECT),
         f"spark.executorEnv.{NAME}": application_name(),
     }
-    this_machine = {"spark.driver.host": LOOPBACK, "spark.driver.bindAddress": LOOPBACK}  # only we talk to the JVM
+    this_machine = {  # only we talk to the JVM: it makes the secrets itself, no command line has them
+        "spark.driver.host": LOOPBACK,
+        "spark.driver.bindAddress": LOOPBACK,
+        "spark.authenticate": "true",
+        "spark.io.encryption.enabled": "true",
+    }
     return {
         "spark.app.name": "lakehouse",
         "spark.master": settings.spark.master,
