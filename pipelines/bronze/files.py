@@ -24,7 +24,7 @@ from pipelines.lake.engine import engine, listed, relation
 from pipelines.lake.run_log import read_files
 from pipelines.lake.runs import IngestedFile, RunContext, TableRun, row_counts, table_runs
 from pipelines.lake.versions import StagedTable, TableVersion, table_version, unchanged_table, verify
-from pipelines.sources.files.landing import AUDIT, LandedFile, arrived, ingest, not_ingested, unmatched
+from pipelines.sources.files.landing import AUDIT, NO_TABLE, LandedFile, arrived, ingest, not_ingested
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,11 @@ def landing_state(
     """What a run of a domain has to ingest: all waiting files, or `at_most` so many. Raises SourceFault if an ingested
     file has other content now; with `at_most` that is a warning."""
     ingested = read_files(settings.bronze_path, domain)
-    files = arrived(settings.landing_path / domain, tables)
+    files, others = arrived(settings.landing_path / domain, tables)
     waiting, refused = not_ingested(files, ingested, thorough=at_most is None)
-    if others := unmatched(settings.landing_path / domain, files):
-        report.warning(f"no table takes {', '.join(others[:3])}{' …' * (len(others) > 3)} in {domain}'s landing folder")
+    for why, names in sorted(others.items()):
+        shown = f"{', '.join(sorted(names)[:3])}{' …' * (len(names) > 3)} in {domain}'s landing folder"
+        report.warning(f"no table takes {shown}" if why == NO_TABLE else f"not taken is {shown}: {why}")
     if refused and at_most is None:
         raise SourceFault("; ".join(refused.values()))
     for problem in refused.values():

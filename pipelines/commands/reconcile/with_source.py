@@ -71,7 +71,7 @@ def file_differences(comparison: Comparison, table: Table, head: TableVersion) -
     """The rows in which bronze differs from its files, read again; notes what could not be compared."""
     settings, landing = comparison.settings, landing_of(comparison.settings, table.domain)
     assert landing is not None
-    landed = {file.name: file for file in arrived(landing, [table])}
+    landed = {file.name: file for file in arrived(landing, [table])[0]}
     # Of a file that was ingested more than once, the last time counts.
     ingested = {file.name: file for file in read_files(settings.bronze_path, table.domain) if file.table == table.name}
     fresh, missing = dict[str, Path](), list[str]()

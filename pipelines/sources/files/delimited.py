@@ -4,12 +4,18 @@ A line is a row. A line that cannot be read as one becomes `Bad` with its raw te
 """
 
 import codecs
+import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TextIO
 
 from conf.contract import QUOTE, Csv
+
+LINE_LIMIT = 16 * 2**20  # characters
+COLUMN_LIMIT = 10_000
+SHOWN = 1000  # characters of a line that is longer than the limit
 
 UNDECODED = re.compile("[\udc80-\udcff]")
 
@@ -20,31 +26,37 @@ QUOTED = re.compile(f"{QUOTE}([^{QUOTE}]*+(?:{QUOTE}{QUOTE}[^{QUOTE}]*+)*+){QUOT
 @dataclass(frozen=True)
 class Row:
     """A row: the number of its line in the file, the header's being 1, and its texts; None for the dialect's null.
-    `rest`: its last column took delimiters that are not quoted."""
+    `rest`: its last column took delimiters that are not quoted. `size`: the characters of its line."""
 
     line: int
     texts: list[str | None]
     rest: bool = False
+    size: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
 class Bad:
-    """A line that is no row: its number, why, and its text; a byte that is no text stands as `\\xff`."""
+    """A line that is no row: its number, why, and its text; a byte that is no text stands as `\\xff`. Of a line that is
+    longer than the limit it is the beginning."""
 
     line: int
     why: str
     raw: str
+
+    @property
+    def size(self) -> int:
+        return len(self.raw)
 
 
 class Malformed(ValueError):
     """Why a line is no row."""
 
 
-def rows(file: Path, dialect: Csv) -> Iterator[Row | Bad]:
-    """The rows of a file, its header the first, each of as many fields as that. Empty lines at the end are no rows.
-    Raises OSError."""
+def rows(descriptor: int, dialect: Csv) -> Iterator[Row | Bad]:
+    """The rows of an open file, its header the first, each of as many fields as that. Empty lines at the end are no
+    rows. Raises OSError."""
     width, empty = None, list[Bad]()
-    for number, line in _numbered(file, dialect):
+    for number, line in _numbered(descriptor, dialect):
         if not line:
             empty.append(Bad(number, "it is empty", ""))
             continue
@@ -56,15 +68,28 @@ def rows(file: Path, dialect: Csv) -> Iterator[Row | Bad]:
         yield row
 
 
-def unread(file: Path, dialect: Csv, why: str) -> Iterator[Bad]:
+def unread(descriptor: int, dialect: Csv, why: str) -> Iterator[Bad]:
     """Every line of a file of which no row can be read, its header, too. Raises OSError."""
-    return (Bad(number, why, _shown(line, dialect)) for number, line in _numbered(file, dialect) if line)
+    return (Bad(number, why, _shown(line, dialect)) for number, line in _numbered(descriptor, dialect) if line)
 
 
-def _numbered(file: Path, dialect: Csv) -> Iterator[tuple[int, str]]:
+def _numbered(descriptor: int, dialect: Csv) -> Iterator[tuple[int, str]]:
+    """The lines of a file from its beginning; one that is longer than the limit is cut behind it."""
     encoding = "utf-8-sig" if codecs.lookup(dialect.encoding).name == "utf-8" else dialect.encoding
-    with file.open(encoding=encoding, errors="surrogateescape", newline=dialect.line_end) as text:
-        yield from enumerate((line.removesuffix(dialect.line_end) for line in text), 1)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    with open(descriptor, encoding=encoding, errors="surrogateescape", newline=dialect.line_end, closefd=False) as text:
+        for number, line in enumerate(iter(partial(text.readline, LINE_LIMIT + 2), ""), 1):
+            yield number, line.removesuffix(dialect.line_end)
+            if len(line) > LINE_LIMIT:
+                _skip_rest(text, line, dialect.line_end)
+
+
+def _skip_rest(text: TextIO, cut: str, end: str) -> None:
+    """Goes on to the next line, without keeping more than a part of this one, of which `cut` was read."""
+    while not cut.endswith(end):
+        # The line's end may be cut in two.
+        more = text.read(1) if end.startswith(cut[-1]) else text.readline(LINE_LIMIT)
+        cut = cut[-1] + more if more else end
 
 
 def _row(number: int, line: str, dialect: Csv, width: int | None) -> Row | Bad:
@@ -72,7 +97,7 @@ def _row(number: int, line: str, dialect: Csv, width: int | None) -> Row | Bad:
         texts = fields(line, dialect, width)
     except Malformed as why:
         return Bad(number, str(why), _shown(line, dialect))
-    return Row(number, texts, _has_rest(line, texts, dialect))
+    return Row(number, texts, _has_rest(line, texts, dialect), len(line))
 
 
 def _has_rest(line: str, texts: list[str | None], dialect: Csv) -> bool:
@@ -86,6 +111,8 @@ def _has_rest(line: str, texts: list[str | None], dialect: Csv) -> bool:
 
 def fields(line: str, dialect: Csv, width: int | None = None) -> list[str | None]:
     """The fields of a row; None for the dialect's null, unquoted. Raises Malformed."""
+    if len(line) > LINE_LIMIT:
+        raise Malformed(f"it has more than {LINE_LIMIT:,} characters")
     if UNDECODED.search(line):
         raise Malformed(f"it has bytes that are no {dialect.encoding}")
     if QUOTE not in line:
@@ -120,4 +147,5 @@ def _quoted_fields(line: str, dialect: Csv, width: int | None) -> Iterator[str |
 
 
 def _shown(line: str, dialect: Csv) -> str:
+    line = line if len(line) <= LINE_LIMIT else line[:SHOWN]
     return line.encode(dialect.encoding, "surrogateescape").decode(dialect.encoding, "backslashreplace")

@@ -4,17 +4,20 @@ A file is known by its name and the hash of its content. Files are ingested in t
 time of their last change, then by name.
 """
 
+import errno
 import hashlib
 import json
 import os
+import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, localcontext
-from itertools import islice
+from fnmatch import fnmatchcase
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_IROTH, S_ISREG
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,7 +31,7 @@ from pipelines.lake import folders
 from pipelines.lake.changes import Target
 from pipelines.lake.runs import IngestedFile
 from pipelines.lake.schema import arrow_type, complete, schema_of, types_of, writer_of
-from pipelines.sources.files.delimited import Bad, Row, rows, unread
+from pipelines.sources.files.delimited import COLUMN_LIMIT, Bad, Row, rows, unread
 from pipelines.sources.files.values import column_of
 
 AUDIT = {
@@ -40,7 +43,18 @@ AUDIT = {
     DELETED: "boolean",
 }
 
-READ_ROWS, WRITE_ROWS = 10_000, 100_000  # at a time
+READ_ROWS, READ_CHARACTERS = 10_000, 4 * 2**20  # at a time
+WRITE_ROWS, WRITE_BYTES = 100_000, 128 * 2**20
+
+FOLDER = os.O_RDONLY | os.O_DIRECTORY
+UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # what would break a line, or command a terminal
+FIRST, LAST = -62_135_596_800, 253_402_300_799  # the seconds of the years 1 and 9999
+
+# Why something in a landing folder is not taken.
+NO_TABLE = "no table takes it"
+NO_NAME = "its name is not a line of text; rename it"
+NO_FILE = "it is a link, a folder or a device; put a file itself there"
+MANY_NAMES = "it has other names, too, and not everybody may read it; put a copy there"
 
 # The place of each column in a row: the contract's columns, and others, by name.
 Shape = tuple[dict[str, int], dict[str, int]]
@@ -57,38 +71,59 @@ class LandedFile:
     modified: datetime
 
 
-def arrived(folder: Path, tables: Iterable[Table]) -> list[LandedFile]:
-    """The files that a landing folder has for some tables, in order; an empty file counts as not yet delivered. Raises
-    ContractFault if a file is for two tables."""
-    files: dict[str, tuple[int, LandedFile]] = {}
-    for table in tables:
-        assert table.files is not None
-        for path in folder.glob(table.files.pattern):
-            if path.name.startswith((".", "_")) or not (stat := _stat(path)) or not stat.st_size:
-                continue
-            if other := files.get(path.name):
-                name = other[1].table.name
-                raise ContractFault(f"{path}: it is for both {name} and {table.name}; correct their patterns")
-            modified = datetime.fromtimestamp(stat.st_mtime, UTC)
-            files[path.name] = stat.st_mtime_ns, LandedFile(table, path.name, path, stat.st_size, modified)
-    return [file for _, file in sorted(files.values(), key=lambda item: (item[0], item[1].name))]
+def arrived(folder: Path, tables: Sequence[Table]) -> tuple[list[LandedFile], dict[str, list[str]]]:
+    """The files that a landing folder has for some tables, in order; an empty file counts as not yet delivered. And the
+    names of all else, by why it is not taken. No link is followed, except that the landing folder may be one. Raises
+    ContractFault if a file is for two tables, SourceFault if the folder cannot be read."""
+    files, others = list[tuple[int, LandedFile]](), defaultdict[str, list[str]](list)
+    for name, stat in _entries(folder):
+        matching = [table for table in tables if table.files and fnmatchcase(name, table.files.pattern)]
+        if len(matching) > 1:
+            both = " and ".join(table.name for table in matching[:2])
+            raise ContractFault(f"{folder / _shown(name)}: it is for both {both}; correct their patterns")
+        why = NO_TABLE if not matching else NO_NAME if _shown(name) != name else unfit(stat)
+        if not stat.st_size and S_ISREG(stat.st_mode):
+            continue
+        if why:
+            others[why].append(_shown(name))
+        else:
+            modified = _moment(stat.st_mtime)
+            files.append((stat.st_mtime_ns, LandedFile(matching[0], name, folder / name, stat.st_size, modified)))
+    return [file for _, file in sorted(files, key=lambda item: (item[0], item[1].name))], others
 
 
-def unmatched(folder: Path, files: Iterable[LandedFile]) -> list[str]:
-    """The names of what a landing folder has, except the files of its tables and those that are still empty."""
-    known, there = {file.name for file in files}, folder.iterdir() if folder.is_dir() else ()
-    others = [path for path in there if path.name not in known and not path.name.startswith((".", "_"))]
-    others = [path for path in others if not ((stat := _stat(path)) and not stat.st_size)]
-    return sorted(path.name.encode("utf-8", "backslashreplace").decode() for path in others)
+def _entries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """What lies in a folder, links not followed. Names that begin with a dot or an underscore do not count."""
+    with (
+        _readable(folder),
+        suppress(FileNotFoundError),
+        _descriptor(folder, FOLDER) as opened,
+        os.scandir(opened) as all_,
+    ):
+        for entry in all_:
+            if not entry.name.startswith((".", "_")):
+                with suppress(FileNotFoundError):
+                    yield entry.name, entry.stat(follow_symlinks=False)
 
 
-def _stat(path: Path) -> os.stat_result | None:
-    """None if it is no file that can be read, is gone, or has a name that is no text."""
-    try:
-        path.name.encode()
-        return stat if S_ISREG((stat := path.stat()).st_mode) else None
-    except (OSError, UnicodeEncodeError):
-        return None
+def unfit(stat: os.stat_result) -> str:
+    """Why a file may not be read; empty if it may. Who may write here can give any file on this disk another name, as
+    far as the system lets them."""
+    if not S_ISREG(stat.st_mode):
+        return NO_FILE
+    return MANY_NAMES if stat.st_nlink > 1 and not stat.st_mode & S_IROTH else ""
+
+
+def _shown(name: str) -> str:
+    """A name in one line of text."""
+    return UNSHOWN.sub(
+        lambda character: f"\\x{ord(character[0]):02x}", name.encode("utf-8", "backslashreplace").decode()
+    )
+
+
+def _moment(seconds: float) -> datetime:
+    """A time of the file system, or the nearest that we can write."""
+    return datetime.fromtimestamp(min(max(seconds, FIRST), LAST), UTC)
 
 
 def not_ingested(
@@ -118,24 +153,27 @@ def ingest(
     in `_rescued`. Returns the ingested files, the Parquet file's name, and the sums of its amounts.
 
     `first`: the number of the first line for a serial column. Raises SourceFault."""
-    table, name, ingested, pending = place.table, place.new(), list[IngestedFile](), list[pa.RecordBatch]()
+    table, name, ingested = place.table, place.new(), list[IngestedFile]()
+    pending, rows_pending, bytes_pending = list[pa.RecordBatch](), 0, 0
     target, schema = place.path / name, schema_of(types_of(table, AUDIT))
     totals = {column.name: Decimal(0) for column in table.summed}
     with folders.storage(f"file {target}"), writer_of(target, schema) as parquet:
         for file in files:
             tally = Tally(first)
-            sha256 = hashed(file)
-            for batch in _batches(file, place.run, tally):
-                pending.append(batch)
-                if sum(rows.num_rows for rows in pending) >= WRITE_ROWS:
-                    parquet.write_table(pa.Table.from_batches(pending))
-                    pending.clear()
-                report.progress("bronze", table.name, batch.num_rows)
-                with localcontext(prec=76):
-                    for column in totals:
-                        totals[column] += pc.sum(batch[column]).as_py() or 0
-            if hashed(file) != sha256:
-                raise SourceFault(f"{file.path} changed while it was read; put files there by renaming them")
+            with opened(file) as descriptor:
+                sha256 = _hashed(file, descriptor)
+                for batch in _batches(file, descriptor, place.run, tally):
+                    pending.append(batch)
+                    rows_pending, bytes_pending = rows_pending + batch.num_rows, bytes_pending + batch.nbytes
+                    if rows_pending >= WRITE_ROWS or bytes_pending >= WRITE_BYTES:
+                        parquet.write_table(pa.Table.from_batches(pending))
+                        pending, rows_pending, bytes_pending = [], 0, 0
+                    report.progress("bronze", table.name, batch.num_rows)
+                    with localcontext(prec=76):
+                        for column in totals:
+                            totals[column] += pc.sum(batch[column]).as_py() or 0
+                if _hashed(file, descriptor) != sha256:
+                    raise SourceFault(f"{file.path} changed while it was read; put files there by renaming them")
             place_of = (place.run, table.domain, table.name, file.name)
             ingested.append(IngestedFile(*place_of, sha256, file.bytes, file.modified, **vars(tally)))
             first += tally.lines
@@ -145,17 +183,47 @@ def ingest(
 
 
 @contextmanager
-def _readable(file: LandedFile) -> Iterator[None]:
+def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SourceFault(f"{file.path}: {error.strerror}; correct its rights, or put it there again") from error
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise SourceFault(f"{path} is a link or lies behind one; put there what it leads to") from error
+        raise SourceFault(f"{path}: {error.strerror}; correct its rights, or put it there again") from error
+
+
+@contextmanager
+def _descriptor(path: Path, flags: int, folder: int | None = None) -> Iterator[int]:
+    """A file or folder, opened without following a link at the end of its path, nor waiting for a writer."""
+    opened = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    try:
+        yield opened
+    finally:
+        os.close(opened)
+
+
+@contextmanager
+def opened(file: LandedFile) -> Iterator[int]:
+    """A landed file, open for reading. Raises SourceFault if it cannot be read, or what has its name now may not be."""
+    with ExitStack() as stack:
+        with _readable(file.path):
+            folder = stack.enter_context(_descriptor(file.path.parent, FOLDER))
+            descriptor = stack.enter_context(_descriptor(Path(file.name), os.O_RDONLY, folder))
+            if why := unfit(os.fstat(descriptor)):
+                raise SourceFault(f"{file.path} is not read: {why}")
+        yield descriptor
 
 
 def hashed(file: LandedFile) -> str:
     """SHA-256 of a file's content. Raises SourceFault."""
-    with _readable(file), file.path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    with opened(file) as descriptor:
+        return _hashed(file, descriptor)
+
+
+def _hashed(file: LandedFile, descriptor: int) -> str:
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    with _readable(file.path), open(descriptor, "rb", closefd=False) as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @dataclass
@@ -170,17 +238,30 @@ class Tally:
     extras: tuple[str, ...] = ()
 
 
-def _batches(file: LandedFile, run: int, tally: Tally) -> Iterator[pa.RecordBatch]:
+def _portions(records: Iterable[Row | Bad]) -> Iterator[list[Row | Bad]]:
+    """Lines, as many at a time as need little memory."""
+    lines, size = list[Row | Bad](), 0
+    for line in records:
+        lines.append(line)
+        size += line.size
+        if len(lines) >= READ_ROWS or size >= READ_CHARACTERS:
+            yield lines
+            lines, size = [], 0
+    if lines:
+        yield lines
+
+
+def _batches(file: LandedFile, descriptor: int, run: int, tally: Tally) -> Iterator[pa.RecordBatch]:
     """The rows of a file as bronze has them, some at a time."""
     assert file.table.files is not None
     dialect = file.table.files.dialect
-    with _readable(file):
-        records = rows(file.path, dialect)
+    with _readable(file.path):
+        records = rows(descriptor, dialect)
         shape = _shape(file.table, next(records, None))
         if isinstance(shape, str):
-            tally.why, records, shape = shape, unread(file.path, dialect, shape), ({}, {})
+            tally.why, records, shape = shape, unread(descriptor, dialect, shape), ({}, {})
         tally.extras = tuple(shape[1])
-        while lines := list(islice(records, READ_ROWS)):
+        for lines in _portions(records):
             batch = _batch(file, shape, lines, run, tally.first + tally.lines)
             tally.lines += len(lines)
             tally.bad += sum(isinstance(line, Bad) for line in lines)
@@ -192,6 +273,8 @@ def _shape(table: Table, header: Row | Bad | None) -> Shape | str:
     if header is None or isinstance(header, Bad):
         return "it has no header" if header is None else f"its header: {header.why}"
     names = [name or "" for name in header.texts]
+    if len(names) > COLUMN_LIMIT:
+        return f"its header has {len(names):,} columns, more than {COLUMN_LIMIT:,}"
     if names[-1].endswith("\r"):
         return "its lines end with CR LF, the contract says LF"
     wanted = {column.name: column for column in table.columns if not column.serial}
@@ -226,9 +309,9 @@ def _batch(file: LandedFile, shape: Shape, lines: list[Row | Bad], run: int, fir
     for index, line in enumerate(lines):
         if isinstance(line, Row) and line.rest:
             rescued[index][REST] = table.columns[-1].name
-    extras = [
+    extras = (
         {name: line.texts[place] for name, place in others.items()} if isinstance(line, Row) else {} for line in lines
-    ]
+    )
     made |= {
         "_rescued": pa.array(map(_json, rescued), pa.string()),
         "_extra": pa.array(map(_json, extras), pa.string()),

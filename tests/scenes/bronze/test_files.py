@@ -396,6 +396,35 @@ def test_a_copy_under_another_name_is_another_file_with_a_warning(
     assert "no table takes imovel.csv in condominio's landing folder" in output
 
 
+def test_no_odd_file_keeps_the_others_from_all_layers_nor_shows_a_secret(
+    condominio_lake: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake, folder = condominio_lake, condominio_lake.folder / "landing/condominio"
+    secret = lake.folder / "secret.csv"
+    secret.write_text(f"{SALES}s3cret\n")
+    (folder / "transacoes_link.csv").symlink_to(secret)
+    os.mkfifo(folder / "transacoes_fifo.csv")
+    (folder / "transacoes_folder.csv").mkdir()
+    lake.drop("transacoes_\n.csv", SALES + "1,1,2024-03-01,1.00\n")
+    lake.drop("transacoes_nul.csv", b"\0" * 5000, 20)
+    lake.drop("transacoes_open.csv", SALES + '"1,1,2024-03-01,1.00\n' * 3, 21)
+    lake.drop("transacoes_wide.csv", "x," * 20_000 + "\n", 22)
+    lake.drop("transacoes_utf16.csv", (SALES + "1,1,2024-03-01,1.00\n").encode("utf-16"), 23)
+    lake.drop("transacoes_late.csv", SALES + "1,1,2024-03-02,2.00\n", 400_000_000_000)  # in the year 14,645
+    lake.run()
+    output = capsys.readouterr().err
+    names = "transacoes_fifo.csv, transacoes_folder.csv, transacoes_link.csv"
+    why = "it is a link, a folder or a device; put a file itself there"
+    assert f"not taken is {names} in condominio's landing folder: {why}" in output
+    assert "not taken is transacoes_\\x0a.csv in condominio's landing folder: its name is not a line" in output
+    accepted = {row["valor_transacao"] for row in lake.table("silver", "transacoes")}
+    assert accepted == {Decimal("10.00"), Decimal("2.00")} and lake.last("gold")
+    kept = {kept["_at"].split(",")[0] for _, kept in aside(lake).values()}
+    assert kept == {f"transacoes_{name}.csv" for name in ("nul", "open", "wide", "utf16")}
+    assert "s3cret" not in str(everything(lake, "bronze", "silver"))
+    assert "everything agrees" in agreed(lake, capsys)
+
+
 def test_the_seed_writes_files_once_and_never_over_others(cli: Cli) -> None:
     env = {"LAKEHOUSE_CALL__DOMAIN": "condominio", "LAKEHOUSE_SEED__MOVIMENTOS": "200"}
     assert cli("seed", env=env).returncode == 0

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from conf.contract import Csv
 from conf.settings import PROJECT
+from pipelines.sources.files import delimited
 from pipelines.sources.files.delimited import Bad, Row, rows
 
 REAL = PROJECT.parent / "shared" / "data"  # real exports, where somebody has them
@@ -19,7 +20,8 @@ RETAIL = Csv(delimiter=";", line_end="\r\n", null="NULL")
 
 def read(folder: Path, data: bytes, dialect: Csv = PLAIN) -> list[Row | Bad]:
     (folder / "f.csv").write_bytes(data)
-    return list(rows(folder / "f.csv", dialect))
+    with (folder / "f.csv").open("rb") as file:
+        return list(rows(file.fileno(), dialect))
 
 
 @pytest.mark.parametrize(
@@ -100,6 +102,20 @@ def test_what_a_writer_quotes_is_read_back(tmp_path_factory: pytest.TempPathFact
     assert [line.texts for line in lines if isinstance(line, Row)] == [["x", "y"], *map(list, values)]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("more", range(1, 12))
+def test_a_line_that_is_too_long_is_bad_and_its_neighbours_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, more: int
+) -> None:
+    """Wherever the cut is, within the end of the line, too."""
+    monkeypatch.setattr(delimited, "LINE_LIMIT", 4)
+    monkeypatch.setattr(delimited, "SHOWN", 3)
+    long = "abcd" + "e" * more
+    lines = read(tmp_path, f"a,b{end}{long}{end}1,2{end}{long}".encode(), replace(PLAIN, line_end=end))
+    why = "it has more than 4 characters"
+    assert lines == [Row(1, ["a", "b"]), Bad(2, why, "abc"), Row(3, ["1", "2"]), Bad(4, why, "abc")]
+
+
 @pytest.mark.parametrize("file", sorted(REAL.rglob("*.csv")) or [REAL], ids=lambda file: file.name)
 def test_real_files_are_read_as_pythons_own_reader_does(file: Path) -> None:
     if not file.is_file():
@@ -110,6 +126,7 @@ def test_real_files_are_read_as_pythons_own_reader_does(file: Path) -> None:
     width = len(expected[0])
     if dialect.rest:
         expected = [[*texts[: width - 1], ",".join(texts[width - 1 :])] for texts in expected]
-    lines = list(rows(file, dialect))
+    with file.open("rb") as opened:
+        lines = list(rows(opened.fileno(), dialect))
     nulls = [[None if text == dialect.null else text for text in texts] for texts in expected]
     assert [line.texts for line in lines if isinstance(line, Row)] == nulls and len(lines) == len(nulls)

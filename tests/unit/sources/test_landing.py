@@ -2,11 +2,14 @@
 
 import json
 import os
+import socket
+import tracemalloc
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,7 +19,7 @@ from pipelines.core.errors import ContractFault, SourceFault
 from pipelines.lake import delta
 from pipelines.lake.changes import Target
 from pipelines.sources.files import landing
-from pipelines.sources.files.landing import arrived, ingest, not_ingested
+from pipelines.sources.files.landing import LandedFile, arrived, ingest, not_ingested
 
 TABLE = Table(
     "bronze.teste.venda",
@@ -38,9 +41,13 @@ def drop(folder: Path, name: str, text: str, at: int = 0) -> Path:
     return path
 
 
+def files_of(folder: Path, table: Table = TABLE) -> list[LandedFile]:
+    return arrived(folder, [table])[0]
+
+
 def taken(tmp_path: Path, first: int = 1):  # type: ignore[no-untyped-def]
     with Report() as report:
-        (record,), name, totals = ingest(arrived(tmp_path, [TABLE]), Target(TABLE, tmp_path / "lake", 7), first, report)
+        (record,), name, totals = ingest(files_of(tmp_path), Target(TABLE, tmp_path / "lake", 7), first, report)
     return record, pq.read_table(tmp_path / "lake" / name).to_pylist(), totals
 
 
@@ -102,16 +109,16 @@ def test_each_line_of_a_file_with_another_header_is_kept_as_its_text(tmp_path: P
 
 def test_an_empty_file_counts_as_not_yet_delivered(tmp_path: Path) -> None:
     path = drop(tmp_path, "venda.csv", "")
-    assert arrived(tmp_path, [TABLE]) == []
+    assert files_of(tmp_path) == []
     path.write_text("dia;valor\n")
-    assert [file.name for file in arrived(tmp_path, [TABLE])] == ["venda.csv"]
+    assert [file.name for file in files_of(tmp_path)] == ["venda.csv"]
 
 
 def test_the_rows_of_many_files_go_to_one_data_file_in_order(tmp_path: Path) -> None:
     for number in range(5):
         drop(tmp_path, f"venda{number}.csv", f"dia;valor\n2024-01-0{number + 1};{number},5\n", at=10 - number)
     with Report() as report:
-        records, name, totals = ingest(arrived(tmp_path, [TABLE]), Target(TABLE, tmp_path / "lake", 7), 1, report)
+        records, name, totals = ingest(files_of(tmp_path), Target(TABLE, tmp_path / "lake", 7), 1, report)
     rows = pq.read_table(tmp_path / "lake" / name).to_pylist()
     assert [(row["id"], row["_source_file"], row["dia"].day) for row in rows] == [
         (number, f"venda{5 - number}.csv", 6 - number) for number in range(1, 6)
@@ -125,22 +132,22 @@ def test_the_rows_of_many_files_go_to_one_data_file_in_order(tmp_path: Path) -> 
 def test_files_come_in_the_order_of_their_last_change_then_of_their_names(tmp_path: Path) -> None:
     for name, at in (("venda_b.csv", 5), ("venda_a.csv", 5), ("venda_c.csv", 4), (".venda_d.csv", 1), ("outro.csv", 1)):
         drop(tmp_path, name, "dia;valor", at)
-    assert [file.name for file in arrived(tmp_path, [TABLE])] == ["venda_c.csv", "venda_a.csv", "venda_b.csv"]
+    assert [file.name for file in files_of(tmp_path)] == ["venda_c.csv", "venda_a.csv", "venda_b.csv"]
 
 
 def test_a_file_is_taken_once_and_with_other_content_refused(tmp_path: Path) -> None:
     path = drop(tmp_path, "venda.csv", "dia;valor\n2024-01-01;1\n")
     record, _, _ = taken(tmp_path)
-    files = arrived(tmp_path, [TABLE])
+    files = files_of(tmp_path)
     assert not_ingested(files, []) == (files, {}) and not_ingested(files, [record]) == ([], {})
     path.write_text("dia;valor\n2024-01-01;2\n")
     (file,) = files
     assert "was taken by run 7 and has other content now" in not_ingested(files, [record])[1][file]
     assert not_ingested(files, [record], thorough=False) == ([], {}), "it has the size and the time that it had"
     os.utime(path, (5, 5))
-    assert not_ingested(arrived(tmp_path, [TABLE]), [record], thorough=False)[1]
+    assert not_ingested(files_of(tmp_path), [record], thorough=False)[1]
     free = replace(TABLE, files=Files("venda*.csv", replaced=True), columns=TABLE.columns[1:])
-    assert [file.name for file in not_ingested(arrived(tmp_path, [free]), [record])[0]] == ["venda.csv"]
+    assert [file.name for file in not_ingested(files_of(tmp_path, free), [record])[0]] == ["venda.csv"]
 
 
 def test_a_file_that_changes_while_it_is_read_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,17 +166,99 @@ def test_a_file_that_changes_while_it_is_read_leaves_nothing(tmp_path: Path, mon
     assert list((tmp_path / "lake").glob("*.parquet")) == []
 
 
-def test_files_that_match_no_table_are_left_alone_and_reported(tmp_path: Path) -> None:
+def test_what_is_no_file_of_a_table_is_left_alone_and_reported(tmp_path: Path) -> None:
     drop(tmp_path, "venda1.csv", "dia;valor")
     drop(tmp_path, "Venda2.CSV", "dia;valor")
     drop(tmp_path, "venda3.csv", "")
     (tmp_path / os.fsdecode(b"venda_\xe9.csv")).write_text("dia;valor")
+    (tmp_path / "venda\n4\x1b.csv").write_text("dia;valor")
     (tmp_path / "venda_loop.csv").symlink_to("venda_loop.csv")
+    (tmp_path / "venda_passwd.csv").symlink_to("/etc/passwd")
+    (tmp_path / "venda_null.csv").symlink_to("/dev/null")
     (tmp_path / "venda_folder.csv").mkdir()
-    files = arrived(tmp_path, [TABLE])
+    (tmp_path / "venda_linked.csv").symlink_to(tmp_path / "venda_folder.csv")
+    os.mkfifo(tmp_path / "venda_fifo.csv")  # nobody writes: who opens it waits
+    with socket.socket(socket.AF_UNIX) as end:
+        end.bind(str(tmp_path / "venda_socket.csv"))
+    (tmp_path / "secret").write_text("dia;valor\n")
+    (tmp_path / "secret").chmod(0o640)
+    (tmp_path / "venda_other_name.csv").hardlink_to(tmp_path / "secret")
+    files, others = arrived(tmp_path, [TABLE])
     assert [file.name for file in files] == ["venda1.csv"]
-    others = ["Venda2.CSV", "venda_\\udce9.csv", "venda_folder.csv", "venda_loop.csv"]
-    assert landing.unmatched(tmp_path, files) == others and landing.unmatched(tmp_path / "none", []) == []
+    kinds = ("fifo", "folder", "linked", "loop", "null", "passwd", "socket")
+    assert {why: sorted(names) for why, names in others.items()} == {
+        landing.NO_TABLE: ["Venda2.CSV", "secret"],
+        landing.NO_NAME: ["venda\\x0a4\\x1b.csv", "venda_\\udce9.csv"],
+        landing.NO_FILE: [f"venda_{kind}.csv" for kind in kinds],
+        landing.MANY_NAMES: ["venda_other_name.csv"],
+    }
+    (tmp_path / "secret").chmod(0o644)
+    assert len(files_of(tmp_path)) == 2, "everybody may read it"
+    assert arrived(tmp_path / "none", [TABLE]) == ([], {})
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "fifo", "gone", "another name", "behind a link"])
+def test_what_takes_a_files_name_after_the_folder_was_listed_is_not_read(tmp_path: Path, kind: str) -> None:
+    """Whoever may write into the landing folder can put something else there at any moment."""
+    folder = tmp_path / "landing"
+    folder.mkdir()
+    path, secret = drop(folder, "venda.csv", "dia;valor\n2024-01-01;1\n"), drop(tmp_path, "venda.csv", "dia;valor\n")
+    secret.chmod(0o600)
+    (file,) = files_of(folder)
+    path.unlink()
+    if kind == "link":
+        path.symlink_to(secret)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "another name":
+        path.hardlink_to(secret)
+    elif kind == "behind a link":
+        folder.rmdir()
+        folder.symlink_to(tmp_path)
+    for read in (
+        lambda: landing.hashed(file),
+        lambda: ingest([file], Target(TABLE, tmp_path / "lake", 7), 1, Report()),
+    ):
+        with pytest.raises(SourceFault, match=r"venda\.csv"):
+            read()
+
+
+def test_only_the_landing_folder_itself_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real/teste").mkdir(parents=True)
+    drop(tmp_path / "real/teste", "venda.csv", "dia;valor\n")
+    (tmp_path / "landing").symlink_to(tmp_path / "real")
+    (tmp_path / "link").symlink_to(tmp_path / "real/teste")
+    (file,) = files_of(tmp_path / "landing/teste")
+    assert landing.hashed(file)
+    with pytest.raises(SourceFault, match="link is a link or lies behind one; put there what it leads to"):
+        files_of(tmp_path / "link")
+
+
+@pytest.mark.parametrize(("seconds", "year"), [(10**12, 9999), (-(10**12), 1), (-1, 1969)])
+def test_a_file_of_any_time_is_taken(seconds: int, year: int) -> None:
+    assert landing._moment(seconds).year == year
+
+
+def test_a_file_with_too_many_columns_is_kept_as_its_lines(tmp_path: Path) -> None:
+    drop(tmp_path, "venda.csv", "dia;valor" + ";x" * 100_000 + "\n" + "1;2" * 50_000 + "\n")
+    record, rows, _ = taken(tmp_path)
+    assert record.why == "its header has 100,002 columns, more than 10,000" and record.bad == record.lines == 2
+    assert json.loads(rows[1]["_rescued"])["_line"] == "1;2" * 50_000
+
+
+def test_a_file_that_is_a_line_without_end_needs_little_memory(tmp_path: Path) -> None:
+    path = drop(tmp_path, "venda.csv", "")
+    os.truncate(path, 200 * 2**20)  # zeros that take no space
+    before = pa.total_allocated_bytes()
+    tracemalloc.start()
+    record, rows, _ = taken(tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 150 * 2**20 and pa.total_allocated_bytes() - before < 2**20
+    assert (record.lines, record.why) == (1, "its header: it has more than 16,777,216 characters")
+    assert json.loads(rows[0]["_rescued"])["_line"] == "\0" * 1000
 
 
 def test_a_file_without_a_header_does_not_show_the_row_in_its_place(tmp_path: Path) -> None:
