@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pipelines.cli.words import COMMANDS, PROGRAM, Request, parse
 from pipelines.core.console import starting
 from pipelines.core.signals import STOPS
+from pipelines.core.umask import closed_to_others
 from pipelines.notify.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def main(words: list[str], spark: "SparkSession | None" = None) -> int:
         return run_command(words, spark)
 
 
+@closed_to_others()
 def run_command(words: list[str], spark: "SparkSession | None" = None, program: str = PROGRAM) -> int:
     """The same in a process that ends with it, and keeps its signal handlers until then. Help and messages call it
     `program`."""

@@ -8,6 +8,7 @@ from pyspark.sql import SparkSession
 from conf.settings import PROJECT, Settings
 from pipelines.core.console import Report
 from pipelines.core.errors import UsageFault
+from pipelines.core.umask import closed_to_others
 from pipelines.notify.outcome import Outcome
 from pipelines.run.call import end_call, read_settings
 from pipelines.run.layers import RunRequest, run_layers
@@ -16,6 +17,7 @@ from pipelines.spark import cluster as spark_cluster
 from pipelines.spark.session import DELTA, SQL_NEEDS, configured
 
 
+@closed_to_others()
 def run_job(layer: str, spark: SparkSession | None = None) -> int:
     """Runs a layer in a session, by default spark-submit's. Returns an exit code of `docs/reference.md`."""
     call, settings, failure = Outcome((layer,), "", datetime.now(UTC)), None, None

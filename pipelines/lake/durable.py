@@ -7,15 +7,22 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from stat import S_IMODE, S_ISREG
+
+from pipelines.core.umask import OTHERS_WRITE
 
 _AT_ONCE = ThreadPoolExecutor(max_workers=4, thread_name_prefix="sync")
 _begun: dict[Path, Future[None]] = {}
 
 
 def sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk. Raises OSError."""
+    """Waits until a file, or the names in a folder, are on the disk; of the file, too, that others may not write to it,
+    as a JVM that somebody else started let them. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
+        mode = os.fstat(descriptor).st_mode
+        if S_ISREG(mode) and mode & OTHERS_WRITE:
+            os.fchmod(descriptor, S_IMODE(mode) & ~OTHERS_WRITE)
         if hasattr(fcntl, "F_FULLFSYNC"):  # macOS, where fsync leaves the bytes in the drive's cache
             fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
         else:

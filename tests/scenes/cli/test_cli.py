@@ -1,5 +1,7 @@
 """The command line: exit codes and messages."""
 
+import os
+
 from conf.settings import PROJECT, Postgres
 from tests.support.here import CliHere
 from tests.support.process import Cli, connection_settings
@@ -29,6 +31,21 @@ def test_each_kind_of_failure_has_its_code_and_one_line(cli: Cli, database: Post
     for code, result in lines.items():
         assert (result.returncode, result.stderr.count("\n"), result.stdout) == (code, 1, "")
         assert expected[code] in result.stderr and "Traceback" not in result.stderr
+
+
+def test_nobody_else_may_write_to_what_a_call_makes_whatever_the_umask_is(cli: Cli) -> None:
+    env = {"LAKEHOUSE_CALL__DOMAIN": "condominio", "LAKEHOUSE_SEED__MOVIMENTOS": "50"}
+    before = os.umask(0)
+    try:
+        for words in (("seed",), ("bronze", "silver", "gold"), ("export",), ("maintain",)):
+            assert cli(*words, env=env).returncode == 0
+        assert os.umask(0) == 0, "it is again what it was"
+    finally:
+        os.umask(before)
+    made = [*cli.folder.rglob("*")]
+    names = {path.name for path in made}
+    assert {"landing", "lake", "export", "_runs", "_files", ".lock", "_delta_log"} <= names
+    assert [path for path in made if path.lstat().st_mode & 0o022] == []
 
 
 def test_usage_mistakes_are_exit_two(cli: Cli, database: Postgres) -> None:
