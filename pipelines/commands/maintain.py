@@ -4,6 +4,7 @@ files. It removes first, so that it helps on a full disk. `make reset` deletes e
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -46,6 +47,9 @@ def maintain(settings: Settings, report: Report) -> None:
                     compact(settings, layer, run, report)
         if settings.export_path.exists():
             _free("export", temporary(settings.export_path), report)
+        temp = Path(tempfile.gettempdir())
+        if left := [*folders.left(temp, folders.TEMPORARY)]:
+            _free(f"temporary files in {temp}", left, report)
 
 
 def _free(place: str, files: Iterable[Path], report: Report) -> None:

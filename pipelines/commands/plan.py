@@ -1,11 +1,9 @@
 """`make plan`: what the next run would do with each table, and why. It reads the source and writes nothing."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from conf.settings import Settings
 from pipelines.bronze.files import landing_state, reason_for_full
@@ -14,7 +12,7 @@ from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.grid import Grid
 from pipelines.core.names import LAYERS, upstream_layer
-from pipelines.lake import run_log
+from pipelines.lake import folders, run_log
 from pipelines.lake.engine import count, engine, relation, without
 from pipelines.lake.runs import Mode, Run, RunContext, reason_for_full_derived, table_runs
 from pipelines.lake.versions import table_version
@@ -121,8 +119,8 @@ def _new_keys(settings: Settings, reader: Reader, load: LoadPlan, previous: Run)
     plan, keys = load.plan, load.plan.table.keys
     old, types = table_version(settings.bronze_path, previous, plan.table), {key: plan.types[key] for key in keys}
     only_keys = replace(plan, readings={key: plan.readings[key] for key in keys}, types=types)
-    with tempfile.TemporaryDirectory() as folder, engine(f"bronze.{plan.table.name}", Path(folder)) as db:
-        part = reader.read(only_keys, load.newer, Path(folder))
+    with folders.temporary() as folder, engine(f"bronze.{plan.table.name}", folder) as db:
+        part = reader.read(only_keys, load.newer, folder)
         new = relation([f"{folder}/{part.name}"] if part.rows else [], types)
         return count(db, without(new, keys, old.sql))
 

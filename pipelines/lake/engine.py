@@ -5,7 +5,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import duckdb
@@ -13,6 +13,7 @@ import duckdb
 from pipelines.core.errors import StorageFault
 from pipelines.core.sql import duckdb_literal, identifier
 from pipelines.core.types import type_of
+from pipelines.lake import folders
 
 MEMORY = 1000  # megabytes
 
@@ -50,15 +51,15 @@ class Engine:
 
 @contextmanager
 def engine(what: str, scratch: Path | None = None, share: int = 1) -> Iterator[Engine]:
-    """A database in bounded memory that spills to `scratch`; one of `share` that work at the same time. Its errors
-    become a StorageFault that names `what`."""
+    """A database in bounded memory that spills to `scratch`, or else to a folder of its own in TMPDIR; one of `share`
+    that work at the same time. Its errors become a StorageFault that names `what`."""
     config = {"memory_limit": f"{MEMORY // share}MB"}
     if share > 1:
         config["threads"] = str(max(1, (os.cpu_count() or 1) // share))
     try:
-        with ThreadPoolExecutor(1) as thread:
+        with nullcontext(scratch) if scratch else folders.temporary() as spill, ThreadPoolExecutor(1) as thread:
             # Not in this thread: DuckDB makes a RuntimeError of a signal that it hears.
-            database = thread.submit(_database, config, scratch).result()
+            database = thread.submit(_database, config, spill).result()
             with database.cursor() as connection:  # which has temporary tables of its own
                 yield Engine(connection, thread)
         _IDLE.append((config, database))
@@ -70,9 +71,9 @@ def engine(what: str, scratch: Path | None = None, share: int = 1) -> Iterator[E
 _IDLE: deque[tuple[dict[str, str], duckdb.DuckDBPyConnection]] = deque(maxlen=4)
 
 
-def _database(config: dict[str, str], scratch: Path | None) -> duckdb.DuckDBPyConnection:
+def _database(config: dict[str, str], scratch: Path) -> duckdb.DuckDBPyConnection:
     """An idle database of this configuration, or a new one, which spills to `scratch` from now on."""
-    spill = f"SET temp_directory = {duckdb_literal(str(scratch))}" if scratch else "RESET temp_directory"
+    spill = f"SET temp_directory = {duckdb_literal(str(scratch))}"
     while _IDLE:
         with suppress(IndexError, duckdb.Error):  # another thread took it; it has spilled elsewhere
             its_config, database = _IDLE.pop()

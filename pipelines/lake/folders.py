@@ -4,8 +4,8 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +26,9 @@ Result = TypeVar("Result")
 LOCK, CSV_LOCK = ".lock", ".csv.lock"
 SPARK_CONF = "spark.conf"  # in the folder of `make catalog`: the properties with which a Spark has the names
 BY_CATALOG = "# Written by `make catalog`."  # its first line
+TEMPORARY = "lakehouse"
+
+_made: set[str] = set()  # the names of this process's scratch folders
 
 
 @contextmanager
@@ -61,10 +64,23 @@ def is_catalogue(folder: Path) -> bool:
 
 @contextmanager
 def scratch(folder: Path, name: str) -> Iterator[Path]:
-    """A temporary folder in `folder`; those that killed processes left are removed."""
-    sweep(folder.glob(f".{name}.*"), f".{name}.")
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}.{os.getpid()}.") as made:
+    """A temporary folder in `folder`, open to its owner only; those that killed processes left are removed."""
+    for path in left(folder, name):
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    prefix = f".{name}.{os.getpid()}."
+    # A JVM that ends may still write: what stays then is removed the next time.
+    with tempfile.TemporaryDirectory(dir=folder, prefix=prefix, ignore_cleanup_errors=True) as made:
+        _made.add(Path(made).name)
         yield Path(made)
+
+
+@contextmanager
+def temporary() -> Iterator[Path]:
+    """A scratch folder for what belongs to no layer, where TMPDIR says. Raises StorageFault."""
+    with ExitStack() as stack:
+        with storage("no folder can be made for temporary files; name one in TMPDIR"):
+            folder = stack.enter_context(scratch(Path(tempfile.gettempdir()), TEMPORARY))
+        yield folder
 
 
 @contextmanager
@@ -77,19 +93,21 @@ def beside(final: Path) -> Iterator[Path]:
         yield folder / final.name
 
 
-def sweep(paths: Iterable[Path], prefix: str) -> None:
-    """Removes the paths that are named by `prefix` and the id of a process that is gone."""
-    for path in paths:
-        pid = path.name.removeprefix(prefix).split(".")[0]
-        if pid.isdigit() and is_left(path, int(pid)):
-            # Another process may do the same now, or a JVM that lost its process may still write.
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+def left(folder: Path, name: str) -> Iterator[Path]:
+    """What processes that are gone left in a folder of scratch folders of this name. Those of other users stay."""
+    for path in folder.glob(f".{name}.*"):
+        pid = path.name.removeprefix(f".{name}.").split(".")[0]
+        with suppress(FileNotFoundError):  # another process may do the same now
+            if pid.isdigit() and path.lstat().st_uid == os.getuid() and is_left(path, int(pid)):
+                yield path
 
 
 def is_left(path: Path, pid: int) -> bool:
-    """Whether the process that made `path` is gone. Another may have its id now, as in a new container."""
+    """Whether the process that made `path` is gone. Another may have its id now; in a new container we often do."""
+    if pid == os.getpid():
+        return path.name not in _made
     try:
-        return pid != os.getpid() and psutil.Process(pid).create_time() > path.stat().st_mtime + 1
+        return bool(psutil.Process(pid).create_time() > path.stat().st_mtime + 1)
     except (psutil.Error, OSError):
         return True
 

@@ -34,8 +34,8 @@ def session_with_metastore(settings: Settings, rows: int, report: Report) -> Ite
 
     settings = compiling_less(_with_metastore(settings), rows)
     hadoop, folder = _hadoop(settings), settings.catalog_path
-    properties = configuration(settings, folder) | {f"spark.hadoop.{name}": value for name, value in hadoop.items()}
-    _write(folder, {name: value for name, value in properties.items() if name != "spark.local.dir"})
+    properties = configuration(settings) | {f"spark.hadoop.{name}": value for name, value in hadoop.items()}
+    _write(folder, properties)
     with ExitStack() as stack:
         with report.waiting("spark", "start"):
             spark = stack.enter_context(session(settings))

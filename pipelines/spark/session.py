@@ -2,10 +2,10 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +22,7 @@ from pipelines.core.errors import ClusterFault, UsageFault
 from pipelines.core.identity import NAME, application_name
 from pipelines.core.names import LAYERS
 from pipelines.core.signals import children_ignore_signals, deferred_signals
-from pipelines.lake import run_log
+from pipelines.lake import folders, run_log
 from pipelines.lake.runs import Mode
 from pipelines.spark import class_data_archive
 from pipelines.spark import cluster as spark_cluster
@@ -51,8 +51,9 @@ SQL_NEEDS = {
 }
 
 
-def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
-    """Spark's configuration. The user's entries win; Java takes the later options. Raises UsageFault without jars."""
+def configuration(settings: Settings, scratch: Path | None = None) -> dict[str, str]:
+    """Spark's configuration, with `scratch` for its temporary files. The user's entries win; Java takes the later
+    options. Raises UsageFault without jars."""
     jars = sorted(str(jar) for jar in class_data_archive.JARS.glob("*.jar"))
     if not jars:
         raise UsageFault("the Delta jars are missing; run `make setup`")
@@ -61,7 +62,11 @@ def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
     given = [defaults, settings.spark.conf.get("spark.driver.extraJavaOptions", "")]
     given += [os.environ.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS")]
     collector = "" if re.search(r"-XX:\+Use\w+GC\b", " ".join(given)) else "-XX:+UseParallelGC"  # Java takes only one
-    ours = (*SAME_EVERYWHERE, f"-Dlog4j2.configurationFile={log4j.as_uri()}")
+    ours = [*SAME_EVERYWHERE, f"-Dlog4j2.configurationFile={log4j.as_uri()}"]
+    places = {}
+    if scratch:
+        ours.append(shlex.quote(f"-Djava.io.tmpdir={scratch}"))
+        places = {"spark.local.dir": str(scratch), "spark.sql.warehouse.dir": str(scratch / "warehouse")}
     executors = {  # what they get from the driver: jars, the folder of this software, the name of their connections
         "spark.jars": ",".join(jars),
         "spark.executor.memory": settings.spark.driver_memory,
@@ -81,8 +86,7 @@ def configuration(settings: Settings, scratch: Path) -> dict[str, str]:
         "spark.driver.extraClassPath": os.pathsep.join(jars),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        "spark.local.dir": str(scratch),
-        "spark.sql.warehouse.dir": str(scratch / "warehouse"),
+        **places,
         "spark.sql.catalogImplementation": "in-memory",
         "spark.sql.extensions": DELTA,
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
@@ -118,8 +122,8 @@ def session(
     from pyspark.java_gateway import launch_gateway
     from pyspark.sql import SparkSession
 
-    with tempfile.TemporaryDirectory(prefix="lakehouse-", ignore_cleanup_errors=True) as scratch:
-        conf = SparkConf().setAll(list(configuration(settings, Path(scratch)).items()))
+    with folders.temporary() as scratch:
+        conf = SparkConf().setAll(list(configuration(settings, scratch).items()))
         # Only the child is silenced: other threads of this process may print meanwhile.
         banners = {"stderr": subprocess.DEVNULL} if settings.log == "quiet" else {}
         hears_ctrl_c = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -61,7 +62,9 @@ def test_a_database_is_used_again_and_shows_nothing_of_its_earlier_use(
         first.execute("CREATE TEMP MACRO own(x) AS x")
         assert folder_of(first) == str(tmp_path / "1")
     with engine("second", tmp_path / "2") as second, engine("beside it") as beside:
-        assert folder_of(second) == str(tmp_path / "2") and folder_of(beside) == ".tmp"
+        assert folder_of(second) == str(tmp_path / "2") and folder_of(beside).startswith(
+            f"{tempfile.gettempdir()}/.lake"
+        )
         for sql in (f"FROM {name}", "SELECT own(1)"):
             with pytest.raises(duckdb.Error):
                 second.execute(sql)
@@ -79,3 +82,20 @@ def test_a_database_that_failed_or_spilled_is_not_used_again(databases: list[dic
     with engine("next", tmp_path / "2", share=10) as following:
         assert folder_of(following) == str(tmp_path / "2")
     assert len(databases) == 3
+
+
+def test_what_an_engine_spills_is_closed_to_others_and_never_in_the_working_folder(
+    databases: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir(mode=0o555)
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    with engine("spilling", share=10) as spilling:
+        spilling.keep("SELECT i, hash(i)::varchar || repeat('x', 40) FROM range(2_500_000) r(i)")
+        (folder,) = (tmp_path / "tmp").iterdir()
+        assert [*folder.iterdir()] and folder.stat().st_mode & 0o7777 == 0o700
+    assert databases and not [*(tmp_path / "work").iterdir()] and not [*(tmp_path / "tmp").iterdir()]
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(StorageFault, match="no folder can be made for temporary files; name one in TMPDIR"):
+        engine("nowhere").__enter__()
