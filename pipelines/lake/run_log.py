@@ -164,20 +164,24 @@ def record(layer_path: Path, run: Run, rules: tuple[RuleRun, ...] = (), files: S
 
 def check_tables(layer: str, layer_path: Path, run: Run, advice: str = "") -> None:
     """Raises StorageFault, naming table, file and advice, when a table is not as `run` left it."""
+    try:
+        _check_tables(layer, layer_path, run)
+    except StorageFault as fault:
+        advice = advice or f"restore it from a backup, or delete {layer_path} and run `make {layer}`"
+        raise StorageFault(f"{fault}; {advice}") from fault
+
+
+def _check_tables(layer: str, layer_path: Path, run: Run) -> None:
     at = f"run {run.run}"
-    advice = advice or f"restore it from a backup, or delete {layer_path} and run `make {layer}`"
     for name, recorded in ((QUALITY, run.quality_version), (FILES, run.files_version)):
         if recorded is not None and (delta.version(layer_path / name) or 0) < recorded:
             delta.require_end(layer_path / name)
-            raise StorageFault(f"table {layer_path / name}: version {recorded}, which {at} wrote, is missing; {advice}")
+            raise StorageFault(f"table {layer_path / name}: version {recorded}, which {at} wrote, is missing")
     for table in run.tables:
         path = layer_path / run.domain / table.name
-        try:
-            files = delta.checked(path, table.version, delta.full_name(layer, run.domain, table.name), at)
-            if table.files and files != table.files:
-                raise StorageFault(f"table {path}: version {table.version} has other files than {at} left in it")
-        except StorageFault as fault:
-            raise StorageFault(f"{fault}; {advice}") from fault
+        files = delta.checked(path, table.version, delta.full_name(layer, run.domain, table.name), at)
+        if table.files and files != table.files:
+            raise StorageFault(f"table {path}: version {table.version} has other files than {at} left in it")
 
 
 def roll_back(layer_path: Path, domain: str, report: Report | None = None) -> None:

@@ -171,6 +171,23 @@ def test_a_damaged_record_of_the_runs_is_named(nights_lake: Lake, tmp_path: Path
             assert tree(nights_lake.folder) == before
 
 
+def test_a_commit_of_rules_that_a_run_names_is_missed_and_one_that_no_run_names_is_not(
+    nights_lake: Lake, tmp_path: Path
+) -> None:
+    rules = nights_lake.settings().silver_path / run_log.QUALITY
+    head = delta.version(rules)
+    assert head is not None and nights_lake.last("silver").quality_version == head
+    with undone(rules, tmp_path / "kept"):
+        log(rules, head).write_text("")
+        before = tree(nights_lake.folder)
+        with pytest.raises(StorageFault, match=rf"silver/_quality: _delta_log/0+{head}.json is empty; restore it"):
+            nights_lake.run("silver", "gold")
+        assert tree(nights_lake.folder) == before
+    log(rules, head + 1).write_text('{"add": {"pa')
+    nights_lake.run("silver")
+    assert nights_lake.last("silver").quality_version == head + 1
+
+
 def test_after_the_mend_that_the_message_names_the_lake_is_whole_and_numbers_rise(nights_lake: Lake) -> None:
     settings = nights_lake.settings()
     cut(data(settings.silver_path / "cartoes/conta"))
