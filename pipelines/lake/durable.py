@@ -6,6 +6,7 @@ import fcntl
 import os
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from stat import S_IMODE, S_ISREG
 
@@ -22,7 +23,8 @@ def sync(path: Path) -> None:
     try:
         mode = os.fstat(descriptor).st_mode
         if S_ISREG(mode) and mode & OTHERS_WRITE:
-            os.fchmod(descriptor, S_IMODE(mode) & ~OTHERS_WRITE)
+            with suppress(PermissionError):  # an executor of another user wrote it
+                os.fchmod(descriptor, S_IMODE(mode) & ~OTHERS_WRITE)
         if hasattr(fcntl, "F_FULLFSYNC"):  # macOS, where fsync leaves the bytes in the drive's cache
             fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
         else:
