@@ -43,7 +43,7 @@ def maintain(settings: Settings, report: Report) -> None:
                 run_log.compact(path / name, MANY_SMALL_FILES)
             for domain in catalogue.domains():
                 if run := run_log.last_run(path, domain):
-                    run_log.roll_back(path, domain)
+                    run_log.roll_back(path, domain, report)
                     compact(settings, layer, run, report)
         if settings.export_path.exists():
             _free("export", temporary(settings.export_path), report)

@@ -70,7 +70,10 @@ def commit(path: Path, table: Table, change: Change) -> int:
     stays = {*change.added, *(change.kept or ())}
     with storage(f"table {path}"):
         delta.make_folder(path)
-        removed = {file.name: size for file, size in delta.actions(path, delta.version(path)) if file.name not in stays}
+        head = delta.version(path)
+        if head is not None and (there := delta.version_content(path, head).name) != name:
+            raise StorageFault(f"table {path}: another table is there, {there or 'one without a name'}; move it away")
+        removed = {file.name: size for file, size in delta.actions(path, head) if file.name not in stays}
         return write(path, definition, _cause(table, change, bool(removed)), change.added, removed)
 
 
@@ -91,23 +94,20 @@ def restore(path: Path, target: int, run: int) -> int:
 
 def restores(path: Path) -> int | None:
     """The version that the last commit of a table brought back; None when that did something else."""
-    with storage(f"table {path}"):
-        last = DeltaTable(path, version=delta.version(path)).history(1)[0]
-    version = last.get("operationParameters", {}).get("version") if last["operation"] == RESTORE else None
+    last = _last_cause(path)
+    version = last.get("operationParameters", {}).get("version") if last.get("operation") == RESTORE else None
     return None if version is None else int(version)
 
 
 def write(path: Path, definition: Definition, cause: Cause, added: Collection[str], removed: Mapping[str, int]) -> int:
     """Makes the next version of a table, in which the files `added` have come and those `removed`, with their bytes,
-    are gone. Its version; the head's when nothing would change. Raises StorageFault when another table is there.
+    are gone. Its version; the head's when nothing would change.
 
     ADR 10 says why it is not delta-rs that does it.
     Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#add-file-and-remove-file
     """
     head, now = delta.version(path), time.time_ns() // 10**6
     stored = None if head is None else DeltaTable(path, version=head, without_files=True)
-    if stored and (there := stored.metadata().name) != definition.name:
-        raise StorageFault(f"table {path}: another table is there, {there or 'one without a name'}; move it away")
     defined, is_change = _definition(definition, stored), cause.operation != COMPACTION
     if head is not None and not (added or removed or defined):
         return head
@@ -196,7 +196,11 @@ def _definition(definition: Definition, stored: DeltaTable | None) -> list[dict[
         lines.append(
             {"protocol": {"minReaderVersion": delta.PROTOCOL[0], "minWriterVersion": delta.PROTOCOL[1]} | features}
         )
-    is_known = known and (known.description, dict(known.configuration)) == (comment, configuration)
+    is_known = known and (known.name, known.description, dict(known.configuration)) == (
+        definition.name,
+        comment,
+        configuration,
+    )
     if not (is_known and stored and json.loads(stored.schema().to_json()) == json.loads(text)):
         metadata: dict[str, Any] = {
             "id": known.id if known else str(uuid.uuid4()),
@@ -214,11 +218,17 @@ def _definition(definition: Definition, stored: DeltaTable | None) -> list[dict[
 
 def written_by_hand(path: Path) -> str:
     """The last commit of a table, as `WRITE by Apache-Spark/4.2.0`; empty when a run made it."""
+    last = _last_cause(path)
+    operation, engine = last.get("operation", "change"), last.get("engineInfo", "another program")
+    by_run = "userMetadata" in last or engine == ENGINE or operation == RESTORE
+    return "" if by_run else f"{operation} by {engine.split()[0]}"
+
+
+def _last_cause(path: Path) -> dict[str, Any]:
+    """What the last commit of a table says of itself; nothing when it does not."""
     with storage(f"table {path}"):
-        last = DeltaTable(path, version=delta.version(path)).history(1)[0]
-    engine = last.get("engineInfo", "another program")
-    by_run = "userMetadata" in last or engine == ENGINE or last["operation"] == RESTORE
-    return "" if by_run else f"{last['operation']} by {engine.split()[0]}"
+        lines = delta.read_commit(path, delta.version(path) or 0)
+    return next((line["commitInfo"] for line in lines if "commitInfo" in line), {})
 
 
 def _add_action(file: Path, indexed: Collection[str]) -> dict[str, Any]:

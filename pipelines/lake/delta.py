@@ -72,6 +72,11 @@ def _numbers(path: Path) -> list[int]:
     return sorted(int(match[1]) for file in (path / LOG).iterdir() if (match := COMMIT.fullmatch(file.name)))
 
 
+def read_commit(path: Path, number: int) -> list[dict[str, Any]]:
+    """The lines of a commit."""
+    return [json.loads(line) for line in (path / _commit(number)).read_bytes().splitlines()]
+
+
 def cut_off(path: Path) -> list[Path]:
     """The commits at the end of the table's log that did not reach the disk in full, as when the power fails. Whoever
     made them did not complete: a run that does is recorded after its commits are on the disk."""

@@ -1,5 +1,6 @@
 """The lake's bookkeeping: the commit point, recovery, locks."""
 
+import json
 import threading
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -255,6 +256,20 @@ def test_a_table_of_before_gets_its_promises_without_new_files_and_may_go_back(t
     assert run_log.restore_version(path, 0, 4) == 2 and DeltaTable(path).schema().fields[0].nullable
     assert commits.commit(path, table, commits.Change(5, types, [], kept)) == 3
     assert not DeltaTable(path).schema().fields[0].nullable
+
+
+def test_what_somebody_made_of_a_table_by_hand_is_undone_its_name_too(tmp_path: Path) -> None:
+    path = tmp_path / "teste/coisa"
+    types = schema.types_of(TABLE, {})
+    commits.commit(path, TABLE, commits.Change(1, types, [written(path, "a", id=[1])]))
+    run_log.record(tmp_path, replace(RUN, tables=(replace(RUN.tables[0], version=0),)))
+    theirs = json.loads((path / delta.LOG / f"{0:020d}.json").read_text().splitlines()[2])
+    theirs["metaData"] |= {"name": None, "description": "mine"}
+    (path / delta.LOG / f"{1:020d}.json").write_text(json.dumps(theirs))
+    assert DeltaTable(path).metadata().name is None
+    run_log.roll_back(tmp_path, "teste")
+    assert DeltaTable(path).metadata().name == "silver.teste.coisa"
+    delta.checked(path, None, "silver.teste.coisa")
 
 
 @pytest.mark.parametrize(
