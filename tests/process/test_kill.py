@@ -18,7 +18,7 @@ from gold.cartoes import movimento_flat
 from pipelines.core.console import Report
 from pipelines.core.names import LAYERS
 from pipelines.export.publish import export
-from pipelines.lake import delta, run_log
+from pipelines.lake import delta, folders, run_log
 from pipelines.lake.engine import engine
 from tests.support.lake import Lake
 from tests.support.oracle import agree
@@ -114,6 +114,8 @@ def killed_at_random(bank: Lake, times: int, seed: int) -> int:
     bank.run()
     agree(bank)
     look(bank)
+    with folders.temporary() as mine:
+        assert [*mine.parent.glob(f".{folders.TEMPORARY}.{process.pid}.*")] == []
     return killed
 
 

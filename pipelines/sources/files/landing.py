@@ -44,8 +44,9 @@ AUDIT = {
 }
 
 READ_ROWS, READ_CHARACTERS = 10_000, 4 * 2**20  # at a time
-WRITE_ROWS, WRITE_BYTES = 100_000, 128 * 2**20
+WRITE_ROWS, WRITE_BYTES, JOIN_BATCHES = 100_000, 128 * 2**20, 1000
 
+NAME_LIMIT = 255  # of a column that no contract has: messages name it
 FOLDER = os.O_RDONLY | os.O_DIRECTORY
 UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # what would break a line, or command a terminal
 FIRST, LAST = -62_135_596_800, 253_402_300_799  # the seconds of the years 1 and 9999
@@ -168,6 +169,8 @@ def ingest(
                     if rows_pending >= WRITE_ROWS or bytes_pending >= WRITE_BYTES:
                         parquet.write_table(pa.Table.from_batches(pending))
                         pending, rows_pending, bytes_pending = [], 0, 0
+                    if len(pending) >= JOIN_BATCHES:  # of small files, each of which takes more than its rows do
+                        pending = pa.Table.from_batches(pending).combine_chunks().to_batches()
                     report.progress("bronze", table.name, batch.num_rows)
                     with localcontext(prec=76):
                         for column in totals:
@@ -190,6 +193,8 @@ def _readable(path: Path) -> Iterator[None]:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             raise SourceFault(f"{path} is a link or lies behind one; put there what it leads to") from error
         raise SourceFault(f"{path}: {error.strerror}; correct its rights, or put it there again") from error
+    except UnicodeError as error:
+        raise SourceFault(f"{path} is not text in the encoding that its contract names; put it there again") from error
 
 
 @contextmanager
@@ -286,6 +291,8 @@ def _shape(table: Table, header: Row | Bad | None) -> Shape | str:
         return f"its header {', '.join(wrong)}"
     places = {name: index for index, name in enumerate(names)}
     others = {name: place for name, place in places.items() if name not in wanted}
+    if any(len(name) > NAME_LIMIT or UNSHOWN.search(name) for name in others):
+        return f"its header has a name that is not a line of at most {NAME_LIMIT} characters"
     return {name: place for name, place in places.items() if name in wanted}, others
 
 

@@ -93,6 +93,8 @@ def test_every_line_of_a_file_arrives_with_its_place_bad_ones_as_their_text(
         ("dia;valor;dia\n2024-01-31;1;1\n", "its header has dia twice"),
         ('"dia;valor\n2024-01-31;1\n', "its header: a quoted field does not end"),
         ("\ufeffdia,valor\n", "its header has no dia, has no valor"),
+        ("dia;valor;\x1b[2J\n", "its header has a name that is not a line of at most 255 characters"),
+        ("dia;valor;" + "x" * 256, "its header has a name that is not a line of at most 255 characters"),
     ],
 )
 def test_each_line_of_a_file_with_another_header_is_kept_as_its_text(tmp_path: Path, text: str, message: str) -> None:
@@ -114,7 +116,11 @@ def test_an_empty_file_counts_as_not_yet_delivered(tmp_path: Path) -> None:
     assert [file.name for file in files_of(tmp_path)] == ["venda.csv"]
 
 
-def test_the_rows_of_many_files_go_to_one_data_file_in_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("batches", [2, 1000])
+def test_the_rows_of_many_files_go_to_one_data_file_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: int
+) -> None:
+    monkeypatch.setattr(landing, "JOIN_BATCHES", batches)
     for number in range(5):
         drop(tmp_path, f"venda{number}.csv", f"dia;valor\n2024-01-0{number + 1};{number},5\n", at=10 - number)
     with Report() as report:
@@ -246,6 +252,26 @@ def test_a_file_with_too_many_columns_is_kept_as_its_lines(tmp_path: Path) -> No
     record, rows, _ = taken(tmp_path)
     assert record.why == "its header has 100,002 columns, more than 10,000" and record.bad == record.lines == 2
     assert json.loads(rows[1]["_rescued"])["_line"] == "1;2" * 50_000
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\x00\xd8\n\x00"])
+def test_a_file_that_its_encoding_cannot_read_is_refused_by_name(tmp_path: Path, end: bytes) -> None:
+    (tmp_path / "venda.csv").write_bytes("dia;valor\n2024-01-01;1\n".encode("utf-16") + end)
+    table = replace(TABLE, files=Files("venda*.csv", Csv(delimiter=";", encoding="utf-16")))
+    with pytest.raises(SourceFault, match=r"venda\.csv is not text in the encoding that its contract names"):
+        ingest(files_of(tmp_path, table), Target(table, tmp_path / "lake", 7), 1, Report())
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user")
+def test_a_folder_that_we_may_not_read_is_an_error_that_says_so(tmp_path: Path) -> None:
+    drop(tmp_path, "venda.csv", "dia;valor\n")
+    tmp_path.chmod(0o700)
+    os.seteuid(12345)
+    try:
+        with pytest.raises(SourceFault, match="Permission denied; correct its rights"):
+            files_of(tmp_path)
+    finally:
+        os.seteuid(0)
 
 
 def test_a_file_that_is_a_line_without_end_needs_little_memory(tmp_path: Path) -> None:
