@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -196,6 +197,18 @@ def test_maintain_keeps_what_the_days_and_the_last_runs_need_and_says_what_it_fr
     assert nights_lake.csv == content
     for layer in LAYERS:
         run_log.check_tables(layer, settings.layer_path(layer), nights_lake.last(layer))
+
+
+def test_maintain_removes_what_a_killed_spark_left_in_tmpdir(
+    condominio_lake: Lake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(condominio_lake.folder))
+    left = condominio_lake.folder / ".lakehouse.99999999.x"
+    (left / "blockmgr-1").mkdir(parents=True)
+    (left / "blockmgr-1/shuffle_0_0_0.data").write_bytes(b"4" * 1_000_000)
+    maintained(condominio_lake)
+    assert f"temporary files in {condominio_lake.folder}: 1 file, 1.0 MB freed" in capsys.readouterr().out
+    assert not left.exists()
 
 
 def _age(layer_path, but: str, days: int) -> None:  # type: ignore[no-untyped-def]
