@@ -1,5 +1,8 @@
 """One process at a time works on a lake."""
 
+import errno
+import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conf.settings import PROJECT, load
-from pipelines.core.errors import LockedFault
+from pipelines.core.errors import LockedFault, StorageFault
 from pipelines.lake import folders
 
 
@@ -29,3 +32,18 @@ def test_a_lake_is_one_process_at_a_time_and_a_killed_one_does_not_block(tmp_pat
         process.kill()
     with folders.locked(settings):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])
+def test_a_file_system_without_locks_is_refused_each_time_with_the_mend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    settings, _ = load({"LAKEHOUSE_ROOT": "a lake"}, base=tmp_path)
+    for _ in range(2):
+        with pytest.raises(StorageFault, match=r"bronze: its file system has no locks \(flock\); use a local disk"):
+            folders.locked(settings).__enter__()
+    assert [path.name for path in settings.bronze_path.iterdir()] == [".lock"]
