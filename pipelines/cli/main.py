@@ -54,7 +54,7 @@ def run_command(words: list[str], spark: "SparkSession | None" = None, program: 
             from pipelines.cli.targets import run_targets
 
         exit_code = run_targets(settings, request, spark)
-    except (Exception, KeyboardInterrupt, SystemExit) as error:
+    except BaseException as error:  # that Rust panics, too
         failure = error
         if settings and settings.log == "debug" and isinstance(error, Exception):
             traceback.print_exception(error)

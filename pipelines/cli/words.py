@@ -1,5 +1,6 @@
 """The words of the command line: commands and their options. `python -m pipelines --help` lists them."""
 
+import sys
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -7,7 +8,8 @@ import click
 
 import conf
 from pipelines.cli import completion
-from pipelines.core.errors import UsageFault
+from pipelines.core.console import unread
+from pipelines.core.errors import StorageFault, UsageFault
 
 PROGRAM = "python -m pipelines"  # what help and messages call the command line
 
@@ -157,4 +159,7 @@ def parse(words: list[str], program: str = PROGRAM) -> Request | int:
     except click.ClickException as error:
         text = " ".join(error.format_message().split()).rstrip(".")
         raise UsageFault(f"{text}; `{program} --help` lists what there is") from None
+    except OSError as error:
+        unread(sys.stdout)
+        raise StorageFault(f"the result cannot be written: {error.strerror}") from error
     return parsed

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from conf.contract import Table
+from pipelines.core import shortage
 from pipelines.core.errors import UsageFault
 from pipelines.core.names import HISTORY, QUARANTINE
 from pipelines.core.types import contract_type
@@ -83,4 +84,6 @@ def _imported(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except Exception as error:
+        if fault := shortage.fault_of(error):
+            raise fault from error
         raise UsageFault(f"the table {name} cannot be imported: {type(error).__name__}: {error}") from error

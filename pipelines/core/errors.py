@@ -57,6 +57,13 @@ class StorageFault(Fault):
     kind = "storage"
 
 
+class MemoryFault(Fault):
+    """The machine, or Spark's JVM, has too little memory."""
+
+    code = 5
+    kind = "memory"
+
+
 class LockedFault(Fault):
     """Another process works on this lake."""
 

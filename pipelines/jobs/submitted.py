@@ -33,7 +33,7 @@ def run_job(layer: str, spark: SparkSession | None = None) -> int:
             show(settings, runs, report)
             if faults:
                 raise faults[0]
-    except (Exception, KeyboardInterrupt, SystemExit) as error:
+    except BaseException as error:  # that Rust panics, too
         failure = error
     return end_call(call, (), settings, failure)
 

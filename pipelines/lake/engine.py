@@ -10,6 +10,7 @@ from pathlib import Path
 
 import duckdb
 
+from pipelines.core import shortage
 from pipelines.core.errors import StorageFault
 from pipelines.core.sql import duckdb_literal, identifier
 from pipelines.core.types import type_of
@@ -52,7 +53,7 @@ class Engine:
 @contextmanager
 def engine(what: str, scratch: Path | None = None, share: int = 1) -> Iterator[Engine]:
     """A database in bounded memory that spills to `scratch`, or else to a folder of its own in TMPDIR; one of `share`
-    that work at the same time. Its errors become a StorageFault that names `what`."""
+    that work at the same time. Its errors become a StorageFault, or a MemoryFault, that names `what`."""
     config = {"memory_limit": f"{MEMORY // share}MB"}
     if share > 1:
         config["threads"] = str(max(1, (os.cpu_count() or 1) // share))
@@ -64,6 +65,8 @@ def engine(what: str, scratch: Path | None = None, share: int = 1) -> Iterator[E
                 yield Engine(connection, thread)
         _IDLE.append((config, database))
     except duckdb.Error as error:
+        if fault := shortage.fault_of(error, what):
+            raise fault from error
         raise StorageFault(f"{what}: {type(error).__name__}; check the files and the disk's free space") from error
 
 

@@ -16,7 +16,7 @@ from deltalake.exceptions import DeltaError
 
 from conf.contract import Table
 from conf.settings import Settings
-from pipelines.core import locks
+from pipelines.core import locks, shortage
 from pipelines.core.errors import StorageFault
 from pipelines.core.names import LAYERS
 from pipelines.lake import durable
@@ -33,10 +33,13 @@ _made: set[str] = set()  # the names of this process's scratch folders
 
 @contextmanager
 def storage(what: str) -> Iterator[None]:
-    """Turns an error of the file system, of delta-rs or of Arrow into a StorageFault that names `what`."""
+    """Turns an error of the file system, of delta-rs or of Arrow into a StorageFault that names `what`, or into a
+    MemoryFault."""
     try:
         yield
     except (OSError, DeltaError, pa.ArrowException) as error:
+        if fault := shortage.fault_of(error, what):
+            raise fault from error
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise StorageFault(f"{what}: {text.splitlines()[0]}") from error
 

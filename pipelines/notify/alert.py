@@ -27,7 +27,7 @@ HINTS = {
     2: "correct what is named, then run it again",
     3: "look at the source, then run it again; the lake is as the last complete run left it",
     4: "`make quality` shows the rules of the last complete run, which is untouched; correct the source",
-    5: "look at disk space and permissions; `make maintain` frees what it can",
+    5: "look at disk space, memory and permissions; `make maintain` frees what it can",
     6: "wait for the other run, or stop it",
     143: "a person stopped it, or the machine went down: run it again",
 }

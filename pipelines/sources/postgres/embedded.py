@@ -188,8 +188,9 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", address: Postgres, log
                 return
         except SourceFault as error:
             if process.poll() is not None or time.monotonic() > deadline:
-                last = log.read_text(errors="replace").strip().splitlines()[-1:]
-                raise SourceFault(f"embedded PostgreSQL does not start: {' '.join(last) or error}") from error
+                lines = log.read_text(errors="replace").strip().splitlines()
+                why = next((line for line in lines if "FATAL" in line), lines[-1] if lines else error)
+                raise SourceFault(f"embedded PostgreSQL does not start: {why}") from error
             time.sleep(0.05)
 
 
