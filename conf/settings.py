@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationErro
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from conf import CALL
+from conf import CALL, machine
 
 PROJECT = Path(__file__).resolve().parents[1]
 PREFIX = "LAKEHOUSE_"
@@ -100,6 +100,9 @@ class Postgres(Frozen):
         return parameters | {name: value for name, value in optional.items() if value is not None}
 
 
+# Of the other half of the memory Python takes up to 1 GB, and the JVM some 400 MB beside its heap.
+MIN_DRIVER_BYTES, MAX_DRIVER_BYTES = 1536 * 2**20, 3 * 2**30
+
 # Spark settings whose values Spark hides in its logs; on the command line of its JVM everybody could read them.
 SECRET = re.compile("secret|password|token|credential|access[.]?key|api[.]?key", re.IGNORECASE)
 
@@ -110,8 +113,10 @@ class Spark(Frozen):
     master: Annotated[str, MASTER] = Field(
         default="local[*]", description="`local[2]` uses two cores, `spark://host:7077` [a cluster](cluster.md)"
     )
-    driver_memory: Annotated[str, MEMORY] = Field(
-        default="1536m", description="memory of Spark's JVM, and of each executor"
+    driver_memory: Annotated[str, MEMORY] | None = Field(
+        default=None,
+        description="memory of Spark's JVM, and of each executor; by default half of the machine's or container's, "
+        "`1536m` to `3g`, and `1536m` for an executor",
     )
     conf: dict[str, str] = Field(default={}, description="more Spark settings, as a JSON object")
 
@@ -121,7 +126,10 @@ class Spark(Frozen):
 
     @property
     def driver_bytes(self) -> int:
-        return int(self.driver_memory[:-1]) * {"m": 2**20, "g": 2**30}[self.driver_memory[-1]]
+        """The memory of Spark's JVM: what is given, or a share of what there is."""
+        if self.driver_memory:
+            return int(self.driver_memory[:-1]) * {"m": 2**20, "g": 2**30}[self.driver_memory[-1]]
+        return min(MAX_DRIVER_BYTES, max(MIN_DRIVER_BYTES, machine.memory_bytes() // 2))
 
     @field_validator("conf", mode="before")
     @classmethod

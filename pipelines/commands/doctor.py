@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from conf import machine
 from conf.settings import SCHEMA, Postgres, Settings
 from pipelines.core import catalogue
 from pipelines.core.console import Report
@@ -57,8 +58,9 @@ def packages(_: Settings) -> Iterator[Finding]:
 
 
 def memory(settings: Settings) -> Iterator[Finding]:
-    """Free memory, for Spark's JVM and what Python takes beside it."""
-    free, wanted = psutil.virtual_memory().available, settings.spark.driver_bytes + PYTHON_BYTES
+    """Free memory, as far as a container may take it, for Spark's JVM and what Python takes beside it."""
+    free = min(psutil.virtual_memory().available, machine.memory_bytes())
+    wanted = settings.spark.driver_bytes + PYTHON_BYTES
     mend = f"a run may take {_size(wanted)}: free some, or lower LAKEHOUSE_SPARK__DRIVER_MEMORY"
     yield Finding("memory", f"{_size(free)} free", mend if free < wanted else "")
 

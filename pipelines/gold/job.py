@@ -8,20 +8,21 @@ from pyspark.sql import functions as F
 
 from conf.contract import Table
 from pipelines.core.catalogue import Entry
+from pipelines.core.errors import MemoryFault
 from pipelines.core.sql import identifier
 from pipelines.gold.proof import prove_one_row_per, prove_totals, transformed
 from pipelines.lake import changes, folders, schema
 from pipelines.lake.engine import Engine, count, engine, listed, relation, renamed, save, within
 from pipelines.lake.runs import MUCH_CHANGED, Job, TableRun, reason_for_full_derived
 from pipelines.lake.versions import StagedTable, TableVersion, table_version, unchanged_table, verify
+from pipelines.spark import broadcast
+from pipelines.spark.faults import spark_faults
 from pipelines.spark.frames import read, read_files, write_files, write_parquet
 from pipelines.spark.remote import counted
 from pipelines.spark.session import configured
 
-# Measured at 20 million movements: a broadcast takes so many times the rows' bytes, beside what the JVM needs itself.
-BROADCAST_FACTOR, JVM_BYTES = 3.5, 512 * 2**20
-
-NO_HINTS = "spark.sql.optimizer.disableHints"
+NO_HINTS = "spark.sql.optimizer.disableHints"  # Spark then joins as it would without the `F.broadcast` of a transform
+ONLY_SHUFFLES = {NO_HINTS: "true", "spark.sql.autoBroadcastJoinThreshold": "-1"}
 
 
 def build(job: Job, entries: tuple[Entry, ...]) -> Generator[StagedTable, None, None]:
@@ -42,32 +43,49 @@ def _build_in_full(job: Job, entry: Entry, why: str) -> StagedTable:
     table, spark, silver_path = entry.table, job.session(), job.settings.silver_path
     inputs = {source.module: read(spark, table_version(silver_path, job.upstream, source)) for source in table.inputs}
     path = folders.table_path(job.settings.gold_path, table)
-    with configured(spark, _hints(_fits(job, [source for source in table.inputs if source != table.one_row_per]))):
-        rows, counts = counted(transformed(entry, inputs), table.name, F.count(F.lit(1)).alias("rows"))
-        files = write_files(rows, path, job.run.run)
-        count = counts()["rows"]
+    for joins in ({NO_HINTS: str(not _fits(job, table)).lower()}, ONLY_SHUFFLES):
+        try:
+            with configured(spark, joins), spark_faults():
+                rows, counts = counted(transformed(entry, inputs), table.name, F.count(F.lit(1)).alias("rows"))
+                files = write_files(rows, path, job.run.run)
+                count = counts()["rows"]
+            break
+        except MemoryFault as fault:
+            if joins is ONLY_SHUFFLES:
+                raise
+            job.report.again(f"gold.{table.name}: {fault}; trying again without a broadcast")
     table_run = TableRun(table.name, 0, count, count, full_at=job.run.started, how=f"full: {why}")
     built = verify(StagedTable(table_run, table, path, files), schema.types_of(table, {}), count, {})
     return prove_one_row_per(job, built) if table.one_row_per else prove_totals(job, built)
 
 
-def _fits(job: Job, small: list[Table]) -> bool:
-    """Whether tables to be joined can be broadcast. A row in Spark takes eight bytes a column, and its texts."""
-    size = 0
-    for table in small:
-        content = table_version(job.settings.silver_path, job.upstream, table)
-        texts = [
-            f"coalesce(sum(strlen({identifier(name)})), 0)" for name, kind in content.types.items() if kind == "string"
-        ]
-        with engine(f"silver.{table.name}") as db:
-            (text_bytes,) = db.execute(f"SELECT {' + '.join(['0', *texts])} FROM {content.sql}").fetchone() or (0,)
-        size += int(text_bytes) + 8 * len(content.types) * job.upstream.table(table.name).rows_out
-    return BROADCAST_FACTOR * size + JVM_BYTES <= job.settings.spark.driver_bytes
+def _fits(job: Job, table: Table) -> bool:
+    """Whether the tables that are joined to the rows of `one_row_per` can be broadcast."""
+    sizes = [_size(job, source) for source in table.inputs if source != table.one_row_per]
+    if not sizes:
+        return True
+    needed, there = broadcast.needed_bytes(sizes), broadcast.available_bytes(job.settings, job.session())
+    if job.settings.log == "debug":
+        joined = "with a broadcast" if needed <= there else "without a broadcast"
+        figures = f"it needs {needed / 2**20:,.0f} MB, there are {there / 2**20:,.0f} MB; {sizes}"
+        job.report.step(f"gold.{table.name}: joined {joined}: {figures}")
+    return needed <= there
 
 
-def _hints(followed: bool) -> dict[str, str]:
-    """Whether Spark follows the `F.broadcast` of a transform, or joins as it would without."""
-    return {NO_HINTS: str(not followed).lower()}
+def _size(job: Job, table: Table) -> broadcast.Size:
+    """In Spark a value takes eight bytes, a text as many more as it has, rounded up."""
+    content = table_version(job.settings.silver_path, job.upstream, table)
+    texts = [
+        f"coalesce(avg((strlen({identifier(name)}) + 7) // 8 * 8), 0)"
+        for name, kind in content.types.items()
+        if kind == "string"
+    ]
+    with engine(f"silver.{table.name}") as db:
+        (text_bytes,) = db.execute(f"SELECT {' + '.join(['0', *texts])} FROM {content.sql}").fetchone() or (0,)
+    file_bytes = sum(Path(file).stat().st_size for file in content.files)
+    return broadcast.Size(
+        job.upstream.table(table.name).rows_out, 8 * len(content.types) + float(text_bytes), file_bytes
+    )
 
 
 def _apply_changes(job: Job, entry: Entry) -> StagedTable | None:

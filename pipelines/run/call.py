@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from dotenv.parser import parse_stream
 
 from conf.settings import KNOWN, SECRETS, Settings, SettingsError, load, load_outlets, read_secrets
+from pipelines.core import shortage
 from pipelines.core.console import Report
 from pipelines.core.errors import Fault, UsageFault
 from pipelines.notify.outcome import Outcome
@@ -52,12 +54,26 @@ def ended(failure: BaseException | None) -> tuple[str, str, int]:
             return "stopped", "the last complete run is untouched", 128 + signal.SIGINT
         case SystemExit(code=int(code)):
             return "stopped", "", code  # after SIGTERM or SIGHUP perhaps nobody reads
+        case _ if fault := known_fault(failure):
+            return ended(fault)
         case _:
             return "unexpected", f"{type(failure).__name__}; LAKEHOUSE_LOG=debug shows where", 1
 
 
+def known_fault(failure: BaseException) -> Fault | None:
+    """The fault for an error that nobody turned into one: something is short, or Spark's JVM was killed."""
+    if "py4j" in sys.modules:
+        from pipelines.spark import faults
+
+        if isinstance(failure, faults.SPARK_ERRORS):
+            return faults.fault_of(failure)
+    return shortage.fault_of(failure)
+
+
 def read_settings(given: Sequence[str]) -> Settings:
     """The settings; warns about names that are not settings."""
+    if sys.flags.optimize > 1:
+        raise UsageFault("python -OO takes the docstrings away, which are the tables' comments; run it without -OO")
     settings, warnings = load(*read_sources(given), base=Path.cwd())
     for warning in warnings:
         _report(settings).step(warning, level="warning")
@@ -93,6 +109,8 @@ def read_sources(given: Sequence[str]) -> list[dict[str, str]]:
         file = read_env(Path.cwd() / ".env")
         secrets = [read_secrets(folder) for folder in folders]
     except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise SettingsError(["the working folder is gone; change to one that is there"]) from error
         file_name = error.filename if isinstance(error, OSError) else ".env or a file of a secret"
         raise SettingsError(
             [f"{file_name} cannot be read as UTF-8 text; correct its rights or its encoding"]

@@ -166,7 +166,7 @@ def _run_derived(call: Call, layer: str, domain: str, is_last: bool) -> Run:
     """Builds silver or gold from the last complete run upstream. If `is_last`, Spark ends before CSVs are written."""
     from pipelines.gold import job as gold_job
     from pipelines.silver import job as silver_job
-    from pipelines.spark.frames import storage_faults
+    from pipelines.spark.faults import spark_faults
 
     settings, report, full = call.settings, call.report, call.request.full
     path = settings.layer_path(layer)
@@ -186,7 +186,7 @@ def _run_derived(call: Call, layer: str, domain: str, is_last: bool) -> Run:
     run_log.roll_back(path, domain, report)
     build = silver_job.build if layer == "silver" else gold_job.build
     entries = tuple(entry for entry in catalogue.entries(layer) if entry.table.domain == domain)
-    with lifecycle.rolled_back_on_failure(path, run), storage_faults():
+    with lifecycle.rolled_back_on_failure(path, run), spark_faults():
         with folders.scratch(path, "run") as scratch:
             job = Job(run, previous, full, settings, report, scratch, call.spark.get, upstream=upstream, origin=origin)
             staged = lifecycle.stage(layer, build(job, entries), report)

@@ -1,13 +1,9 @@
 """Frames in and out of Parquet files."""
 
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from py4j.protocol import Py4JError
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.core.errors import StorageFault
@@ -15,7 +11,6 @@ from pipelines.core.points import Point, crash_point
 from pipelines.core.sql import spark_identifier
 from pipelines.lake import delta, folders
 from pipelines.lake.versions import TableVersion, latest_rows
-from pipelines.spark import cluster as spark_cluster
 
 
 def read(spark: SparkSession, content: TableVersion) -> DataFrame:
@@ -65,21 +60,3 @@ def write_parquet(frame: DataFrame, folder: Path) -> list[Path]:
     frame.write.mode("append").options(**options).parquet(str(folder), compression="zstd")
     with folders.storage(f"folder {folder}"):
         return sorted(file for file in folder.glob("*.parquet") if pq.read_metadata(file).num_rows)
-
-
-@contextmanager
-def storage_faults() -> Iterator[None]:
-    """Turns Spark's errors about a disk or a file into one StorageFault; other errors pass."""
-    try:
-        yield
-    except (PySparkException, Py4JError) as error:
-        text = str(error)
-        if fault := spark_cluster.executors_lost(text):
-            raise fault from error
-        if "No space left on device" in text:
-            raise StorageFault("no space left on the disk of the lake or of the temporary folder") from error
-        if any(mark in text for mark in ("FAILED_READ_FILE", "FileNotFoundException", "java.io.IOException")):
-            file = re.search(r"file:(/[^\s,;]+)", text)
-            name = file[1] if file else "a file of the lake"
-            raise StorageFault(f"{name} cannot be read; restore it from a backup") from error
-        raise

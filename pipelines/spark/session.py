@@ -15,10 +15,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conf.settings import PROJECT, Settings
-from pipelines.core import catalogue
+from conf.settings import MIN_DRIVER_BYTES, PROJECT, Settings
+from pipelines.core import catalogue, shortage
 from pipelines.core.console import Report
-from pipelines.core.errors import ClusterFault, UsageFault
+from pipelines.core.errors import ClusterFault, Fault, UsageFault
 from pipelines.core.identity import NAME, application_name
 from pipelines.core.names import LAYERS
 from pipelines.core.signals import children_ignore_signals, deferred_signals
@@ -69,7 +69,7 @@ def configuration(settings: Settings, scratch: Path | None = None) -> dict[str, 
         places = {"spark.local.dir": str(scratch), "spark.sql.warehouse.dir": str(scratch / "warehouse")}
     executors = {  # what they get from the driver: jars, the folder of this software, the name of their connections
         "spark.jars": ",".join(jars),
-        "spark.executor.memory": settings.spark.driver_memory,
+        "spark.executor.memory": settings.spark.driver_memory or f"{MIN_DRIVER_BYTES >> 20}m",
         "spark.executorEnv.PYTHONPATH": str(PROJECT),
         f"spark.executorEnv.{NAME}": application_name(),
     }
@@ -82,7 +82,7 @@ def configuration(settings: Settings, scratch: Path | None = None) -> dict[str, 
     return {
         "spark.app.name": "lakehouse",
         "spark.master": settings.spark.master,
-        "spark.driver.memory": settings.spark.driver_memory,
+        "spark.driver.memory": f"{settings.spark.driver_bytes >> 20}m",
         "spark.driver.extraClassPath": os.pathsep.join(jars),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
@@ -108,7 +108,8 @@ def session(
     settings: Settings, stop_seconds: float = STOP_SECONDS, launched: Callable[[Process], object] = lambda _: None
 ) -> Iterator["SparkSession"]:
     """A session whose JVM and scratch files end with the context, the JVM within `stop_seconds`. `launched` gets the
-    JVM and may kill it. Raises UsageFault if Java does not start, ClusterFault if the cluster lacks something."""
+    JVM and may kill it. Raises UsageFault if Java does not start, MemoryFault if memory is short, ClusterFault if the
+    cluster lacks something."""
     os.environ["PYSPARK_PYTHON"] = settings.spark.conf.get("spark.pyspark.python", sys.executable)
     os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     if settings.spark.is_local:
@@ -122,13 +123,16 @@ def session(
     from pyspark.java_gateway import launch_gateway
     from pyspark.sql import SparkSession
 
+    from pipelines.spark import faults
+
     with folders.temporary() as scratch:
         conf = SparkConf().setAll(list(configuration(settings, scratch).items()))
-        # Only the child is silenced: other threads of this process may print meanwhile.
-        banners = {"stderr": subprocess.DEVNULL} if settings.log == "quiet" else {}
         hears_ctrl_c = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
         gateway = None
         with ExitStack() as stack:
+            # Only the child is silenced: other threads of this process may print meanwhile.
+            output = stack.enter_context((scratch / "java.log").open("w+", encoding="utf-8", errors="replace"))
+            banners = {"stdout": output, "stderr": output} if settings.log == "quiet" else {}
             # If it is interrupted while it starts, PySpark leaves a JVM behind.
             with deferred_signals():
                 try:
@@ -141,15 +145,8 @@ def session(
                     context._accumulatorServer.handle_error = lambda *_: None  # type: ignore[method-assign]
                     spark = SparkSession.builder.config(conf=conf).getOrCreate()
                 except (PySparkException, Py4JError, OSError) as error:
-                    if gateway and not settings.spark.is_local:
-                        raise ClusterFault(
-                            f"{settings.spark.master} accepts no application; it must be Spark {version('pyspark')}, "
-                            "and spark.authenticate the same there and here; LAKEHOUSE_LOG=debug shows Spark's log"
-                        ) from error
-                    raise UsageFault(
-                        "Spark does not start; check Java (17 or 21), LAKEHOUSE_SPARK__* and free memory; "
-                        "LAKEHOUSE_LOG=debug shows its log"
-                    ) from error
+                    output.seek(0)
+                    raise _not_started(settings, gateway, f"{output.read()}{error}") from error
             if threading.current_thread() is threading.main_thread() and hears_ctrl_c:
                 # PySpark's own handler would call the JVM in the middle of another call, and print what comes of it.
                 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -158,7 +155,8 @@ def session(
                 raise UsageFault(f"Java 17 or 21 is needed, this is {java}; point JAVA_HOME at one")
             if not settings.spark.is_local:
                 stack.enter_context(spark_cluster.watched(spark, settings))
-            yield spark
+            with faults.spark_faults():
+                yield spark
 
 
 @contextmanager
@@ -172,6 +170,26 @@ def configured(spark: "SparkSession", conf: Mapping[str, str]) -> Iterator[None]
     finally:
         for name, own in earlier.items():
             spark.conf.unset(name) if own is None else spark.conf.set(name, own)
+
+
+def _not_started(settings: Settings, gateway: "JavaGateway | None", text: str) -> Fault:
+    """Why a session does not start; `text` is what its JVM printed, and PySpark's error."""
+    from pipelines.spark import faults
+
+    if fault := shortage.fault_of(text):
+        return fault
+    said_nothing = settings.log == "quiet" and text.startswith("[JAVA_GATEWAY_EXITED]")  # then it was killed
+    if gateway.proc.poll() == faults.KILLED if gateway else said_nothing:
+        return faults.ended(gateway and gateway.proc)
+    if gateway and not settings.spark.is_local:
+        return ClusterFault(
+            f"{settings.spark.master} accepts no application; it must be Spark {version('pyspark')}, "
+            "and spark.authenticate the same there and here; LAKEHOUSE_LOG=debug shows Spark's log"
+        )
+    return UsageFault(
+        "Spark does not start; check Java (17 or 21), LAKEHOUSE_SPARK__* and free memory; "
+        "LAKEHOUSE_LOG=debug shows its log"
+    )
 
 
 def _end(gateway: "JavaGateway", seconds: float) -> None:

@@ -64,6 +64,24 @@ def test_a_log_on_a_full_disk_changes_no_exit_code(cli: Cli, words: tuple[str, .
     assert (result.returncode, result.stdout) == (code, b"")
 
 
+SHORT = [
+    ("ulimit -n 10; python -m pipelines bronze", 5, "Too many open files; raise `ulimit -n`"),
+    ("ulimit -v 200000; python -m pipelines status", 5, "memory: this process gets too little memory; free some"),
+    ("python -OO -m pipelines status", 2, "usage: python -OO takes the docstrings away"),
+    ("mkdir gone; cd gone; rmdir ../gone; python -m pipelines status", 2, "settings: the working folder is gone"),
+    ("python -m pipelines --help > /dev/full", 5, "storage: the result cannot be written: No space left on device\n"),
+]
+
+
+@pytest.mark.parametrize(("line", "code", "words"), SHORT)
+def test_what_a_shell_leaves_too_little_of_is_named(cli: Cli, line: str, code: int, words: str) -> None:
+    shell = ["bash", "-c", line.replace("python", sys.executable)]
+    environment = clean_environment(cli.folder)
+    result = subprocess.run(shell, cwd=cli.folder, env=environment, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, words in result.stderr) == (code, True), result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_a_result_that_cannot_be_written_is_said(cli: Cli) -> None:
     with Path("/dev/full").open("wb") as full:
         command = [sys.executable, "-m", "pipelines", "status"]

@@ -24,7 +24,8 @@ from pipelines.lake.engine import HASHING, count, engine, listed, relation, rena
 from pipelines.lake.runs import Run, TableRun
 from pipelines.lake.versions import TableVersion, table_version
 from pipelines.silver import checks, judging
-from pipelines.spark.frames import read, storage_faults, write_parquet
+from pipelines.spark.faults import spark_faults
+from pipelines.spark.frames import read, write_parquet
 
 RECORDS = Template(read_sql(__file__, "csv_records.sql"))
 
@@ -91,7 +92,7 @@ def compare_with_upstream(comparison: Comparison, spark: SparkSession) -> None:
     for entry in (entry for entry in catalogue.entries(layer) if entry.table.domain == run.domain):
         comparison.report.progress(layer, entry.table.name)
         try:
-            with storage_faults():
+            with spark_faults():
                 for name, frame in _expected(comparison, spark, upstream, entry):
                     problems = [f"is not what {below} gives: {text}" for text in _differences(comparison, name, frame)]
                     comparison.findings.add(layer, name, WITH_UPSTREAM, problems)

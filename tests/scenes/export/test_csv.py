@@ -1,5 +1,6 @@
 """The CSV is the same bytes however gold's files lie: in order, mixed up, or added to since the last run."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,16 @@ from typing import Any
 import duckdb
 import pytest
 from deltalake import DeltaTable
+from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
 from gold.cartoes.movimento_flat import TABLE
+from pipelines.core.errors import MemoryFault
 from pipelines.export import csv as export_csv
 from pipelines.gold import job as gold_job
 from pipelines.gold import proof
 from pipelines.lake import delta, folders
+from pipelines.spark import broadcast, frames, session
 from tests.support.lake import ALL, Lake, last
 from tests.support.oracle import agree
 from tests.support.source import execute
@@ -127,28 +131,64 @@ def test_a_run_appends_to_the_csv_that_the_run_before_wrote_or_makes_it_whole(
 def test_small_tables_that_do_not_fit_into_memory_are_joined_without_a_broadcast(
     keyed_lake: Lake, any_spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half a gigabyte is for all else; of the one megabyte that is left, a broadcast may be a third."""
-    plans = list[str]()
-    transformed = proof.transformed
+    """There is as much memory as the tables need at first; one long name makes them too large."""
+    plans, needs, there = list[str](), list[float](), [math.inf]
+    transformed, needed_bytes = proof.transformed, broadcast.needed_bytes
 
     def noted(*arguments: Any) -> Any:
         frame = transformed(*arguments)
         plans.append(frame._jdf.queryExecution().optimizedPlan().toString())
         return frame
 
+    def need(sizes: list[broadcast.Size]) -> float:
+        needs.append(needed_bytes(sizes))
+        return needs[-1]
+
     monkeypatch.setattr(gold_job, "transformed", noted)
+    monkeypatch.setattr(broadcast, "needed_bytes", need)
+    monkeypatch.setattr(broadcast, "available_bytes", lambda *_: there[0])
     keyed_lake.spark.conf.set("spark.sql.autoBroadcastJoinThreshold", "-1")
     try:
-        keyed_lake.run("gold", full=ALL, SPARK__DRIVER_MEMORY="513m")
+        keyed_lake.run("gold", full=ALL)
+        there = [needs[0]]
         execute(keyed_lake.address, "UPDATE associado SET nome = repeat('x', 300000) WHERE id = 3")
         replace(keyed_lake, spark=any_spark).run("bronze", "silver")
-        keyed_lake.run("gold", full=ALL, SPARK__DRIVER_MEMORY="513m")
+        keyed_lake.run("gold", full=ALL)
         csv = keyed_lake.csv
-        keyed_lake.run("gold", full=ALL, SPARK__DRIVER_MEMORY="514m")
+        there = [needs[1]]
+        keyed_lake.run("gold", full=ALL)
     finally:
         keyed_lake.spark.conf.unset("spark.sql.autoBroadcastJoinThreshold")
     assert ["strategy=broadcast" in plan for plan in plans] == [True, False, True]
     assert keyed_lake.csv == csv and b"xxx" in csv
+
+
+def test_a_broadcast_that_finds_no_memory_is_tried_again_without_and_only_once(
+    keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    csv, joins, failures = keyed_lake.csv, list[dict[str, str]](), [1]
+
+    def noted(spark: SparkSession, conf: dict[str, str]) -> Any:
+        joins.append(conf)
+        return session.configured(spark, conf)
+
+    def fail(*arguments: Any) -> list[str]:
+        if failures[0]:
+            failures[0] -= 1
+            raise Py4JError("java.lang.OutOfMemoryError: Java heap space")
+        return frames.write_files(*arguments)
+
+    monkeypatch.setattr(gold_job, "configured", noted)
+    monkeypatch.setattr(gold_job, "write_files", fail)
+    keyed_lake.run("gold", full=ALL)
+    assert joins == [{gold_job.NO_HINTS: "false"}, gold_job.ONLY_SHUFFLES] and keyed_lake.csv == csv
+    assert "LAKEHOUSE_SPARK__DRIVER_MEMORY; trying again without a broadcast" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    failures[0] = 2
+    with pytest.raises(MemoryFault, match="raise LAKEHOUSE_SPARK__DRIVER_MEMORY"):
+        keyed_lake.run("gold", full=ALL)
+    assert keyed_lake.csv == csv and agree(keyed_lake)
 
 
 def test_gold_is_compared_with_silvers_rows_if_another_engine_made_its_checksums(

@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from conf import machine
 from conf.settings import Settings, load
 from pipelines.cli.main import main
 from pipelines.commands import doctor
@@ -30,6 +31,7 @@ def mends(check: str, settings: Settings) -> list[str]:
 
 def test_a_machine_with_little_memory_or_disk_gets_the_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of(tmp_path)
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 3 * 2**30)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: Memory(64 * 2**30))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Disk(64 * 2**30))
     assert mends("memory", settings) == mends("disk", settings) == []
@@ -39,6 +41,12 @@ def test_a_machine_with_little_memory_or_disk_gets_the_mend(tmp_path: Path, monk
     assert "LAKEHOUSE_SPARK__DRIVER_MEMORY" in memory and "2.5 GB" in memory
     assert all("make maintain" in mend for mend in mends("disk", settings)) and mends("disk", settings)
     assert mends("memory", settings_of(tmp_path, SPARK__DRIVER_MEMORY="512m")) == []
+
+
+def test_a_container_has_no_more_memory_than_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: Memory(64 * 2**30))
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 2 * 2**30)
+    assert mends("memory", settings_of(tmp_path))
 
 
 def test_a_folder_that_we_may_not_write_or_others_may_gets_the_mend(

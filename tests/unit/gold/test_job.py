@@ -16,9 +16,9 @@ class Conf(dict[str, str]):
 
 
 @pytest.mark.parametrize("earlier", [{}, {gold_job.NO_HINTS: "true"}, {gold_job.NO_HINTS: "false"}])
-@pytest.mark.parametrize("followed", [True, False])
-def test_the_joins_of_a_given_session_are_hinted_as_before(earlier: dict[str, str], followed: bool) -> None:
+@pytest.mark.parametrize("joins", [{gold_job.NO_HINTS: "true"}, {gold_job.NO_HINTS: "false"}, gold_job.ONLY_SHUFFLES])
+def test_the_joins_of_a_given_session_are_hinted_as_before(earlier: dict[str, str], joins: dict[str, str]) -> None:
     conf = Conf(earlier)
-    with configured(cast(Any, SimpleNamespace(conf=conf)), gold_job._hints(followed)):
-        assert conf[gold_job.NO_HINTS] == str(not followed).lower()
+    with configured(cast(Any, SimpleNamespace(conf=conf)), joins):
+        assert conf == joins
     assert conf == earlier
