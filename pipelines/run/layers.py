@@ -17,6 +17,7 @@ from pipelines.lake.runs import Job, Run, RunContext, reason_for_full, table_run
 from pipelines.lake.versions import StagedTable
 from pipelines.run import lifecycle
 from pipelines.sources.domains import address, ready
+from pipelines.sources.postgres.connection import in_clear_warning
 from pipelines.sources.postgres.embedded import source_server
 from pipelines.sources.postgres.snapshot import Snapshot, describe, take_snapshot, with_retries
 from pipelines.spark.session import LazySession
@@ -147,6 +148,8 @@ def _read_tables(call: Call, context: RunContext, server: Postgres) -> tuple[Sna
     lifecycle.sweep(settings.bronze_path, context.run)  # of an earlier attempt
     try:
         with take_snapshot(server, settings.schema_name, names) as snapshot:
+            if warning := in_clear_warning(snapshot.connection, server):
+                report.warning(warning)
             if any(
                 reason_for_full(settings, last.get(name), name in context.full, context.run.started)
                 for name in (table.name for table in tables)

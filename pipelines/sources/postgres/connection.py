@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from ipaddress import ip_address
 from typing import Any
 
 import psutil
@@ -138,6 +139,25 @@ class SourceConnection(Connection):  # type: ignore[misc]
         with self.cursor() as cursor:
             cursor.execute(sql, parameters)
             return list(cursor.fetchall()) if cursor.description else []
+
+
+def in_clear_warning(connection: SourceConnection, server: Postgres) -> str:
+    """A warning if what this connection carries leaves this machine in clear, and nobody asked for that; else empty.
+    Without a setting libpq takes TLS only if the server offers it."""
+    if connection.info.ssl_in_use or server.sslmode == "disable" or not _leaves_this_machine(connection):
+        return ""
+    if connection.rows("SELECT pid FROM pg_stat_gssapi WHERE pid = pg_backend_pid() AND encrypted"):
+        return ""
+    return (
+        f"PostgreSQL {server.address}: the connection is not encrypted, so that anybody on the way can read "
+        "password and rows; set LAKEHOUSE_POSTGRES__SSLMODE=verify-full"
+    )
+
+
+def _leaves_this_machine(connection: SourceConnection) -> bool:
+    with socket.socket(fileno=os.dup(connection.fileno())) as end:
+        peer = end.getpeername()
+        return end.family != socket.AF_UNIX and not ip_address(peer[0].partition("%")[0]).is_loopback
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 
 import psutil
@@ -311,6 +312,23 @@ def test_tls_with_the_right_certificate_is_used(
     lakehouse.address = proxy.address.model_copy(update=more)
     lakehouse.run("bronze")
     has_the_source_of_one_moment(lakehouse, database)
+
+
+@pytest.mark.parametrize("given", ["", "prefer", "disable", "tls", "loopback"])
+def test_a_connection_in_clear_beyond_this_machine_is_warned_of_once_a_run(
+    given: str, lakehouse: Lake, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = {"sslmode": given} if given in ("prefer", "disable") else {}
+    if given == "tls":
+        proxy.certificate = certificate(tmp_path, "localhost")
+        more = {"sslmode": "require"}
+    lakehouse.address = proxy.address.model_copy(update=more)
+    if given != "loopback":
+        monkeypatch.setattr(postgres_connection, "ip_address", lambda _: ip_address("192.0.2.1"))
+    lakehouse.run("bronze")
+    warnings = [text for text in lakehouse.last("bronze").warnings if "is not encrypted" in text]
+    assert len(warnings) == (given in ("", "prefer"))
+    assert all("set LAKEHOUSE_POSTGRES__SSLMODE=verify-full" in text for text in warnings)
 
 
 REPLICA = {"wal_level": "replica"}
