@@ -12,11 +12,12 @@ from pathlib import Path
 import psutil
 
 from conf import machine
-from conf.settings import SCHEMA, Postgres, Settings
+from conf.settings import PROJECT, SCHEMA, Postgres, Settings
 from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.errors import Fault
 from pipelines.core.names import LAYERS
+from pipelines.lake import folders
 from pipelines.sources.domains import landing_of
 from pipelines.sources.postgres import embedded
 from pipelines.sources.postgres.snapshot import describe, take_snapshot
@@ -49,9 +50,13 @@ def doctor(settings: Settings, report: Report) -> bool:
 
 
 def packages(_: Settings) -> Iterator[Finding]:
-    """What set-up leaves behind."""
-    jars = len(list(class_data_archive.JARS.glob("*.jar")))
-    yield Finding("jars", f"{jars} of Delta", "" if jars else "run `make setup`")
+    """What set-up leaves behind; the jars as they are now, byte for byte."""
+    lines = (PROJECT / "requirements/jars.sha256").read_text("utf-8").splitlines()
+    pinned = {name: checksum for checksum, name in map(str.split, lines)}
+    jars = {jar.name: folders.sha256(jar) for jar in class_data_archive.JARS.glob("*.jar")}
+    wrong = sorted(name for name in pinned.keys() | jars if pinned.get(name) != jars.get(name))
+    mend = f"{', '.join(wrong)}: not what requirements/jars.sha256 says; remove .jars, then run `make setup`"
+    yield Finding("jars", f"{len(jars)} of Delta", "run `make setup`" if not jars else mend if wrong else "")
     archived = class_data_archive.archive() is not None
     slow = "none for this Java and these jars: Spark starts some seconds later; `make setup` makes it"
     yield Finding("class-data archive", "there" if archived else slow)

@@ -78,6 +78,21 @@ def test_jars_that_are_missing_a_locale_that_is_not_utf8_and_a_server_that_is_no
     assert ["spark://127.0.0.1:1 does not answer" in mend for mend in mends("port", cluster)] == [True]
 
 
+def test_a_jar_that_is_not_the_pinned_one_and_one_that_nobody_pinned_get_the_mend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jars = sorted(class_data_archive.JARS.glob("*.jar"))
+    for jar in jars:
+        (tmp_path / jar.name).symlink_to(jar)
+    monkeypatch.setattr(class_data_archive, "JARS", tmp_path)
+    assert mends("packages", settings_of(tmp_path)) == []
+    (tmp_path / jars[1].name).unlink()
+    (tmp_path / jars[1].name).write_bytes(jars[1].read_bytes()[:-1] + b"?")
+    (tmp_path / "other.jar").touch()
+    (mend,) = mends("packages", settings_of(tmp_path))
+    assert mend.startswith(f"{jars[1].name}, other.jar: not what requirements/jars.sha256 says; remove .jars")
+
+
 def test_the_command_ends_with_code_two_when_something_lacks_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
