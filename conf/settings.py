@@ -253,7 +253,8 @@ class Settings(BaseSettings):
         default=7, ge=1, description="how often each table is rebuilt in full, although only changes would be enough"
     )
     log: Literal["quiet", "debug"] = Field(
-        default="quiet", description="or `debug`, which shows Spark's log and stack traces"
+        default="quiet",
+        description="or `debug`, which shows Spark's log and stack traces, texts of the source without values",
     )
     log_format: Literal["text", "json"] = Field(default="text", description="or `json`: each line is an object")
     alert: Alert = Alert()

@@ -19,6 +19,7 @@ from conf.settings import Postgres, Settings
 from pipelines.core.console import Report
 from pipelines.core.errors import ClusterFault, Fault, SourceFault
 from pipelines.core.identity import NAME, software
+from pipelines.core.texts import without_values
 from pipelines.lake import folders
 from pipelines.sources.postgres.connection import cancel, forget_libpqs, hang_up
 from pipelines.sources.postgres.reader import Reader, ReadPlan, SourceTotals, WrittenFile, source_totals
@@ -181,6 +182,8 @@ def _read(
     try:
         return reader.read(plan, condition, path)
     except Fault as fault:
-        return type(fault)(f"{fault}, on worker {socket.gethostname()}")
+        placed = type(fault)(f"{fault}, on worker {socket.gethostname()}")
+        placed.add_note(without_values(str(fault.__cause__)))  # a cause stays where it was raised
+        return placed
     finally:
         reader.close()

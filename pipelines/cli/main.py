@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from pipelines.cli.words import COMMANDS, PROGRAM, Request, parse
 from pipelines.core.console import starting
 from pipelines.core.signals import STOPS
+from pipelines.core.texts import trace
 from pipelines.core.umask import closed_to_others
 from pipelines.notify.outcome import Outcome
 
@@ -57,7 +57,7 @@ def run_command(words: list[str], spark: "SparkSession | None" = None, program: 
     except BaseException as error:  # that Rust panics, too
         failure = error
         if settings and settings.log == "debug" and isinstance(error, Exception):
-            traceback.print_exception(error)
+            print(trace(error), file=sys.stderr)
     from pipelines.run.call import end_call
 
     targets = tuple(target for target in COMMANDS if target in request.targets)

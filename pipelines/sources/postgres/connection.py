@@ -1,6 +1,7 @@
 """Connections to PostgreSQL: any role reads the same bytes, no wait lasts for ever, and an error says if it may pass.
 
-libpq speaks English here, but a server may speak Portuguese: its texts are known in both.
+libpq speaks English here, but a server may speak Portuguese: its texts are known in both. What they say is only
+recognized, never repeated: it may quote values of rows.
 """
 
 import os
@@ -15,7 +16,7 @@ from typing import Any
 
 import psutil
 import psycopg2
-from psycopg2 import extensions
+from psycopg2 import errorcodes, extensions
 from psycopg2.extensions import connection as Connection
 
 from conf.settings import Postgres
@@ -79,14 +80,47 @@ PASSING_TEXTS = re.compile(
 # A server or a certificate that TLS refuses now is refused in a second, too.
 FINAL_TEXTS = re.compile("does not support SSL|certificate")
 
-# An error in the middle of a stream has no code; what it quotes may be a value.
-STREAMED = "[libpq] Execution error [PGRES_FATAL_ERROR]: ERROR:  "
+# Our words for an error that has a SQLSTATE, by what SQLSTATE and text begin with; the first that matches counts.
+OF_STATES = {
+    "^42501.*(row-level security|segurança em nível)": "the row-level security policy would hide rows from role "
+    '"{0.user}": ALTER ROLE "{0.user}" BYPASSRLS',
+    "^42501": 'role "{0.user}" lacks a right: GRANT USAGE on the schema, SELECT on its tables, CREATE for `make seed`',
+    "^22": "the server cannot make sense of a value in it",
+    "^P0": "a function there raised an error",
+    "^(08|57P0)": "the connection was lost",
+    "^40": "it is in conflict with other work there",
+    "^53[12]00": "the server has no disk space or memory left",
+    "^55P03": "lock timeout, another session has it locked",
+    "^57014": "the server, or a person there, canceled the query",
+}
 
-QUOTED = re.compile('"[^"]*"')
+UNKNOWN = "the server reports an error; LAKEHOUSE_LOG=debug shows its text without values"
+
+# The same for what libpq, or a server that lets nobody in, says without a SQLSTATE.
+OF_TEXTS = {
+    "password authentication failed|autenticação do tipo senha falhou": 'password authentication failed for "{0.user}"',
+    "no password supplied": 'no password supplied for "{0.user}"',
+    "pg_hba.conf": 'its pg_hba.conf does not let "{0.user}" in from here',
+    'role ".*" (does not|não) exist': 'role "{0.user}" does not exist',
+    '(database|banco de dados) ".*" (does not|não) exist': 'database "{0.database}" does not exist',
+    "permission denied|permissão negada": 'GRANT CONNECT on database "{0.database}" to "{0.user}"',
+    "too many connections for role|conexões para role": 'too many connections for role "{0.user}"',
+    "too many|remaining connection slots|muit[oa]s|lacunas de conexão": "too many connections to the server",
+    "is starting up|está iniciando": "the database system is starting up",
+    "the database system is|sistema de banco de dados está": "the database system lets nobody in at the moment",
+    "Connection refused": "Connection refused",
+    "timeout expired|timed out": "timeout expired, it does not answer",
+    "No route to host|Network is unreachable": "the network has no way to it",
+    "name resolution|translate host name": 'the host name "{0.host}" is not known',
+    "does not support SSL": "server does not support SSL, but SSL was required",
+    "certificate verify failed": "certificate verify failed",
+    "does not match host name": 'server certificate does not match host name "{0.host}"',
+    "root certificate file": "root certificate file of LAKEHOUSE_POSTGRES__SSLROOTCERT does not exist",
+    "No such file or directory": "no such socket; is the server running?",
+    "connection|conexão|Broken pipe|EOF|eof|could not (receive|send) data|SSL": "the connection was lost",
+}
 
 FATAL = "FATAL: "  # said by the server that answered, when a host has several addresses
-
-QUERY = re.compile(r"^IO: \[libpq\] Failed to execute query '.*':\s*", re.DOTALL)  # ADBC repeats it
 
 CONNECTING = 20  # psycopg2's status of a connection that is not made yet; it has no name for it
 
@@ -103,26 +137,26 @@ def forget_libpqs(but: str = "") -> None:
         os.environ.pop(name, None)
 
 
-def reason(error: Exception) -> str:
-    """The line of a database error that says most. A data error (SQLSTATE class 22) gives its code only: its text
-    quotes values."""
-    state = _state(error)
-    primary = getattr(getattr(error, "diag", None), "message_primary", None)
-    text: str = primary or QUERY.sub("", str(error)).strip() or type(error).__name__
-    lines = text.splitlines()
-    line = next((line for line in reversed(lines) if FATAL in line), lines[0])
-    if state.startswith(("22", "P0")):  # data errors and those that functions raise may quote values
-        return f"the server cannot make sense of a value in it (SQLSTATE {state})"
-    if line.startswith(STREAMED):
-        return QUOTED.sub('"…"', line.removeprefix(STREAMED))
-    return line
+def source_fault(place: str, error: Exception, server: Postgres) -> SourceFault:
+    """The fault for what a database driver raised, in our own words, with SQLSTATE and condition. A TransientFault if
+    trying again may help."""
+    state, text = _state(error), str(error)
+    if state:
+        text, known, passes = f"{state} {text}", OF_STATES, bool(PASSING_STATES.match(state))
+    else:
+        text = next((line for line in reversed(text.splitlines()) if FATAL in line), text)
+        known, passes = OF_TEXTS, bool(PASSING_TEXTS.search(text)) and not FINAL_TEXTS.search(text)
+    words = next((words for pattern, words in known.items() if re.search(pattern, text)), UNKNOWN).format(server)
+    code = f" (SQLSTATE {state}, {_condition(state)})" if state else ""
+    return (TransientFault if passes else SourceFault)(f"{place}: {words}{code}")
 
 
-def source_fault(place: str, error: Exception) -> SourceFault:
-    """The fault for what a database driver raised: a TransientFault if trying again may help."""
-    state, text = _state(error), reason(error)
-    passes = PASSING_STATES.match(state) if state else PASSING_TEXTS.search(text) and not FINAL_TEXTS.search(text)
-    return (TransientFault if passes else SourceFault)(f"{place}: {text}")
+def _condition(state: str) -> str:
+    """PostgreSQL's name of a SQLSTATE."""
+    try:
+        return str(errorcodes.lookup(state)).lower().rstrip("_")
+    except KeyError:
+        return "not one of PostgreSQL's"
 
 
 def _state(error: Exception) -> str:
@@ -178,14 +212,22 @@ def connect(server: Postgres, copies: bool = False) -> Iterator[SourceConnection
     try:
         connection = psycopg2.connect(dsn(server), connection_factory=SourceConnection)
     except psycopg2.Error as error:
-        raise source_fault(f"PostgreSQL {server.address}, user {server.user}", error) from error
+        raise source_fault(f"PostgreSQL {server.address}, user {server.user}", error, server) from error
     try:
-        connection.autocommit = True
-        yield connection
-    except psycopg2.Error as error:
-        raise source_fault(f"PostgreSQL {server.address}", error) from error
+        with source_faults(f"PostgreSQL {server.address}", server):
+            connection.autocommit = True
+            yield connection
     finally:
         connection.close()
+
+
+@contextmanager
+def source_faults(place: str, server: Postgres) -> Iterator[None]:
+    """Turns psycopg2's errors into a SourceFault that names what is being asked."""
+    try:
+        yield
+    except psycopg2.Error as error:
+        raise source_fault(place, error, server) from error
 
 
 @contextmanager

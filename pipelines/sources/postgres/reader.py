@@ -10,9 +10,9 @@ from pathlib import Path
 
 import adbc_driver_manager as adbc
 import adbc_driver_postgresql
-import psycopg2
 import pyarrow as pa
 import pyarrow.compute as pc
+from adbc_driver_manager._reader import AdbcRecordBatchReader
 
 from conf.contract import Table, is_summed
 from conf.settings import Postgres
@@ -24,7 +24,17 @@ from pipelines.core.points import Point, crash_point
 from pipelines.core.sql import postgres_literal
 from pipelines.lake import delta, folders
 from pipelines.lake.schema import complete, scaled, schema_of, writer_of
-from pipelines.sources.postgres.connection import BEGIN, PIN, WATCH, dsn, hang_up, pinned, source_fault, unhurried
+from pipelines.sources.postgres.connection import (
+    BEGIN,
+    PIN,
+    WATCH,
+    dsn,
+    hang_up,
+    pinned,
+    source_fault,
+    source_faults,
+    unhurried,
+)
 from pipelines.sources.postgres.snapshot import Relation, Snapshot
 from pipelines.sources.postgres.types import Reading, select_list
 
@@ -140,11 +150,10 @@ class Reader:
                     rows += batch.num_rows
                     self._report.progress("bronze", plan.table.name, batch.num_rows)
                 is_complete = not self._stopped.is_set()
-        except (adbc.Error, OSError) as error:
-            # An error of ADBC while it streams comes through Arrow, as an OSError.
-            if isinstance(error, adbc.Error) or "[libpq]" in str(error):
-                place = f"{plan.relation.schema}.{plan.relation.name} from {self._server.address}"
-                raise source_fault(f"reading {place}", error) from error
+        except adbc.Error as error:
+            place = f"{plan.relation.schema}.{plan.relation.name} from {self._server.address}"
+            raise source_fault(f"reading {place}", error, self._server) from error
+        except OSError:
             with folders.storage(f"table {path}"):
                 raise
         finally:
@@ -154,15 +163,16 @@ class Reader:
         return WrittenFile(name, rows, started)
 
     @contextmanager
-    def _query(self, sql: str) -> Iterator[pa.RecordBatchReader]:
+    def _query(self, sql: str) -> Iterator[Iterator[pa.RecordBatch]]:
         with self.watchdog.waiting():
             connection = self._connection()
         with closing(adbc.AdbcStatement(connection)) as statement:
             statement.set_sql_query(sql)
             with self.watchdog.waiting():
                 stream, _ = statement.execute_query()
-            with pa.RecordBatchReader._import_from_c(stream.address) as batches:
-                yield batches
+            # Arrow's own reader drops the SQLSTATE of an error in the middle of a stream.
+            with closing(AdbcRecordBatchReader._import_from_c(stream.address)) as batches:
+                yield iter(batches)
 
     def _connection(self) -> adbc.AdbcConnection:
         connection: adbc.AdbcConnection | None = getattr(self._local, "connection", None)
@@ -229,9 +239,7 @@ def source_totals(snapshot: Snapshot, plan: ReadPlan, newer: str, watchdog: Watc
     summed = {name: reading.value for name, reading in plan.readings.items() if is_summed(plan.types[name])}
     items = ["count(*)", "0" if newer == "false" else f"count(*) FILTER (WHERE {newer})"]
     items += [f"coalesce(sum({value}), 0)" for value in summed.values()]
-    try:
-        with watchdog.waiting(), unhurried(snapshot.connection) as connection:
-            ((rows, newer_rows, *sums),) = connection.rows(f"SELECT {', '.join(items)} FROM {plan.relation.sql}")
-    except psycopg2.Error as error:
-        raise source_fault(f"counting {plan.relation.schema}.{plan.relation.name}", error) from error
+    counting = source_faults(f"counting {plan.relation.schema}.{plan.relation.name}", snapshot.server)
+    with counting, watchdog.waiting(), unhurried(snapshot.connection) as connection:
+        ((rows, newer_rows, *sums),) = connection.rows(f"SELECT {', '.join(items)} FROM {plan.relation.sql}")
     return SourceTotals(rows, dict(zip(summed, sums, strict=True)), newer_rows)

@@ -14,7 +14,7 @@ from conf.settings import Postgres
 from pipelines.core.console import Report
 from pipelines.core.errors import TransientFault
 from pipelines.core.sql import identifier, read_sql
-from pipelines.sources.postgres.connection import BEGIN, CONNECT_SECONDS, SourceConnection, pinned
+from pipelines.sources.postgres.connection import BEGIN, CONNECT_SECONDS, SourceConnection, pinned, source_faults
 
 LONGEST_PAUSE = 10  # seconds
 
@@ -61,7 +61,8 @@ def guarded(server: Postgres, schema: str, names: list[str]) -> Iterator[None]:
         readable = connection.rows(READABLE, (schema, names))
         connection.rows("BEGIN READ ONLY")
         for (name,) in readable:
-            connection.rows(f"SELECT FROM {identifier(schema)}.{identifier(name)} LIMIT 0")
+            with source_faults(f"table {schema}.{name} in {server.address}", server):
+                connection.rows(f"SELECT FROM {identifier(schema)}.{identifier(name)} LIMIT 0")
         yield
         connection.rows(STILL_THERE)
 

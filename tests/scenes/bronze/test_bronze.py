@@ -194,7 +194,7 @@ def test_a_failed_first_run_leaves_nothing_behind_and_the_next_one_works(lakehou
         "ALTER TABLE cartao RENAME TO plastico",
         "CREATE VIEW cartao AS SELECT id, num_cartao::int, nom_impresso, id_conta, id_associado FROM plastico",
     )
-    with pytest.raises(SourceFault, match=r"reading public.cartao from .*: value \"…\" is out of range") as caught:
+    with pytest.raises(SourceFault, match=r"reading public.cartao from .* \(SQLSTATE 22003, numeric_value") as caught:
         lakehouse.run("bronze")
     assert "4111" not in str(caught.value)
     execute(lakehouse.address, "DELETE FROM plastico WHERE id % 1000 = 0")
@@ -232,7 +232,7 @@ def test_row_level_security_is_an_error_not_fewer_rows(lakehouse: Lake, server: 
     )
     try:
         reader = Lake(lakehouse.folder, lakehouse.address.model_copy(update={"user": role}), lakehouse.spark)
-        with pytest.raises(SourceFault, match=r"row-level security policy for table .*conta"):
+        with pytest.raises(SourceFault, match=r"table public.conta in .*row-level security policy would hide rows"):
             reader.run("bronze")
         execute(lakehouse.address, "ALTER TABLE conta DISABLE ROW LEVEL SECURITY")
         reader.run("bronze")  # read-only rights suffice

@@ -278,7 +278,7 @@ def certificate(folder: Path, name: str) -> Path:
         (
             "elsewhere.example",
             "elsewhere.example",
-            'server certificate for "elsewhere.example".* does not match host name',
+            'server certificate does not match host name "localhost"',
         ),
         ("localhost", "missing", "root certificate file .* does not exist"),
     ],

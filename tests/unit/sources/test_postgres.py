@@ -18,6 +18,8 @@ from pipelines.sources.postgres.reader import Reader
 from pipelines.sources.postgres.snapshot import Relation, Snapshot, SourceColumn
 from pipelines.sources.postgres.types import read_as
 
+SERVER = Postgres(host="server", database="d", user="x")
+
 
 def test_a_reader_that_was_stopped_does_not_wait_for_a_server_in_its_turn() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -93,7 +95,7 @@ def test_a_name_with_quotes_is_quoted_not_pasted() -> None:
     ],
 )
 def test_transient_errors_are_distinguished_from_permanent_ones(text: str, passes: bool) -> None:
-    assert isinstance(source_fault("x", OSError(text)), TransientFault) == passes
+    assert isinstance(source_fault("x", OSError(text), SERVER), TransientFault) == passes
 
 
 def test_of_several_addresses_the_answer_of_a_server_counts() -> None:
@@ -101,7 +103,7 @@ def test_of_several_addresses_the_answer_of_a_server_counts() -> None:
 \tIs the server running on that host and accepting TCP/IP connections?
 connection to server at "127.0.0.1", port 5432 failed: FATAL:  password authentication failed for user "x"
 """
-    fault = source_fault("x", OSError(text))
+    fault = source_fault("x", OSError(text), SERVER)
     assert not isinstance(fault, TransientFault) and "password authentication failed" in str(fault)
 
 
