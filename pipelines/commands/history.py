@@ -40,7 +40,7 @@ def history(settings: Settings, report: Report) -> None:
         return
     report.show(table)
     kept = f"{settings.history_days} day{'s' if settings.history_days > 1 else ''}"
-    report.say(f"\n`make restore RUN=<run>` brings one of them back; `make maintain` keeps those of the last {kept}")
+    report.say("", f"`make restore RUN=<run>` brings one of them back; `make maintain` keeps those of the last {kept}")
 
 
 def what(layer: str, run: Run) -> str:

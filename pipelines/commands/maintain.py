@@ -179,7 +179,7 @@ def reset(settings: Settings, report: Report) -> None:
     print("type yes to go on: ", end="", flush=True)
     answer = sys.stdin.readline().strip()
     if answer != "yes":
-        report.say(f"{'' if answer else chr(10)}nothing was deleted")
+        report.say(*("",) * (not answer), "nothing was deleted")
         return
     with folders.locked(settings):
         for path in ours:

@@ -53,6 +53,6 @@ def demo(settings: Settings, report: Report, spark: "SparkSession | None" = None
     seed(settings, in_postgres(), "", report)
     runs, _ = run_layers(settings, RunRequest(domains=in_postgres()), report, spark)
     show(settings, runs, report, lines=3)
-    report.say("\nnext: make shell   query silver and gold in PySpark")
+    report.say("", "next: make shell   query silver and gold in PySpark")
     report.say("      make help    all commands")
     report.say("      make reset   delete the fake data, before you use your own PostgreSQL")

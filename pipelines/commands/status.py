@@ -10,6 +10,7 @@ from pipelines.core.console import Report
 from pipelines.core.grid import Grid, marked
 from pipelines.core.names import LAYERS, QUARANTINE, upstream_layer
 from pipelines.core.sql import identifier, spark_literal
+from pipelines.core.texts import visible
 from pipelines.lake import folders, run_log
 from pipelines.lake.engine import engine
 from pipelines.lake.runs import RuleRun, Run
@@ -87,13 +88,13 @@ def quality(settings: Settings, domains: tuple[str, ...], report: Report) -> Non
         rules = run_log.read_rules(path, runs[-1])
         previous = {(rule.table, rule.rule): rule for rule in run_log.read_rules(path, runs[-2])} if runs[1:] else {}
         against = f"changes since run {runs[-2].run}" if previous else "no previous run"
-        report.say(f"silver.{domain}, run {runs[-1].run} of {runs[-1].finished:%Y-%m-%d %H:%M} UTC, {against}\n")
+        report.say(f"silver.{domain}, run {runs[-1].run} of {runs[-1].finished:%Y-%m-%d %H:%M} UTC, {against}", "")
         listed = rules if report.as_json else [rule for rule in rules if rule.failed or _change(rule, previous)]
         if listed:
             report.show(rules_grid(listed, previous))
         if without := len(rules) - len(listed):
             report.say(f"{without:,} rule{'' if without == 1 else 's'} without a failure")
-        report.say(f"\n{query(rules)}")
+        report.say("", *query(rules).split("\n"))
 
 
 def rules_grid(rules: list[RuleRun], previous: Mapping[tuple[str, str], RuleRun]) -> Grid:
@@ -129,7 +130,7 @@ def query(rules: list[RuleRun]) -> str:
         return "no row failed a rule"
     if worst.severity is Severity.WARN:
         key = next(table for table in catalogue.tables("silver") if table.name == worst.table).keys[0]
-        where = f"silver.{worst.table}\nWHERE {key} IN ({', '.join(worst.keys)})"
+        where = f"silver.{worst.table}\nWHERE {key} IN ({visible(', '.join(worst.keys))})"
     else:
         where = f"silver.{worst.table}{QUARANTINE}\nWHERE array_contains(_reasons, {spark_literal(worst.rule)})"
     return f'the rows, in `make shell`:\nspark.sql(r"""SELECT * FROM {where}\n""").show(truncate=False)'
@@ -156,7 +157,7 @@ def answers(settings: Settings, domains: tuple[str, ...], report: Report) -> Non
             rows = db.execute(
                 f"SELECT {shown} FROM {content.sql} ORDER BY {', '.join(order)} LIMIT {ANSWER_ROWS}"
             ).fetchall()
-        report.say(f"\ngold.{table.name}: {table.comment}")
+        report.say("", f"gold.{table.name}: {table.comment}")
         lines = Grid(tuple(names), words=tuple(column.name for column in table.columns if column.type == "string"))
         for row in rows:
             lines.add_row(*("" if value is None else value for value in row))

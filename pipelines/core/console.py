@@ -19,6 +19,7 @@ from rich.text import Text
 
 from pipelines.core.errors import StorageFault
 from pipelines.core.grid import Grid, wrapped
+from pipelines.core.texts import visible
 
 REFRESHES = 8  # in a second, of the lines that move
 PASSING_LINES = 12
@@ -27,9 +28,9 @@ STYLES = {"warning": "yellow", "error": "red"}
 
 
 def log_line(message: str, level: str = "info", **known: object) -> str:
-    """An event as JSON: time (UTC), level (info, warning or error), message in one line, and what else is known."""
+    """An event as JSON: time (UTC), level (info, warning or error), message, and what else is known."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return json.dumps({"time": now, "level": level, "message": " ".join(message.split())} | known)
+    return json.dumps({"time": now, "level": level, "message": message} | known)
 
 
 def unread(stream: IO[str]) -> None:
@@ -55,11 +56,9 @@ class Screen(Console):
 
 
 def write(console: Console, text: str, level: str = "info") -> None:
-    """Writes a text in the colour of its level; a terminal breaks it between words."""
-    width = console.width if console.is_terminal else None
-    for line in text.split("\n"):
-        for part in wrapped(line, width):
-            console.print(Text(part, STYLES.get(level, "")))
+    """Writes a line in the colour of its level; a terminal breaks it between words."""
+    for part in wrapped(text, console.width if console.is_terminal else None):
+        console.print(Text(part, STYLES.get(level, "")))
 
 
 @contextmanager
@@ -167,13 +166,13 @@ class Report(AbstractContextManager["Report"]):
 
     def step(self, text: str, **known: object) -> None:
         """Shows a line of progress. JSON has what is `known` beside its text; a screen marks a `level` of warning."""
-        self._tell(self._screen, text, known)
+        self._tell(self._screen, text, known=known)
 
     def passing(self, text: str, **known: object) -> None:
         """The same for what the result will say again: a terminal that will show that, too, keeps it until then."""
         if self._live and self._result.is_terminal:
             with self._lock:
-                self._passing.append(text)
+                self._passing.append(visible(text))
         else:
             self.step(text, **known)
 
@@ -181,12 +180,12 @@ class Report(AbstractContextManager["Report"]):
         """Says why the work starts over; its rows are counted from zero."""
         with self._lock:
             self._work.clear()
-        self._tell(self._screen, text, {"level": "warning"}, mark="")
+        self._tell(self._screen, text, known={"level": "warning"}, mark="")
 
     def warning(self, text: str) -> None:
         """Keeps a warning for the end, where it is read; once, however often the work starts over."""
-        if text not in self._warnings[self._given :]:
-            self._warnings.append(text)
+        if (shown := visible(text)) not in self._warnings[self._given :]:
+            self._warnings.append(shown)
 
     def new_warnings(self) -> tuple[str, ...]:
         """The warnings since the last call."""
@@ -218,25 +217,27 @@ class Report(AbstractContextManager["Report"]):
             row = {re.sub(r"\W+", "_", title.lower()).strip("_"): cell.plain for title, cell in cells.items()}
             self.say(", ".join(f"{name} {cell}" for name, cell in row.items() if cell), row=row)
 
-    def say(self, text: str, **known: object) -> None:
-        """Shows a line of the result, in the same way."""
-        self._tell(self._result, text, known)
+    def say(self, *lines: str, **known: object) -> None:
+        """Shows lines of the result, in the same way; JSON has one object for them."""
+        self._tell(self._result, *lines, known=known)
 
     def command(self, line: str) -> None:
         """Shows a line to be typed; a narrow screen does not break it."""
         if self.as_json:
             self.say(line)
         else:
-            self._result.print(Text(line))
+            self._result.print(Text(visible(line)))
 
     def sample(self, rows: Grid) -> None:
         """Shows rows of a table to a person; they go to no log."""
         if not self.as_json:
             self.show(rows)
 
-    def _tell(self, console: Console, text: str, known: dict[str, Any], mark: str = "warning: ") -> None:
-        level = str(known.get("level"))
-        if not self.as_json:
-            write(console, mark * (level == "warning") + text, level)
-        elif text:
-            console.out(log_line(text, **known), highlight=False)
+    def _tell(self, console: Console, *lines: str, known: dict[str, Any], mark: str = "warning: ") -> None:
+        level, shown = str(known.get("level")), [visible(line) for line in lines]
+        if self.as_json:
+            if text := " ".join(filter(None, shown)):
+                console.out(log_line(text, **known), highlight=False)
+            return
+        for line in shown:
+            write(console, mark * (level == "warning") + line, level)

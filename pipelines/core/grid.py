@@ -1,6 +1,5 @@
 """A table of a result as lines of text, which fit a screen."""
 
-import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,8 +7,9 @@ from dataclasses import dataclass, field
 from rich.cells import cell_len
 from rich.text import Text
 
+from pipelines.core.texts import visible
+
 GAP = "  "
-CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass
@@ -24,10 +24,9 @@ class Grid:
     rows: list[dict[str, Text]] = field(default_factory=list)
 
     def add_row(self, *cells: str | Text) -> None:
-        """Adds a row, a cell a title. A `Text` keeps its colour, control characters become blanks."""
-        texts = (Text(cell) if isinstance(cell, str) else cell for cell in cells)
-        clean = (Text(CONTROL.sub(" ", text.plain), text.style) for text in texts)
-        self.rows.append(dict(zip(self.titles, clean, strict=True)))
+        """Adds a row, a cell a title. A `Text` keeps its colour."""
+        texts = (Text(visible(cell)) if isinstance(cell, str) else cell for cell in cells)
+        self.rows.append(dict(zip(self.titles, texts, strict=True)))
 
     def lines(self, width: int | None = None) -> Iterator[Text]:
         """The lines, at most `width` cells wide. No word is broken; only when nothing else helps, cells are cut."""

@@ -15,6 +15,7 @@ from conf.contract import Severity
 from conf.settings import Settings
 from pipelines.core.errors import Fault
 from pipelines.core.names import LAYERS
+from pipelines.core.texts import visible
 from pipelines.lake import run_log
 from pipelines.notify.outcome import Outcome
 from pipelines.sources.domains import in_use, known_domains
@@ -84,12 +85,12 @@ def _facts(settings: Settings, outcome: Outcome, late: dict[str, str | None], wa
         "host": socket.gethostname(),
         "code": outcome.code,
         "kind": outcome.kind if outcome.code else "quality",
-        "message": " ".join(outcome.line.split()) or outcome.kind if outcome.code else limit,
+        "message": visible(outcome.line) or outcome.kind if outcome.code else limit,
         "started": _instant(outcome.started),
         "time": _instant(datetime.now(UTC)),
         "last_success": late,
         "hint": HINTS.get(outcome.code, HINTS[1]),
-        "warnings": warnings,
+        "warnings": [visible(line) for line in warnings],
     }
 
 

@@ -32,7 +32,7 @@ def end_call(
     if report.as_json:
         report.step(text or kind, level=level, kind=kind, code=code or exit_code, seconds=round(seconds, 3))
     elif text:
-        report.step(f"{kind}: {' '.join(text.split())}", level=level)
+        report.step(f"{kind}: {text}", level=level)
     if settings and (code or "stream" not in call.targets):  # a stream's micro-batches have notified
         line = failure.public_text if isinstance(failure, Fault) else text
         with suppress(KeyboardInterrupt, SystemExit):  # a second signal does not wait for that

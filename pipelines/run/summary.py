@@ -42,7 +42,7 @@ def show(settings: Settings, runs: list[tuple[str, Run]], report: Report, lines:
     for table in (table for table in catalogue.tables("gold") if table.csv and table.domain in gold):
         path, rows = folders.csv_path(settings, table), gold[table.domain].table(table.name).rows_out
         shown = path.relative_to(here) if path.is_relative_to(here) else path
-        report.say(f"\n{shown}: {rows:,} rows, {path.stat().st_size:,} bytes")
+        report.say("", f"{shown}: {rows:,} rows, {path.stat().st_size:,} bytes")
         if lines:
             report.sample(first_records(path, lines))
 

@@ -48,7 +48,7 @@ WRITE_ROWS, WRITE_BYTES, JOIN_BATCHES = 100_000, 128 * 2**20, 1000
 
 NAME_LIMIT = 255  # of a column that no contract has: messages name it
 FOLDER = os.O_RDONLY | os.O_DIRECTORY
-UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # what would break a line, or command a terminal
+UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # what breaks a line, commands a terminal or is no text
 FIRST, LAST = -62_135_596_800, 253_402_300_799  # the seconds of the years 1 and 9999
 
 # Why something in a landing folder is not taken.
@@ -81,12 +81,12 @@ def arrived(folder: Path, tables: Sequence[Table]) -> tuple[list[LandedFile], di
         matching = [table for table in tables if table.files and fnmatchcase(name, table.files.pattern)]
         if len(matching) > 1:
             both = " and ".join(table.name for table in matching[:2])
-            raise ContractFault(f"{folder / _shown(name)}: it is for both {both}; correct their patterns")
-        why = NO_TABLE if not matching else NO_NAME if _shown(name) != name else unfit(stat)
+            raise ContractFault(f"{folder / name}: it is for both {both}; correct their patterns")
+        why = NO_TABLE if not matching else NO_NAME if UNFIT.search(name) else unfit(stat)
         if not stat.st_size and S_ISREG(stat.st_mode):
             continue
         if why:
-            others[why].append(_shown(name))
+            others[why].append(name)
         else:
             modified = _moment(stat.st_mtime)
             files.append((stat.st_mtime_ns, LandedFile(matching[0], name, folder / name, stat.st_size, modified)))
@@ -113,13 +113,6 @@ def unfit(stat: os.stat_result) -> str:
     if not S_ISREG(stat.st_mode):
         return NO_FILE
     return MANY_NAMES if stat.st_nlink > 1 and not stat.st_mode & S_IROTH else ""
-
-
-def _shown(name: str) -> str:
-    """A name in one line of text."""
-    return UNSHOWN.sub(
-        lambda character: f"\\x{ord(character[0]):02x}", name.encode("utf-8", "backslashreplace").decode()
-    )
 
 
 def _moment(seconds: float) -> datetime:

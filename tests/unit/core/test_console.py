@@ -21,12 +21,13 @@ def test_a_report_as_json_has_a_line_for_each_row_of_a_table_and_none_of_a_sampl
         report.say("")
         report.show(table)
         report.say("a\nb")
+        report.say("", "c", "d")
         report.warning("w")
         report.again("c")
     output, warned = capsys.readouterr()
     lines = [json.loads(line) for line in output.splitlines()]
-    assert [entry["message"] for entry in lines] == ["rows_in 1, note [b]x[/b]", "note y", "a b"]
-    assert lines[0]["row"] == {"rows_in": "1", "note": "[b]x[/b] "}
+    assert [entry["message"] for entry in lines] == ["rows_in 1, note [b]x[/b]\\n", "note y", "a\\nb", "c d"]
+    assert lines[0]["row"] == {"rows_in": "1", "note": "[b]x[/b]\\n"}
     assert [(entry["level"], entry["message"]) for entry in map(json.loads, warned.splitlines())] == [
         ("warning", "c"),
         ("warning", "w"),

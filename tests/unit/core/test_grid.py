@@ -150,7 +150,7 @@ def test_a_sample_shows_the_first_columns_that_a_person_can_read(tmp_path: Path)
     for width, shown in ((10, ["nome", "Ana", "Eva"]), (80, ["nome  descricao", "Ana   uma", "Eva   b"])):
         lines = [line.plain for line in sample.lines(width)]
         assert [line[: len(text)] for line, text in zip(lines, shown, strict=True)] == shown and len(lines[0]) <= width
-    assert 'Ana   uma "linha", longa e outra  1' in [line.plain for line in sample.lines()]
+    assert r'Ana   uma "linha", longa\ne outra  1' in [line.plain for line in sample.lines()]
 
 
 def test_a_cell_is_cut_when_nothing_else_helps() -> None:

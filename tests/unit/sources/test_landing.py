@@ -194,7 +194,7 @@ def test_what_is_no_file_of_a_table_is_left_alone_and_reported(tmp_path: Path) -
     kinds = ("fifo", "folder", "linked", "loop", "null", "passwd", "socket")
     assert {why: sorted(names) for why, names in others.items()} == {
         landing.NO_TABLE: ["Venda2.CSV", "secret"],
-        landing.NO_NAME: ["venda\\x0a4\\x1b.csv", "venda_\\udce9.csv"],
+        landing.NO_NAME: ["venda\n4\x1b.csv", "venda_\udce9.csv"],
         landing.NO_FILE: [f"venda_{kind}.csv" for kind in kinds],
         landing.MANY_NAMES: ["venda_other_name.csv"],
     }
