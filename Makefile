@@ -14,6 +14,8 @@ LONG = $(shell grep --recursive --files-with-matches --include='test_*.py' -e 'm
 
 # What is typed on make's command line; exported variables of the same names change nothing.
 TYPED := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
+# It is data: make would expand a $(...) in it, here and in the environment of what it calls.
+$(foreach name,$(filter-out -% MAKE%,$(TYPED)),$(eval override $(name) := $$(value $(name)))$(eval export $(name)))
 # Variables that become an option of the command line, and the targets that take them.
 OPTIONS := DOMAIN TABLES FULL RUN ONCE FORMAT CONFIRM
 bronze_takes := DOMAIN TABLES FULL
@@ -30,16 +32,23 @@ restore_takes := RUN
 # Variables that make and its tools take; make itself keeps one that begins with a dash, bash asks with the last for
 # what Tab completes.
 TAKEN := PYTHON COMPOSE PROFILE SIZES ROUNDS WAYS NIGHTS LAKEHOUSE_% DATABASE_URL POSTGRES_% PG% MAKE% SHELL CI -% __BASH_MAKE_COMPLETION__
-nearest = $(shell $(PYTHON) tools/nearest.py '$1' $2)
+quoted = '$(subst ','\'',$1)'
+nearest = $(shell $(PYTHON) tools/nearest.py $(call quoted,$1) $2)
+define LINE_BREAK
+
+
+endef
 $(foreach name,$(filter-out $(OPTIONS) $(TAKEN),$(TYPED)),$(error \
   $(name) is not a variable of this Makefile$(call nearest,$(name),$(OPTIONS)); nothing was done))
 $(foreach name,$(filter $(OPTIONS),$(TYPED)),$(if $(filter $(name),$(foreach goal,$(MAKECMDGOALS),$($(goal)_takes))),,$(error \
   make $(MAKECMDGOALS) takes no $(name); nothing was done)))
 
+$(foreach name,$(OPTIONS) PROFILE,$(if $(findstring $(LINE_BREAK),$($(name))),$(error \
+  $(name)=$(subst $(LINE_BREAK),\n,$($(name))) has a line break; nothing was done)))
+
 # $(call options,target): what was typed for a target, as its options.
-quoted = '$(subst ','\'',$(value $1))'
-with_value = $(if $($1), --$2 $(call quoted,$1))
-switch = $(if $(filter-out 0,$($1)), --$2$(if $(filter-out 1,$($1)),=$(call quoted,$1)))
+with_value = $(if $($1), --$2 $(call quoted,$($1)))
+switch = $(if $(filter-out 0,$($1)), --$2$(if $(filter-out 1,$($1)),=$(call quoted,$($1))))
 option_DOMAIN = $(call with_value,DOMAIN,domain)
 option_TABLES = $(call with_value,TABLES,table)
 option_FULL = $(call switch,FULL,full)
@@ -167,13 +176,13 @@ audit: .venv/audit.stamp
 	@.venv/bin/pip-audit --strict --disable-pip --require-hashes $(patsubst %,-r %,$(wildcard requirements/*.txt))
 
 bench: .venv/bench.stamp
-	@.venv/bin/python -m bench $(foreach name,SIZES ROUNDS WAYS NIGHTS,$(if $(filter undefined,$(origin $(name))),,--$(shell echo $(name) | tr A-Z a-z) '$($(name))'))
+	@.venv/bin/python -m bench $(foreach name,SIZES ROUNDS WAYS NIGHTS,$(if $(filter undefined,$(origin $(name))),,--$(shell echo $(name) | tr A-Z a-z) $(call quoted,$($(name)))))
 
 env:
 	@$(PYTHON) tools/env.py
 
 up:
-	$(COMPOSE) $(addprefix --profile ,$(PROFILE)) up --build --detach
+	$(COMPOSE) $(foreach name,$(PROFILE),--profile $(call quoted,$(name))) up --build --detach
 
 down:
 	$(COMPOSE) $(addprefix --profile ,$(PROFILES)) down
@@ -193,7 +202,7 @@ $(FOLDERS):
 	@echo "make: $@ is a folder, not a target; make help lists the targets" >&2; exit 2
 
 .DEFAULT:
-	@echo "make: there is no target $@$(call nearest,$@,$(TARGETS)); make help lists them" >&2; exit 2
+	@printf '%s\n' $(call quoted,make: there is no target $@$(call nearest,$@,$(TARGETS)); make help lists them) >&2; exit 2
 
 .FORCE:
 
@@ -201,7 +210,7 @@ reset: .venv/run.stamp
 	$(CLI) reset
 
 # Again, too, when a jar or Spark's archive is gone or another Python is asked for on the command line.
-STALE := $(if $(word 4,$(wildcard .jars/*.jar)),,.FORCE) $(if $(wildcard .jars/*.jsa),,.FORCE) $(if $(filter command,$(firstword $(origin PYTHON))),.FORCE)
+STALE := $(if $(word 4,$(wildcard .jars/*.jar)),,.FORCE) $(if $(wildcard .jars/*.jsa),,.FORCE) $(if $(filter PYTHON,$(TYPED)),.FORCE)
 
 .venv/run.stamp: requirements/build.txt requirements/run.txt requirements/jars.sha256 tools/bootstrap.py $(STALE)
 	@$(PYTHON) tools/bootstrap.py run && touch $@

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -10,11 +11,11 @@ from conf.settings import PROJECT
 from tests.support.documents import MAKE_TARGETS
 
 
-def run(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+def run(*words: str, folder: Path = PROJECT, **environment: str) -> "subprocess.CompletedProcess[str]":
     """A make of its own, which knows nothing of the one that runs the tests."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     return subprocess.run(
-        ["make", *words], cwd=PROJECT, env=kept | environment, capture_output=True, text=True, timeout=60
+        ["make", *words], cwd=folder, env=kept | environment, capture_output=True, text=True, timeout=60
     )
 
 
@@ -69,6 +70,68 @@ def test_a_variable_that_is_not_understood_ends_the_call(words: str, message: st
 def test_a_setting_and_the_tools_own_variables_may_be_typed() -> None:
     for words in ("demo LAKEHOUSE_SEED__MOVIMENTOS=300", "setup PYTHON=python3", "up PROFILE=demo", "bench SIZES=10"):
         assert make(*words.split()).returncode == 0, words
+
+
+HOSTILE = (
+    "$(shell touch made)",
+    "$(touch made)",
+    "${shell touch made}",
+    "`touch made`",
+    "x; touch made",
+    "'; touch made; '",
+    '"; touch made; "',
+    "x' || touch made #",
+    "\x1b[2J\\ $$x",
+)
+OPTIONS = {
+    "DOMAIN": "bronze",
+    "TABLES": "export",
+    "FULL": "plan",
+    "RUN": "restore",
+    "ONCE": "stream",
+    "FORMAT": "export",
+    "CONFIRM": "seed",
+}
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A folder in which everything is set up, and whose command line prints its words, each ended by a zero."""
+    for name in ("Makefile", "tools/nearest.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((PROJECT / name).read_bytes())
+    (tmp_path / "echo").write_text("#!/bin/sh\nprintf '%s\\0' \"$@\"\n")
+    (tmp_path / "echo").chmod(0o755)
+    needed = [f"requirements/{name}" for name in ("build.txt", "run.txt", "bench.txt", "jars.sha256")]
+    jars = [".jars/x.jsa", *(f".jars/{number}.jar" for number in range(4))]
+    for name in (*needed, *jars, "tools/bootstrap.py", ".venv/run.stamp", ".venv/bench.stamp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / ".venv/bin").mkdir()
+    (tmp_path / ".venv/bin/python").symlink_to(tmp_path / "echo")
+    return tmp_path
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_what_is_typed_is_data_for_make_and_its_shell(value: str, copy: Path) -> None:
+    for name, target in OPTIONS.items():
+        words = run(target, f"{name}={value}", folder=copy).stdout.removesuffix("\0").split("\0")
+        option = name.lower().replace("tables", "table")
+        switch = name in ("FULL", "ONCE")
+        assert words[3:] == ([f"--{option}={value}"] if switch else [f"--{option}", value]), words
+    assert value in run("bench", f"SIZES={value}", folder=copy).stdout.split("\0")
+    for words in (["up", "COMPOSE=./echo", f"PROFILE={value}"], ["status", f"LAKEHOUSE_ROOT={value}"], [value]):
+        run(*words, folder=copy)
+    assert not list(copy.rglob("*made*"))
+
+
+def test_a_line_break_in_what_is_typed_is_refused(copy: Path) -> None:
+    for name, target in OPTIONS.items():
+        result = run(target, f"{name}=x\ntouch made\n", folder=copy)
+        assert (
+            result.returncode == 2 and f"{name}=x\\ntouch made\\n has a line break; nothing was done" in result.stderr
+        )
+    assert result.stdout == "" and not (copy / "made").exists()
 
 
 def test_tab_in_bash_is_offered_the_targets_and_no_folder() -> None:
