@@ -48,7 +48,9 @@ WRITE_ROWS, WRITE_BYTES, JOIN_BATCHES = 100_000, 128 * 2**20, 1000
 
 NAME_LIMIT = 255  # of a column that no contract has: messages name it
 FOLDER = os.O_RDONLY | os.O_DIRECTORY
-UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # what breaks a line, commands a terminal or is no text
+UNFIT = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
+)  # what breaks a line, commands a terminal or is no text
 FIRST, LAST = -62_135_596_800, 253_402_300_799  # the seconds of the years 1 and 9999
 
 # Why something in a landing folder is not taken.

@@ -67,19 +67,6 @@ BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 # SQLSTATE: connection, resources, locks and conflicts, server stopping or starting.
 PASSING_STATES = re.compile("08|53|40|55P03|57P0")
 
-# When there is no SQLSTATE: what libpq says about the network, and what a server says before it lets anybody in.
-PASSING_TEXTS = re.compile(
-    "Connection refused|timeout expired|timed out|No route to host|Network is unreachable|onnection reset|Broken pipe"
-    "|server closed the connection|connection to server was lost|no connection to the server|EOF detected"
-    "|could not (receive|send) data|SSL SYSCALL|SSL connection has been closed|unexpected eof|conflict with recovery"
-    "|Temporary failure in name resolution|No such file or directory"
-    "|the database system is|too many|remaining connection slots|terminating connection"
-    "|sistema de banco de dados está|muit[oa]s (clientes|conexões)|lacunas de conexão|terminando conexão"
-)
-
-# A server or a certificate that TLS refuses now is refused in a second, too.
-FINAL_TEXTS = re.compile("does not support SSL|certificate")
-
 # Our words for an error that has a SQLSTATE, by what SQLSTATE and text begin with; the first that matches counts.
 OF_STATES = {
     "^42501.*(row-level security|segurança em nível)": "the row-level security policy would hide rows from role "
@@ -96,28 +83,34 @@ OF_STATES = {
 
 UNKNOWN = "the server reports an error; LAKEHOUSE_LOG=debug shows its text without values"
 
-# The same for what libpq, or a server that lets nobody in, says without a SQLSTATE.
-OF_TEXTS = {
+# The same for what libpq, or a server that lets nobody in, says without a SQLSTATE: what stays so, then what may pass.
+FINAL_TEXTS = {
     "password authentication failed|autenticação do tipo senha falhou": 'password authentication failed for "{0.user}"',
     "no password supplied": 'no password supplied for "{0.user}"',
     "pg_hba.conf": 'its pg_hba.conf does not let "{0.user}" in from here',
     'role ".*" (does not|não) exist': 'role "{0.user}" does not exist',
     '(database|banco de dados) ".*" (does not|não) exist': 'database "{0.database}" does not exist',
     "permission denied|permissão negada": 'GRANT CONNECT on database "{0.database}" to "{0.user}"',
-    "too many connections for role|conexões para role": 'too many connections for role "{0.user}"',
-    "too many|remaining connection slots|muit[oa]s|lacunas de conexão": "too many connections to the server",
+    "does not support SSL": "server does not support SSL, but SSL was required",
+    "certificate verify failed": "certificate verify failed",
+    "does not match host name": 'server certificate does not match host name "{0.host}"',
+    "root certificate file": "root certificate file of LAKEHOUSE_POSTGRES__SSLROOTCERT does not exist",
+    "certificate": "TLS does not accept a certificate",
+    "service not known": 'the host name "{0.host}" is not known',
+}
+PASSING_TEXTS = {
+    "connections for role|conexões para role": 'too many connections for role "{0.user}"',
+    "too many|remaining connection slots|muit[oa]s (clientes|conexões)|lacunas de conexão": "too many connections",
     "is starting up|está iniciando": "the database system is starting up",
     "the database system is|sistema de banco de dados está": "the database system lets nobody in at the moment",
     "Connection refused": "Connection refused",
     "timeout expired|timed out": "timeout expired, it does not answer",
     "No route to host|Network is unreachable": "the network has no way to it",
-    "name resolution|translate host name": 'the host name "{0.host}" is not known',
-    "does not support SSL": "server does not support SSL, but SSL was required",
-    "certificate verify failed": "certificate verify failed",
-    "does not match host name": 'server certificate does not match host name "{0.host}"',
-    "root certificate file": "root certificate file of LAKEHOUSE_POSTGRES__SSLROOTCERT does not exist",
+    "Temporary failure in name resolution": 'the host name "{0.host}" cannot be looked up',
     "No such file or directory": "no such socket; is the server running?",
-    "connection|conexão|Broken pipe|EOF|eof|could not (receive|send) data|SSL": "the connection was lost",
+    "onnection reset|Broken pipe|server closed the connection|connection to server was lost|no connection to the server"
+    "|EOF detected|could not (receive|send) data|SSL SYSCALL|SSL connection has been closed|unexpected eof"
+    "|conflict with recovery|terminating connection|terminando conexão": "the connection was lost",
 }
 
 FATAL = "FATAL: "  # said by the server that answered, when a host has several addresses
@@ -142,13 +135,14 @@ def source_fault(place: str, error: Exception, server: Postgres) -> SourceFault:
     trying again may help."""
     state, text = _state(error), str(error)
     if state:
-        text, known, passes = f"{state} {text}", OF_STATES, bool(PASSING_STATES.match(state))
+        text, known = f"{state} {text}", OF_STATES
     else:
         text = next((line for line in reversed(text.splitlines()) if FATAL in line), text)
-        known, passes = OF_TEXTS, bool(PASSING_TEXTS.search(text)) and not FINAL_TEXTS.search(text)
-    words = next((words for pattern, words in known.items() if re.search(pattern, text)), UNKNOWN).format(server)
-    code = f" (SQLSTATE {state}, {_condition(state)})" if state else ""
-    return (TransientFault if passes else SourceFault)(f"{place}: {words}{code}")
+        known = FINAL_TEXTS | PASSING_TEXTS
+    sign = next((pattern for pattern in known if re.search(pattern, text)), "")
+    words, code = known.get(sign, UNKNOWN).format(server), f" (SQLSTATE {state}, {_condition(state)})" * bool(state)
+    kind = TransientFault if PASSING_STATES.match(state) or sign in PASSING_TEXTS else SourceFault
+    return kind(f"{place}: {words}{code}")
 
 
 def _condition(state: str) -> str:

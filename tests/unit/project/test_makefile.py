@@ -21,7 +21,7 @@ def run(*words: str, folder: Path = PROJECT, **environment: str) -> "subprocess.
 
 def make(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """What make would run."""
-    return run("-n", *words, **environment)
+    return run("-n", *words, folder=PROJECT, **environment)
 
 
 def called(*words: str, **environment: str) -> list[str]:
