@@ -9,7 +9,7 @@ import psutil
 import pytest
 from pyspark.sql import SparkSession
 
-CARD = "4111111111111111"
+CARD = "4916025839471058"  # which no compression hides
 RPC_REQUEST, RPC_RESPONSE, OPEN_BLOCKS = 3, 4, 0  # of Spark's transport protocol
 
 
