@@ -83,7 +83,7 @@ def restore(settings: Settings, word: str, report: Report) -> tuple[str, Run]:
     """Brings back what the run named by `word` left, with its CSV, as a new run; the next run replaces it. Raises
     StorageFault if files of it are gone."""
     run_log.find_run(settings, word)  # before a lock is taken or a folder made
-    with folders.locked(settings), ExitStack() as stack:
+    with run_log.locked(settings), ExitStack() as stack:
         layer, target = run_log.find_run(settings, word)
         path = settings.layer_path(layer)
         if target.card_numbers == "plain" != settings.card_numbers:

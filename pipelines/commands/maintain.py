@@ -32,7 +32,7 @@ TEMPORARY = re.compile(r"\.(?:run|export|reconcile|[\w-]+\.(?:csv|parquet))\.(\d
 def maintain(settings: Settings, report: Report) -> None:
     """Frees what no kept run needs and reports how much. Raises LockedFault while a run works, StorageFault if the lake
     is damaged; then nothing is removed."""
-    with folders.locked(settings):
+    with run_log.locked(settings):
         for domain in catalogue.domains():
             check_layers(settings, domain)
         for layer in LAYERS:

@@ -22,7 +22,7 @@ from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault, SourceFault, StorageFault
 from pipelines.core.names import LAYERS
-from pipelines.lake import folders, run_log
+from pipelines.lake import run_log
 from pipelines.lake.runs import Run
 from pipelines.notify.outcome import Outcome
 from pipelines.notify.outlets import notify
@@ -42,7 +42,7 @@ def stream(settings: Settings, domain: str, once: bool, report: Report, given: S
     run fails for another reason than a file that changes or vanishes while it is read."""
     landing = _landing(settings, domain)
     try:
-        with folders.locked(settings, patient=True):
+        with run_log.locked(settings, patient=True):
             pass  # makes the lake's folders, closed to others, before Spark puts its checkpoint into one
         report.step(f"{domain}: {'ingesting the files of' if once else 'watching'} {landing}")
         with nullcontext(given) if given else session(settings) as spark:

@@ -71,8 +71,8 @@ def commit(path: Path, table: Table, change: Change) -> int:
     with storage(f"table {path}"):
         delta.make_folder(path)
         head = delta.version(path)
-        if head is not None and (there := delta.version_content(path, head).name) != name:
-            raise StorageFault(f"table {path}: another table is there, {there or 'one without a name'}; move it away")
+        if head is not None:
+            _require_same(path, head, definition)
         removed = {file.name: size for file, size in delta.actions(path, head) if file.name not in stays}
         return write(path, definition, _cause(table, change, bool(removed)), change.added, removed)
 
@@ -129,6 +129,15 @@ def write(path: Path, definition: Definition, cause: Cause, added: Collection[st
     lines += [{"remove": {"path": name, "size": size} | gone} for name, size in removed.items()]
     lines += [{"add": add} for add in adds]
     return delta.write_commit(path, lines, [path / name for name in added])
+
+
+def _require_same(path: Path, head: int, definition: Definition) -> None:
+    """Raises StorageFault when another table is there. With an older name, a table must have known columns only."""
+    stored = DeltaTable(path, version=head, without_files=True)
+    there, name = stored.metadata().name or "", definition.name or ""
+    columns, known = ({field.name for field in schema.fields} for schema in (stored.schema(), definition.schema))
+    if there != name and not (there in delta.older_names(name) and columns <= known):
+        raise StorageFault(f"table {path}: another table is there, {there or 'one without a name'}; move it away")
 
 
 def _cause(table: Table, change: Change, removes: bool) -> Cause:
@@ -196,11 +205,8 @@ def _definition(definition: Definition, stored: DeltaTable | None) -> list[dict[
         lines.append(
             {"protocol": {"minReaderVersion": delta.PROTOCOL[0], "minWriterVersion": delta.PROTOCOL[1]} | features}
         )
-    is_known = known and (known.name, known.description, dict(known.configuration)) == (
-        definition.name,
-        comment,
-        configuration,
-    )
+    wanted = (definition.name, comment, configuration)
+    is_known = known and (known.name, known.description, dict(known.configuration)) == wanted
     if not (is_known and stored and json.loads(stored.schema().to_json()) == json.loads(text)):
         metadata: dict[str, Any] = {
             "id": known.id if known else str(uuid.uuid4()),

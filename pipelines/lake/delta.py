@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from deltalake.exceptions import DeltaError
 
 from conf.contract import Pii, Table
 from pipelines.core.errors import StorageFault
+from pipelines.core.names import QUARANTINE
 from pipelines.core.points import Point, crash_point
 from pipelines.lake import durable
 from pipelines.lake.folders import read_once, scratch, storage
@@ -47,6 +48,11 @@ def indexed(table: Table) -> list[str]:
 def full_name(layer: str, domain: str, name: str) -> str:
     """What a table is called in its own log, so that it is not mistaken for another."""
     return f"{layer}.{domain}.{name}"
+
+
+def older_names(name: str) -> set[str]:
+    """What older software called a table in its log: nothing, or without layer and domain."""
+    return {"", name.rpartition(".")[2].removesuffix(QUARANTINE)}
 
 
 def version(path: Path) -> int | None:
@@ -98,9 +104,10 @@ def actions(path: Path, at: int | None) -> list[tuple[Path, int]]:
 
 
 class VersionContent(NamedTuple):
-    """What the log says of a version: the name of the table, and its data files with their bytes."""
+    """What the log says of a version: the table's name and properties, and its data files with their bytes."""
 
     name: str
+    properties: Mapping[str, str | None]
     files: tuple[tuple[str, int], ...]
 
 
@@ -118,7 +125,8 @@ def _read_version(commit: Path) -> VersionContent:
     table = DeltaTable(commit.parent.parent, version=int(commit.stem))
     # Not file_uris(): it percent-encodes the table's folder.
     adds = pa.table(table.get_add_actions()).select(["path", "size_bytes"]).to_pydict()
-    return VersionContent(table.metadata().name or "", tuple(zip(*adds.values(), strict=True)))
+    metadata = table.metadata()
+    return VersionContent(metadata.name or "", metadata.configuration, tuple(zip(*adds.values(), strict=True)))
 
 
 _read_version_once = read_once(_read_version)
@@ -190,10 +198,11 @@ def shorten_log(path: Path) -> None:
                 file.unlink()
 
 
-def checked(path: Path, at: int | None, name: str, run: str = "") -> str:
+def checked(path: Path, at: int | None, names: Sequence[str], run: str = "") -> str:
     """The fingerprint of a table's files in a version, which `run` left, or in its head. No row is read.
 
-    Raises StorageFault naming the table and the file when the log or a file is damaged, or the table is not `name`.
+    Raises StorageFault naming the table and the file when the log or a file is damaged, or the table has none of the
+    `names`, of which the first is today's.
     delta-rs skips an empty commit and reports a missing one with a riddle, so the log is checked here first.
     """
     numbers = _checked_log(path)
@@ -201,9 +210,9 @@ def checked(path: Path, at: int | None, name: str, run: str = "") -> str:
         require_end(path)
         raise StorageFault(f"table {path}: {_commit(at)} is missing, which {run} wrote")
     content = version_content(path, numbers[-1] if at is None else at)
-    if content.name != name:
+    if content.name not in names:
         actual = content.name or "one without a name"
-        raise StorageFault(f"table {path}: {LOG} is of another table, {actual}, not {name}")
+        raise StorageFault(f"table {path}: {LOG} is of another table, {actual}, not {names[0]}")
     files = [(path / file, size) for file, size in content.files]
     for file, size in files:
         if not file.exists():

@@ -4,7 +4,9 @@ A run is complete when its row is in `_runs`; readers take the versions that the
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -23,11 +25,15 @@ from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault, StorageFault, UsageFault
 from pipelines.core.names import LAYERS
 from pipelines.core.points import Point, crash_point
-from pipelines.lake import commits, delta
+from pipelines.lake import commits, delta, folders
 from pipelines.lake.folders import read_once, storage
 from pipelines.lake.runs import IngestedFile, Mode, RuleRun, Run
 
 RECORDS = RUNS, QUALITY, FILES = "_runs", "_quality", "_files"
+
+# The format of the records, and the property of the three tables that has it. It rises with each change of the records;
+# lakes from before it was recorded have none. ADR 31 says what such a change takes.
+FORMAT, FORMAT_PROPERTY = 1, "lakehouse.format"
 
 COMMENTS = {
     RUNS: "Complete runs. One row per run and domain.",
@@ -141,6 +147,10 @@ def read_files(layer_path: Path, domain: str) -> list[IngestedFile]:
         has = has | {run.run} if run.content_of is None else taken_by.get(run.content_of, has)
         taken_by[run.run] = has
     rows = [row for row in read_rows(layer_path / FILES, {"domain": domain}) if row["run"] in has]
+    lines: Counter[str] = Counter()
+    for row in sorted(rows, key=lambda row: int(row["run"])):
+        row.setdefault("first", 1 + lines[row["table"]])  # older software did not record it
+        lines[row["table"]] += row["lines"]
     return sorted(INGESTED_FILES.validate_python(rows), key=lambda file: (file.run, file.first))
 
 
@@ -179,7 +189,10 @@ def _check_tables(layer: str, layer_path: Path, run: Run) -> None:
             raise StorageFault(f"table {layer_path / name}: version {recorded}, which {at} wrote, is missing")
     for table in run.tables:
         path = layer_path / run.domain / table.name
-        files = delta.checked(path, table.version, delta.full_name(layer, run.domain, table.name), at)
+        name = delta.full_name(layer, run.domain, table.name)
+        # Software that recorded no fingerprints had other names for tables.
+        names = [name] if table.files else [name, *delta.older_names(name)]
+        files = delta.checked(path, table.version, names, at)
         if table.files and files != table.files:
             raise StorageFault(f"table {path}: version {table.version} has other files than {at} left in it")
 
@@ -215,6 +228,27 @@ def restore_version(path: Path, target: int, run: int) -> int:
     return delta.version(path) or 0
 
 
+@contextmanager
+def locked(settings: Settings, patient: bool = False) -> Iterator[None]:
+    """`folders.locked`, which makes and sweeps folders, unless newer software recorded runs in the lake: that raises
+    StorageFault first."""
+    for path in (settings.layer_path(layer) / name for layer in LAYERS for name in RECORDS):
+        _require_known_format(path)
+    with folders.locked(settings, patient):
+        yield
+
+
+def _require_known_format(path: Path) -> None:
+    """Raises StorageFault when newer software recorded runs in a table of the run log."""
+    known = 0
+    with suppress(StorageFault):  # who reads the rows names what is damaged
+        if (head := delta.version(path)) is not None:
+            known = int(delta.version_content(path, head).properties.get(FORMAT_PROPERTY) or 0)
+    if known > FORMAT:
+        newer = f"newer software recorded runs here, in format {known}"
+        raise StorageFault(f"table {path}: {newer}; this software knows formats up to {FORMAT}: update it")
+
+
 def find_run(settings: Settings, word: str) -> tuple[str, Run]:
     """The layer and the run that a word like `gold/12` names. Raises UsageFault."""
     layer, _, number = word.partition("/")
@@ -244,8 +278,9 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _read(path: Path, columns: tuple[str, ...], where: Mapping[str, int | str]) -> list[dict[str, Any]]:
+    _require_known_format(path)
     try:
-        delta.checked(path, None, path.name)
+        delta.checked(path, None, (path.name, ""))  # older software took the name away, or gave none
     except StorageFault as fault:
         raise StorageFault(f"{fault}; restore it from a backup, or delete {path.parent} and run that layer") from fault
     rows: list[dict[str, Any]] = []
@@ -253,6 +288,8 @@ def _read(path: Path, columns: tuple[str, ...], where: Mapping[str, int | str]) 
     for file, _ in delta.actions(path, delta.version(path) or 0):
         with storage(f"file {file}"):
             table = _content(file)
+            if not {"run", "domain"} <= set(table.column_names):
+                raise StorageFault(f"table {path}: {delta.LOG} is of another table, its rows are no records of runs")
         if columns:
             table = table.select([name for name in columns if name in table.column_names])
         # Not by Arrow's own filter, which does not know all types that delta-rs writes.
@@ -295,7 +332,8 @@ def append_rows(
         added = [delta.part_name(run)] if kept or rows else []
         for name in added:
             pq.write_table(pa.Table.from_pylist(kept + rows, schema=schema), path / name, compression="zstd")
-        definition = commits.Definition(path.name, comment, Schema.from_arrow(schema), ("run",), delta.PROPERTIES)
+        properties = delta.PROPERTIES | {FORMAT_PROPERTY: str(FORMAT)}
+        definition = commits.Definition(path.name, comment, Schema.from_arrow(schema), ("run",), properties)
         gone = {file.name: sizes[file] for file in replaced}
         version = commits.write(path, definition, commits.appended(str(run)), added, gone)
         if version % delta.CHECKPOINT_EVERY == 0:

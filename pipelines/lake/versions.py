@@ -47,8 +47,12 @@ class TableVersion:
 
 
 def table_version(layer_path: Path, run: Run, table: Table, name: str = "") -> TableVersion:
-    """A table, or what lies beside it under `name`, as a run left it."""
+    """A table, or what lies beside it under `name`, as a run left it. Raises QualityFault if the run did not
+    record which columns that has, as the oldest software did not."""
     table_run = run.table(name or table.name)
+    if not table_run.columns:
+        missing = f"run {run.run} did not record the columns of {table_run.name}"
+        raise QualityFault(f"{missing}: run `make {table.layer}` again, which keeps the history")
     files = delta.file_paths(layer_path / run.domain / table_run.name, table_run.version)
     return _version(files, table_run, table)
 

@@ -72,7 +72,7 @@ def run_layers(
     runs: list[tuple[str, Run]] = []
     faults: list[Fault] = []
     with (
-        folders.locked(settings, patient=is_micro_batch),
+        run_log.locked(settings, patient=is_micro_batch),
         LazySession(settings, spark, "silver" in order, report) as session,
     ):
         call = Call(settings, request, session, report)

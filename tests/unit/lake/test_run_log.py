@@ -1,13 +1,15 @@
 """The run log as a Delta table."""
 
-from dataclasses import replace
+import shutil
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, Metadata, write_deltalake
+from pydantic import TypeAdapter
 
 from conf.contract import Severity
 from pipelines.core.console import Report
@@ -110,3 +112,118 @@ def test_a_checkpoint_that_is_cut_off_can_be_deleted_and_nothing_is_lost(tmp_pat
     assert run_log.read_runs(tmp_path) == runs_until(23)
     run_log.record(tmp_path, runs_until(24)[-1])
     assert run_log.read_runs(tmp_path) == runs_until(24)
+
+
+@dataclass(frozen=True)
+class WiderTable(lake_runs.TableRun):
+    novo: int = 7
+
+
+@dataclass(frozen=True)
+class WiderRun(lake_runs.Run):
+    tables: tuple[WiderTable, ...] = ()
+    novo: str = "x"
+
+
+@dataclass(frozen=True)
+class WiderRule(lake_runs.RuleRun):
+    novo: tuple[str, ...] = ("x",)
+
+
+@dataclass(frozen=True)
+class WiderFile(lake_runs.IngestedFile):
+    novo: datetime | None = None
+
+
+MOMENT = datetime(2024, 1, 2, tzinfo=UTC)
+
+
+def record_night(layer_path: Path, number: int, wider: bool = False) -> lake_runs.Run:
+    """Records a run with a table, a rule and a file; `wider` records have a field more."""
+    kinds: tuple[Any, ...] = (lake_runs.TableRun, lake_runs.Run, lake_runs.RuleRun, lake_runs.IngestedFile)
+    a_table, a_run, a_rule, a_file = (WiderTable, WiderRun, WiderRule, WiderFile) if wider else kinds
+    run = a_run(number, "", "teste", None, "", "", MOMENT, MOMENT, (a_table("coisa", 0, 1, 1),))
+    rule = a_rule(number, "teste", "coisa", "regra", Severity.WARN, 1, 0)
+    file = a_file(number, "teste", "coisa", f"{number}.csv", "abc", 1, MOMENT, 1, 1, 0)
+    return run_log.record(layer_path, run, (rule,), (file,))
+
+
+def next_format(patch: pytest.MonkeyPatch) -> None:
+    """Makes this software one whose records have a field more each."""
+    patch.setattr(run_log, "FORMAT", run_log.FORMAT + 1)
+    for name, record in (("RUN", WiderRun), ("RULE_RUN", WiderRule), ("INGESTED_FILE", WiderFile)):
+        patch.setattr(run_log, name, run_log._schema(record))
+    patch.setattr(run_log, "A_RUN", TypeAdapter(WiderRun))
+    patch.setattr(run_log, "RULE_RUNS", TypeAdapter(list[WiderRule]))
+    patch.setattr(run_log, "INGESTED_FILES", TypeAdapter(list[WiderFile]))
+
+
+def as_was(metadata: Metadata) -> tuple[Any, ...]:
+    return (metadata.id, metadata.name, metadata.description, metadata.created_time)
+
+
+def test_a_lake_goes_on_for_three_nights_when_each_record_gets_a_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = record_night(tmp_path, 1)
+    was = {name: DeltaTable(tmp_path / name).metadata() for name in run_log.RECORDS}
+    with monkeypatch.context() as patch:
+        next_format(patch)
+        nights = [record_night(tmp_path, number, wider=True) for number in (2, 3, 4)]
+        earliest, *others = run_log.read_runs(tmp_path)
+        assert others == nights and (earliest.run, earliest.tables[0].name) == (1, "coisa")
+        assert earliest == WiderRun(**{**vars(first), "tables": (WiderTable("coisa", 0, 1, 1),)}), (
+            "defaults where it has none"
+        )
+        assert [file.run for file in run_log.read_files(tmp_path, "teste")] == [1, 2, 3, 4]
+        assert run_log.read_rules(tmp_path, earliest) and run_log.read_rules(tmp_path, nights[-1])
+        for name in run_log.RECORDS:
+            now = DeltaTable(tmp_path / name)
+            assert as_was(now.metadata()) == as_was(was[name]) and now.version() == 3, "a commit a night"
+            assert now.metadata().configuration[run_log.FORMAT_PROPERTY] == str(run_log.FORMAT)
+    with pytest.raises(StorageFault, match=r"_runs: newer software recorded runs here, in format \d+; this software"):
+        run_log.last_run(tmp_path, "teste")
+
+
+@pytest.mark.parametrize("name", run_log.RECORDS)
+def test_a_table_whose_name_older_software_took_away_is_read_and_gets_it_back(tmp_path: Path, name: str) -> None:
+    record_night(tmp_path, 1)
+    table = DeltaTable(tmp_path / name)
+    was, more = table.metadata(), pa.table({"run": [2], "domain": ["outro"], "novo": ["x"]})
+    older = pa.table(table.to_pyarrow_table())
+    write_deltalake(
+        tmp_path / name, more if name != run_log.RUNS else wider_row(older), mode="append", schema_mode="merge"
+    )
+    assert DeltaTable(tmp_path / name).metadata().name is None
+    assert run_log.read_runs(tmp_path, domain="teste") and run_log.read_files(tmp_path, "teste")
+    record_night(tmp_path, 3)
+    now = DeltaTable(tmp_path / name).metadata()
+    assert (now.id, now.name, now.description) == (was.id, name, was.description)
+    assert [file.run for file in run_log.read_files(tmp_path, "teste")] == [1, 3]
+
+
+def wider_row(runs: pa.Table) -> pa.Table:
+    """A run of another domain, with a column more."""
+    row = runs.to_pylist()[0] | {"run": 2, "domain": "outro"}
+    return pa.Table.from_pylist([row], schema=runs.schema).append_column("novo", pa.array(["x"]))
+
+
+def test_a_table_without_a_name_that_has_no_records_is_not_the_run_log(tmp_path: Path) -> None:
+    write_deltalake(tmp_path / run_log.RUNS, pa.table({"x": [1]}))
+    with pytest.raises(StorageFault, match="_runs: _delta_log is of another table, its rows are no records of runs"):
+        run_log.read_runs(tmp_path)
+
+
+def test_files_without_the_number_of_their_first_line_get_it_from_the_files_before(tmp_path: Path) -> None:
+    for run in runs_until(3):
+        files = [
+            lake_runs.IngestedFile(run.run, "teste", table, f"{run.run}.csv", "abc", 1, MOMENT, 0, lines, 0)
+            for table, lines in (("coisa", 4 + run.run), ("outra", 1))
+        ]
+        run_log.record(tmp_path, run, files=files)
+    path = tmp_path / run_log.FILES
+    older = pa.table(DeltaTable(path).to_pyarrow_table()).drop_columns("first")
+    shutil.rmtree(path)
+    write_deltalake(path, older, name=path.name)
+    firsts = [(file.table, file.first) for file in run_log.read_files(tmp_path, "teste")]
+    assert sorted(firsts) == [("coisa", 1), ("coisa", 6), ("coisa", 12), ("outra", 1), ("outra", 2), ("outra", 3)]
