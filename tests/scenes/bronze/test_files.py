@@ -416,7 +416,7 @@ def test_no_odd_file_keeps_the_others_from_all_layers_nor_shows_a_secret(
     names = "transacoes_fifo.csv, transacoes_folder.csv, transacoes_link.csv"
     why = "it is a link, a folder or a device; put a file itself there"
     assert f"not taken is {names} in condominio's landing folder: {why}" in output
-    assert "not taken is transacoes_\\x0a.csv in condominio's landing folder: its name is not a line" in output
+    assert "not taken is transacoes_\\n.csv in condominio's landing folder: its name is not a line" in output
     accepted = {row["valor_transacao"] for row in lake.table("silver", "transacoes")}
     assert accepted == {Decimal("10.00"), Decimal("2.00")} and lake.last("gold")
     kept = {kept["_at"].split(",")[0] for _, kept in aside(lake).values()}
