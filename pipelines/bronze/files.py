@@ -17,7 +17,6 @@ from pipelines.bronze.loads import report_or_refuse
 from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault, QualityFault, SourceFault
 from pipelines.core.sql import duckdb_literal, identifier
-from pipelines.core.texts import shorten
 from pipelines.lake import folders, schema
 from pipelines.lake.changes import Selection, Splice, Target, splice, spliced, touched_files
 from pipelines.lake.checksums import measured
@@ -175,7 +174,7 @@ def _report(settings: Settings, staged: StagedTable, earlier: list[IngestedFile]
     row. Raises ContractFault when there are new columns and the schema is frozen."""
     known = {name for file in earlier for name in file.extras}
     new = [(file, name) for file in staged.taken if earlier for name in file.extras if name not in known]
-    drifted = [f"file {file.name}: column {shorten(name)} is new, no contract names it" for file, name in new]
+    drifted = [f"file {file.name}: column {name} is new, no contract names it" for file, name in new]
     report_or_refuse(settings, drifted, report)
     names = defaultdict[str, set[str]](set)
     for file in (*earlier, *staged.taken):

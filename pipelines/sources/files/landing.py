@@ -48,7 +48,7 @@ WRITE_ROWS, WRITE_BYTES, JOIN_BATCHES = 100_000, 128 * 2**20, 1000
 
 NAME_LIMIT = 1000  # characters of a column that no contract has, which is recorded
 FOLDER = os.O_RDONLY | os.O_DIRECTORY
-UNFIT = re.compile(
+UNSHOWN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
 )  # what breaks a line, commands a terminal or is no text
 FIRST, LAST = -62_135_596_800, 253_402_300_799  # the seconds of the years 1 and 9999
@@ -84,7 +84,7 @@ def arrived(folder: Path, tables: Sequence[Table]) -> tuple[list[LandedFile], di
         if len(matching) > 1:
             both = " and ".join(table.name for table in matching[:2])
             raise ContractFault(f"{folder / name}: it is for both {both}; correct their patterns")
-        why = NO_TABLE if not matching else NO_NAME if UNFIT.search(name) else unfit(stat)
+        why = NO_TABLE if not matching else NO_NAME if UNSHOWN.search(name) else unfit(stat)
         if not stat.st_size and S_ISREG(stat.st_mode):
             continue
         if why:

@@ -50,14 +50,14 @@ def test_hostile_names_of_files_and_of_their_columns_are_shown_escaped(
     Path(os.fsdecode(os.fsencode(landing) + b"/m\xe9dia\xff.csv")).write_text("x")
     first = output_of(cli_here, env, "bronze", "silver", "gold")
     assert r"no table takes m\xe9dia\xff.csv" in first and f"not taken is transacoes{SHOWN}.csv in" in first
-    extra = f"{SALES.strip()},x{NAME},{'y' * 500}\n"
-    condominio.drop(f"transacoes{TAKEN}2.csv", extra.replace("\n", " ").strip() + "\n", 11)
+    condominio.drop(f"transacoes{TAKEN}2.csv", f"{SALES.strip()},x{TAKEN}\n", 11)
+    condominio.drop(f"transacoes{TAKEN}4.csv", f"{SALES.strip()},x\x1b[2J\n", 12)
     condominio.drop(f"transacoes{TAKEN}3.csv", SALES + "1,1,2024-03-01,10.00\n", 12)
     second = output_of(cli_here, env, "bronze", "silver", "gold")
     assert f"transacoes{TAKEN_SHOWN}3.csv has the content of transacoes{TAKEN_SHOWN}.csv" in second
-    assert "column x" + SHOWN.replace(r"\n", " ") + " is new" in second and "y" * 101 not in second
+    assert f"column x{TAKEN_SHOWN} is new" in second
     recorded = condominio.last("bronze").warnings
-    assert len(recorded) == 5 and not any(COMMANDS.search(text) or "\n" in text for text in recorded)
+    assert len(recorded) == 6 and not any(COMMANDS.search(text) or "\n" in text for text in recorded)
     looked = {word: output_of(cli_here, env, word) for word in LOOKING}
     assert SHOWN in looked["status"]
     for line in objects(cli_here("status", "plan", "reconcile", env=env | {"LAKEHOUSE_LOG_FORMAT": "json"})):
