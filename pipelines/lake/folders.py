@@ -1,5 +1,6 @@
 """The lake's folders: locks, scratch space, names of files."""
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -72,9 +73,35 @@ def scratch(folder: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     prefix = f".{name}.{os.getpid()}."
     # A JVM that ends may still write: what stays then is removed the next time.
-    with tempfile.TemporaryDirectory(dir=folder, prefix=prefix, ignore_cleanup_errors=True) as made:
+    with (
+        tempfile.TemporaryDirectory(dir=folder, prefix=prefix, ignore_cleanup_errors=True) as made,
+        _marked(Path(made)),
+    ):
         _made.add(Path(made).name)
         yield Path(made)
+
+
+@contextmanager
+def _marked(folder: Path) -> Iterator[None]:
+    """Locks a scratch folder, where the file system can, so that other containers, too, see that we are there."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(opened, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(opened)
+
+
+def _is_marked(path: Path) -> bool:
+    opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(opened)
+    return False
 
 
 @contextmanager
@@ -107,6 +134,9 @@ def left(folder: Path, name: str) -> Iterator[Path]:
 
 def is_left(path: Path, pid: int) -> bool:
     """Whether the process that made `path` is gone. Another may have its id now; in a new container we often do."""
+    with suppress(OSError):
+        if _is_marked(path):
+            return False
     if pid == os.getpid():
         return path.name not in _made
     try:

@@ -1,5 +1,6 @@
 """Scratch folders: closed to others, and gone with their process, or with the next that comes."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -43,6 +44,18 @@ def test_a_folder_of_an_earlier_process_of_our_number_is_left_and_our_own_are_no
     earlier.mkdir()
     with folders.scratch(tmp_path, "run") as first, folders.scratch(tmp_path, "run") as second:
         assert {*tmp_path.iterdir()} == {first, second}
+
+
+def test_a_folder_of_a_process_of_another_container_stays_while_that_works(tmp_path: Path) -> None:
+    """Its process is not to be seen from here, and our number may be its number."""
+    for name in (".lakehouse.99999999.x", f".lakehouse.{os.getpid()}.x"):
+        (tmp_path / name).mkdir()
+        opened = os.open(tmp_path / name, os.O_RDONLY)
+        fcntl.flock(opened, fcntl.LOCK_SH)
+        assert [*folders.left(tmp_path, "lakehouse")] == []
+        os.close(opened)
+        assert [*folders.left(tmp_path, "lakehouse")] == [tmp_path / name]
+        (tmp_path / name).rmdir()
 
 
 def test_a_file_that_others_may_write_to_is_closed_before_it_counts(tmp_path: Path) -> None:
