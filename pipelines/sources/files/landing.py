@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ AUDIT = {
 READ_ROWS, READ_CHARACTERS = 10_000, 4 * 2**20  # at a time
 WRITE_ROWS, WRITE_BYTES, JOIN_BATCHES = 100_000, 128 * 2**20, 1000
 
-NAME_LIMIT = 1000  # characters of a column that no contract has, which is recorded
+NAME_LIMIT = 255  # characters of a column that no contract has, which is recorded
 FOLDER = os.O_RDONLY | os.O_DIRECTORY
 UNSHOWN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
@@ -279,15 +279,15 @@ def _shape(table: Table, header: Row | Bad | None) -> Shape | str:
         return "its lines end with CR LF, the contract says LF"
     wanted = {column.name: column for column in table.columns if not column.serial}
     # A name that no contract has is not shown: a file without a header has a row in its place.
-    twice = {name if name in wanted else "a name" for name in names if names.count(name) > 1}
+    twice = {name if name in wanted else "a name" for name, times in Counter(names).items() if times > 1}
     wrong = [f"has {name} twice" for name in sorted(twice)]
     wrong += [f"has no {name}" for name, column in wanted.items() if name not in names and not column.optional]
     if wrong:
         return f"its header {', '.join(wrong)}"
     places = {name: index for index, name in enumerate(names)}
     others = {name: place for name, place in places.items() if name not in wanted}
-    if any(len(name) > NAME_LIMIT for name in others):
-        return f"its header has a name of more than {NAME_LIMIT:,} characters"
+    if any(len(name) > NAME_LIMIT or UNFIT.search(name) for name in others):
+        return f"its header has a name that is not a line of at most {NAME_LIMIT} characters"
     return {name: place for name, place in places.items() if name in wanted}, others
 
 

@@ -92,7 +92,8 @@ def test_every_line_of_a_file_arrives_with_its_place_bad_ones_as_their_text(
         ("dia;valor;dia\n2024-01-31;1;1\n", "its header has dia twice"),
         ('"dia;valor\n2024-01-31;1\n', "its header: a quoted field does not end"),
         ("\ufeffdia,valor\n", "its header has no dia, has no valor"),
-        ("dia;valor;" + "x" * 1001, "its header has a name of more than 1,000 characters"),
+        ("dia;valor;\x1b[2J\n", "its header has a name that is not a line of at most 255 characters"),
+        ("dia;valor;" + "x" * 256, "its header has a name that is not a line of at most 255 characters"),
     ],
 )
 def test_each_line_of_a_file_with_another_header_is_kept_as_its_text(tmp_path: Path, text: str, message: str) -> None:
