@@ -48,9 +48,8 @@ WRITE_ROWS, WRITE_BYTES, JOIN_BATCHES = 100_000, 128 * 2**20, 1000
 
 NAME_LIMIT = 255  # characters of a column that no contract has, which is recorded
 FOLDER = os.O_RDONLY | os.O_DIRECTORY
-UNSHOWN = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
-)  # what breaks a line, commands a terminal or is no text
+# What breaks a line, commands a terminal or is no text.
+UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 FIRST, LAST = -62_135_596_800, 253_402_300_799  # the seconds of the years 1 and 9999
 
 # Why something in a landing folder is not taken.
@@ -286,7 +285,7 @@ def _shape(table: Table, header: Row | Bad | None) -> Shape | str:
         return f"its header {', '.join(wrong)}"
     places = {name: index for index, name in enumerate(names)}
     others = {name: place for name, place in places.items() if name not in wanted}
-    if any(len(name) > NAME_LIMIT or UNFIT.search(name) for name in others):
+    if any(len(name) > NAME_LIMIT or UNSHOWN.search(name) for name in others):
         return f"its header has a name that is not a line of at most {NAME_LIMIT} characters"
     return {name: place for name, place in places.items() if name in wanted}, others
 
