@@ -13,9 +13,11 @@ from pydantic import TypeAdapter
 
 from conf.contract import Severity
 from pipelines.core.console import Report
-from pipelines.core.errors import StorageFault
+from pipelines.core.errors import QualityFault, StorageFault
 from pipelines.lake import delta, run_log
 from pipelines.lake import runs as lake_runs
+from pipelines.lake.versions import table_version
+from silver.cartoes import conta
 
 
 def test_a_gap_behind_the_checkpoint_of_a_long_run_log_is_found(tmp_path: Path) -> None:
@@ -227,3 +229,9 @@ def test_files_without_the_number_of_their_first_line_get_it_from_the_files_befo
     write_deltalake(path, older, name=path.name)
     firsts = [(file.table, file.first) for file in run_log.read_files(tmp_path, "teste")]
     assert sorted(firsts) == [("coisa", 1), ("coisa", 6), ("coisa", 12), ("outra", 1), ("outra", 2), ("outra", 3)]
+
+
+def test_a_layer_that_recorded_no_columns_is_to_be_run_again(tmp_path: Path) -> None:
+    run = lake_runs.Run(1, "", "cartoes", None, "", "", MOMENT, MOMENT, (lake_runs.TableRun("conta", 0, 1, 1),))
+    with pytest.raises(QualityFault, match="run 1 did not record the columns of conta: run `make silver` again"):
+        table_version(tmp_path, run, conta.TABLE)
