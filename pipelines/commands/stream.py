@@ -1,6 +1,7 @@
 """`make stream`: Spark watches a landing folder, and each micro-batch is a run of all layers (ADR 20)."""
 
 import math
+import os
 import queue
 import shutil
 import threading
@@ -64,6 +65,11 @@ def _landing(settings: Settings, domain: str) -> Path:
     assert landing is not None
     if not landing.is_dir():
         raise SourceFault(f"there is no landing folder {landing}; make it, or correct LAKEHOUSE_LANDING_PATH")
+    for path in (landing, *(Path(folder, name) for folder, names, _ in os.walk(landing) for name in names)):
+        if path.is_symlink():
+            raise SourceFault(
+                f"{path} is a link to a folder, which Spark would watch, too; put the folder itself there"
+            )
     return landing
 
 
