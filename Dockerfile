@@ -1,7 +1,7 @@
 # One image for every job: `docker run … bronze silver gold` are the words of `python -m pipelines`. docs/containers.md says why it
 # is made so. A job has no HEALTHCHECK: it ends, and its exit code says how. Target `airflow` is that image with Airflow beside it.
 
-FROM python:3.11-slim-bookworm AS base
+FROM python:3.11-slim-bookworm@sha256:0bee7276f83efd4a1ee05bbbf4281d95ed28e079220a9457f25a93e3f1e3c31b AS base
 # Java's package links its man pages, for which a slim image may have no folder. Hadoop's login, and PostgreSQL's, ask for the user's
 # name.
 RUN mkdir --parents /usr/share/man/man1 \

@@ -24,7 +24,10 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("podman") is None, reason="podman builds and runs the image"),
     pytest.mark.skipif(os.getuid() != 0, reason="the folders of containers are given to their user"),
 ]
-BASES = ("docker.io/library/python:3.11-slim-bookworm", "docker.io/library/postgres:18.4-bookworm")
+DIGEST = re.compile("@sha256:[0-9a-f]{64}")
+PYTHON = (
+    "docker.io/library/" + re.findall("^FROM (python:.*) AS", (PROJECT / "Dockerfile").read_text(), re.MULTILINE)[0]
+)
 CLOSED = ["--read-only", "--read-only-tmpfs=false", "--tmpfs=/tmp:noexec", "--cap-drop=ALL"]
 CLOSED.append("--security-opt=no-new-privileges")
 LIMITS = (
@@ -57,16 +60,22 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CONTAINERS_CONF", str(folder / "containers.conf"))
         patch.setenv("PODMAN_SAYS", str(folder / "said"))
-        if (
-            podman("image", "exists", BASES[0], check=False).returncode
-            and podman("pull", BASES[0], check=False).returncode
-        ):
+        if podman("image", "exists", PYTHON, check=False).returncode and podman("pull", PYTHON, check=False).returncode:
             if not shutil.which("debootstrap"):
                 pytest.skip("there is neither a registry nor debootstrap")
             subprocess.run([PROJECT / "tests/process/standin.sh", folder], check=True)
         given = [f"--build-arg=VERSION={conf.__version__}", "--build-arg=REVISION=0123abc"]
-        podman("build", "--network=host", "--target=lakehouse", "--tag=lakehouse", *given, str(PROJECT))
+        file = f"--file={usable('Dockerfile', folder)}"
+        podman("build", "--network=host", "--target=lakehouse", "--tag=lakehouse", *given, file, str(PROJECT))
         yield
+
+
+def usable(name: str, folder: Path) -> Path:
+    """A copy of a file that names images, on stand-ins without their digests, which those do not have."""
+    copy, text = folder / name, (PROJECT / name).read_text()
+    is_true = podman("image", "exists", PYTHON, check=False).returncode == 0
+    copy.write_text(text if is_true else DIGEST.sub("", text))
+    return copy
 
 
 @pytest.fixture(scope="module")
@@ -189,8 +198,8 @@ def test_the_image_has_what_a_run_needs_and_no_more() -> None:
 
 @pytest.mark.skipif(shutil.which("podman-compose") is None, reason="podman-compose runs the compose file")
 def test_the_demo_of_compose_ends_well_and_a_second_start_changes_nothing(tmp_path: Path) -> None:
-    for name in ("docker-compose.yml", "deploy"):
-        (shutil.copytree if (PROJECT / name).is_dir() else shutil.copy)(PROJECT / name, tmp_path / name)
+    shutil.copytree(PROJECT / "deploy", tmp_path / "deploy")
+    usable("docker-compose.yml", tmp_path)
     env.main(tmp_path)
     wrapper = tmp_path / "podman"
     wrapper.write_text(WITHOUT_REQUIRES)

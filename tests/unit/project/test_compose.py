@@ -82,7 +82,7 @@ def test_every_container_is_closed_and_nothing_listens_beyond_this_machine() -> 
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ())), name
         assert "network_mode" not in service, name
         assert service["image"] in ("lakehouse", "lakehouse-airflow") or re.search(
-            r":\d+\.\d+-\w+$", service["image"]
+            r":\d+\.\d+-\w+@sha256:[0-9a-f]{64}$", service["image"]
         ), name
     assert [name for name, service in SERVICES.items() if "ports" in service] == ["postgres", "airflow"]
 
@@ -131,6 +131,18 @@ def test_the_jobs_image_is_what_is_built_without_a_target_and_has_no_airflow() -
     assert made == {"lakehouse": "lakehouse", "lakehouse-airflow": "airflow"}
     (job,) = (stage for stage in stages if " AS lakehouse\n" in stage)
     assert "rm -r dags tools/serve_airflow.py" in job and "--from=airflow" not in job
+
+
+def test_every_image_that_is_not_built_here_is_pinned_by_its_digest() -> None:
+    stages = re.findall(r"^FROM (\S+)(?: AS (\S+))?$", DOCKERFILE, re.MULTILINE)
+    images = {image for image, _ in stages} - {name for _, name in stages}
+    built = {service["image"] for service in SERVICES.values() if "build" in service}
+    images |= {service["image"] for service in SERVICES.values()} - built
+    workflows = [YAML(typ="safe", pure=True).load(path) for path in (PROJECT / ".github/workflows").glob("*.yml")]
+    jobs = [job for workflow in workflows for job in workflow["jobs"].values()]
+    images |= {service["image"] for job in jobs for service in job.get("services", {}).values()}
+    assert [image for image in images if not re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", image)] == []
+    assert {image.partition(":")[0] for image in images} == {"python", "postgres"} and len(images) == 2
 
 
 def test_make_stops_and_shows_the_services_of_every_profile() -> None:
