@@ -1,6 +1,7 @@
 """What the system has too little of, known by its own words, whichever library repeats them."""
 
 import re
+import resource
 
 from pipelines.core.errors import Fault, MemoryFault, StorageFault
 
@@ -17,6 +18,9 @@ MENDS = {
 }
 
 
+FEW_FILES = 512  # a JVM opens each jar of Spark
+
+
 def fault_of(error: BaseException | str, what: str = "") -> Fault | None:
     """The fault that names what is short or refused, in the place `what`; None for any other error. Of the text, which
     may quote values, only the system's words are repeated."""
@@ -27,3 +31,11 @@ def fault_of(error: BaseException | str, what: str = "") -> Fault | None:
             "lower LAKEHOUSE_SPARK__DRIVER_MEMORY"
         )
     return next((StorageFault(f"{place}{sign}; {mend}") for sign, mend in MENDS.items() if sign in text), None)
+
+
+def fault_of_limits() -> Fault | None:
+    """The fault for a child that did not start and says no reason: the limit that this process has, if it has one."""
+    files, space = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS))
+    if files < FEW_FILES:
+        return fault_of("Too many open files")
+    return None if space == resource.RLIM_INFINITY else fault_of(MemoryError())

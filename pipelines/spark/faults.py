@@ -18,7 +18,7 @@ SPARK_ERRORS = (PySparkException, Py4JError, ConnectionError)  # the last when n
 SETTING = "LAKEHOUSE_SPARK__DRIVER_MEMORY"
 
 HEAP = re.compile(
-    "OutOfMemoryError|Java heap space|GC overhead limit|OUT_OF_MEMORY|UNABLE_TO_ACQUIRE_MEMORY"
+    "OutOfMemoryError|Java heap space|GC overhead limit|OUT_OF_MEMORY|UNABLE_TO_ACQUIRE_MEMORY|INVALID_DRIVER_MEMORY"
     "|spark.driver.maxResultSize|Cannot broadcast the table|Not enough memory to"
     "|Could not execute broadcast|HashedRelation that is larger"
     "|[Nn]ot enough memory to build hash map|bytes memory to build hash relation|allocate memory to grow"
@@ -37,8 +37,8 @@ def fault_of(error: BaseException) -> Fault | None:
     text = str(error)
     if lost := spark_cluster.executors_lost(text):
         return lost
-    if HEAP.search(text):
-        return MemoryFault(f"Spark's JVM has too little memory for this; raise {SETTING}")
+    if full := heap_fault(text):
+        return full
     if fault := shortage.fault_of(error, "the disk of the lake or of the temporary folder"):
         return fault
     process = getattr(SparkContext._gateway, "proc", None)
@@ -59,6 +59,10 @@ def spark_faults() -> Iterator[None]:
         if fault := fault_of(error):
             raise fault from error
         raise
+
+
+def heap_fault(text: str) -> MemoryFault | None:
+    return MemoryFault(f"Spark's JVM has too little memory for this; raise {SETTING}") if HEAP.search(text) else None
 
 
 def ended(process: "subprocess.Popen[bytes] | None") -> MemoryFault:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 
 import pytest
 
@@ -35,3 +36,16 @@ def test_a_shortage_has_its_word_its_code_and_its_mend(error: BaseException | st
 @pytest.mark.parametrize("error", [ValueError("x"), OSError(errno.EACCES, os.strerror(errno.EACCES))])
 def test_another_error_is_none(error: Exception) -> None:
     assert shortage.fault_of(error) is None
+
+
+@pytest.mark.parametrize(
+    ("files", "space", "kind"),
+    [(128, -1, "storage"), (1024, 2**32, "memory"), (1024, -1, None)],
+)
+def test_a_child_that_says_no_reason_is_explained_by_a_limit(
+    monkeypatch: pytest.MonkeyPatch, files: int, space: int, kind: str | None
+) -> None:
+    limits = {resource.RLIMIT_NOFILE: files, resource.RLIMIT_AS: space}
+    monkeypatch.setattr(resource, "getrlimit", lambda limit: (limits[limit], -1))
+    fault = shortage.fault_of_limits()
+    assert (fault and fault.kind) == kind

@@ -8,9 +8,12 @@ from py4j.protocol import Py4JError, Py4JNetworkError
 from pyspark import SparkContext
 from pyspark.errors import PySparkException
 
+from conf.settings import Settings
+from pipelines.core import shortage
 from pipelines.core.errors import Fault
 from pipelines.run.call import ended
 from pipelines.spark.faults import SETTING, spark_faults
+from pipelines.spark.session import _not_started
 
 
 class Process:
@@ -76,3 +79,38 @@ def test_errors_of_a_jvm_that_runs_stay_what_they_are(monkeypatch: pytest.Monkey
     with pytest.raises(Py4JError) as raised, spark_faults():
         raise error
     assert raised.value is error and ended(error)[::2] == ("unexpected", 1)
+
+
+EXITED = "[JAVA_GATEWAY_EXITED] Java gateway process exited before sending its port number."
+
+
+@pytest.mark.parametrize(
+    ("printed", "code", "kind", "words"),
+    [
+        ("", None, "memory", "Spark's JVM ended in the middle"),
+        ("WARNING: Using incubator modules: jdk.incubator.vector\n", None, "memory", "Spark's JVM ended"),
+        ("", -9, "memory", "Spark's JVM was killed"),
+        (
+            "Could not reserve enough space for 943718400KB object heap\n",
+            None,
+            "memory",
+            "lower LAKEHOUSE_SPARK__DRIVER",
+        ),
+        (
+            "[INVALID_DRIVER_MEMORY] System memory 93323264 must be at least 471859200.\n",
+            0,
+            "memory",
+            f"raise {SETTING}",
+        ),
+        ("java.io.IOException: Too many open files\n", 0, "storage", "raise `ulimit -n`"),
+        ("spark-class: line 71: java: command not found\n", None, "usage", "check Java"),
+        ("Unrecognized VM option 'UseSomeGC'\n", None, "usage", "check Java"),
+    ],
+)
+def test_a_jvm_that_does_not_start_is_explained_by_what_it_printed(
+    monkeypatch: pytest.MonkeyPatch, printed: str, code: int | None, kind: str, words: str
+) -> None:
+    monkeypatch.setattr(shortage, "fault_of_limits", lambda: None)
+    gateway: Any = None if code is None else SimpleNamespace(proc=Process(code))
+    fault = _not_started(Settings(), gateway, printed + EXITED)
+    assert fault.kind == kind and words in str(fault)
