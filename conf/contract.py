@@ -255,11 +255,16 @@ class Table:
         return {reference.table.name for _, reference in self.references}
 
     def carried(self, **references: Reference) -> tuple[Column, ...]:
-        """The columns for a table made from this one, some of them with a reference."""
+        """The columns for a table made from this one, some of them with a reference. Raises LookupError."""
+        for name in references:
+            self[name]
         return tuple(
             replace(column, fake=None, serial=False, optional=False, reference=references.get(column.name))
             for column in self.columns
         )
 
     def __getitem__(self, name: str) -> Column:
-        return next(column for column in self.columns if column.name == name)
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise LookupError(f"{self.module} has no column {name!r}")

@@ -10,10 +10,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from conf.contract import Table
-from pipelines.core import shortage
+from pipelines.core import contracts, shortage
 from pipelines.core.errors import UsageFault
 from pipelines.core.names import HISTORY, QUARANTINE
-from pipelines.core.types import contract_type
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -29,14 +28,22 @@ class Entry:
 
 @cache
 def entries(layer: str) -> tuple[Entry, ...]:
-    """The layer's tables, parents before children, by name otherwise. Raises UsageFault."""
-    made = (Entry(module.TABLE, getattr(module, "transform", None)) for module in _modules(layer) if module.TABLE)
-    modules = {entry.table.module: entry for entry in made}
-    for table, column in ((entry.table, column) for entry in modules.values() for column in entry.table.columns):
-        try:
-            contract_type(column.type)
-        except UsageFault as fault:
-            raise UsageFault(f"the table {table.module}, column {column.name}: {fault}") from fault
+    """The layer's tables, parents before children, by name otherwise. Raises UsageFault naming all that is wrong."""
+    modules: dict[str, Entry] = {}
+    problems, names = list[str](), dict[str, str]()
+    for module in _modules(layer):
+        table, file = getattr(module, "TABLE", None), contracts.file_of(module.__name__)
+        if not isinstance(table, Table) or table.module != module.__name__:
+            problems.append(
+                f"{file}: it declares no table; write TABLE = Table(__name__, __doc__, …), or move the file"
+            )
+            continue
+        modules[table.module] = entry = Entry(table, getattr(module, "transform", None))
+        problems += [f"{file}: {problem}" for problem in contracts.mistakes(table, entry.transform)]
+        if (other := names.setdefault(table.name, file)) != file:
+            problems.append(f"{file}: {other} has that name in {layer}, too; rename one of them")
+    if problems:
+        raise UsageFault("; ".join(problems))
     order: TopologicalSorter[str] = TopologicalSorter()
     for name in sorted(modules):
         table = modules[name].table
@@ -86,4 +93,4 @@ def _imported(name: str) -> ModuleType:
     except Exception as error:
         if fault := shortage.fault_of(error):
             raise fault from error
-        raise UsageFault(f"the table {name} cannot be imported: {type(error).__name__}: {error}") from error
+        raise UsageFault(contracts.python_mistake(error, name, contracts.names_of_contracts())) from error

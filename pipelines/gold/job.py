@@ -15,7 +15,7 @@ from pipelines.lake import changes, folders, schema
 from pipelines.lake.engine import Engine, count, engine, listed, relation, renamed, save, within
 from pipelines.lake.runs import MUCH_CHANGED, Job, TableRun, reason_for_full_derived
 from pipelines.lake.versions import StagedTable, TableVersion, table_version, unchanged_table, verify
-from pipelines.spark import broadcast
+from pipelines.spark import analysis, broadcast
 from pipelines.spark.faults import spark_faults
 from pipelines.spark.frames import read, read_files, write_files, write_parquet
 from pipelines.spark.remote import counted
@@ -27,6 +27,7 @@ ONLY_SHUFFLES = {NO_HINTS: "true", "spark.sql.autoBroadcastJoinThreshold": "-1"}
 
 def build(job: Job, entries: tuple[Entry, ...]) -> Generator[StagedTable, None, None]:
     """Builds the tables. Raises QualityFault if a join lost or multiplied a row, or a cent."""
+    analysis.check(job, entries, job.settings.silver_path)
     for entry in entries:
         started, table = job.report.clock(), entry.table
         job.report.progress("gold", table.name)

@@ -6,12 +6,14 @@ from pyspark.sql import DataFrame
 
 from conf.contract import Table
 from pipelines.core.catalogue import Entry
+from pipelines.core.contracts import file_of
 from pipelines.core.errors import QualityFault
 from pipelines.core.sql import identifier
 from pipelines.lake.checksums import evidence
 from pipelines.lake.engine import HASHING, Engine, engine
 from pipelines.lake.runs import Job
 from pipelines.lake.versions import StagedTable, table_version
+from pipelines.spark import analysis
 
 
 def prove_one_row_per(job: Job, built: StagedTable) -> StagedTable:
@@ -24,7 +26,8 @@ def prove_one_row_per(job: Job, built: StagedTable) -> StagedTable:
     same_keys = [checksums[key] for key in table.keys] == _checksums_of_keys(job, origin)
     if built.table_run.rows_out != upstream.rows_out or not same_keys:
         change = f"{upstream.rows_out} rows of silver.{origin.name} became {built.table_run.rows_out}"
-        text = f"{change}, or other ones; a join lost or multiplied rows, gold and the CSV stay as they were"
+        join = f"a join lost or multiplied rows in {file_of(table.module)}"
+        text = f"{change}, or other ones; {join}, gold and the CSV stay as they were"
         raise QualityFault(f"gold.{table.name}: {text}")
     for column in table.summed:
         total = upstream.totals.get(column.made_from)
@@ -51,15 +54,15 @@ def prove_totals(job: Job, built: StagedTable) -> StagedTable:
             if total != _value(db, f"SELECT {expected} FROM {silver}"):
                 what = f"the sum of {name}" if name else "the rows"
                 problem = (
-                    f"{column.name} does not add up to {what} of silver.{source.name}; a join lost or multiplied rows"
+                    f"{column.name} does not add up to {what} of silver.{source.name}; "
+                    f"a join lost or multiplied rows in {file_of(table.module)}"
                 )
                 raise QualityFault(f"gold.{table.name}: {problem}, gold stays as it was")
     return built
 
 
 def transformed(entry: Entry, inputs: dict[str, DataFrame]) -> DataFrame:
-    assert entry.transform is not None
-    return entry.transform(*inputs.values())
+    return analysis.transformed(entry, list(inputs.values()))
 
 
 def _value(db: Engine, sql: str) -> object:

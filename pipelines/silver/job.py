@@ -15,6 +15,7 @@ from pipelines.lake.versions import StagedTable, table_version, verify
 from pipelines.silver import checks, judging
 from pipelines.silver.checks import QUARANTINE_COLUMNS, CheckedRows
 from pipelines.silver.judging import BronzeFacts, Counts, Tables, guaranteed
+from pipelines.spark import analysis
 from pipelines.spark.frames import read, write_files
 
 
@@ -25,6 +26,7 @@ def build(job: Job, entries: tuple[Entry, ...]) -> Generator[StagedTable, None, 
     from pipelines.silver.incremental import apply_changes
 
     staged: dict[str, StagedTable] = {}
+    analysis.check(job, entries, job.settings.bronze_path)
     for entry in entries:
         started, table = job.report.clock(), entry.table
         job.report.progress("silver", table.name)

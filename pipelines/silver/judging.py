@@ -14,6 +14,7 @@ from conf.contract import Reference, Severity, Table
 from conf.settings import Settings
 from pipelines.core.catalogue import Entry, tables_of
 from pipelines.core.console import Report
+from pipelines.core.contracts import file_of
 from pipelines.core.errors import QualityFault
 from pipelines.core.names import QUARANTINE
 from pipelines.lake.engine import Engine, save, within
@@ -21,7 +22,7 @@ from pipelines.lake.runs import Job, RuleRun, Run, TableRun, table_runs
 from pipelines.lake.versions import StagedTable, table_version, unchanged_table
 from pipelines.silver import checks
 from pipelines.silver.checks import COPIES, Assumptions, CheckedRows, Parent
-from pipelines.spark import remote
+from pipelines.spark import analysis, remote
 from pipelines.spark.frames import read, read_files
 
 BROADCAST_ROWS = 1_000_000  # parents up to so many are sent to their children
@@ -142,15 +143,18 @@ def check_rows(
     """Rows of bronze, all or some that `upstream` has, through a table's transform and its checks. `silver` has the
     tables that this one refers to; `facts` is None if nobody looked into bronze."""
     table = entry.table
-    assert entry.transform is not None
-    typed, promised = entry.transform(*bronze), guaranteed(upstream, table)
+    typed, promised = analysis.transformed(entry, bronze), guaranteed(upstream, table)
     parents = {}
     for column, reference in table.references:
         kept = column.name in facts.kept_references if facts else None
         parents[column.name] = _parent(typed.sparkSession, reference, column.made_from in promised, kept, silver)
     unique_keys = "key" in promised or not _has_double_keys(typed, table)
     nothing_rescued = facts is not None and not facts.has_rescued
-    return checks.apply_checks(typed, table, Assumptions(parents, unique_keys, nothing_rescued))
+    try:
+        return checks.apply_checks(typed, table, Assumptions(parents, unique_keys, nothing_rescued))
+    except analysis.MISTAKES:
+        analysis.check_rules(table, typed)
+        raise
 
 
 def accepted(settings: Settings, checked: CheckedRows) -> DataFrame:
@@ -237,7 +241,8 @@ def conserve(table: Table, upstream: Run, counts: Counts) -> None:
     accounted = counts.rows_out + counts.set_aside + counts.copies
     if not in_bronze == counts.rows_in == accounted:
         problem = f"{in_bronze} rows in bronze, {counts.rows_in} read, {accounted} accounted for"
-        raise QualityFault(f"silver.{table.name}: {problem}; silver stays as it was, run it again")
+        advice = f"the transform in {file_of(table.module)} must give each row once"
+        raise QualityFault(f"silver.{table.name}: {problem}; silver stays as it was, {advice}")
     for column in table.summed:
         totals = [table_run.totals[column.made_from] for table_run in inputs if column.made_from in table_run.totals]
         sides = counts.sums_out, counts.sums_aside, counts.sums_copies
