@@ -128,6 +128,7 @@ def test_a_damaged_lake_is_alerted_too(cli: Cli) -> None:
     log.mkdir(parents=True)
     (cli.folder / "lake/bronze/.lock").touch()
     (log / "00000000000000000000.json").write_text("damaged")
+    (log / "00000000000000000001.json").write_text('{"commitInfo": {}}')
     with listening() as hook:
         result = cli("silver", env=hook.env)
     (alert,) = hook.bodies
