@@ -240,12 +240,12 @@ def locked(settings: Settings, patient: bool = False) -> Iterator[None]:
 
 def _require_known_format(path: Path) -> None:
     """Raises StorageFault when newer software recorded runs in a table of the run log."""
-    known = 0
+    recorded = "0"
     with suppress(StorageFault):  # who reads the rows names what is damaged
         if (head := delta.version(path)) is not None:
-            known = int(delta.version_content(path, head).properties.get(FORMAT_PROPERTY) or 0)
-    if known > FORMAT:
-        newer = f"newer software recorded runs here, in format {known}"
+            recorded = delta.version_content(path, head).properties.get(FORMAT_PROPERTY) or "0"
+    if not recorded.isdecimal() or int(recorded) > FORMAT:
+        newer = f"newer software recorded runs here, in format {recorded}"
         raise StorageFault(f"table {path}: {newer}; this software knows formats up to {FORMAT}: update it")
 
 
