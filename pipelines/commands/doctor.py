@@ -62,6 +62,15 @@ def packages(_: Settings) -> Iterator[Finding]:
     yield Finding("class-data archive", "there" if archived else slow)
 
 
+def tables(_: Settings) -> Iterator[Finding]:
+    """Whether the tables' files are what they must be."""
+    for layer in LAYERS:
+        try:
+            yield Finding(f"tables of {layer}", f"{len(catalogue.entries(layer))} declared")
+        except Fault as fault:
+            yield Finding(f"tables of {layer}", "", str(fault))
+
+
 def memory(settings: Settings) -> Iterator[Finding]:
     """Free memory, as far as a container may take it, for Spark's JVM and what Python takes beside it."""
     free = min(psutil.virtual_memory().available, machine.memory_bytes())
@@ -146,7 +155,16 @@ def port(settings: Settings) -> Iterator[Finding]:
         yield Finding("port", "", str(fault))
 
 
-CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (packages, memory, disk, locale, rights, source, port)
+CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+    packages,
+    tables,
+    memory,
+    disk,
+    locale,
+    rights,
+    source,
+    port,
+)
 
 
 def _existing(path: Path) -> Path:

@@ -12,6 +12,8 @@ from conf import machine
 from conf.settings import Settings, load
 from pipelines.cli.main import main
 from pipelines.commands import doctor
+from pipelines.core import catalogue
+from pipelines.core.errors import UsageFault
 from pipelines.spark import class_data_archive
 
 Memory = namedtuple("Memory", "available")
@@ -27,6 +29,20 @@ def settings_of(folder: Path, **given: str) -> Settings:
 
 def mends(check: str, settings: Settings) -> list[str]:
     return [finding.mend for finding in getattr(doctor, check)(settings) if finding.mend]
+
+
+def test_a_mistake_in_a_tables_file_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(tmp_path)
+    assert len(list(doctor.tables(settings))) == 3 and mends("tables", settings) == []
+    entries = catalogue.entries
+
+    def broken(layer: str) -> object:
+        if layer == "silver":
+            raise UsageFault("silver/x/y.py: column id: there is no type bigit")
+        return entries(layer)
+
+    monkeypatch.setattr(catalogue, "entries", broken)
+    assert mends("tables", settings) == ["silver/x/y.py: column id: there is no type bigit"]
 
 
 def test_a_machine_with_little_memory_or_disk_gets_the_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
