@@ -29,6 +29,7 @@ from pipelines.notify.outcome import Outcome
 from pipelines.notify.outlets import notify
 from pipelines.run.layers import RunRequest, run_layers
 from pipelines.sources.domains import landing_of
+from pipelines.spark.faults import heap_fault
 from pipelines.spark.session import session
 
 CHECKPOINT = "_checkpoint"  # in bronze's folder of the domain
@@ -102,11 +103,11 @@ def _watch(stream: "Stream") -> None:
     try:
         query = writer.start()
     except PySparkException as error:
-        raise CheckpointFault(unusable) from error
+        raise heap_fault(str(error)) or CheckpointFault(unusable) from error
     try:
         _serve(query, requests, stream)
         if failed := query.exception():
-            raise CheckpointFault(unusable) from failed
+            raise heap_fault(str(failed)) or CheckpointFault(unusable) from failed
     finally:
         closed.set()
         # In a thread of its own: a signal may have interrupted a call of this thread to the JVM.

@@ -33,9 +33,6 @@ def fault_of(error: BaseException | str, what: str = "") -> Fault | None:
     return next((StorageFault(f"{place}{sign}; {mend}") for sign, mend in MENDS.items() if sign in text), None)
 
 
-def fault_of_limits() -> Fault | None:
-    """The fault for a child that did not start and says no reason: the limit that this process has, if it has one."""
-    files, space = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS))
-    if files < FEW_FILES:
-        return fault_of("Too many open files")
-    return None if space == resource.RLIM_INFINITY else fault_of(MemoryError())
+def few_files() -> Fault | None:
+    """The fault for a limit of open files with which no JVM can load Spark, whatever it then says."""
+    return fault_of("Too many open files") if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < FEW_FILES else None

@@ -65,11 +65,16 @@ def heap_fault(text: str) -> MemoryFault | None:
     return MemoryFault(f"Spark's JVM has too little memory for this; raise {SETTING}") if HEAP.search(text) else None
 
 
+def exit_code(process: "subprocess.Popen[bytes]") -> int | None:
+    """What a JVM ended with; None if it runs."""
+    with suppress(subprocess.TimeoutExpired):
+        return process.wait(2)
+    return None
+
+
 def ended(process: "subprocess.Popen[bytes] | None") -> MemoryFault:
     """The fault for a JVM that ended while it was needed; without a process, it ran elsewhere."""
-    code = None
-    with suppress(subprocess.TimeoutExpired):
-        code = process.wait(2) if process else None
+    code = exit_code(process) if process else None
     if code == HEAP_IS_FULL:
         return MemoryFault(f"Spark's JVM ended because its memory is full; raise {SETTING}, then run it again")
     how = "was killed" if code == KILLED else "ended" if code is None else f"ended with code {code}"

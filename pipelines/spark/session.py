@@ -39,8 +39,10 @@ LOOPBACK = "127.0.0.1"
 SAME_EVERYWHERE = ("-Duser.timezone=UTC", "-Duser.language=en")  # in every JVM: the results of functions depend on them
 STOP_SECONDS = 6
 FEW_ROWS = 2_500_000  # for which compiling well costs more than it gains
-# Lines of a JVM that does not start, when it says no reason: it was killed, or may not have what it needs.
-NO_REASON = re.compile(r"WARNING|Picked up|.*CMD: bad array|Error: A fatal exception|\[JAVA_GATEWAY_EXITED\]")
+# What a JVM that does not start prints without a reason: it was killed, or did not get its memory.
+NO_REASON = re.compile(
+    r"WARNING|Picked up|Error: A fatal exception|\[JAVA_GATEWAY_EXITED\]|.*(bad array|Connection refused|Java side)"
+)
 EXECUTOR_DEFAULTS = "spark.executor.defaultJavaOptions"
 DEFAULTS = "spark.driver.defaultJavaOptions"
 DELTA = "io.delta.sql.DeltaSparkSessionExtension"
@@ -178,11 +180,11 @@ def _not_started(settings: Settings, gateway: "JavaGateway | None", text: str) -
     """Why a session does not start; `text` is what its JVM printed, and PySpark's error."""
     from pipelines.spark import faults
 
-    if fault := faults.heap_fault(text) or shortage.fault_of(text):
+    if fault := faults.heap_fault(text) or shortage.fault_of(text) or shortage.few_files():
         return fault
     reasons = [line for line in text.splitlines() if not NO_REASON.match(line)]
-    if gateway.proc.poll() == faults.KILLED if gateway else settings.log == "quiet" and not reasons:
-        return shortage.fault_of_limits() or faults.ended(gateway and gateway.proc)
+    if faults.exit_code(gateway.proc) == faults.KILLED if gateway else settings.log == "quiet" and not reasons:
+        return faults.ended(gateway and gateway.proc)
     if gateway and not settings.spark.is_local:
         return ClusterFault(
             f"{settings.spark.master} accepts no application; it must be Spark {version('pyspark')}, "

@@ -1,12 +1,14 @@
 """What a stream watches."""
 
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
+from pyspark.errors import PySparkException
 
 from conf.settings import load
-from pipelines.commands.stream import _landing
-from pipelines.core.errors import SourceFault
+from pipelines.commands.stream import _landing, _watch
+from pipelines.core.errors import Fault, SourceFault
 
 
 @pytest.mark.parametrize("link", ["condominio", "condominio/link", "condominio/old/link"])
@@ -22,3 +24,17 @@ def test_a_link_to_a_folder_is_refused_because_spark_would_follow_it(tmp_path: P
     (tmp_path / "landing" / link).unlink()
     landing.mkdir(exist_ok=True)
     assert _landing(settings, "condominio") == landing
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"), [("java.lang.OutOfMemoryError: Java heap space", "memory"), ("a damaged checkpoint", "storage")]
+)
+def test_a_query_that_finds_no_memory_says_nothing_against_its_checkpoint(tmp_path: Path, text: str, kind: str) -> None:
+    settings, _ = load({}, base=tmp_path)
+    (tmp_path / "landing/condominio").mkdir(parents=True)
+    batches = MagicMock(settings=settings, domain="condominio", once=True)
+    writer = batches.spark.readStream.format().schema().options().load().select().writeStream.foreachBatch().option()
+    writer.trigger().start.side_effect = PySparkException(text)
+    with pytest.raises(Fault) as raised:
+        _watch(batches)
+    assert raised.value.kind == kind

@@ -38,14 +38,8 @@ def test_another_error_is_none(error: Exception) -> None:
     assert shortage.fault_of(error) is None
 
 
-@pytest.mark.parametrize(
-    ("files", "space", "kind"),
-    [(128, -1, "storage"), (1024, 2**32, "memory"), (1024, -1, None)],
-)
-def test_a_child_that_says_no_reason_is_explained_by_a_limit(
-    monkeypatch: pytest.MonkeyPatch, files: int, space: int, kind: str | None
-) -> None:
-    limits = {resource.RLIMIT_NOFILE: files, resource.RLIMIT_AS: space}
-    monkeypatch.setattr(resource, "getrlimit", lambda limit: (limits[limit], -1))
-    fault = shortage.fault_of_limits()
+@pytest.mark.parametrize(("files", "kind"), [(64, "storage"), (1024, None)])
+def test_a_jvm_cannot_load_spark_with_few_files(monkeypatch: pytest.MonkeyPatch, files: int, kind: str | None) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, 4096))
+    fault = shortage.few_files()
     assert (fault and fault.kind) == kind

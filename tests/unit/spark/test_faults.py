@@ -110,7 +110,7 @@ EXITED = "[JAVA_GATEWAY_EXITED] Java gateway process exited before sending its p
 def test_a_jvm_that_does_not_start_is_explained_by_what_it_printed(
     monkeypatch: pytest.MonkeyPatch, printed: str, code: int | None, kind: str, words: str
 ) -> None:
-    monkeypatch.setattr(shortage, "fault_of_limits", lambda: None)
+    monkeypatch.setattr(shortage, "few_files", lambda: None)
     gateway: Any = None if code is None else SimpleNamespace(proc=Process(code))
     fault = _not_started(Settings(), gateway, printed + EXITED)
     assert fault.kind == kind and words in str(fault)
