@@ -40,10 +40,10 @@ def run_job(layer: str, spark: SparkSession | None = None) -> int:
 
 def _of_session(settings: Settings, spark: SparkSession) -> Settings:
     """The settings with the master and the memory that the session has."""
-    of_session = {
-        "master": spark.sparkContext.master,
-        "driver_memory": spark.sparkContext.getConf().get("spark.driver.memory", "1g"),
-    }
+    assert spark._jvm is not None
+    memory = spark.sparkContext.getConf().get("spark.driver.memory", "1g")  # in any unit that Spark knows
+    megabytes = spark._jvm.org.apache.spark.network.util.JavaUtils.byteStringAsMb(memory)
+    of_session = {"master": spark.sparkContext.master, "driver_memory": f"{megabytes}m"}
     return settings.model_copy(update={"spark": settings.spark.model_copy(update=of_session)})
 
 

@@ -13,6 +13,7 @@ from pipelines.core.console import Report
 from pipelines.core.errors import UsageFault
 from pipelines.core.names import LAYERS
 from pipelines.export import csv as export_csv
+from pipelines.jobs.submitted import _of_session
 from pipelines.lake import run_log
 from pipelines.run.layers import RunRequest, run_layers
 from pipelines.spark import session as spark_session
@@ -137,3 +138,14 @@ def test_the_jvm_compiles_less_for_few_rows_and_the_users_options_come_after_our
         spark_session.DEFAULTS
     ]
     assert java.endswith(" -XX:TieredStopAtLevel=1 -XX:TieredStopAtLevel=3")
+
+
+@pytest.mark.jvm
+def test_the_memory_of_a_given_session_is_read_in_any_unit_that_spark_knows(
+    jvm: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"spark.driver.memory": "2G"}
+    monkeypatch.setattr(jvm.sparkContext, "getConf", lambda: given)
+    assert _of_session(Settings(), jvm).spark.driver_bytes == 2 * 2**30
+    given["spark.driver.memory"] = "1048576k"
+    assert _of_session(Settings(), jvm).spark.driver_bytes == 2**30
