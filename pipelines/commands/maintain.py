@@ -39,11 +39,12 @@ def maintain(settings: Settings, report: Report) -> None:
             path = settings.layer_path(layer)
             report.progress("maintain", layer)
             _free(layer, [*_leftovers(path), *_superseded(settings, layer)], report)
+            for domain in catalogue.domains():
+                run_log.roll_back(path, domain, report)
             for name in RECORDS:
                 run_log.compact(path / name, MANY_SMALL_FILES)
             for domain in catalogue.domains():
                 if run := run_log.last_run(path, domain):
-                    run_log.roll_back(path, domain, report)
                     compact(settings, layer, run, report)
         if settings.export_path.exists():
             _free("export", temporary(settings.export_path), report)

@@ -44,16 +44,16 @@ class Draft:
     def published(self) -> Iterator[None]:
         """Gives the file its name in one step: readers see the earlier file or this one. If the context fails, the
         earlier file gets the name back."""
-        with folders.storage(f"export {self.final}"):
-            earlier = self.temporary.with_suffix(".old")
-            with suppress(OSError):  # no file yet, or a file system without links
-                earlier.hardlink_to(self.final)
-            durable.finish([self.temporary])
-            durable.rename(self.temporary, self.final)
+        earlier = self.temporary.with_suffix(".old")
         try:
+            with folders.storage(f"export {self.final}"):
+                with suppress(OSError):  # no file yet, or a file system without links
+                    earlier.hardlink_to(self.final)
+                durable.finish([self.temporary])
+                durable.rename(self.temporary, self.final)
             yield
         except BaseException:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 durable.rename(earlier, self.final)
             raise
         finally:

@@ -73,7 +73,7 @@ def commit(path: Path, table: Table, change: Change) -> int:
         head = delta.version(path)
         if head is not None:
             _require_same(path, head, definition)
-        removed = {file.name: size for file, size in delta.actions(path, head) if file.name not in stays}
+        removed = {name: size for name, size in delta.files_of(path, head).items() if name not in stays}
         return write(path, definition, _cause(table, change, bool(removed)), change.added, removed)
 
 
@@ -85,9 +85,9 @@ def restore(path: Path, target: int, run: int) -> int:
         properties = dict(metadata.configuration)
         indexed = tuple(re.findall("`([^`]*)`", properties.get(SKIPPED_BY) or ""))
         definition = Definition(metadata.name, metadata.description, known.schema(), indexed, properties)
-        wanted, current = (dict(delta.actions(path, version)) for version in (target, head))
-        removed = {file.name: size for file, size in current.items() if file not in wanted}
-        added = [file.name for file in wanted if file not in current]
+        wanted, current = (delta.files_of(path, version) for version in (target, head))
+        removed = {name: size for name, size in current.items() if name not in wanted}
+        added = [name for name in wanted if name not in current]
         layer = (metadata.name or "").partition(".")[0]
         return write(path, definition, Cause(f"{layer}/{run}", RESTORE, {"version": str(target)}), added, removed)
 
@@ -190,7 +190,7 @@ def _definition(definition: Definition, stored: DeltaTable | None) -> list[dict[
     Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#change-metadata
     """
     known, protocol = (stored.metadata(), stored.protocol()) if stored else (None, None)
-    configuration = (dict(known.configuration) if known else {}) | dict(definition.properties)
+    configuration = dict(definition.properties)
     text, comment = definition.schema.to_json(), definition.comment
     lines: list[dict[str, Any]] = []
     readers = set(protocol.reader_features or () if protocol else ())
@@ -207,6 +207,7 @@ def _definition(definition: Definition, stored: DeltaTable | None) -> list[dict[
         )
     wanted = (definition.name, comment, configuration)
     is_known = known and (known.name, known.description, dict(known.configuration)) == wanted
+    is_known = is_known and known and not known.partition_columns
     if not (is_known and stored and json.loads(stored.schema().to_json()) == json.loads(text)):
         metadata: dict[str, Any] = {
             "id": known.id if known else str(uuid.uuid4()),
@@ -225,7 +226,7 @@ def _definition(definition: Definition, stored: DeltaTable | None) -> list[dict[
 def written_by_hand(path: Path) -> str:
     """The last commit of a table, as `WRITE by Apache-Spark/4.2.0`; empty when a run made it."""
     last = _last_cause(path)
-    operation, engine = last.get("operation", "change"), last.get("engineInfo", "another program")
+    operation, engine = last.get("operation", "change"), last.get("engineInfo") or "another program"
     by_run = "userMetadata" in last or engine == ENGINE or operation == RESTORE
     return "" if by_run else f"{operation} by {engine.split()[0]}"
 

@@ -100,7 +100,12 @@ def make_folder(path: Path) -> None:
 
 def actions(path: Path, at: int | None) -> list[tuple[Path, int]]:
     """The data files of a version and their bytes, as its log has them; none before the first version."""
-    return [] if at is None else [(path / name, size) for name, size in version_content(path, at).files]
+    return [(path / name, size) for name, size in files_of(path, at).items()]
+
+
+def files_of(path: Path, at: int | None) -> dict[str, int]:
+    """The same, by the names that the log has for them: paths from the table's folder."""
+    return {} if at is None else dict(version_content(path, at).files)
 
 
 class VersionContent(NamedTuple):
@@ -137,7 +142,7 @@ def file_paths(path: Path, at: int) -> list[str]:
     return [str(file) for file, _ in actions(path, at)]
 
 
-PARTS = "part-[0-9][0-9][0-9][0-9][0-9]-*.parquet"
+PARTS = "part-[0-9]*-*.parquet"
 
 
 def part_name(run: int, which: str = "") -> str:
@@ -168,7 +173,13 @@ def write_commit(path: Path, lines: Iterable[dict[str, Any]], files: Iterable[Pa
     with scratch(path, "run") as folder:
         durable.write(folder / "commit", "".join(f"{json.dumps(line)}\n" for line in lines).encode())
         crash_point(Point.COMMIT_WRITTEN)
-        durable.rename(folder / "commit", path / _commit(target))  # in full or not at all; the lock keeps others out
+        try:
+            durable.rename(
+                folder / "commit", path / _commit(target)
+            )  # in full or not at all; the lock keeps others out
+        except OSError:  # nobody can say if it will be there after a power cut
+            (path / _commit(target)).unlink(missing_ok=True)
+            raise
     if target and target % CHECKPOINT_EVERY == 0:
         with suppress(OSError, DeltaError):  # without a checkpoint the log is only longer to read
             _write_checkpoint(path, target)
@@ -195,7 +206,7 @@ def shorten_log(path: Path) -> None:
     for first in sorted(_checkpoints(path))[-2:-1]:
         for file in sorted((path / LOG).iterdir()):  # oldest first: what is left has no gap
             if (match := COMMIT.fullmatch(file.name) or CHECKPOINT.fullmatch(file.name)) and int(match[1]) < first:
-                file.unlink()
+                file.unlink(missing_ok=True)
 
 
 def checked(path: Path, at: int | None, names: Sequence[str], run: str = "") -> str:
@@ -240,7 +251,8 @@ def _checked_log(path: Path) -> list[int]:
     it."""
     if version(path) is None:
         raise StorageFault(f"table {path} is gone")
-    numbers, checkpoints = commits(path), _checkpoints(path)
+    with storage(f"table {path}"):
+        numbers, checkpoints = commits(path), _checkpoints(path)
     first = 0 if not any(checkpoint >= numbers[0] for checkpoint in checkpoints) else numbers[0]
     if missing := sorted(set(range(first, numbers[-1] + 1)) - set(numbers)):
         raise StorageFault(f"table {path}: {_commit(missing[0])} is missing")

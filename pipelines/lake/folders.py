@@ -45,10 +45,11 @@ def storage(what: str) -> Iterator[None]:
         raise StorageFault(f"{what}: {text.splitlines()[0]}") from error
 
 
-def read_once(read: Callable[[Path], Result]) -> Callable[[Path], Result]:
-    """Remembers what was read from a file while the file is the same: a run asks for its layers' logs many times."""
+def read_once(read: Callable[[Path], Result], files: int = 1024) -> Callable[[Path], Result]:
+    """Remembers what was read from a file while the file is the same, of so many files: a run asks for its layers' logs
+    many times."""
 
-    @lru_cache(maxsize=1024)
+    @lru_cache(maxsize=files)
     def remembered(file: Path, *_: int) -> Result:
         return read(file)
 

@@ -87,13 +87,16 @@ def _mode_of(how: str) -> Mode:
 
 
 class Head(NamedTuple):
-    """What tells runs apart: number, domain, lake, the upstream run, the run whose content it has."""
+    """What tells runs apart: number, domain, lake, the upstream run, the run whose content it has; and where its rules
+    and files are."""
 
     run: int
     domain: str
     lake: str
     upstream_run: int | None = None
     content_of: int | None = None
+    quality_version: int | None = None
+    files_version: int | None = None
 
 
 def heads(layer_path: Path) -> list[Head]:
@@ -183,10 +186,14 @@ def check_tables(layer: str, layer_path: Path, run: Run, advice: str = "") -> No
 
 def _check_tables(layer: str, layer_path: Path, run: Run) -> None:
     at = f"run {run.run}"
-    for name, recorded in ((QUALITY, run.quality_version), (FILES, run.files_version)):
-        if recorded is not None and (delta.version(layer_path / name) or 0) < recorded:
+    runs = heads(layer_path)  # of all domains: they share these tables
+    rules_of, files_of = [head.quality_version for head in runs], [head.files_version for head in runs]
+    for name, versions in ((QUALITY, rules_of), (FILES, files_of)):
+        recorded = max((version for version in versions if version is not None), default=-1)
+        head = delta.version(layer_path / name)
+        if recorded > (-1 if head is None else head):
             delta.require_end(layer_path / name)
-            raise StorageFault(f"table {layer_path / name}: version {recorded}, which {at} wrote, is missing")
+            raise StorageFault(f"table {layer_path / name}: version {recorded}, which a run wrote, is missing")
     for table in run.tables:
         path = layer_path / run.domain / table.name
         name = delta.full_name(layer, run.domain, table.name)
@@ -299,9 +306,11 @@ def _read(path: Path, columns: tuple[str, ...], where: Mapping[str, int | str]) 
     return rows
 
 
-@read_once
-def _content(file: Path) -> pa.Table:
+def _read_file(file: Path) -> pa.Table:
     return pq.ParquetFile(file).read(use_threads=False)
+
+
+_content = read_once(_read_file, 64)  # a stream makes many, and each may have all rows
 
 
 def append_rows(
@@ -319,7 +328,8 @@ def append_rows(
         if not (rows or replaced):
             return head
         delta.make_folder(path)
-        for file in set(path.glob(delta.PARTS)) - {*sizes}:  # of earlier versions; readers whose file goes look again
+        # Superseded before this version, some runs ago: readers have gone on since, and ours look again.
+        for file in set(path.glob(delta.PARTS)) - {*sizes} if replaced else ():
             file.unlink(missing_ok=True)
         comment = COMMENTS[path.name]
         if head is not None:

@@ -273,6 +273,23 @@ def test_what_somebody_made_of_a_table_by_hand_is_undone_its_name_too(tmp_path: 
     delta.checked(path, None, "silver.teste.coisa")
 
 
+def test_rows_in_a_folder_of_their_own_a_partition_and_properties_by_hand_are_undone(tmp_path: Path) -> None:
+    path, types = tmp_path / "teste/coisa", schema.types_of(TABLE, {"x": "bigint"})
+    commits.commit(path, TABLE, commits.Change(1, types, [written(path, "a", id=[1], x=[2])]))
+    first = [json.loads(line) for line in (path / delta.LOG / f"{0:020d}.json").read_text().splitlines()]
+    metadata, add = (next(line[key] for line in first if key in line) for key in ("metaData", "add"))
+    written(path / "x=1", "b", id=[7], x=[1])
+    theirs = metadata | {"configuration": metadata["configuration"] | {"delta.appendOnly": "true"}}
+    theirs |= {"partitionColumns": ["x"]}
+    lines = [{"metaData": theirs}, {"add": add | {"path": "x=1/b", "partitionValues": {"x": "1"}}}]
+    (path / delta.LOG / f"{1:020d}.json").write_text("\n".join(map(json.dumps, lines)))
+    run_log.record(tmp_path, RUN)
+    run_log.roll_back(tmp_path, "teste")
+    now = DeltaTable(path)
+    assert now.version() == 2 and pa.table(now.to_pyarrow_table()).to_pydict() == {"id": [1], "x": [2]}
+    assert now.metadata().configuration == metadata["configuration"] and now.metadata().partition_columns == []
+
+
 @pytest.mark.parametrize(
     ("name", "promised"),
     [("coisa", {"id"}), ("coisa__quarantine", set()), ("coisa__history", {"id", "_valid_from", "_current"})],

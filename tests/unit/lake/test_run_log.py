@@ -1,5 +1,7 @@
 """The run log as a Delta table."""
 
+import errno
+import os
 import shutil
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,7 +16,7 @@ from pydantic import TypeAdapter
 from conf.contract import Severity
 from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault, StorageFault
-from pipelines.lake import delta, run_log
+from pipelines.lake import delta, durable, run_log
 from pipelines.lake import runs as lake_runs
 from pipelines.lake.versions import table_version
 from silver.cartoes import conta
@@ -235,3 +237,56 @@ def test_a_layer_that_recorded_no_columns_is_to_be_run_again(tmp_path: Path) -> 
     run = lake_runs.Run(1, "", "cartoes", None, "", "", MOMENT, MOMENT, (lake_runs.TableRun("conta", 0, 1, 1),))
     with pytest.raises(QualityFault, match="run 1 did not record the columns of conta: run `make silver` again"):
         table_version(tmp_path, run, conta.TABLE)
+
+
+def ingested(run: lake_runs.Run) -> list[lake_runs.IngestedFile]:
+    return [lake_runs.IngestedFile(run.run, run.domain, "a", "a.csv", "x", 1, run.started, 1, 1, 0)]
+
+
+@pytest.mark.parametrize("domains", [("teste",), ("outro", "teste"), ("teste", "outro")])
+def test_files_that_a_run_of_any_domain_recorded_are_missed(tmp_path: Path, domains: tuple[str, ...]) -> None:
+    runs = [replace(run, domain=domain) for run, domain in zip(runs_until(len(domains)), domains, strict=True)]
+    for run in runs:
+        run_log.record(tmp_path, run, files=ingested(run))
+    run_log.check_tables("bronze", tmp_path, runs[0])
+    path = tmp_path / run_log.FILES
+    (path / f"_delta_log/{delta.version(path):020d}.json").write_text("")
+    with pytest.raises(StorageFault, match=r"_files: _delta_log/0+\d.json is empty; restore it from a backup"):
+        run_log.check_tables("bronze", tmp_path, runs[0])
+
+
+def test_a_run_whose_row_cannot_be_brought_to_the_disk_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = runs_until(2)
+    run_log.record(tmp_path, first)
+    sync = durable.sync
+
+    def failing(path: Path) -> None:
+        if path == tmp_path / run_log.RUNS / "_delta_log":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        sync(path)
+
+    monkeypatch.setattr(durable, "sync", failing)
+    with pytest.raises(StorageFault, match="_runs: Input/output error"):
+        run_log.record(tmp_path, second)
+    monkeypatch.undo()
+    assert run_log.read_runs(tmp_path) == [first]
+    run_log.record(tmp_path, second)
+    assert run_log.read_runs(tmp_path) == [first, second]
+
+
+def test_a_reader_that_opened_the_run_log_a_while_ago_still_reads_it(tmp_path: Path) -> None:
+    *first, last, after = runs_until(run_log.MANY_SMALL_FILES + 2)
+    for run in first:
+        run_log.record(tmp_path, run)
+    opened = DeltaTable(tmp_path / run_log.RUNS)
+    for run in (last, after):  # the first of them combines the files
+        run_log.record(tmp_path, run)
+    assert opened.to_pyarrow_table().num_rows == len(first)
+
+
+def test_files_of_runs_with_six_digits_go_too(tmp_path: Path) -> None:
+    for run in runs_until(20):
+        run_log.record(tmp_path, replace(run, run=run.run + 123_456))
+    assert len(list((tmp_path / run_log.RUNS).glob("*.parquet"))) <= 2 * run_log.MANY_SMALL_FILES
