@@ -30,6 +30,7 @@ again. Its log ends with a line that names the reason.
 | `settings`, `usage`, `cluster` | 2 | correct the setting, parameter or cluster that the line names |
 | `quality` | 4 | `make quality`; correct the rows at the source, or the rule |
 | `storage` | 5 | make room on the disk, or fix its permissions |
+| `memory` | 5 | give Spark or the machine more memory, as the line says |
 | `unexpected` | 1 | `LAKEHOUSE_LOG=debug` shows where |
 | nothing | 143 | a person stopped it, or it took two hours |
 """

@@ -45,15 +45,13 @@ def transformed(entry: Entry, inputs: Sequence[DataFrame]) -> DataFrame:
     wanted = {column.name: column.type for column in table.columns}
     wanted |= {"_rescued": "string"} if table.layer == LAYERS[1] else {}
     problems = [f"gives no column {name}{nearest(name, types)}" for name in wanted if name not in types]
-    problems += [f"gives {name}, which the contract does not have" for name in types if name not in wanted]
     problems += [
         f"gives {name} as {kind}, the contract says {wanted[name]}"
         for name, kind in types.items()
         if kind != wanted.get(name, kind)
     ]
-    if not problems and list(types) != list(wanted):
-        problems = [f"gives its columns in another order than the contract, {', '.join(wanted)}"]
-    if problems:
+    if problems:  # other columns, and another order, are no mistake
+        problems += [f"gives {name}, which the contract does not have" for name in types if name not in wanted]
         raise UsageFault(f"{file_of(table.module)}: its transform {', '.join(problems)}")
     return made
 

@@ -266,10 +266,10 @@ def test_everything_agrees(values: Values, capsys: pytest.CaptureFixture[str]) -
 
 def test_a_type_that_no_contract_may_name_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in ("int", "decimal(39,2)", "decimal(5,6)", "decimal(0,0)", "array<string>", "timestamp_tz"):
-        module = SimpleNamespace(TABLE=Table("bronze.tipos.valores", "x", (Column("valor", kind, "x"),)))
+        module = SimpleNamespace(
+            __name__="bronze.tipos.valores", TABLE=Table("bronze.tipos.valores", "x", (Column("valor", kind, "x"),))
+        )
         monkeypatch.setattr(catalogue, "_modules", lambda layer, module=module: [module])
         with pytest.raises(UsageFault) as fault:
             ENTRIES_OF_MODULES("bronze")
-        assert f"the table bronze.tipos.valores, column valor: there is no type {kind}; there are boolean" in str(
-            fault.value
-        )
+        assert f"bronze/tipos/valores.py: column valor: there is no type {kind}; there are boolean" in str(fault.value)
