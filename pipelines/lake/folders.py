@@ -29,8 +29,6 @@ SPARK_CONF = "spark.conf"  # in the folder of `make catalog`: the properties wit
 BY_CATALOG = "# Written by `make catalog`."  # its first line
 TEMPORARY = "lakehouse"
 
-_made: set[str] = set()  # the names of this process's scratch folders
-
 
 @contextmanager
 def storage(what: str) -> Iterator[None]:
@@ -78,7 +76,6 @@ def scratch(folder: Path, name: str) -> Iterator[Path]:
         tempfile.TemporaryDirectory(dir=folder, prefix=prefix, ignore_cleanup_errors=True) as made,
         _marked(Path(made)),
     ):
-        _made.add(Path(made).name)
         yield Path(made)
 
 
@@ -138,8 +135,6 @@ def is_left(path: Path, pid: int) -> bool:
     with suppress(OSError):
         if _is_marked(path):
             return False
-    if pid == os.getpid():
-        return path.name not in _made
     try:
         return bool(psutil.Process(pid).create_time() > path.stat().st_mtime + 1)
     except (psutil.Error, OSError):

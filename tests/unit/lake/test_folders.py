@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ def test_a_folder_of_an_earlier_process_of_our_number_is_left_and_our_own_are_no
     """In a container each process has the number of the one before."""
     earlier = tmp_path / f".run.{os.getpid()}.earlier"
     earlier.mkdir()
+    os.utime(earlier, (1_700_000_000,) * 2)
     with folders.scratch(tmp_path, "run") as first, folders.scratch(tmp_path, "run") as second:
         assert {*tmp_path.iterdir()} == {first, second}
 
@@ -54,8 +56,19 @@ def test_a_folder_of_a_process_of_another_container_stays_while_that_works(tmp_p
         fcntl.flock(opened, fcntl.LOCK_SH)
         assert [*folders.left(tmp_path, "lakehouse")] == []
         os.close(opened)
+        os.utime(tmp_path / name, (1_700_000_000,) * 2)
         assert [*folders.left(tmp_path, "lakehouse")] == [tmp_path / name]
         (tmp_path / name).rmdir()
+
+
+def test_threads_that_make_folders_at_the_same_time_leave_each_others_alone(tmp_path: Path) -> None:
+    def make(_: int) -> None:
+        for _ in range(100):
+            with folders.scratch(tmp_path, "run") as folder:
+                (folder / "file").touch()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(make, range(8))) == [None] * 8
 
 
 def test_a_file_that_others_may_write_to_is_closed_before_it_counts(tmp_path: Path) -> None:
