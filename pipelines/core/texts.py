@@ -6,13 +6,8 @@ import unicodedata
 
 LONGEST, LONGEST_NAME = 8000, 100  # characters of a text and of a name that are shown
 
-HIDDEN = {
-    "Cc",
-    "Cf",
-    "Cs",
-    "Zl",
-    "Zp",
-}  # categories of Unicode: control, format, surrogate, breaks of lines and paragraphs
+# Categories of Unicode: control, format, surrogate, breaks of lines and of paragraphs.
+HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def visible(text: str) -> str:
@@ -41,13 +36,8 @@ VALUES = re.compile(
     re.DOTALL,
 )
 
-OF_DATA = (
-    "psycopg2.",
-    "adbc_driver_manager.",
-    "_duckdb.",
-    "duckdb.",
-    "pyarrow.",
-)  # libraries whose errors quote values
+# Libraries whose errors quote values.
+OF_DATA = ("psycopg2.", "adbc_driver_manager.", "_duckdb.", "duckdb.", "pyarrow.")
 
 
 def without_values(text: str) -> str:

@@ -10,12 +10,13 @@ from conf.contract import Table
 from pipelines.core.catalogue import Entry
 from pipelines.core.errors import MemoryFault
 from pipelines.core.sql import identifier
-from pipelines.gold.proof import prove_one_row_per, prove_totals, transformed
+from pipelines.gold.proof import prove_one_row_per, prove_totals
 from pipelines.lake import changes, folders, schema
 from pipelines.lake.engine import Engine, count, engine, listed, relation, renamed, save, within
 from pipelines.lake.runs import MUCH_CHANGED, Job, TableRun, reason_for_full_derived
 from pipelines.lake.versions import StagedTable, TableVersion, table_version, unchanged_table, verify
 from pipelines.spark import analysis, broadcast
+from pipelines.spark.analysis import transformed
 from pipelines.spark.faults import spark_faults
 from pipelines.spark.frames import read, read_files, write_files, write_parquet
 from pipelines.spark.remote import counted
@@ -47,7 +48,9 @@ def _build_in_full(job: Job, entry: Entry, why: str) -> StagedTable:
     for joins in ({NO_HINTS: str(not _fits(job, table)).lower()}, ONLY_SHUFFLES):
         try:
             with configured(spark, joins), spark_faults():
-                rows, counts = counted(transformed(entry, inputs), table.name, F.count(F.lit(1)).alias("rows"))
+                rows, counts = counted(
+                    transformed(entry, [*inputs.values()]), table.name, F.count(F.lit(1)).alias("rows")
+                )
                 files = write_files(rows, path, job.run.run)
                 count = counts()["rows"]
             break
@@ -116,7 +119,7 @@ def _apply_changes(job: Job, entry: Entry) -> StagedTable | None:
         files = _save_inputs(db, table, [*lineage.values()], new, job.scratch)
         spark = job.session()
         inputs = {module: read_files(spark, [files[module]], version.types) for module, version in new.items()}
-        written = write_parquet(transformed(entry, inputs), job.scratch / table.name)
+        written = write_parquet(transformed(entry, [*inputs.values()]), job.scratch / table.name)
         content = table_version(settings.gold_path, previous, table)
         rows = relation([str(file) for file in written], content.types)
         keys = f"(SELECT {renamed(origin.keys, table.keys)} FROM {_affected_keys(origin)})"

@@ -2,10 +2,7 @@
 
 from dataclasses import replace
 
-from pyspark.sql import DataFrame
-
 from conf.contract import Table
-from pipelines.core.catalogue import Entry
 from pipelines.core.contracts import file_of
 from pipelines.core.errors import QualityFault
 from pipelines.core.sql import identifier
@@ -13,7 +10,6 @@ from pipelines.lake.checksums import evidence
 from pipelines.lake.engine import HASHING, Engine, engine
 from pipelines.lake.runs import Job
 from pipelines.lake.versions import StagedTable, table_version
-from pipelines.spark import analysis
 
 
 def prove_one_row_per(job: Job, built: StagedTable) -> StagedTable:
@@ -59,10 +55,6 @@ def prove_totals(job: Job, built: StagedTable) -> StagedTable:
                 )
                 raise QualityFault(f"gold.{table.name}: {problem}, gold stays as it was")
     return built
-
-
-def transformed(entry: Entry, inputs: dict[str, DataFrame]) -> DataFrame:
-    return analysis.transformed(entry, list(inputs.values()))
 
 
 def _value(db: Engine, sql: str) -> object:

@@ -133,10 +133,12 @@ def write(path: Path, definition: Definition, cause: Cause, added: Collection[st
 
 def _require_same(path: Path, head: int, definition: Definition) -> None:
     """Raises StorageFault when another table is there. With an older name, a table must have known columns only."""
-    stored = DeltaTable(path, version=head, without_files=True)
-    there, name = stored.metadata().name or "", definition.name or ""
-    columns, known = ({field.name for field in schema.fields} for schema in (stored.schema(), definition.schema))
-    if there != name and not (there in delta.older_names(name) and columns <= known):
+    there, name = delta.version_content(path, head).name, definition.name or ""
+    if there == name:
+        return
+    stored = DeltaTable(path, version=head, without_files=True).schema()
+    columns, known = ({field.name for field in schema.fields} for schema in (stored, definition.schema))
+    if not (there in delta.older_names(name) and columns <= known):
         raise StorageFault(f"table {path}: another table is there, {there or 'one without a name'}; move it away")
 
 
@@ -206,8 +208,9 @@ def _definition(definition: Definition, stored: DeltaTable | None) -> list[dict[
             {"protocol": {"minReaderVersion": delta.PROTOCOL[0], "minWriterVersion": delta.PROTOCOL[1]} | features}
         )
     wanted = (definition.name, comment, configuration)
-    is_known = known and (known.name, known.description, dict(known.configuration)) == wanted
-    is_known = is_known and known and not known.partition_columns
+    is_known = (
+        known and not known.partition_columns and (known.name, known.description, dict(known.configuration)) == wanted
+    )
     if not (is_known and stored and json.loads(stored.schema().to_json()) == json.loads(text)):
         metadata: dict[str, Any] = {
             "id": known.id if known else str(uuid.uuid4()),

@@ -74,8 +74,8 @@ def commits(path: Path) -> list[int]:
     return numbers
 
 
-def _numbers(path: Path) -> list[int]:
-    return sorted(int(match[1]) for file in (path / LOG).iterdir() if (match := COMMIT.fullmatch(file.name)))
+def _numbers(path: Path, pattern: re.Pattern[str] = COMMIT) -> list[int]:
+    return sorted(int(match[1]) for file in (path / LOG).iterdir() if (match := pattern.fullmatch(file.name)))
 
 
 def read_commit(path: Path, number: int) -> list[dict[str, Any]]:
@@ -158,14 +158,14 @@ def sweep(path: Path, run: int) -> None:
                 file.unlink(missing_ok=True)
 
 
-def write_commit(path: Path, lines: Iterable[dict[str, Any]], files: Iterable[Path] = ()) -> int:
+def write_commit(path: Path, lines: Iterable[dict[str, Any]], files: list[Path]) -> int:
     """Makes the next version of a table: writes its commit into the log, after the data `files` that it adds. When this
     returns, all of it is on the disk. The version.
 
     Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#delta-log-entries
     """
     crash_point(Point.TABLE_PROVED)
-    head, files = version(path), list(files)
+    head = version(path)
     target = 0 if head is None else head + 1
     if files:
         durable.finish(files)
@@ -173,12 +173,11 @@ def write_commit(path: Path, lines: Iterable[dict[str, Any]], files: Iterable[Pa
     with scratch(path, "run") as folder:
         durable.write(folder / "commit", "".join(f"{json.dumps(line)}\n" for line in lines).encode())
         crash_point(Point.COMMIT_WRITTEN)
+        final = path / _commit(target)
         try:
-            durable.rename(
-                folder / "commit", path / _commit(target)
-            )  # in full or not at all; the lock keeps others out
+            durable.rename(folder / "commit", final)  # in full or not at all; the lock keeps others out
         except OSError:  # nobody can say if it will be there after a power cut
-            (path / _commit(target)).unlink(missing_ok=True)
+            final.unlink(missing_ok=True)
             raise
     if target and target % CHECKPOINT_EVERY == 0:
         with suppress(OSError, DeltaError):  # without a checkpoint the log is only longer to read
@@ -188,7 +187,7 @@ def write_commit(path: Path, lines: Iterable[dict[str, Any]], files: Iterable[Pa
 
 def _write_checkpoint(path: Path, at: int) -> None:
     """Lets delta-rs make the checkpoint of a version beside the table, from a copy of what is new in its log."""
-    last = max((number for number in _checkpoints(path) if number < at), default=-1)
+    last = max((number for number in _numbers(path, CHECKPOINT) if number < at), default=-1)
     with scratch(path, "run") as folder:
         (folder / LOG).mkdir()
         for file in (path / LOG).iterdir():
@@ -203,7 +202,7 @@ def _write_checkpoint(path: Path, at: int) -> None:
 
 def shorten_log(path: Path) -> None:
     """Removes what a table's log has from before its last checkpoint but one. The versions of that time are gone."""
-    for first in sorted(_checkpoints(path))[-2:-1]:
+    for first in _numbers(path, CHECKPOINT)[-2:-1]:
         for file in sorted((path / LOG).iterdir()):  # oldest first: what is left has no gap
             if (match := COMMIT.fullmatch(file.name) or CHECKPOINT.fullmatch(file.name)) and int(match[1]) < first:
                 file.unlink(missing_ok=True)
@@ -252,7 +251,7 @@ def _checked_log(path: Path) -> list[int]:
     if version(path) is None:
         raise StorageFault(f"table {path} is gone")
     with storage(f"table {path}"):
-        numbers, checkpoints = commits(path), _checkpoints(path)
+        numbers, checkpoints = commits(path), _numbers(path, CHECKPOINT)
     first = 0 if not any(checkpoint >= numbers[0] for checkpoint in checkpoints) else numbers[0]
     if missing := sorted(set(range(first, numbers[-1] + 1)) - set(numbers)):
         raise StorageFault(f"table {path}: {_commit(missing[0])} is missing")
@@ -265,10 +264,6 @@ def _checked_log(path: Path) -> list[int]:
             mend = f"delete it and {LOG}/_last_checkpoint: the commits say the same"
             raise StorageFault(f"table {path}: {LOG}/{file.name} is damaged; {mend}") from error
     return numbers
-
-
-def _checkpoints(path: Path) -> list[int]:
-    return [int(match[1]) for file in (path / LOG).iterdir() if (match := CHECKPOINT.fullmatch(file.name))]
 
 
 def require_end(path: Path) -> None:

@@ -16,7 +16,6 @@ from pipelines.core.errors import StorageFault
 from pipelines.core.names import HISTORY, QUARANTINE, upstream_layer
 from pipelines.core.sql import read_sql
 from pipelines.export.csv import draft, exported, records_of
-from pipelines.gold import proof
 from pipelines.lake import delta, folders, run_log
 from pipelines.lake.changes import TECHNICAL
 from pipelines.lake.checksums import differences, evidence
@@ -24,6 +23,7 @@ from pipelines.lake.engine import HASHING, count, engine, listed, relation, rena
 from pipelines.lake.runs import Run, TableRun
 from pipelines.lake.versions import TableVersion, table_version
 from pipelines.silver import checks, judging
+from pipelines.spark import analysis
 from pipelines.spark.faults import spark_faults
 from pipelines.spark.frames import read, write_parquet
 
@@ -111,7 +111,7 @@ def _expected(
     below = settings.layer_path(upstream_layer(comparison.layer))
     inputs = {source.module: read(spark, table_version(below, upstream, source)) for source in table.inputs}
     if comparison.layer == "gold":
-        yield table.name, proof.transformed(entry, inputs)
+        yield table.name, analysis.transformed(entry, [*inputs.values()])
         return
 
     parents = judging.stored_tables(settings, run, table.parents)

@@ -17,7 +17,7 @@ from pipelines.export import csv as export_csv
 from pipelines.gold import job as gold_job
 from pipelines.gold import proof
 from pipelines.lake import delta, folders
-from pipelines.spark import broadcast, frames, session
+from pipelines.spark import analysis, broadcast, frames, session
 from tests.support.lake import ALL, Lake, last
 from tests.support.oracle import agree
 from tests.support.source import execute
@@ -133,7 +133,7 @@ def test_small_tables_that_do_not_fit_into_memory_are_joined_without_a_broadcast
 ) -> None:
     """There is as much memory as the tables need at first; one long name makes them too large."""
     plans, needs, there = list[str](), list[float](), [math.inf]
-    transformed, needed_bytes = proof.transformed, broadcast.needed_bytes
+    transformed, needed_bytes = analysis.transformed, broadcast.needed_bytes
 
     def noted(*arguments: Any) -> Any:
         frame = transformed(*arguments)

@@ -20,8 +20,8 @@ from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault
 from pipelines.gold import job as gold_job
-from pipelines.gold import proof
 from pipelines.lake import folders, run_log
+from pipelines.spark import analysis
 from tests.support.lake import NOWHERE, Lake
 from tests.support.prepared import copied_files
 
@@ -126,7 +126,7 @@ def test_made_up_sales_are_reported_as_the_questions_say(sales: Lake) -> None:
 def test_a_join_that_loses_or_multiplies_rows_ends_the_run_and_the_old_gold_stays(
     copied_sales: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, true = copied_sales.last("gold"), proof.transformed
+    before, true = copied_sales.last("gold"), analysis.transformed
     for wrong, message in (
         (lambda rows: rows.where("morador_id <> 1"), "transacoes does not add up to the rows of silver.transacoes"),
         (
