@@ -81,7 +81,8 @@ def _modules(layer: str) -> list[ModuleType]:
     places = importlib.import_module(layer).__path__
     every = (file for place in places for file in Path(place).glob("*/*.py"))
     # Not what an editor or a Mac leaves there for a while, such as .#conta.py.
-    files = sorted(file for file in every if "." not in file.parent.name + file.stem)
+    named = (file for file in every if "." not in file.parent.name + file.stem)
+    files = sorted(named, key=lambda file: file.parts[-2:])
     for folder in (file.parent for file in files if not file.with_name("__init__.py").exists()):
         raise UsageFault(f"{folder} has no __init__.py, so that its tables are not found; make an empty one")
     return [_imported(f"{layer}.{file.parent.name}.{file.stem}") for file in files if file.stem != "__init__"]
