@@ -43,10 +43,6 @@ class Bad:
     why: str
     raw: str
 
-    @property
-    def size(self) -> int:
-        return len(self.raw)
-
 
 class Malformed(ValueError):
     """Why a line is no row."""
@@ -62,10 +58,13 @@ def rows(descriptor: int, dialect: Csv) -> Iterator[Row | Bad]:
             continue
         yield from empty
         empty.clear()
-        row = _row(number, line, dialect, width)
-        if width is None and isinstance(row, Row):
-            width = len(row.texts)
-        yield row
+        try:
+            texts = fields(line, dialect, width)
+        except Malformed as why:
+            yield Bad(number, str(why), _shown(line, dialect))
+        else:
+            width = width or len(texts)
+            yield Row(number, texts, _has_rest(line, texts, dialect), len(line))
 
 
 def unread(descriptor: int, dialect: Csv, why: str) -> Iterator[Bad]:
@@ -90,14 +89,6 @@ def _skip_rest(text: TextIO, cut: str, end: str) -> None:
         # The line's end may be cut in two.
         more = text.read(1) if end.startswith(cut[-1]) else text.readline(LINE_LIMIT)
         cut = cut[-1] + more if more else end
-
-
-def _row(number: int, line: str, dialect: Csv, width: int | None) -> Row | Bad:
-    try:
-        texts = fields(line, dialect, width)
-    except Malformed as why:
-        return Bad(number, str(why), _shown(line, dialect))
-    return Row(number, texts, _has_rest(line, texts, dialect), len(line))
 
 
 def _has_rest(line: str, texts: list[str | None], dialect: Csv) -> bool:

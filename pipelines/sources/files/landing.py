@@ -77,8 +77,8 @@ def arrived(folder: Path, tables: Sequence[Table]) -> tuple[list[LandedFile], di
     """The files that a landing folder has for some tables, in order; an empty file counts as not yet delivered. And the
     names of all else, by why it is not taken. No link is followed, except that the landing folder may be one. Raises
     ContractFault if a file is for two tables, SourceFault if the folder cannot be read."""
-    files, others = list[tuple[int, LandedFile]](), defaultdict[str, list[str]](list)
-    for name, stat in _entries(folder):
+    files, others = list[LandedFile](), defaultdict[str, list[str]](list)
+    for name, stat in sorted(_entries(folder), key=lambda entry: (entry[1].st_mtime_ns, entry[0])):
         matching = [table for table in tables if table.files and fnmatchcase(name, table.files.pattern)]
         if len(matching) > 1:
             both = " and ".join(table.name for table in matching[:2])
@@ -89,9 +89,8 @@ def arrived(folder: Path, tables: Sequence[Table]) -> tuple[list[LandedFile], di
         if why:
             others[why].append(name)
         else:
-            modified = _moment(stat.st_mtime)
-            files.append((stat.st_mtime_ns, LandedFile(matching[0], name, folder / name, stat.st_size, modified)))
-    return [file for _, file in sorted(files, key=lambda item: (item[0], item[1].name))], others
+            files.append(LandedFile(matching[0], name, folder / name, stat.st_size, _moment(stat.st_mtime)))
+    return files, others
 
 
 def _entries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
@@ -154,10 +153,14 @@ def ingest(
     totals = {column.name: Decimal(0) for column in table.summed}
     with folders.storage(f"file {target}"), writer_of(target, schema) as parquet:
         for file in files:
-            tally = Tally(first)
+            lines = bad = 0
             with opened(file) as descriptor:
                 sha256 = _hashed(file, descriptor)
-                for batch in _batches(file, descriptor, place.run, tally):
+                shape, why, records = _read(file, descriptor)
+                for portion in _portions(file, records):
+                    batch = _batch(file, shape, portion, place.run, first + lines)
+                    lines += batch.num_rows
+                    bad += sum(isinstance(line, Bad) for line in portion)
                     pending.append(batch)
                     rows_pending, bytes_pending = rows_pending + batch.num_rows, bytes_pending + batch.nbytes
                     if rows_pending >= WRITE_ROWS or bytes_pending >= WRITE_BYTES:
@@ -171,9 +174,9 @@ def ingest(
                             totals[column] += pc.sum(batch[column]).as_py() or 0
                 if _hashed(file, descriptor) != sha256:
                     raise SourceFault(f"{file.path} changed while it was read; put files there by renaming them")
-            place_of = (place.run, table.domain, table.name, file.name)
-            ingested.append(IngestedFile(*place_of, sha256, file.bytes, file.modified, **vars(tally)))
-            first += tally.lines
+            known = (place.run, table.domain, table.name, file.name, sha256, file.bytes, file.modified)
+            ingested.append(IngestedFile(*known, first, lines, bad, why, tuple(shape[1])))
+            first += lines
         parquet.write_table(pa.Table.from_batches(pending, schema))
     crash_point(Point.FILE_INGESTED)
     return ingested, name, totals
@@ -225,46 +228,30 @@ def _hashed(file: LandedFile, descriptor: int) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-@dataclass
-class Tally:
-    """What was read of a file: the number of its first line, its lines, how many are no rows, why no line is a row, and
-    the columns that no contract names."""
-
-    first: int
-    lines: int = 0
-    bad: int = 0
-    why: str = ""
-    extras: tuple[str, ...] = ()
-
-
-def _portions(records: Iterable[Row | Bad]) -> Iterator[list[Row | Bad]]:
-    """Lines, as many at a time as need little memory."""
-    lines, size = list[Row | Bad](), 0
-    for line in records:
-        lines.append(line)
-        size += line.size
-        if len(lines) >= READ_ROWS or size >= READ_CHARACTERS:
-            yield lines
-            lines, size = [], 0
-    if lines:
-        yield lines
-
-
-def _batches(file: LandedFile, descriptor: int, run: int, tally: Tally) -> Iterator[pa.RecordBatch]:
-    """The rows of a file as bronze has them, some at a time."""
+def _read(file: LandedFile, descriptor: int) -> tuple[Shape, str, Iterator[Row | Bad]]:
+    """What a file's header says, or why no line is a row; and its lines."""
     assert file.table.files is not None
     dialect = file.table.files.dialect
     with _readable(file.path):
         records = rows(descriptor, dialect)
         shape = _shape(file.table, next(records, None))
-        if isinstance(shape, str):
-            tally.why, records, shape = shape, unread(descriptor, dialect, shape), ({}, {})
-        tally.extras = tuple(shape[1])
-        for lines in _portions(records):
-            batch = _batch(file, shape, lines, run, tally.first + tally.lines)
-            tally.lines += len(lines)
-            tally.bad += sum(isinstance(line, Bad) for line in lines)
-            yield batch
+    if isinstance(shape, str):
+        return ({}, {}), shape, unread(descriptor, dialect, shape)
+    return shape, "", records
+
+
+def _portions(file: LandedFile, records: Iterator[Row | Bad]) -> Iterator[list[Row | Bad]]:
+    """The lines of a file, as many at a time as need little memory."""
+    lines, size = list[Row | Bad](), 0
+    with _readable(file.path):
+        for line in records:
+            lines.append(line)
+            size += line.size if isinstance(line, Row) else len(line.raw)
+            if len(lines) >= READ_ROWS or size >= READ_CHARACTERS:
+                yield lines
+                lines, size = [], 0
+    if lines:
+        yield lines
 
 
 def _shape(table: Table, header: Row | Bad | None) -> Shape | str:
