@@ -32,9 +32,7 @@ DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?")
 
-ZONE = r"(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)"
-
-INSTANT = re.compile(MOMENT.pattern + ZONE)
+INSTANT = re.compile(MOMENT.pattern + r"(?:Z|[+-][0-9]{2}(?::?[0-9]{2})?)")
 
 # Forms that Arrow reads as `value_of` does.
 USUAL_DAY = "(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])-[0-9]{2}-[0-9]{2}"  # Arrow knows a year 0
@@ -49,13 +47,13 @@ def column_of(kind: str, decimal_comma: bool, texts: list[str | None]) -> tuple[
     array, column = pa.array(texts, pa.string()), arrow_type(kind)
     if kind == "string":
         return array, {}
-    usual = _usual(type_of(kind), "," if decimal_comma else ".")
+    value, usual = _reading(kind, decimal_comma)
     if usual and pc.all(pc.match_substring_regex(array, rf"\A{usual}\z"), min_count=0).as_py():
         try:
             return pc.cast(pc.replace_substring(array, ",", ".") if decimal_comma else array, column), {}
         except pa.ArrowInvalid:
             pass  # a text does not fit
-    value, values, unfit = value_of(kind, decimal_comma), list[Any](), dict[int, str]()
+    values, unfit = list[Any](), dict[int, str]()
     for index, text in enumerate(texts):
         try:
             values.append(None if text is None else value(text))
@@ -65,38 +63,31 @@ def column_of(kind: str, decimal_comma: bool, texts: list[str | None]) -> tuple[
     return pa.array(values, column), unfit
 
 
-def _usual(kind: Type, mark: str) -> str:
-    """The form of texts of which Arrow makes the same values. Numbers have room: Arrow's sum of a decimal's digits runs
-    over in silence, and a float becomes infinite."""
-    if kind.is_integer:
-        return "-?[0-9]{1,19}"
-    if kind.is_decimal:
-        whole, scale = kind.precision - kind.scale, kind.scale
-        part = rf"([{mark}][0-9]{{1,{scale}}})?" if scale else ""
-        return rf"-?[0-9]{{1,{whole}}}{part}" if whole else ""
-    if kind.is_float:
-        return rf"-?[0-9]{{1,15}}([{mark}][0-9]{{1,15}})?"
-    moments = {"timestamp_ntz": USUAL_MOMENT, "timestamp": rf"{USUAL_MOMENT}(Z|\+00)"}
-    return ({"boolean": "[01]", "date": USUAL_DAY} | moments).get(kind.name, "")
-
-
 def value_of(kind: str, decimal_comma: bool = False) -> Callable[[str], Any]:
     """A function that makes a value of a Spark SQL type out of its text; it raises ValueError if the type cannot hold
     exactly that, except that a float is the nearest one. Blanks are no part of a value; years are 1 to 9999."""
+    return _reading(kind, decimal_comma)[0]
+
+
+def _reading(kind: str, decimal_comma: bool) -> tuple[Callable[[str], Any], str]:
+    """That function, and the form of texts of which Arrow makes the same values. Numbers have room: Arrow's sum of a
+    decimal's digits runs over in silence, and a float becomes infinite."""
     wanted, mark = type_of(kind), "," if decimal_comma else "."
     if wanted.is_decimal:
-        return partial(_decimal, wanted, mark)
+        whole, scale = wanted.precision - wanted.scale, wanted.scale
+        part = rf"([{mark}][0-9]{{1,{scale}}})?" if scale else ""
+        return partial(_decimal, wanted, mark), rf"-?[0-9]{{1,{whole}}}{part}" if whole else ""
     if wanted.is_integer:
-        return partial(_whole, wanted.bits)
+        return partial(_whole, wanted.bits), "-?[0-9]{1,19}"
     if wanted.is_float:
-        return partial(_float, wanted, mark)
-    others: dict[str, Callable[[str], Any]] = {
-        "string": str,
-        "boolean": lambda text: BOOLEANS[_matched(BOOLEAN, text.lower())],
-        "binary": lambda text: bytes.fromhex(_matched(BYTES, text)[2:]),
-        "date": lambda text: date.fromisoformat(_matched(DAY, text)),
-        "timestamp_ntz": lambda text: datetime.fromisoformat(_matched(MOMENT, text)),
-        "timestamp": _instant,
+        return partial(_float, wanted, mark), rf"-?[0-9]{{1,15}}([{mark}][0-9]{{1,15}})?"
+    others: dict[str, tuple[Callable[[str], Any], str]] = {
+        "string": (str, ""),
+        "boolean": (lambda text: BOOLEANS[_matched(BOOLEAN, text.lower())], "[01]"),
+        "binary": (lambda text: bytes.fromhex(_matched(BYTES, text)[2:]), ""),
+        "date": (lambda text: date.fromisoformat(_matched(DAY, text)), USUAL_DAY),
+        "timestamp_ntz": (lambda text: datetime.fromisoformat(_matched(MOMENT, text)), USUAL_MOMENT),
+        "timestamp": (_instant, rf"{USUAL_MOMENT}(Z|\+00)"),
     }
     return others[kind]
 
