@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from difflib import get_close_matches
 from functools import cache
 from math import prod
 from typing import Any
@@ -21,6 +20,7 @@ from faker.utils.checksums import calculate_luhn
 from conf.contract import Column, Fake, Table
 from conf.settings import Settings
 from pipelines.core.console import Report
+from pipelines.core.contracts import nearest
 from pipelines.core.errors import UsageFault
 from pipelines.core.types import type_of
 
@@ -41,32 +41,27 @@ EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - moments of the source have no zon
 
 @dataclass
 class Batch:
-    """Rows in the making: ids `first` to `first + rows - 1`, `column` by column; `kept` has the columns of the parents
-    that they are made from.
+    """Rows in the making: their ids are `numbers`; `column` by column; `kept` has the columns of the parents that they
+    are made from.
 
     Moments are seconds since 1970; `pointed` has for each reference the parent's row, counted from 0.
     """
 
     table: Table
     column: Column
-    first: int
-    rows: int
+    numbers: range
     dice: random.Random
     seed: int
     kept: dict[str, dict[str, list[Any]]]
     columns: dict[str, list[Any]] = field(default_factory=dict)
     pointed: dict[str, list[int]] = field(default_factory=dict)
 
-    @property
-    def numbers(self) -> range:
-        return range(self.first, self.first + self.rows)
-
     def below(self, limit: int) -> list[int]:
         """A number from 0 to limit - 1 for each row."""
-        return self.dice.choices(range(limit), k=self.rows)
+        return self.dice.choices(range(limit), k=len(self.numbers))
 
     def drawn(self, values: Sequence[Any]) -> list[Any]:
-        return self.dice.choices(values, k=self.rows)
+        return self.dice.choices(values, k=len(self.numbers))
 
     def of_parents(self, reference: str, column: str = "") -> list[Any]:
         """A value of each row of the parent: its `column`, or its key."""
@@ -110,11 +105,11 @@ def between(batch: Batch, low: int, high: int) -> list[int]:
 
 
 def email(batch: Batch, *names: str) -> list[str]:
-    hosts = ("example.com", "example.org", "Example.NET")
-    people = zip(*(batch.columns[name] for name in names), batch.below(len(hosts)), strict=True)
+    hosts = batch.drawn(("example.com", "example.org", "Example.NET"))
+    people = zip(*(batch.columns[name] for name in names), strict=True)
     return [
-        f"{'.'.join(plain(name.split(' ')[0]) for name in person[:-1])}{number}@{hosts[person[-1]]}"
-        for number, person in enumerate(people, batch.first)
+        f"{'.'.join(plain(name.split(' ')[0]) for name in person)}{number}@{host}"
+        for number, person, host in zip(batch.numbers, people, hosts, strict=True)
     ]
 
 
@@ -123,7 +118,7 @@ def choice(batch: Batch, *values: str | int) -> list[str | int]:
 
 
 def guid(batch: Batch) -> list[str]:
-    return [str(UUID(int=batch.dice.getrandbits(128), version=4)).upper() for _ in range(batch.rows)]
+    return [str(UUID(int=batch.dice.getrandbits(128), version=4)).upper() for _ in batch.numbers]
 
 
 def in_turn(batch: Batch, reference: str) -> list[int]:
@@ -203,7 +198,7 @@ def printed_name(batch: Batch, reference: str, *names: str) -> list[str]:
 def amount(batch: Batch) -> list[str]:
     """Mostly small; 3 of 100 negative, 1 of 200 zero."""
     roll = batch.dice.random
-    cents = (int(10 ** (2 + 3.8 * roll() ** 2)) for _ in range(batch.rows))
+    cents = (int(10 ** (2 + 3.8 * roll() ** 2)) for _ in batch.numbers)
     kinds = batch.below(200)
     return [
         f"{'-' if kind < 6 else ''}{cent // 100}.{cent % 100:02d}" if kind != 6 else "0.00"
@@ -243,8 +238,7 @@ MAKERS: dict[str, Maker] = {maker.__name__: maker for maker in (*OF_PARENT, *OTH
 def maker_of(fake: Fake) -> Maker:
     """The maker that a contract names. Raises UsageFault."""
     if fake.maker not in MAKERS:
-        near = get_close_matches(fake.maker, MAKERS, 1)
-        raise UsageFault(f"no fake values are made by {fake.maker}" + (f"; did you mean {near[0]}?" if near else ""))
+        raise UsageFault(f"no fake values are made by {fake.maker}{nearest(fake.maker, MAKERS)}")
     return MAKERS[fake.maker]
 
 
@@ -261,16 +255,16 @@ def sizes(tables: tuple[Table, ...], movements: int) -> dict[str, int]:
     return {table.name: max(1, round(table.fake_rows * movements)) for table in tables}
 
 
-def kept_columns(tables: tuple[Table, ...]) -> dict[str, set[str]]:
-    """The columns of each table that rows of other tables are made from."""
-    wanted: dict[str, set[str]] = {table.name: set() for table in tables}
+def kept_columns(tables: tuple[Table, ...]) -> dict[str, dict[str, list[Any]]]:
+    """The columns of each table that rows of other tables are made from, still empty."""
+    kept: dict[str, dict[str, list[Any]]] = {table.name: {} for table in tables}
     for table in tables:
         for column, reference in table.references:
-            wanted[reference.table.name].add(reference.table.keys[0])
+            kept[reference.table.name][reference.table.keys[0]] = []
             for other in table.columns:
                 if other.fake and maker_of(other.fake) in OF_PARENT and other.fake.args[0] == column.name:
-                    wanted[reference.table.name].update(map(str, other.fake.args[1:]))
-    return wanted
+                    kept[reference.table.name] |= {str(name): [] for name in other.fake.args[1:]}
+    return kept
 
 
 Rows = Iterator[tuple[Table, list[tuple[Any, ...]]]]
@@ -281,14 +275,12 @@ def batches(tables: tuple[Table, ...], movements: int, seed: int) -> Rows:
 
     `tables` in an order in which parents come first. Memory holds one batch and what children need of their parents.
     """
-    wanted = kept_columns(tables)
-    kept: dict[str, dict[str, list[Any]]] = {table.name: {name: [] for name in wanted[table.name]} for table in tables}
-    rows = sizes(tables, movements)
+    kept, rows = kept_columns(tables), sizes(tables, movements)
     for table in tables:
         dice = random.Random(f"{seed}/{table.name}")
-        for first in range(1, rows[table.name] + 1, BATCH_ROWS):
-            size = min(BATCH_ROWS, rows[table.name] + 1 - first)
-            batch = Batch(table, table.columns[0], first, size, dice, seed, kept)
+        numbers = range(1, rows[table.name] + 1)
+        for start in range(0, len(numbers), BATCH_ROWS):
+            batch = Batch(table, table.columns[0], numbers[start : start + BATCH_ROWS], dice, seed, kept)
             _fill(batch)
             for name, values in kept[table.name].items():
                 values.extend(batch.columns[name])
@@ -315,18 +307,13 @@ def _fill(batch: Batch) -> None:
         elif column.reference:
             values = _point(batch, column)
         elif column.key:
-            values = _keys(batch, column)
+            step = 86400 if column.type == "date" else 1  # the day after 1970 began, in seconds
+            values = [number * step for number in batch.numbers]
         elif column.nullable:
-            values = [None] * batch.rows
+            values = [None] * len(batch.numbers)
         else:
             values = batch.drawn(type_of(column.type).samples)
         batch.columns[column.name] = values
-
-
-def _keys(batch: Batch, column: Column) -> list[int]:
-    """A number a row, from 1; of a date the day after 1970 began, in seconds."""
-    step = 86400 if column.type == "date" else 1
-    return [number * step for number in batch.numbers]
 
 
 def _point(batch: Batch, column: Column) -> list[int]:
@@ -334,7 +321,7 @@ def _point(batch: Batch, column: Column) -> list[int]:
     ids = batch.of_parents(column.name)
     active = max(1, int(len(ids) * (1 - IDLE_PARENTS)))
     roll = batch.dice.random
-    batch.pointed[column.name] = [int(active * roll() ** 1.5) for _ in range(batch.rows)]
+    batch.pointed[column.name] = [int(active * roll() ** 1.5) for _ in batch.numbers]
     return [ids[row] for row in batch.pointed[column.name]]
 
 

@@ -1,13 +1,14 @@
 """Writes fake rows as the files that bronze contracts name, in their dialect."""
 
+import filecmp
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from conf.contract import QUOTE, Column, Csv, Table
+from conf.contract import QUOTE, Csv, Table
 from conf.settings import Settings
 from pipelines.core.console import Report
 from pipelines.core.errors import SourceFault
@@ -24,9 +25,8 @@ def seed(settings: Settings, folder: Path, tables: tuple[Table, ...], report: Re
             files = [Path(made) / file_name(table) for table in tables]
             there = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
             if there:
-                if there != {file.name for file in files} or any(
-                    folders.sha256(file) != folders.sha256(folder / file.name) for file in files
-                ):
+                same, _, _ = filecmp.cmpfiles(made, folder, there, shallow=False)
+                if not there == {*same} == {file.name for file in files}:
                     raise SourceFault(f"{folder} has files that `make seed` did not make so; move them away")
                 report.step(f"{folder}: the fake files are there already")
                 return
@@ -45,28 +45,21 @@ def file_name(table: Table) -> str:
 
 
 def _write(settings: Settings, folder: Path, tables: tuple[Table, ...], report: Report) -> None:
-    with ExitStack() as stack:
-        files = {}
-        for table in tables:
-            assert table.files is not None
-            dialect = table.files.dialect
-            file = (folder / file_name(table)).open("x", encoding=dialect.encoding, newline="")
-            files[table.name] = stack.enter_context(file)
+    for table, batches in groupby(fake.reported(settings, tables, report), key=itemgetter(0)):
+        dialect = table.files.dialect
+        with (folder / file_name(table)).open("x", encoding=dialect.encoding, newline="") as file:
             file.write(_line([column.name for column in table.columns if not column.serial], dialect))
-        for table, rows in fake.reported(settings, tables, report):
-            files[table.name].writelines(_lines(table, rows))
+            for _, rows in batches:
+                file.writelines(_line(_texts(table, row, dialect), dialect) for row in rows)
 
 
-def _lines(table: Table, rows: list[tuple[Any, ...]]) -> Iterator[str]:
-    assert table.files is not None
-    dialect = table.files.dialect
-    for row in rows:
-        cells = ((column, value) for column, value in zip(table.columns, row, strict=True) if not column.serial)
-        yield _line([None if value is None else _text(column, value, dialect) for column, value in cells], dialect)
-
-
-def _text(column: Column, value: Any, dialect: Csv) -> str:
-    return str(value).replace(".", ",") if column.name in dialect.decimal_comma else str(value)
+def _texts(table: Table, row: tuple[Any, ...], dialect: Csv) -> list[str | None]:
+    texts = list[str | None]()
+    for column, value in zip(table.columns, row, strict=True):
+        if not column.serial:
+            text = None if value is None else str(value)
+            texts.append(text.replace(".", ",") if text and column.name in dialect.decimal_comma else text)
+    return texts
 
 
 def _line(texts: list[str | None] | list[str], dialect: Csv) -> str:
