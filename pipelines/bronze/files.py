@@ -29,19 +29,17 @@ from pipelines.sources.files.landing import AUDIT, NO_TABLE, LandedFile, arrived
 
 @dataclass(frozen=True)
 class LandingState:
-    """The files in the landing folder, in order: all that `arrived`, those that are `waiting` for a run, the `new` ones
-    that this run ingests; and the files that earlier runs `ingested`."""
+    """Files, in order: the `new` ones in the landing folder, which this run ingests, those that earlier runs
+    `ingested`, and which of these are still `there`."""
 
-    arrived: list[LandedFile]
-    waiting: list[LandedFile]
     new: list[LandedFile]
+    there: list[LandedFile]
     ingested: list[IngestedFile]
 
     def of(self, table: Table) -> "LandingState":
         """What concerns one table."""
-        landed = (self.arrived, self.waiting, self.new)
-        arrived, waiting, new = ([file for file in files if file.table == table] for files in landed)
-        return LandingState(arrived, waiting, new, [file for file in self.ingested if file.table == table.name])
+        new, there = ([file for file in files if file.table == table] for files in (self.new, self.there))
+        return LandingState(new, there, [file for file in self.ingested if file.table == table.name])
 
     @property
     def current(self) -> list[IngestedFile]:
@@ -50,16 +48,10 @@ class LandingState:
         return [file for file in self.ingested if last[file.name] == file and file.name not in new]
 
     @property
-    def known(self) -> dict[str, LandedFile]:
-        """The ingested files that are still in the folder, by name."""
-        waiting = {file.name for file in self.waiting}
-        return {file.name: file for file in self.arrived if file.name not in waiting}
-
-    @property
     def gone(self) -> list[str]:
         """The names of the current files that are no longer in the folder."""
-        known = self.known
-        return [file.name for file in self.current if file.name not in known]
+        there = {file.name for file in self.there}
+        return [file.name for file in self.current if file.name not in there]
 
 
 def landing_state(
@@ -77,7 +69,9 @@ def landing_state(
         raise SourceFault("; ".join(refused.values()))
     for problem in refused.values():
         report.warning(problem)
-    return LandingState([file for file in files if file not in refused], waiting, waiting[:at_most], ingested)
+    not_as_ingested = {file.name for file in (*waiting, *refused)}
+    there = [file for file in files if file.name not in not_as_ingested]
+    return LandingState(waiting[:at_most], there, ingested)
 
 
 def read(
@@ -118,13 +112,13 @@ def reason_for_full(table: Table, previous: TableRun | None, asked: bool) -> str
 def _in_full(landing: LandingState, target: Target, why: str, started: datetime, report: Report) -> StagedTable:
     """A table from all of its files, in the order in which they were ingested. Raises ContractFault if one of them is
     gone or would give other rows."""
-    table, again, known = target.table, landing.current, landing.known
+    table, again, there = target.table, landing.current, {file.name: file for file in landing.there}
     if gone := landing.gone:
         raise ContractFault(
             f"bronze.{table.name}: {why}, but {len(gone):,} of its files, as {gone[0]}, left the landing folder; "
             "put them back, or leave the table as it was"
         )
-    files = [*(known[file.name] for file in again), *landing.new]
+    files = [*(there[file.name] for file in again), *landing.new]
     written, ingested, sums = list[str](), list[IngestedFile](), dict[str, Decimal]()
     if files:
         ingested, name, sums = ingest(files, target, 1, report)

@@ -119,8 +119,7 @@ def _folded(db: Engine, staged: StagedTable, old: TableVersion, target: Target) 
     table_run = staged.table_run
     if old.base is None:
         return staged
-    later = f"SELECT DISTINCT {listed(old.keys)} FROM {old.raw} WHERE _batch > {old.base}"
-    batched = db.keep(later)
+    batched = db.keep(f"SELECT DISTINCT {listed(old.keys)} FROM {old.raw} WHERE _batch > {old.base}")
     if table_run.batches <= FOLD_BATCHES and count(db, batched) <= FOLD_SHARE * table_run.rows_out:
         return staged
     rows_of, file = named_files(old.files, old.types)

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,11 +37,11 @@ LOCAL_READERS = min(4, os.cpu_count() or 1)
 CANCEL_SECONDS, HANG_UP_SECONDS = 0.1, 3
 
 
-def ranges(relation: Relation, readers: int, parts: int = 0) -> list[str]:
-    """Conditions on `ctid` that cut a table into page ranges; the last one is open, so that no row is left out. Each
-    reader, and so each task that later reads its files, gets the same number; a small table is one range."""
-    if not parts:
-        parts = -(-relation.size // (RANGE_BYTES * readers)) * readers if relation.size > SMALL_BYTES else 1
+def ranges(relation: Relation, readers: int, most: int | None = None) -> list[str]:
+    """Conditions on `ctid` that cut a table into page ranges, at most `most`; the last one is open, so that no row is
+    left out. Each reader, and so each task that later reads its files, gets the same number; a small table is one."""
+    parts = -(-relation.size // (RANGE_BYTES * readers)) * readers if relation.size > SMALL_BYTES else 1
+    parts = min(parts, most or parts)
     bounds = [relation.pages * part // parts for part in range(1, parts)]
     lower = ["", *(f"ctid >= '({page},0)'" for page in bounds)]
     upper = [*(f"ctid < '({page},0)'" for page in bounds), ""]
@@ -85,22 +85,17 @@ class Readers(AbstractContextManager["Readers"]):
 
     def rows(self, plan: ReadPlan, condition: str, path: Path) -> list[WrittenFile]:
         """Reads the rows that meet a condition, with all readers if the table is large."""
-        parts = ranges(plan.relation, self._number, min(self._number, len(ranges(plan.relation, self._number))))
+        parts = ranges(plan.relation, self._number, most=self._number)
         futures = [self._submit(plan, " AND ".join(filter(None, (condition, part))), path) for part in parts]
         return [future.result() for future in futures]
 
     def _submit(self, plan: ReadPlan, condition: str, path: Path) -> Future[WrittenFile]:
-        reader = self._on_executors(self._start_session) if self._start_session else self._reader
-        return self._threads.submit(reader.read, plan, condition, path)
-
-    def _on_executors(self, start_session: StartSession) -> "Executors":
-        if self._executors is None:
-            session = start_session()
-            is_local, server = self._settings.spark.is_local, self._snapshot.server
-            if not is_local and (warning := cluster.unencrypted_warning(session, server)):
+        if self._start_session and not self._executors:
+            session, server = self._start_session(), self._snapshot.server
+            if not self._settings.spark.is_local and (warning := cluster.unencrypted_warning(session, server)):
                 self._report.warning(warning)
             self._executors = Executors(session, self._settings, self._snapshot, self._run)
-        return self._executors
+        return self._threads.submit((self._executors or self._reader).read, plan, condition, path)
 
     def __exit__(self, _: object, error: BaseException | None, __: TracebackType | None) -> None:
         try:
@@ -178,12 +173,10 @@ def _read(
     if software("") != of_driver:
         return ClusterFault(f"worker {socket.gethostname()} has another version of this project: bring it up to date")
     forget_libpqs(but=NAME)
-    reader = Reader(*snapshot, Report(quiet=True))
-    try:
-        return reader.read(plan, condition, path)
-    except Fault as fault:
-        placed = type(fault)(f"{fault}, on worker {socket.gethostname()}")
-        placed.add_note(without_values(str(fault.__cause__)))  # a cause stays where it was raised
-        return placed
-    finally:
-        reader.close()
+    with closing(Reader(*snapshot, Report(quiet=True))) as reader:
+        try:
+            return reader.read(plan, condition, path)
+        except Fault as fault:
+            placed = type(fault)(f"{fault}, on worker {socket.gethostname()}")
+            placed.add_note(without_values(str(fault.__cause__)))  # a cause stays where it was raised
+            return placed
