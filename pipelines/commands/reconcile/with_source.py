@@ -23,7 +23,7 @@ from pipelines.lake.versions import TableVersion
 from pipelines.sources.domains import address, landing_of
 from pipelines.sources.files.landing import arrived, hashed, ingest
 from pipelines.sources.postgres import fingerprint
-from pipelines.sources.postgres.connection import SourceConnection, unhurried
+from pipelines.sources.postgres.connection import SourceConnection
 from pipelines.sources.postgres.embedded import source_server
 from pipelines.sources.postgres.reader import POSTGRES_AUDIT, Reader, ReadPlan
 from pipelines.sources.postgres.snapshot import Snapshot, take_snapshot
@@ -150,9 +150,8 @@ def postgres_difference(
 
 def source_evidence(connection: SourceConnection, plan: ReadPlan) -> list[tuple[Any, ...]]:
     """What PostgreSQL counts of a table in the snapshot: rows, and the checksum and sum of each column."""
-    with unhurried(connection):
-        queries = _queries(plan, values_of(plan), plan.relation.sql, POSTGRES)
-        return [answer for query in queries for answer in connection.rows(query)]
+    queries = _queries(plan, values_of(plan), plan.relation.sql, POSTGRES)
+    return [answer for query in queries for answer in connection.rows(query, unhurried=True)]
 
 
 def bronze_evidence(what: str, rows: str, plan: ReadPlan) -> list[tuple[Any, ...] | None]:

@@ -10,7 +10,7 @@ import select
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from ipaddress import ip_address
 from typing import Any
 
@@ -133,7 +133,8 @@ def forget_libpqs(but: str = "") -> None:
 def source_fault(place: str, error: Exception, server: Postgres) -> SourceFault:
     """The fault for what a database driver raised, in our own words, with SQLSTATE and condition. A TransientFault if
     trying again may help."""
-    state, text = _state(error), str(error)
+    state = str(getattr(error, "pgcode", None) or getattr(error, "sqlstate", None) or "").strip("\0")
+    text = str(error)
     if state:
         text, known = f"{state} {text}", OF_STATES
     else:
@@ -153,17 +154,15 @@ def _condition(state: str) -> str:
         return "not one of PostgreSQL's"
 
 
-def _state(error: Exception) -> str:
-    return str(getattr(error, "pgcode", None) or getattr(error, "sqlstate", None) or "").strip("\0")
-
-
 class SourceConnection(Connection):  # type: ignore[misc]
     """A connection that waits ANSWER_SECONDS for an answer, unless it is `unhurried`."""
 
     unhurried = False
 
-    def rows(self, sql: str, parameters: object = None) -> list[tuple[Any, ...]]:
-        """Executes SQL. The rows that it gives, if it gives any."""
+    def rows(self, sql: str, parameters: object = None, unhurried: bool = False) -> list[tuple[Any, ...]]:
+        """Executes SQL, which may work for as long as it needs if it is `unhurried`; a Watchdog may look after it. The
+        rows that it gives, if it gives any."""
+        self.unhurried = unhurried
         with self.cursor() as cursor:
             cursor.execute(sql, parameters)
             return list(cursor.fetchall()) if cursor.description else []
@@ -189,38 +188,24 @@ def _leaves_this_machine(connection: SourceConnection) -> bool:
 
 
 @contextmanager
-def unhurried(connection: SourceConnection) -> Iterator[SourceConnection]:
-    """Lets a query work for as long as it needs; a Watchdog may look after it."""
-    connection.unhurried = True
-    try:
-        yield connection
-    finally:
-        connection.unhurried = False
-
-
-@contextmanager
 def connect(server: Postgres, copies: bool = False) -> Iterator[SourceConnection]:
     """A connection in autocommit, not pinned. Raises SourceFault if the server cannot be reached or goes away. Signals
     are handled while it waits, unless it `copies`: psycopg2 cannot do both."""
     extensions.set_wait_callback(None if copies else _wait)
-    try:
+    place = f"PostgreSQL {server.address}"
+    with source_faults(f"{place}, user {server.user}", server):
         connection = psycopg2.connect(dsn(server), connection_factory=SourceConnection)
-    except psycopg2.Error as error:
-        raise source_fault(f"PostgreSQL {server.address}, user {server.user}", error, server) from error
-    try:
-        with source_faults(f"PostgreSQL {server.address}", server):
-            connection.autocommit = True
-            yield connection
-    finally:
-        connection.close()
+    with closing(connection), source_faults(place, server):
+        connection.autocommit = True
+        yield connection
 
 
 @contextmanager
-def source_faults(place: str, server: Postgres) -> Iterator[None]:
-    """Turns psycopg2's errors into a SourceFault that names what is being asked."""
+def source_faults(place: str, server: Postgres, kind: type[Exception] = psycopg2.Error) -> Iterator[None]:
+    """Turns the errors of a database driver, psycopg2 or another, into a SourceFault that names what is being asked."""
     try:
         yield
-    except psycopg2.Error as error:
+    except kind as error:
         raise source_fault(place, error, server) from error
 
 

