@@ -18,7 +18,7 @@ from pipelines.lake.folders import BY_CATALOG
 from pipelines.sources.postgres import embedded
 from tests.support.documents import shell_lines
 from tests.support.picture import as_measured_in, picture, run_at_terminal
-from tests.support.process import clean_environment
+from tests.support.process import ABSENT, clean_environment
 from tests.support.water import FILES
 
 
@@ -31,7 +31,7 @@ class Copy:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {name: value for name, value in clean_environment(self.home).items() if name != "PYTHONPATH"}
+        return clean_environment(self.home) | {"PYTHONPATH": str(ABSENT)}
 
     def run(self, *command: str, stdin: str = "", **more: str) -> "subprocess.CompletedProcess[str]":
         environment = self.environment | more

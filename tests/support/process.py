@@ -29,10 +29,17 @@ if not IS_SPARK:
     BRIEF |= INTERPRETED
 
 
+ABSENT = Path(__file__).with_name("absent")  # modules that the tests have and the product does not bring
+
+
 def clean_environment(home: Path) -> dict[str, str]:
-    """The environment of a child process: nothing of the developer's own settings."""
+    """The environment of a child process: nothing of the developer's own settings, nor what only the tests need."""
     kept = {name: os.environ[name] for name in ("PATH", "JAVA_HOME", "LANG", "TMPDIR") if name in os.environ}
-    return kept | {"HOME": str(home), "PYTHONPATH": str(PROJECT), "LAKEHOUSE_SPARK__CONF": json.dumps(BRIEF)}
+    return kept | {
+        "HOME": str(home),
+        "PYTHONPATH": f"{ABSENT}{os.pathsep}{PROJECT}",
+        "LAKEHOUSE_SPARK__CONF": json.dumps(BRIEF),
+    }
 
 
 @dataclass
