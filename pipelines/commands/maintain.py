@@ -90,11 +90,12 @@ def _superseded(settings: Settings, layer: str) -> Iterator[Path]:
         for name in (table_run.name for table_run in (runs[-1].tables if runs else ())):
             table = path / domain / name
             versions = {table_run.version for run in kept for table_run in run.tables if table_run.name == name}
-            needed = {file for version in versions for file, _ in delta.actions(table, version)}
-            yield from (file for file in table.glob(delta.PARTS) if file not in needed)
+            needed = {file for version in versions for file in delta.files_of(table, version)}
+            yield from (file for file in table.glob(delta.PARTS) if file.name not in needed)
     for table in (path / name for name in RECORDS):
         if (head := delta.version(table)) is not None:
-            yield from set(table.glob(delta.PARTS)) - {file for file, _ in delta.actions(table, head)}
+            needed = {*delta.files_of(table, head)}
+            yield from (file for file in table.glob(delta.PARTS) if file.name not in needed)
 
 
 def _kept(settings: Settings, layer: str, runs: list[Run]) -> list[Run]:
@@ -139,7 +140,8 @@ def compact(settings: Settings, layer: str, last: Run, report: Report) -> None:
 
 
 def _small_files(folder: Path, table_run: TableRun) -> int:
-    return sum(size < SMALL_FILE_BYTES for _, size in delta.actions(folder / table_run.name, table_run.version))
+    files = delta.files_of(folder / table_run.name, table_run.version)
+    return sum(size < SMALL_FILE_BYTES for size in files.values())
 
 
 def _rewritten(settings: Settings, layer: str, last: Run, run: int, name: str) -> StagedTable:

@@ -98,48 +98,39 @@ def make_folder(path: Path) -> None:
         durable.make_folder(path / LOG)
 
 
-def actions(path: Path, at: int | None) -> list[tuple[Path, int]]:
-    """The data files of a version and their bytes, as its log has them; none before the first version."""
-    return [(path / name, size) for name, size in files_of(path, at).items()]
-
-
-def files_of(path: Path, at: int | None) -> dict[str, int]:
-    """The same, by the names that the log has for them: paths from the table's folder."""
-    return {} if at is None else dict(version_content(path, at).files)
-
-
 class VersionContent(NamedTuple):
-    """What the log says of a version: the table's name and properties, and its data files with their bytes."""
+    """What the log says of a version: the table's name and properties, and its data files, by their paths from the
+    table's folder, with their bytes."""
 
     name: str
     properties: Mapping[str, str | None]
-    files: tuple[tuple[str, int], ...]
+    files: Mapping[str, int]
 
 
 def version_content(path: Path, at: int) -> VersionContent:
     """What the log of the table `path` says of a version."""
-    commit = path / _commit(at)
     with storage(f"table {path}"):
-        try:
-            return _read_version_once(commit)
-        except FileNotFoundError:  # a checkpoint stands for it
-            return _read_version(commit)
+        return _read_version(path / _commit(at))
 
 
+@read_once
 def _read_version(commit: Path) -> VersionContent:
     table = DeltaTable(commit.parent.parent, version=int(commit.stem))
     # Not file_uris(): it percent-encodes the table's folder.
     adds = pa.table(table.get_add_actions()).select(["path", "size_bytes"]).to_pydict()
     metadata = table.metadata()
-    return VersionContent(metadata.name or "", metadata.configuration, tuple(zip(*adds.values(), strict=True)))
+    return VersionContent(metadata.name or "", metadata.configuration, dict(zip(*adds.values(), strict=True)))
 
 
-_read_version_once = read_once(_read_version)
+def files_of(path: Path, at: int | None) -> Mapping[str, int]:
+    """The data files of a version, by their paths from the table's folder, with their bytes; none before the first
+    version."""
+    return {} if at is None else version_content(path, at).files
 
 
-def file_paths(path: Path, at: int) -> list[str]:
-    """The data files of a version."""
-    return [str(file) for file, _ in actions(path, at)]
+def file_paths(path: Path, at: int | None) -> list[str]:
+    """The data files of a version; none before the first version."""
+    return [str(path / name) for name in files_of(path, at)]
 
 
 PARTS = "part-[0-9]*-*.parquet"
@@ -153,9 +144,9 @@ def part_name(run: int, which: str = "") -> str:
 def sweep(path: Path, run: int) -> None:
     """Removes the files of a run that a table's head does not name: they were written in vain."""
     with storage(f"table {path}"):
-        if files := set(path.glob(part_name(run, "*"))):
-            for file in files - {file for file, _ in actions(path, version(path))}:
-                file.unlink(missing_ok=True)
+        if files := {file.name for file in path.glob(part_name(run, "*"))}:
+            for name in files - files_of(path, version(path)).keys():
+                (path / name).unlink(missing_ok=True)
 
 
 def write_commit(path: Path, lines: Iterable[dict[str, Any]], files: list[Path]) -> int:
@@ -187,13 +178,11 @@ def write_commit(path: Path, lines: Iterable[dict[str, Any]], files: list[Path])
 
 def _write_checkpoint(path: Path, at: int) -> None:
     """Lets delta-rs make the checkpoint of a version beside the table, from a copy of what is new in its log."""
-    last = max((number for number in _numbers(path, CHECKPOINT) if number < at), default=-1)
+    last = max((number for number in _numbers(path, CHECKPOINT) if number < at), default=0)
     with scratch(path, "run") as folder:
         (folder / LOG).mkdir()
-        for file in (path / LOG).iterdir():
-            match = COMMIT.fullmatch(file.name) or CHECKPOINT.fullmatch(file.name)
-            if match and (int(match[1]) > last or (int(match[1]) == last and not COMMIT.fullmatch(file.name))):
-                shutil.copy(file, folder / LOG)
+        for file in (file for number, file in _log_files(path) if number >= last):
+            shutil.copy(file, folder / LOG)
         DeltaTable(folder, version=at).create_checkpoint()
         for file in (*(folder / LOG).glob(f"{at:020d}.checkpoint*"), folder / LOG / "_last_checkpoint"):
             durable.sync(file)
@@ -203,9 +192,15 @@ def _write_checkpoint(path: Path, at: int) -> None:
 def shorten_log(path: Path) -> None:
     """Removes what a table's log has from before its last checkpoint but one. The versions of that time are gone."""
     for first in _numbers(path, CHECKPOINT)[-2:-1]:
-        for file in sorted((path / LOG).iterdir()):  # oldest first: what is left has no gap
-            if (match := COMMIT.fullmatch(file.name) or CHECKPOINT.fullmatch(file.name)) and int(match[1]) < first:
-                file.unlink(missing_ok=True)
+        for file in (file for number, file in _log_files(path) if number < first):
+            file.unlink(missing_ok=True)
+
+
+def _log_files(path: Path) -> list[tuple[int, Path]]:
+    """The commits and checkpoints in the table's log with their versions, oldest first: who removes some in this order
+    leaves no gap."""
+    files = ((COMMIT.fullmatch(file.name) or CHECKPOINT.fullmatch(file.name), file) for file in (path / LOG).iterdir())
+    return sorted((int(match[1]), file) for match, file in files if match)
 
 
 def checked(path: Path, at: int | None, names: Sequence[str], run: str = "") -> str:
@@ -223,8 +218,7 @@ def checked(path: Path, at: int | None, names: Sequence[str], run: str = "") -> 
     if content.name not in names:
         actual = content.name or "one without a name"
         raise StorageFault(f"table {path}: {LOG} is of another table, {actual}, not {names[0]}")
-    files = [(path / file, size) for file, size in content.files]
-    for file, size in files:
+    for file, size in ((path / name, size) for name, size in content.files.items()):
         if not file.exists():
             raise StorageFault(f"file {file} is gone")
         with storage(f"file {file}"):
@@ -232,7 +226,7 @@ def checked(path: Path, at: int | None, names: Sequence[str], run: str = "") -> 
             if actual_size != size:
                 raise StorageFault(f"file {file} has {actual_size:,} bytes, the table's log says {size:,}")
             _check_footer(file)
-    return fingerprint(files)
+    return fingerprint(content.files)
 
 
 @read_once
@@ -240,9 +234,9 @@ def _check_footer(file: Path) -> None:
     pq.read_metadata(file)
 
 
-def fingerprint(files: list[tuple[Path, int]]) -> str:
+def fingerprint(files: Mapping[str, int]) -> str:
     """The fingerprint of a version's files, by their names and sizes."""
-    return hashlib.sha256("\n".join(sorted(f"{file.name} {size}" for file, size in files)).encode()).hexdigest()
+    return hashlib.sha256("\n".join(sorted(f"{name} {size}" for name, size in files.items())).encode()).hexdigest()
 
 
 def _checked_log(path: Path) -> list[int]:

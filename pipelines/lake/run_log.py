@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import UnionType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
@@ -292,9 +293,9 @@ def _read(path: Path, columns: tuple[str, ...], where: Mapping[str, int | str]) 
         raise StorageFault(f"{fault}; restore it from a backup, or delete {path.parent} and run that layer") from fault
     rows: list[dict[str, Any]] = []
     # File by file: pyarrow's threads under delta-rs's dataset can abort the process at its end.
-    for file, _ in delta.actions(path, delta.version(path) or 0):
+    for file in delta.file_paths(path, delta.version(path)):
         with storage(f"file {file}"):
-            table = _content(file)
+            table = _content(Path(file))
             if not {"run", "domain"} <= set(table.column_names):
                 raise StorageFault(f"table {path}: {delta.LOG} is of another table, its rows are no records of runs")
         if columns:
@@ -306,11 +307,9 @@ def _read(path: Path, columns: tuple[str, ...], where: Mapping[str, int | str]) 
     return rows
 
 
-def _read_file(file: Path) -> pa.Table:
+@partial(read_once, files=64)  # a stream makes many, and each may have all rows
+def _content(file: Path) -> pa.Table:
     return pq.ParquetFile(file).read(use_threads=False)
-
-
-_content = read_once(_read_file, 64)  # a stream makes many, and each may have all rows
 
 
 def append_rows(path: Path, run: int, rows: list[dict[str, Any]], schema: pa.Schema) -> int | None:
@@ -319,30 +318,30 @@ def append_rows(path: Path, run: int, rows: list[dict[str, Any]], schema: pa.Sch
     gets the columns that it lacks; those that only it has are null. Its version, None when there is no table."""
     with storage(f"table {path}"):
         head = delta.version(path)
-        sizes = dict(delta.actions(path, head))
-        small = {file for file, size in sizes.items() if size < SMALL_BYTES}
-        stale = {file for file in sizes if path.name != RUNS and pc.max(_content(file)["run"]).as_py() >= run}
+        sizes = delta.files_of(path, head)
+        small = {name for name, size in sizes.items() if size < SMALL_BYTES}
+        stale = {name for name in sizes if path.name != RUNS and pc.max(_content(path / name)["run"]).as_py() >= run}
         replaced = stale | (small if len(small) >= MANY_SMALL_FILES else set())
         if not (rows or replaced):
             return head
         delta.make_folder(path)
         # Superseded before this version, some runs ago: readers have gone on since, and ours look again.
-        for file in set(path.glob(delta.PARTS)) - {*sizes} if replaced else ():
-            file.unlink(missing_ok=True)
+        for name in {file.name for file in path.glob(delta.PARTS)} - sizes.keys() if replaced else ():
+            (path / name).unlink(missing_ok=True)
         comment = COMMENTS[path.name]
         if head is not None:
             stored = DeltaTable(path, version=head)
             comment = stored.metadata().description or comment
             fields = [pa.schema(stored.schema().to_arrow()), schema]
             schema = pa.unify_schemas(fields, promote_options="permissive")
-        kept = [row for file in sorted(replaced) for row in _content(file).to_pylist()]
+        kept = [row for name in sorted(replaced) for row in _content(path / name).to_pylist()]
         kept = [row for row in kept if row["run"] < run or path.name == RUNS]
         added = [delta.part_name(run)] if kept or rows else []
         for name in added:
             pq.write_table(pa.Table.from_pylist(kept + rows, schema=schema), path / name, compression="zstd")
         properties = delta.PROPERTIES | {FORMAT_PROPERTY: str(FORMAT)}
         definition = commits.Definition(path.name, comment, Schema.from_arrow(schema), ("run",), properties)
-        gone = {file.name: sizes[file] for file in replaced}
+        gone = {name: sizes[name] for name in replaced}
         version = commits.write(path, definition, commits.appended(str(run)), added, gone)
         if version % delta.CHECKPOINT_EVERY == 0:
             delta.shorten_log(path)

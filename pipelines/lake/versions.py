@@ -125,7 +125,7 @@ class StagedTable:
         if self.kept is not None and version == self.table_run.version:
             return self.table_run
         crash_point(Point.TABLE_COMMITTED)
-        return replace(self.table_run, version=version, files=delta.fingerprint(delta.actions(self.path, version)))
+        return replace(self.table_run, version=version, files=delta.fingerprint(delta.files_of(self.path, version)))
 
     def require_values(self) -> None:
         """Raises QualityFault when a new row lacks a value that the contract requires."""
@@ -144,7 +144,7 @@ class StagedTable:
 
 def unchanged_table(table_run: TableRun, table: Table, path: Path, rules: tuple[RuleRun, ...] = ()) -> StagedTable:
     """The content of a table's last version, once more."""
-    kept = tuple(file.name for file, _ in delta.actions(path, table_run.version))
+    kept = tuple(delta.files_of(path, table_run.version))
     table_run = replace(table_run, seconds=0.0, mode=Mode.UNCHANGED, how="unchanged")
     return StagedTable(table_run, table, path, [], rules, kept)
 

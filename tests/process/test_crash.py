@@ -177,10 +177,10 @@ def leftovers(lakehouse: Lake) -> list[Path]:
         path = settings.layer_path(layer)
         for run in run_log.read_runs(path):
             for table in run.tables:
-                named |= {file for file, _ in delta.actions(path / run.domain / table.name, table.version)}
+                named |= {*map(Path, delta.file_paths(path / run.domain / table.name, table.version))}
         for name in (run_log.RUNS, run_log.QUALITY):
             if (head := delta.version(path / name)) is not None:
-                named |= {file for file, _ in delta.actions(path / name, head)}
+                named |= {*map(Path, delta.file_paths(path / name, head))}
     files = [*(lakehouse.folder / "lake").rglob("*.parquet"), *(lakehouse.folder / "lake").rglob(".*.*.*")]
     return [*(path for path in files if path not in named), *(lakehouse.folder / "export").glob(".*")]
 

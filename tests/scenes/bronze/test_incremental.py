@@ -372,7 +372,7 @@ def test_many_batches_are_folded_and_zeros_of_both_signs_odd_names_and_wide_numb
     rows = read(source.spark, members).select("id", 'a"{b} c').distinct().count()
     assert rows == last(source).table("associado").rows_out and members.base is not None
     path = source.settings().bronze_path / "cartoes/movimento"
-    assert len(delta.actions(path, last(source).table("movimento").version)) < 10
+    assert len(delta.files_of(path, last(source).table("movimento").version)) < 10
     monkeypatch.setattr("pipelines.commands.maintain.MANY_SMALL_FILES", 1)
     with Report() as report:
         maintain(source.settings(), report)
