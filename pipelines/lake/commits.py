@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 from deltalake import DeltaTable, Schema
+from deltalake.table import ProtocolVersions
 
 from conf.contract import Table
 from pipelines.core.errors import StorageFault
@@ -183,6 +184,8 @@ def _metrics(cause: Cause, adds: Sequence[Mapping[str, Any]], removed: Mapping[s
 NOT_NULL, WITHOUT_ZONE = "invariants", "timestampNtz"
 FEATURES = {'"nullable":false': NOT_NULL, '"timestamp_ntz"': WITHOUT_ZONE}
 
+OLDEST, ITS_FEATURES = ProtocolVersions(1, 2, None, None), {"appendOnly", NOT_NULL}
+
 SKIPPED_BY = "delta.dataSkippingStatsColumns"  # the property that names the indexed columns
 
 
@@ -191,39 +194,39 @@ def _definition(definition: Definition, stored: DeltaTable | None) -> list[dict[
 
     Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#change-metadata
     """
-    known, protocol = (stored.metadata(), stored.protocol()) if stored else (None, None)
-    configuration = dict(definition.properties)
-    text, comment = definition.schema.to_json(), definition.comment
-    lines: list[dict[str, Any]] = []
-    readers = set(protocol.reader_features or () if protocol else ())
-    writers = set(protocol.writer_features or () if protocol else ())
-    needed = {feature for sign, feature in FEATURES.items() if sign in text}
-    if not (writers or WITHOUT_ZONE in needed):
-        if protocol is None:
-            lines.append({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}})
-    elif not needed <= writers:
-        features = {"readerFeatures": sorted(readers | {WITHOUT_ZONE} & needed)}
-        features["writerFeatures"] = sorted(writers | needed | {"appendOnly", NOT_NULL})
-        lines.append(
-            {"protocol": {"minReaderVersion": delta.PROTOCOL[0], "minWriterVersion": delta.PROTOCOL[1]} | features}
-        )
-    wanted = (definition.name, comment, configuration)
-    is_known = (
-        known and not known.partition_columns and (known.name, known.description, dict(known.configuration)) == wanted
-    )
-    if not (is_known and stored and json.loads(stored.schema().to_json()) == json.loads(text)):
-        metadata: dict[str, Any] = {
-            "id": known.id if known else str(uuid.uuid4()),
-            "name": definition.name,
-            "description": comment,
-            "format": {"provider": "parquet", "options": {}},
-            "schemaString": text,
-            "partitionColumns": [],
-            "configuration": configuration,
-            "createdTime": known.created_time if known else time.time_ns() // 10**6,
-        }
-        lines.append({"metaData": metadata})
-    return lines
+    known = stored.metadata() if stored else None
+    text, configuration = definition.schema.to_json(), dict(definition.properties)
+    lines = _protocol(text, stored)
+    if stored and known:
+        schema, properties = json.loads(stored.schema().to_json()), dict(known.configuration)
+        there = (known.name, known.description, known.partition_columns, properties, schema)
+        if there == (definition.name, definition.comment, [], configuration, json.loads(text)):
+            return lines
+    metadata: dict[str, Any] = {
+        "id": known.id if known else str(uuid.uuid4()),
+        "name": definition.name,
+        "description": definition.comment,
+        "format": {"provider": "parquet", "options": {}},
+        "schemaString": text,
+        "partitionColumns": [],
+        "configuration": configuration,
+        "createdTime": known.created_time if known else time.time_ns() // 10**6,
+    }
+    return [*lines, {"metaData": metadata}]
+
+
+def _protocol(schema: str, stored: DeltaTable | None) -> list[dict[str, Any]]:
+    """The line of a commit that names the features that a schema needs, if the table's protocol has not all of them."""
+    needed = {feature for sign, feature in FEATURES.items() if sign in schema}
+    protocol = stored.protocol() if stored else OLDEST
+    readers, writers = {*(protocol.reader_features or ())}, {*(protocol.writer_features or ITS_FEATURES)}
+    if needed <= writers:
+        return [] if stored else [{"protocol": {"minReaderVersion": OLDEST[0], "minWriterVersion": OLDEST[1]}}]
+    features = {
+        "readerFeatures": sorted(readers | {WITHOUT_ZONE} & needed),
+        "writerFeatures": sorted(writers | needed | ITS_FEATURES),
+    }
+    return [{"protocol": {"minReaderVersion": delta.PROTOCOL[0], "minWriterVersion": delta.PROTOCOL[1]} | features}]
 
 
 def written_by_hand(path: Path) -> str:
@@ -236,9 +239,7 @@ def written_by_hand(path: Path) -> str:
 
 def _last_cause(path: Path) -> dict[str, Any]:
     """What the last commit of a table says of itself; nothing when it does not."""
-    with storage(f"table {path}"):
-        lines = delta.read_commit(path, delta.version(path) or 0)
-    return next((line["commitInfo"] for line in lines if "commitInfo" in line), {})
+    return next((line["commitInfo"] for line in delta.last_commit(path) if "commitInfo" in line), {})
 
 
 def _add_action(file: Path, indexed: Collection[str]) -> dict[str, Any]:

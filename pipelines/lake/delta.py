@@ -69,7 +69,7 @@ def version(path: Path) -> int | None:
 def commits(path: Path) -> list[int]:
     """The versions whose commits lie in the table's log, in order, without those at its end that are cut off."""
     numbers = _numbers(path)
-    while numbers and _fault(path / _commit(numbers[-1])).is_cut_off:
+    while numbers and _how_cut_off(path / _commit(numbers[-1])):
         numbers.pop()
     return numbers
 
@@ -78,9 +78,10 @@ def _numbers(path: Path, pattern: re.Pattern[str] = COMMIT) -> list[int]:
     return sorted(int(match[1]) for file in (path / LOG).iterdir() if (match := pattern.fullmatch(file.name)))
 
 
-def read_commit(path: Path, number: int) -> list[dict[str, Any]]:
-    """The lines of a commit."""
-    return [json.loads(line) for line in (path / _commit(number)).read_bytes().splitlines()]
+def last_commit(path: Path) -> list[dict[str, Any]]:
+    """The lines of the table's last commit."""
+    with storage(f"table {path}"):
+        return _lines(path / _commit(version(path) or 0))
 
 
 def cut_off(path: Path) -> list[Path]:
@@ -268,36 +269,35 @@ def require_end(path: Path) -> None:
 
 def _check_commit(commit: Path) -> None:
     with storage(f"file {commit}"):
-        if fault := _fault(commit).text:
+        if fault := _how_cut_off(commit) or _newer_protocol(commit):
             raise StorageFault(f"table {commit.parent.parent}: {LOG}/{commit.name} {fault}")
 
 
-class CommitFault(NamedTuple):
-    """What is wrong with a commit, in words, and whether it did not reach the disk in full."""
-
-    text: str = ""
-    is_cut_off: bool = False
+@read_once
+def _how_cut_off(commit: Path) -> str:
+    """How a commit did not reach the disk in full, in words; empty when it did."""
+    try:
+        lines = _lines(commit)
+        actions = {action for line in lines for action in line}
+    except (ValueError, TypeError):
+        return "is cut off or no JSON"
+    if not lines:
+        return "is empty"
+    return "is cut off" if commit.stem == f"{0:020d}" and not {"protocol", "metaData"} <= actions else ""
 
 
 @read_once
-def _fault(commit: Path) -> CommitFault:
-    text = commit.read_bytes()
-    try:
-        lines = [json.loads(line) for line in text.splitlines()]
-        protocols = [line["protocol"] for line in lines if "protocol" in line]
-        has_metadata = any("metaData" in line for line in lines)
-    except (ValueError, TypeError):
-        return CommitFault("is cut off or no JSON", True)
-    if not lines:
-        return CommitFault("is empty", True)
-    if commit.stem == f"{0:020d}" and not (protocols and has_metadata):
-        return CommitFault("is cut off", True)
-    for protocol in protocols:
+def _newer_protocol(commit: Path) -> str:
+    """The protocol that a commit asks for, in words, if this software does not know it; empty otherwise."""
+    for protocol in (line["protocol"] for line in _lines(commit) if "protocol" in line):
         reader, writer = protocol.get("minReaderVersion", 0), protocol.get("minWriterVersion", 0)
         if reader > PROTOCOL[0] or writer > PROTOCOL[1]:
-            newer = f"a newer protocol of Delta (reader {reader}, writer {writer}) than this software knows"
-            return CommitFault(f"is of {newer}")
-    return CommitFault()
+            return f"is of a newer protocol of Delta (reader {reader}, writer {writer}) than this software knows"
+    return ""
+
+
+def _lines(commit: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in commit.read_bytes().splitlines()]
 
 
 def _commit(number: int) -> str:
