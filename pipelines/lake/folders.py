@@ -72,34 +72,22 @@ def scratch(folder: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     prefix = f".{name}.{os.getpid()}."
     # A JVM that ends may still write: what stays then is removed the next time.
-    with (
-        tempfile.TemporaryDirectory(dir=folder, prefix=prefix, ignore_cleanup_errors=True) as made,
-        _marked(Path(made)),
-    ):
+    with tempfile.TemporaryDirectory(dir=folder, prefix=prefix, ignore_cleanup_errors=True) as made, ExitStack() as mark:
+        with suppress(OSError):  # a file system without locks; else other containers, too, see that we are there
+            mark.enter_context(flocked(Path(made), fcntl.LOCK_SH))
         yield Path(made)
 
 
 @contextmanager
-def _marked(folder: Path) -> Iterator[None]:
-    """Locks a scratch folder, where the file system can, so that other containers, too, see that we are there."""
-    opened = os.open(folder, os.O_RDONLY)
+def flocked(path: Path, operation: int) -> Iterator[None]:
+    """Holds the system's lock of a file or folder, which makes no other file. Raises OSError: a BlockingIOError when
+    another process has it and the `operation` is not to wait."""
+    opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        with suppress(OSError):
-            fcntl.flock(opened, fcntl.LOCK_SH)
+        fcntl.flock(opened, operation)
         yield
     finally:
         os.close(opened)
-
-
-def _is_marked(path: Path) -> bool:
-    opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(opened)
-    return False
 
 
 @contextmanager
@@ -132,9 +120,13 @@ def left(folder: Path, name: str) -> Iterator[Path]:
 
 def is_left(path: Path, pid: int) -> bool:
     """Whether the process that made `path` is gone. Another may have its id now; in a new container we often do."""
-    with suppress(OSError):
-        if _is_marked(path):
-            return False
+    try:
+        with flocked(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            pass
+    except BlockingIOError:
+        return False
+    except OSError:  # only the process can tell
+        pass
     try:
         return bool(psutil.Process(pid).create_time() > path.stat().st_mtime + 1)
     except (psutil.Error, OSError):

@@ -4,9 +4,8 @@ What a call is not about stays as an earlier call left it: the file is read befo
 """
 
 import fcntl
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
@@ -17,7 +16,7 @@ from pipelines.core import catalogue
 from pipelines.core.errors import Fault
 from pipelines.core.names import LAYERS
 from pipelines.lake import run_log
-from pipelines.lake.folders import beside, storage
+from pipelines.lake.folders import beside, flocked, storage
 from pipelines.lake.runs import Run
 from pipelines.notify.outcome import Outcome
 
@@ -61,7 +60,8 @@ def metrics(settings: Settings, outcome: Outcome) -> None:
         for name, labels, value in samples:
             gauges[name].labels(*labels).set(round(value, 3))
 
-    with storage(f"metrics file {path}"), _alone(path.parent):
+    # A run may write metrics while a stream does: one waits for the other.
+    with storage(f"metrics file {path}"), flocked(path.parent.resolve(), fcntl.LOCK_EX):
         with suppress(ValueError):  # a damaged file: what follows the damage is given up
             set_all(_earlier(path))
         set_all(_of_call(path.stem, outcome))
@@ -75,17 +75,6 @@ def metrics(settings: Settings, outcome: Outcome) -> None:
             half.write_bytes(generate_latest(registry))
             half.chmod(0o644)  # node_exporter is another user
             half.replace(path)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """A run may write metrics while a stream does: one waits for the other."""
-    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(held)
 
 
 def _earlier(path: Path) -> Iterator[Sample]:
