@@ -188,13 +188,12 @@ def check_tables(layer: str, layer_path: Path, run: Run, advice: str = "") -> No
 def _check_tables(layer: str, layer_path: Path, run: Run) -> None:
     at = f"run {run.run}"
     runs = heads(layer_path)  # of all domains: they share these tables
-    rules_of, files_of = [head.quality_version for head in runs], [head.files_version for head in runs]
-    for name, versions in ((QUALITY, rules_of), (FILES, files_of)):
-        recorded = max((version for version in versions if version is not None), default=-1)
-        head = delta.version(layer_path / name)
-        if recorded > (-1 if head is None else head):
-            delta.require_end(layer_path / name)
-            raise StorageFault(f"table {layer_path / name}: version {recorded}, which a run wrote, is missing")
+    for name, field in ((QUALITY, "quality_version"), (FILES, "files_version")):
+        path, recorded = layer_path / name, {getattr(head, field) for head in runs} - {None}
+        there = delta.version(path)
+        if recorded and (there is None or there < max(recorded)):
+            delta.require_end(path)
+            raise StorageFault(f"table {path}: version {max(recorded)}, which a run wrote, is missing")
     for table in run.tables:
         path = layer_path / run.domain / table.name
         name = delta.full_name(layer, run.domain, table.name)
@@ -214,15 +213,15 @@ def roll_back(layer_path: Path, domain: str, report: Report | None = None) -> No
         with storage(f"file {commit}"):
             commit.unlink()
         if report:
-            report.warning(
-                f"file {commit} was cut off, as when the power fails; no run that completed made it: removed"
-            )
-    run = last_run(layer_path, domain)
-    for table in run.tables if run else ():
+            problem = "was cut off, as when the power fails; no run that completed made it: removed"
+            report.warning(f"file {commit} {problem}")
+    if (run := last_run(layer_path, domain)) is None:
+        return
+    for table in run.tables:
         path = layer_path / domain / table.name
         if report and delta.version(path) != table.version and (writer := commits.written_by_hand(path)):
             report.warning(f"table {path}: a {writer} is undone; only runs write here")
-        restore_version(path, table.version, run.run if run else 0)
+        restore_version(path, table.version, run.run)
 
 
 def restore_version(path: Path, target: int, run: int) -> int:
