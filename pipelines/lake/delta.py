@@ -246,13 +246,13 @@ def _checked_log(path: Path) -> list[int]:
     if version(path) is None:
         raise StorageFault(f"table {path} is gone")
     with storage(f"table {path}"):
-        numbers, checkpoints = commits(path), _numbers(path, CHECKPOINT)
-    first = 0 if not any(checkpoint >= numbers[0] for checkpoint in checkpoints) else numbers[0]
+        numbers, checkpoint = commits(path), max(_numbers(path, CHECKPOINT), default=-1)
+    first = numbers[0] if checkpoint >= numbers[0] else 0
     if missing := sorted(set(range(first, numbers[-1] + 1)) - set(numbers)):
         raise StorageFault(f"table {path}: {_commit(missing[0])} is missing")
-    for number in (number for number in numbers if number > max(checkpoints, default=-1)):
+    for number in (number for number in numbers if number > checkpoint):
         _check_commit(path / _commit(number))
-    for file in (path / LOG).glob(f"{max(checkpoints, default=-1):020d}.checkpoint*.parquet"):
+    for file in (path / LOG).glob(f"{checkpoint:020d}.checkpoint*.parquet"):
         try:
             _check_footer(file)
         except (OSError, pa.ArrowException) as error:

@@ -39,15 +39,12 @@ def sync(path: Path) -> None:
 def begin(files: Iterable[Path]) -> None:
     """Starts to bring complete files to the disk, beside other work. `finish` waits for them."""
     for file in files:
-        if file not in _begun:
-            _begun[file] = _AT_ONCE.submit(sync, file)
+        _begun[file] = _AT_ONCE.submit(sync, file)
 
 
 def finish(files: Iterable[Path]) -> None:
     """Waits until files are on the disk, those that `begin` had and others. Raises OSError."""
-    files = list(files)
-    begin(files)
-    for syncing in [_begun.pop(file) for file in files]:
+    for syncing in [_begun.pop(file) if file in _begun else _AT_ONCE.submit(sync, file) for file in files]:
         syncing.result()
 
 

@@ -71,10 +71,11 @@ def scratch(folder: Path, name: str) -> Iterator[Path]:
     for path in left(folder, name):
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     prefix = f".{name}.{os.getpid()}."
-    # A JVM that ends may still write: what stays then is removed the next time.
-    with tempfile.TemporaryDirectory(dir=folder, prefix=prefix, ignore_cleanup_errors=True) as made, ExitStack() as mark:
+    with ExitStack() as stack:
+        # A JVM that ends may still write: what stays then is removed the next time.
+        made = stack.enter_context(tempfile.TemporaryDirectory(dir=folder, prefix=prefix, ignore_cleanup_errors=True))
         with suppress(OSError):  # a file system without locks; else other containers, too, see that we are there
-            mark.enter_context(flocked(Path(made), fcntl.LOCK_SH))
+            stack.enter_context(flocked(Path(made), fcntl.LOCK_SH))
         yield Path(made)
 
 

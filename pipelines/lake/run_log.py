@@ -158,7 +158,7 @@ def read_files(layer_path: Path, domain: str) -> list[IngestedFile]:
     return sorted(INGESTED_FILES.validate_python(rows), key=lambda file: (file.run, file.first))
 
 
-def record(layer_path: Path, run: Run, rules: tuple[RuleRun, ...] = (), files: Sequence[IngestedFile] = ()) -> Run:
+def record(layer_path: Path, run: Run, rules: Sequence[RuleRun] = (), files: Sequence[IngestedFile] = ()) -> Run:
     """The commit point: from here on readers see what `run` names. Its rules and files are written before it. Rules of
     an earlier run are recorded as the run's own. The run as it was recorded."""
     crash_point(Point.ALL_COMMITTED)

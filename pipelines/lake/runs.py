@@ -71,9 +71,6 @@ class TableRun:
         return self.content.sums
 
 
-RunKind = Literal["run", "restore", "compaction"]
-
-
 @dataclass(frozen=True)
 class Run:
     """A complete run of one layer and domain.
@@ -97,7 +94,7 @@ class Run:
     hashing: str = ""
     warnings: tuple[str, ...] = ()
     card_numbers: str = "masked"
-    kind: RunKind = "run"
+    kind: Literal["run", "restore", "compaction"] = "run"
     content_of: int | None = None
     position: str = ""
     software: str = ""

@@ -142,11 +142,11 @@ class StagedTable:
             raise QualityFault(f"{what} is null in a row; let its contract say nullable, or mend its transform")
 
 
-def unchanged_table(table_run: TableRun, table: Table, path: Path, rules: tuple[RuleRun, ...] = ()) -> StagedTable:
+def unchanged_table(table_run: TableRun, table: Table, path: Path) -> StagedTable:
     """The content of a table's last version, once more."""
     kept = tuple(delta.files_of(path, table_run.version))
     table_run = replace(table_run, seconds=0.0, mode=Mode.UNCHANGED, how="unchanged")
-    return StagedTable(table_run, table, path, [], rules, kept)
+    return StagedTable(table_run, table, path, [], kept=kept)
 
 
 def verify(staged: StagedTable, types: Mapping[str, str], rows: int, sums: Mapping[str, Decimal | None]) -> StagedTable:

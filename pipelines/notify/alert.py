@@ -61,7 +61,7 @@ def _new_warnings(settings: Settings, domain: str, outcome: Outcome) -> list[str
     """The rules of severity warn that exceed LAKEHOUSE_ALERT__MAX_WARNED in a run of this call, and did not in the
     previous run."""
     path = settings.silver_path
-    numbers = sorted(head.run for head in run_log.heads(path) if head.domain == domain)[-2:]
+    numbers = [head.run for head in run_log.heads(path) if head.domain == domain][-2:]
     runs = [run for number in numbers for run in run_log.read_runs(path, run=number, domain=domain)]
     if not runs or runs[-1].finished < outcome.started:
         return []

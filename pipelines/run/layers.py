@@ -66,13 +66,12 @@ def run_layers(
     """
     order = [layer for layer in LAYERS if layer in request.layers]
     checked = [layer for layer in LAYERS if {layer, downstream_layer(layer)} & request.layers]  # that are run or read
-    is_micro_batch = request.at_most_files is not None
     if order[0] != "bronze" and not settings.layer_path(upstream_layer(order[0])).exists():
         raise run_log.no_complete_run(settings, upstream_layer(order[0]))  # before any folder is made
     runs: list[tuple[str, Run]] = []
     faults: list[Fault] = []
     with (
-        run_log.locked(settings, patient=is_micro_batch),
+        run_log.locked(settings, patient=request.at_most_files is not None),
         LazySession(settings, spark, "silver" in order, report) as session,
     ):
         call = Call(settings, request, session, report)

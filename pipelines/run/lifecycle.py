@@ -102,7 +102,7 @@ def commit_run(
             published.enter_context(csv.published())
             tables[name] = replace(tables[name], csv_sha256=csv.sha256)
         run = replace(run, tables=tuple(tables.values()), finished=datetime.now(UTC))
-        run = run_log.record(path, run, tuple(rules), files)
+        run = run_log.record(path, run, rules, files)
     crash_point(Point.RECORDED)
     return run
 
