@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from deltalake import DeltaTable, Schema
+from deltalake import Schema
 from deltalake.table import ProtocolVersions
 
 from conf.contract import Table
@@ -81,12 +81,10 @@ def commit(path: Path, table: Table, change: Change) -> int:
 def restore(path: Path, target: int, run: int) -> int:
     """Makes an earlier version of a table its content again, in one commit of a run. The version of that commit."""
     with storage(f"table {path}"):
-        known, head = DeltaTable(path, version=target), delta.version(path)
-        metadata = known.metadata()
-        properties = dict(metadata.configuration)
-        indexed = tuple(re.findall("`([^`]*)`", properties.get(SKIPPED_BY) or ""))
-        definition = Definition(metadata.name, metadata.description, known.schema(), indexed, properties)
-        wanted, current = (delta.files_of(path, version) for version in (target, head))
+        metadata, _, schema, wanted = delta.read_version(path, target)
+        current = delta.files_of(path, delta.version(path))
+        indexed = tuple(re.findall("`([^`]*)`", metadata.configuration.get(SKIPPED_BY) or ""))
+        definition = Definition(metadata.name, metadata.description, schema, indexed, metadata.configuration)
         removed = {name: size for name, size in current.items() if name not in wanted}
         added = [name for name in wanted if name not in current]
         layer = (metadata.name or "").partition(".")[0]
@@ -108,7 +106,7 @@ def write(path: Path, definition: Definition, cause: Cause, added: Collection[st
     Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#add-file-and-remove-file
     """
     head, now = delta.version(path), time.time_ns() // 10**6
-    stored = None if head is None else DeltaTable(path, version=head, without_files=True)
+    stored = None if head is None else delta.read_version(path, head)
     defined, is_change = _definition(definition, stored), cause.operation != COMPACTION
     if head is not None and not (added or removed or defined):
         return head
@@ -134,12 +132,10 @@ def write(path: Path, definition: Definition, cause: Cause, added: Collection[st
 
 def _require_same(path: Path, head: int, definition: Definition) -> None:
     """Raises StorageFault when another table is there. With an older name, a table must have known columns only."""
-    there, name = delta.version_content(path, head).name, definition.name or ""
-    if there == name:
-        return
-    stored = DeltaTable(path, version=head, without_files=True).schema()
-    columns, known = ({field.name for field in schema.fields} for schema in (stored, definition.schema))
-    if not (there in delta.older_names(name) and columns <= known):
+    stored = delta.read_version(path, head)
+    there, name = stored.metadata.name or "", definition.name or ""
+    columns, known = ({field.name for field in schema.fields} for schema in (stored.schema, definition.schema))
+    if there != name and not (there in delta.older_names(name) and columns <= known):
         raise StorageFault(f"table {path}: another table is there, {there or 'one without a name'}; move it away")
 
 
@@ -189,16 +185,15 @@ OLDEST, ITS_FEATURES = ProtocolVersions(1, 2, None, None), {"appendOnly", NOT_NU
 SKIPPED_BY = "delta.dataSkippingStatsColumns"  # the property that names the indexed columns
 
 
-def _definition(definition: Definition, stored: DeltaTable | None) -> list[dict[str, Any]]:
+def _definition(definition: Definition, stored: delta.Version | None) -> list[dict[str, Any]]:
     """The lines of a commit that say what the table is, if it is not that already: its protocol, its metadata.
 
     Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#change-metadata
     """
-    known = stored.metadata() if stored else None
     text, configuration = definition.schema.to_json(), dict(definition.properties)
-    lines = _protocol(text, stored)
+    lines, known = _protocol(text, stored), stored.metadata if stored else None
     if stored and known:
-        schema, properties = json.loads(stored.schema().to_json()), dict(known.configuration)
+        schema, properties = json.loads(stored.schema.to_json()), dict(known.configuration)
         there = (known.name, known.description, known.partition_columns, properties, schema)
         if there == (definition.name, definition.comment, [], configuration, json.loads(text)):
             return lines
@@ -215,10 +210,10 @@ def _definition(definition: Definition, stored: DeltaTable | None) -> list[dict[
     return [*lines, {"metaData": metadata}]
 
 
-def _protocol(schema: str, stored: DeltaTable | None) -> list[dict[str, Any]]:
+def _protocol(schema: str, stored: delta.Version | None) -> list[dict[str, Any]]:
     """The line of a commit that names the features that a schema needs, if the table's protocol has not all of them."""
     needed = {feature for sign, feature in FEATURES.items() if sign in schema}
-    protocol = stored.protocol() if stored else OLDEST
+    protocol = stored.protocol if stored else OLDEST
     readers, writers = {*(protocol.reader_features or ())}, {*(protocol.writer_features or ITS_FEATURES)}
     if needed <= writers:
         return [] if stored else [{"protocol": {"minReaderVersion": OLDEST[0], "minWriterVersion": OLDEST[1]}}]

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
+from deltalake import DeltaTable, Metadata, Schema
 from deltalake.exceptions import DeltaError
+from deltalake.table import ProtocolVersions
 
 from conf.contract import Pii, Table
 from pipelines.core.errors import StorageFault
@@ -99,34 +100,34 @@ def make_folder(path: Path) -> None:
         durable.make_folder(path / LOG)
 
 
-class VersionContent(NamedTuple):
-    """What the log says of a version: the table's name and properties, and its data files, by their paths from the
-    table's folder, with their bytes."""
+class Version(NamedTuple):
+    """What the log says of a version: what the table is, and its data files, by their paths from the table's folder,
+    with their bytes."""
 
-    name: str
-    properties: Mapping[str, str | None]
+    metadata: Metadata
+    protocol: ProtocolVersions
+    schema: Schema
     files: Mapping[str, int]
 
 
-def version_content(path: Path, at: int) -> VersionContent:
+def read_version(path: Path, at: int) -> Version:
     """What the log of the table `path` says of a version."""
     with storage(f"table {path}"):
         return _read_version(path / _commit(at))
 
 
 @read_once
-def _read_version(commit: Path) -> VersionContent:
+def _read_version(commit: Path) -> Version:
     table = DeltaTable(commit.parent.parent, version=int(commit.stem))
     # Not file_uris(): it percent-encodes the table's folder.
     adds = pa.table(table.get_add_actions()).select(["path", "size_bytes"]).to_pydict()
-    metadata = table.metadata()
-    return VersionContent(metadata.name or "", metadata.configuration, dict(zip(*adds.values(), strict=True)))
+    return Version(table.metadata(), table.protocol(), table.schema(), dict(zip(*adds.values(), strict=True)))
 
 
 def files_of(path: Path, at: int | None) -> Mapping[str, int]:
     """The data files of a version, by their paths from the table's folder, with their bytes; none before the first
     version."""
-    return {} if at is None else version_content(path, at).files
+    return {} if at is None else read_version(path, at).files
 
 
 def file_paths(path: Path, at: int | None) -> list[str]:
@@ -215,9 +216,9 @@ def checked(path: Path, at: int | None, names: Sequence[str], run: str = "") -> 
     if at is not None and at not in numbers:
         require_end(path)
         raise StorageFault(f"table {path}: {_commit(at)} is missing, which {run} wrote")
-    content = version_content(path, numbers[-1] if at is None else at)
-    if content.name not in names:
-        actual = content.name or "one without a name"
+    content = read_version(path, numbers[-1] if at is None else at)
+    if (content.metadata.name or "") not in names:
+        actual = content.metadata.name or "one without a name"
         raise StorageFault(f"table {path}: {LOG} is of another table, {actual}, not {names[0]}")
     for file, size in ((path / name, size) for name, size in content.files.items()):
         if not file.exists():

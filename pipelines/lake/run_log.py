@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import DeltaTable, Schema
+from deltalake import Schema
 from pydantic import TypeAdapter
 
 from conf.settings import Settings
@@ -250,7 +250,7 @@ def _require_known_format(path: Path) -> None:
     recorded = "0"
     with suppress(StorageFault):  # who reads the rows names what is damaged
         if (head := delta.version(path)) is not None:
-            recorded = delta.version_content(path, head).properties.get(FORMAT_PROPERTY) or "0"
+            recorded = delta.read_version(path, head).metadata.configuration.get(FORMAT_PROPERTY) or "0"
     if not recorded.isdecimal() or int(recorded) > FORMAT:
         newer = f"newer software recorded runs here, in format {recorded}"
         raise StorageFault(f"table {path}: {newer}; this software knows formats up to {FORMAT}: update it")
@@ -329,9 +329,9 @@ def append_rows(path: Path, run: int, rows: list[dict[str, Any]], schema: pa.Sch
             (path / name).unlink(missing_ok=True)
         comment = COMMENTS[path.name]
         if head is not None:
-            stored = DeltaTable(path, version=head)
-            comment = stored.metadata().description or comment
-            fields = [pa.schema(stored.schema().to_arrow()), schema]
+            stored = delta.read_version(path, head)
+            comment = stored.metadata.description or comment
+            fields = [pa.schema(stored.schema.to_arrow()), schema]
             schema = pa.unify_schemas(fields, promote_options="permissive")
         kept = [row for name in sorted(replaced) for row in _content(path / name).to_pylist()]
         kept = [row for row in kept if row["run"] < run or path.name == RUNS]
