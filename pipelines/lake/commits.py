@@ -79,23 +79,21 @@ def commit(path: Path, table: Table, change: Change) -> int:
 
 
 def restore(path: Path, target: int, run: int) -> int:
-    """Makes an earlier version of a table its content again, in one commit of a run. The version of that commit."""
+    """Makes an earlier version of a table its content again, in one commit of a run, unless the last commit did so. The
+    head's version."""
     with storage(f"table {path}"):
+        head, last = delta.version(path), _last_cause(path)
+        brought_back = last.get("operationParameters", {}).get("version") if last.get("operation") == RESTORE else None
+        if head is not None and str(brought_back) == str(target):
+            return head
         metadata, _, schema, wanted = delta.read_version(path, target)
-        current = delta.files_of(path, delta.version(path))
+        current = delta.files_of(path, head)
         indexed = tuple(re.findall("`([^`]*)`", metadata.configuration.get(SKIPPED_BY) or ""))
         definition = Definition(metadata.name, metadata.description, schema, indexed, metadata.configuration)
         removed = {name: size for name, size in current.items() if name not in wanted}
         added = [name for name in wanted if name not in current]
         layer = (metadata.name or "").partition(".")[0]
         return write(path, definition, Cause(f"{layer}/{run}", RESTORE, {"version": str(target)}), added, removed)
-
-
-def restores(path: Path) -> int | None:
-    """The version that the last commit of a table brought back; None when that did something else."""
-    last = _last_cause(path)
-    version = last.get("operationParameters", {}).get("version") if last.get("operation") == RESTORE else None
-    return None if version is None else int(version)
 
 
 def write(path: Path, definition: Definition, cause: Cause, added: Collection[str], removed: Mapping[str, int]) -> int:

@@ -146,9 +146,9 @@ def part_name(run: int, which: str = "") -> str:
 def sweep(path: Path, run: int) -> None:
     """Removes the files of a run that a table's head does not name: they were written in vain."""
     with storage(f"table {path}"):
-        if files := {file.name for file in path.glob(part_name(run, "*"))}:
-            for name in files - files_of(path, version(path)).keys():
-                (path / name).unlink(missing_ok=True)
+        for file in path.glob(part_name(run, "*")):
+            if file.name not in files_of(path, version(path)):
+                file.unlink(missing_ok=True)
 
 
 def write_commit(path: Path, lines: Iterable[dict[str, Any]], files: list[Path]) -> int:

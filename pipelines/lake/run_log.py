@@ -229,10 +229,9 @@ def restore_version(path: Path, target: int, run: int) -> int:
     head has now."""
     if delta.version(path) == target:
         return target
-    if commits.restores(path) != target:
-        commits.restore(path, target, run)
+    head = commits.restore(path, target, run)
     crash_point(Point.TABLE_ROLLED_BACK)
-    return delta.version(path) or 0
+    return head
 
 
 @contextmanager
