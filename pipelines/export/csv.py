@@ -1,7 +1,6 @@
 """Gold as one CSV file: RFC 4180, UTF-8, in key order, written beside its place and renamed."""
 
 import hashlib
-import io
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +9,8 @@ from contextlib import contextmanager, suppress
 from csv import writer
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import accumulate
+from operator import or_
 from pathlib import Path
 from typing import BinaryIO
 
@@ -67,7 +68,6 @@ class GrowingCsv:
 
     file: Path
     files: frozenset[str] = frozenset()
-    appended: Callable[[int], object] = lambda _: None  # hears how many rows each part has
     rows: int = 0
     totals: dict[str, Decimal] = field(default_factory=dict)
     hash: "hashlib._Hash" = field(default_factory=hashlib.sha256)
@@ -77,7 +77,6 @@ class GrowingCsv:
             while block := part.read(BLOCK_BYTES):
                 self.hash.update(block)
                 target.write(block)
-        self.appended(rows)
         self.rows += rows
         self.totals |= {name: self.totals.get(name, Decimal(0)) + total for name, total in totals.items()}
 
@@ -101,9 +100,8 @@ def draft(
     with folders.beside(final) as temporary:
         csv = (_copied(settings, table, files, previous, temporary) if previous else None) or _begun(table, temporary)
         appended(csv.rows)
-        csv.appended = appended
         with folders.scratch(settings.gold_path, "export") as scratch:
-            _append_files(csv, table, [file for file in files if file not in csv.files], scratch)
+            _append_files(csv, table, [file for file in files if file not in csv.files], scratch, appended)
         with folders.storage(f"export {temporary}"):
             temporary.chmod(0o640)
         durable.begin([temporary])
@@ -114,7 +112,7 @@ def draft(
 def parquet_draft(settings: Settings, table: Table, files: list[str]) -> Iterator[Draft]:
     """The same as one Parquet file: all columns but those that start with `_`, in key order. Raises StorageFault."""
     final = folders.csv_path(settings, table).with_suffix(".parquet")
-    what, kinds = f"export {final}", {name: table[name].type for name in exported(table)}
+    what, kinds = f"export {final}", exported(table)
     _make_room(final)
     with folders.beside(final) as temporary, folders.scratch(settings.gold_path, "export") as scratch:
         with engine(what, scratch) as connection:
@@ -134,11 +132,11 @@ def _make_room(final: Path) -> None:
 
 def _begun(table: Table, target: Path) -> GrowingCsv:
     """A CSV that has its header."""
-    csv, header = GrowingCsv(target), io.StringIO()
-    writer(header, lineterminator="\n").writerow(exported(table))
+    csv = GrowingCsv(target)
     with folders.storage(f"export {target}"):
-        target.write_bytes(b"")
-    csv.append(io.BytesIO(header.getvalue().encode()), 0, {})
+        with target.open("w", encoding="utf-8", newline="") as file:
+            writer(file, lineterminator="\n").writerow(exported(table))
+        csv.hash.update(target.read_bytes())
     return csv
 
 
@@ -146,11 +144,8 @@ def _copied(settings: Settings, table: Table, files: list[str], previous: TableR
     """A copy of the previous CSV; None if that is not there any more, or if not all new rows come after its rows."""
     final = folders.csv_path(settings, table)
     old = frozenset(delta.file_paths(folders.table_path(settings.gold_path, table), previous.version))
-    old_spans, new_spans = ([_span(table, file) for file in part] for part in (sorted(old), {*files} - old))
-    if not old <= {*files} or not old_spans or None in (*old_spans, *new_spans) or not final.exists():
-        return None
-    last = max(span[1] for span in old_spans if span)
-    if any(span[0] <= last for span in new_spans if span):
+    first_segments = accumulate(map(frozenset, _segments(table, files)), or_)
+    if not final.exists() or old not in first_segments:
         return None
     csv = GrowingCsv(target, old)
     with folders.storage(f"export {final}"), final.open("rb") as file:
@@ -158,7 +153,9 @@ def _copied(settings: Settings, table: Table, files: list[str], previous: TableR
     return csv if csv.hash.hexdigest() == previous.csv_sha256 else None
 
 
-def _append_files(csv: GrowingCsv, table: Table, files: list[str], scratch: Path) -> None:
+def _append_files(
+    csv: GrowingCsv, table: Table, files: list[str], scratch: Path, appended: Callable[[int], object]
+) -> None:
     """Writes segments of data files side by side, then appends them in the order of their keys."""
     segments = _segments(table, files)
     at_once = max(1, min(WRITERS, len(segments)))
@@ -180,6 +177,7 @@ def _append_files(csv: GrowingCsv, table: Table, files: list[str], scratch: Path
                 written = future.result()
                 with folders.storage(f"export {part}"), part.open("rb") as records:
                     csv.append(records, written.rows, written.sums)
+                appended(written.rows)
                 part.unlink()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -218,7 +216,7 @@ def _span(table: Table, file: str) -> tuple[int, int] | None:
 def _copy(table: Table, files: list[str], target: Path, connection: Engine) -> None:
     """Writes the records of data files in the order of their keys. A single file that has this order is not sorted."""
     keys = listed(table.keys)
-    types = {name: type_of(table[name].type) for name in exported(table)}
+    types = {name: type_of(kind) for name, kind in exported(table).items()}
     shown = ", ".join(kind.csv.format(identifier(name)) for name, kind in types.items())
     if any(kind.is_float for kind in types.values()):
         connection.execute(PG_FLOAT.read_text("utf-8"))
@@ -233,15 +231,15 @@ def _copy(table: Table, files: list[str], target: Path, connection: Engine) -> N
     )
 
 
-def exported(table: Table) -> list[str]:
-    return [column.name for column in table.columns if not column.name.startswith("_")]
+def exported(table: Table) -> dict[str, str]:
+    """The columns of the file: name to Spark SQL type."""
+    return {column.name: column.type for column in table.columns if not column.name.startswith("_")}
 
 
 def read_back(table: Table, file: Path) -> Totals:
     """What a reader finds in a CSV without a header: the number of its records, the sums of its amounts."""
-    kinds = {name: table[name].type for name in exported(table)}
     with engine(f"export {file.parents[1]}: reading {table.name} back") as connection:
-        return totals(connection, records_of(table, file, header=False), kinds)
+        return totals(connection, records_of(table, file, header=False), exported(table))
 
 
 def records_of(table: Table, file: Path, header: bool = True) -> str:

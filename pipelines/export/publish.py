@@ -27,7 +27,6 @@ def drafted(
             table, name = staged.table, staged.table.name
             # Rows that stay in their files stay in the CSV.
             earlier = previous.table(name) if previous and staged.kept is not None else None
-            earlier = earlier if earlier and earlier.csv_sha256 else None
             report.expect("csv", name, staged.table_run.rows_out)
             report.progress("csv", name)
             drafting = csv.draft(settings, table, staged.paths, earlier, partial(report.progress, "csv", name))

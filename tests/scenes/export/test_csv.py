@@ -56,13 +56,13 @@ def test_the_csv_has_the_same_bytes_however_gold_is_split_into_files(keyed_lake:
 def written(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The rows of the files that each CSV was written from; those of a CSV that was copied are not among them."""
     numbers: list[int] = []
-    segments = export_csv._segments
+    append_files = export_csv._append_files
 
-    def counted(table: Any, files: list[str]) -> list[list[str]]:
+    def counted(csv: Any, table: Any, files: list[str], *more: Any) -> None:
         numbers.append(sum(duckdb.sql(f"SELECT count(*) FROM '{file}'").fetchall()[0][0] for file in files))
-        return segments(table, files)
+        append_files(csv, table, files, *more)
 
-    monkeypatch.setattr(export_csv, "_segments", counted)
+    monkeypatch.setattr(export_csv, "_append_files", counted)
     return numbers
 
 
