@@ -1,6 +1,6 @@
 """Gold's job: tables that answer questions, built from silver's last complete run, in full or what changed (ADR 16)."""
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,21 +43,19 @@ def build(job: Job, entries: tuple[Entry, ...]) -> Generator[StagedTable, None, 
 def _build_in_full(job: Job, entry: Entry, why: str) -> StagedTable:
     """A table from all rows of silver, whatever its last version has."""
     table, spark, silver_path = entry.table, job.session(), job.settings.silver_path
-    inputs = {source.module: read(spark, table_version(silver_path, job.upstream, source)) for source in table.inputs}
+    inputs = [read(spark, table_version(silver_path, job.upstream, source)) for source in table.inputs]
     path = folders.table_path(job.settings.gold_path, table)
-    for joins in ({NO_HINTS: str(not _fits(job, table)).lower()}, ONLY_SHUFFLES):
-        try:
-            with configured(spark, joins), spark_faults():
-                rows, counts = counted(
-                    transformed(entry, [*inputs.values()]), table.name, F.count(F.lit(1)).alias("rows")
-                )
-                files = write_files(rows, path, job.run.run)
-                count = counts()["rows"]
-            break
-        except MemoryFault as fault:
-            if joins is ONLY_SHUFFLES:
-                raise
-            job.report.again(f"gold.{table.name}: {fault}; trying again without a broadcast")
+
+    def written(joins: Mapping[str, str]) -> tuple[list[str], int]:
+        with configured(spark, joins), spark_faults():
+            rows, counts = counted(transformed(entry, inputs), F.count(F.lit(1)).alias("rows"))
+            return write_files(rows, path, job.run.run), counts()["rows"]
+
+    try:
+        files, count = written({NO_HINTS: str(not _fits(job, table)).lower()})
+    except MemoryFault as fault:
+        job.report.again(f"gold.{table.name}: {fault}; trying again without a broadcast")
+        files, count = written(ONLY_SHUFFLES)
     table_run = TableRun(table.name, 0, count, count, full_at=job.run.started, how=f"full: {why}")
     built = verify(StagedTable(table_run, table, path, files), schema.types_of(table, {}), count, {})
     return prove_one_row_per(job, built) if table.one_row_per else prove_totals(job, built)
@@ -105,59 +103,56 @@ def _apply_changes(job: Job, entry: Entry) -> StagedTable | None:
     unchanged = unchanged_table(recorded, table, path)
     if all(old[module].files == new[module].files for module in new):
         return unchanged
-    if origin is None or not new.keys() <= {source.module for source in _lineage(origin)}:
+    lineage = {source.module: source for source in _lineage(origin, new)} if origin else {}
+    if origin is None or lineage.keys() != new.keys():
         return None
-    lineage = {source.module: source for start in table.inputs for source in _lineage(start) if source.module in new}
     with engine(f"gold.{table.name}", job.scratch) as db:
-        for source in lineage.values():
-            _find_affected(db, source, old, new)
-        affected = count(db, _affected_keys(origin))
-        if affected > changes.CHANGED_SHARE * max(recorded.rows_out, 1):
+        affected = dict[str, str]()  # by module, a relation of keys
+        for module, source in lineage.items():
+            affected[module] = db.keep(_affected_keys(source, old[module], new[module], affected))
+        keys = affected[origin.module]
+        number = count(db, keys)
+        if number > changes.CHANGED_SHARE * max(recorded.rows_out, 1):
             return None
-        if not affected:
+        if not number:
             return prove_one_row_per(job, unchanged)
-        files = _save_inputs(db, table, [*lineage.values()], new, job.scratch)
+        files = _save_inputs(db, [*lineage.values()], new, keys, job.scratch / table.name)
         spark = job.session()
-        inputs = {module: read_files(spark, [files[module]], version.types) for module, version in new.items()}
-        written = write_parquet(transformed(entry, [*inputs.values()]), job.scratch / table.name)
+        inputs = [read_files(spark, [files[module]], version.types) for module, version in new.items()]
+        written = write_parquet(transformed(entry, inputs), job.scratch / table.name)
         content = table_version(settings.gold_path, previous, table)
         rows = relation([str(file) for file in written], content.types)
-        keys = f"(SELECT {renamed(origin.keys, table.keys)} FROM {_affected_keys(origin)})"
-        change = changes.Splice(content, recorded, changes.Selection(table.keys, keys), rows)
+        replaced = changes.Selection(table.keys, f"(SELECT {renamed(origin.keys, table.keys)} FROM {keys})")
+        change = changes.Splice(content, recorded, replaced, rows)
         return prove_one_row_per(job, changes.splice_differing(db, change, changes.Target(table, path, job.run.run)))
 
 
-def _lineage(table: Table) -> Iterator[Table]:
-    """The tables that a table refers to, however far, each after those that it refers to itself; the table last."""
+def _lineage(table: Table, inputs: Collection[str]) -> Iterator[Table]:
+    """The inputs that a table refers to, however far, each after those that it refers to itself; the table last."""
     for _, reference in table.references:
-        yield from _lineage(reference.table)
+        if reference.table.module in inputs:
+            yield from _lineage(reference.table, inputs)
     yield table
 
 
-def _affected_keys(table: Table) -> str:
-    """The name of the temporary table with the affected keys of an input."""
-    return identifier(f"affected {table.name}")
-
-
-def _find_affected(db: Engine, source: Table, old: Mapping[str, TableVersion], new: Mapping[str, TableVersion]) -> None:
-    """Makes the table of an input's affected keys: those whose row changed, or refers to an affected one."""
-    parts = [f"SELECT * FROM {changes.changed_keys(old[source.module], new[source.module])}"]
+def _affected_keys(source: Table, old: TableVersion, new: TableVersion, affected: Mapping[str, str]) -> str:
+    """SQL of an input's affected keys: those whose row changed, or refers to a row that is `affected`."""
+    parts = [f"SELECT * FROM {changes.changed_keys(old, new)}"]
     for column, reference in source.references:
-        if reference.table.module in new:
-            children = changes.rows_referring_to(new[source.module].sql, column, _affected_keys(reference.table))
+        if keys := affected.get(reference.table.module):
+            children = changes.rows_referring_to(new.sql, column, keys)
             parts.append(f"SELECT {listed(source.keys)} FROM {children}")
-    db.execute(f"CREATE TEMP TABLE {_affected_keys(source)} AS {' UNION '.join(parts)}")
+    return " UNION ".join(parts)
 
 
 def _save_inputs(
-    db: Engine, table: Table, lineage: list[Table], new: Mapping[str, TableVersion], scratch: Path
+    db: Engine, lineage: list[Table], new: Mapping[str, TableVersion], keys: str, place: Path
 ) -> dict[str, str]:
-    """Saves the affected rows of `one_row_per` and, of the other inputs, the rows that they refer to; a file each."""
-    assert table.one_row_per is not None
-    wanted = {table.one_row_per.module: [f"SELECT * FROM {_affected_keys(table.one_row_per)}"]}
-    files: dict[str, str] = {}
+    """Saves the rows of the last table that have the keys of a relation and, of the others, those that they refer to; a
+    file each, beside `place`."""
+    wanted, files = {lineage[-1].module: [f"SELECT * FROM {keys}"]}, dict[str, str]()
     for source in reversed(lineage):
-        content, file = new[source.module], scratch / f"{table.name}.{source.name}.parquet"
+        content, file = new[source.module], place.with_suffix(f".{source.name}.parquet")
         save(db, within(content.sql, source.keys, f"({' UNION '.join(wanted[source.module])})"), file)
         files[source.module] = str(file)
         rows = relation([str(file)], content.types)

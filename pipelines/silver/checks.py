@@ -184,7 +184,7 @@ def _checks(table: Table, known: Assumptions) -> Iterator[Check]:
         if dialect.rest:
             name = f"{source.columns[-1].name} is quoted where it has a {dialect.delimiter}"
             yield Check(name, Severity.WARN, unless(known.nothing_rescued, _noted(REST)))
-    missing = reduce(or_, (_is_null(table, table[key], known) for key in table.keys)) if table.keys else None
+    missing = reduce(or_, (_is_null(table, table[key], known) for key in table.keys))
     yield Check("key:missing", Severity.QUARANTINE, missing)
     yield Check("key:conflict", Severity.QUARANTINE, unless(known.unique_keys, F.col(CONFLICT)))
     # Values that bronze could not hold: a column that must not be null needs them, any other only warns.

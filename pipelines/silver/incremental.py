@@ -20,8 +20,8 @@ AFFECTED = "affected"  # the table of keys whose rows are judged again
 
 
 def apply_changes(job: Job, entry: Entry, staged: Tables) -> list[StagedTable]:
-    """A table and its quarantine with what changed since the previous run; nothing if too much did, or if its rules are
-    others. `staged` has its parents. Raises QualityFault as a run over all rows would."""
+    """A table and its quarantine with what changed since the previous run; nothing if too much did. `staged` has its
+    parents. Raises QualityFault as a run over all rows would."""
     settings, table, previous = job.settings, entry.table, job.previous
     assert previous is not None and job.origin is not None
     stored = judging.stored_tables(settings, previous)
@@ -40,19 +40,15 @@ def apply_changes(job: Job, entry: Entry, staged: Tables) -> list[StagedTable]:
         new = _checked(db, job, entry, job.upstream, staged)
         checked = new or old
         assert checked is not None
-        if {check.name for check in checked.checks} != {rule.rule for rule in known_rules}:
-            return []
         good_files, bad_files, came = _write_new(job, new) if new else ([], [], Counts())
-        counts = known_counts - _counts_of(old) + came
+        counts = known_counts.after(gone=_counts_of(old), came=came)
         known_keys = _keys_still_failing(db, known_rules, table)
         rules = tuple(judging.rule_runs(job.run.run, checked, counts, came, known_keys))
         gate(table, counts, rules, limit)
         judging.conserve(table, job.upstream, counts)
         new_good, new_bad = _replaced(db, job, good, good_files), _replaced(db, job, bad, bad_files)
         _prove((new_good, new_bad), counts)
-    bad_run = replace(new_bad.table_run, rows_in=counts.set_aside)
-    good_run = counts.recorded(new_good.table_run)
-    return [replace(new_good, table_run=good_run, rules=rules), replace(new_bad, table_run=bad_run)]
+    return [replace(new_good, table_run=counts.recorded(new_good.table_run), rules=rules), new_bad]
 
 
 def _counts_recorded(good: StagedTable, bad: StagedTable, rules: tuple[RuleRun, ...]) -> Counts:

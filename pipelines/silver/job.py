@@ -9,7 +9,7 @@ from pipelines.core.catalogue import Entry
 from pipelines.core.names import QUARANTINE
 from pipelines.core.sql import identifier
 from pipelines.lake import folders, schema
-from pipelines.lake.engine import engine
+from pipelines.lake.engine import engine, renamed, without
 from pipelines.lake.runs import MUCH_CHANGED, Job, Run, TableRun, reason_for_full_derived
 from pipelines.lake.versions import StagedTable, table_version, verify
 from pipelines.silver import checks, judging
@@ -45,7 +45,7 @@ def build(job: Job, entries: tuple[Entry, ...]) -> Generator[StagedTable, None, 
 
 def reason_not_incremental(table: Table, origin: Run | None, upstream: Run) -> str:
     """Why a table cannot apply what changed in bronze between two runs; empty if it can."""
-    if len(table.inputs) != 1 or not table.keys:
+    if len(table.inputs) != 1:
         return "it is made of several tables"
     if not all("key" in guaranteed(run, table) for run in (origin, upstream) if run):
         return "its key may come twice"
@@ -82,12 +82,10 @@ def bronze_facts(settings: Settings, upstream: Run, table: Table) -> BronzeFacts
     for column, reference in table.references:
         parent = reference.table
         if column.made_from in promised and not reference.columns and len(parent.inputs) == 1:
-            sides = (table.inputs[0], column.made_from), (parent.inputs[0], parent[parent.keys[0]].made_from)
-            child_keys, parent_keys = (
-                f"(SELECT {identifier(name)} AS value FROM {rows_of(source)})" for source, name in sides
-            )
-            orphans = f"{child_keys} ANTI JOIN {parent_keys} USING (value) WHERE value IS NOT NULL"
-            if not _has_rows(table.inputs[0], orphans):
+            name, key = column.made_from, parent[parent.keys[0]].made_from
+            parents = f"(SELECT {renamed([key], [name])} FROM {rows_of(parent.inputs[0])})"
+            orphans = without(rows_of(table.inputs[0]), [name], parents)
+            if not _has_rows(table.inputs[0], f"{orphans} WHERE {identifier(name)} IS NOT NULL"):
                 kept.add(column.name)
     has_rescued = any(_has_rows(source, f"{rows_of(source)} WHERE _rescued IS NOT NULL") for source in table.inputs)
     return BronzeFacts(frozenset(kept), has_rescued)

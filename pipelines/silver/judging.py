@@ -32,7 +32,7 @@ BROADCAST_ROWS = 1_000_000  # parents up to so many are sent to their children
 class Counts:
     """rows_in = rows_out + set_aside + copies. The sums of amounts, by column, are those of the accepted rows, of the
     rows set aside, and of the copies that count once. `failures`: by the name of the rule, where a warning only counts
-    accepted rows. A name that is missing counts as zero. Counts can be added and subtracted."""
+    accepted rows. A name that is missing counts as zero."""
 
     rows_in: int = 0
     rows_out: int = 0
@@ -43,19 +43,16 @@ class Counts:
     sums_copies: Mapping[str, Decimal] = field(default_factory=dict)
     failures: Mapping[str, int] = field(default_factory=dict)
 
-    def __add__(self, other: "Counts") -> "Counts":
-        return self._plus(other, 1)
+    def after(self, gone: "Counts", came: "Counts") -> "Counts":
+        """The counts when some of the rows have gone and others have come."""
 
-    def __sub__(self, other: "Counts") -> "Counts":
-        return self._plus(other, -1)
+        def corrected(known: Any, less: Any, more: Any) -> Any:
+            if isinstance(known, int):
+                return known - less + more
+            names = {**known, **less, **more}
+            return {name: known.get(name, 0) - less.get(name, 0) + more.get(name, 0) for name in names}
 
-    def _plus(self, other: "Counts", sign: int) -> "Counts":
-        def added(left: Any, right: Any) -> Any:
-            if isinstance(left, int):
-                return left + sign * right
-            return {name: left.get(name, 0) + sign * right.get(name, 0) for name in {**left, **right}}
-
-        return Counts(*(added(number, vars(other)[name]) for name, number in vars(self).items()))
+        return Counts(*map(corrected, vars(self).values(), vars(gone).values(), vars(came).values()))
 
     def recorded(self, table_run: TableRun) -> TableRun:
         """The record of a table with these numbers of rows."""
@@ -68,7 +65,7 @@ class Counts:
 
 def counted(checked: CheckedRows) -> tuple[CheckedRows, Callable[[], Counts]]:
     """The same rows, counted by whatever action reads them; after it, the function returns the counts."""
-    rows, counts = remote.counted(checked.rows, checked.table.name, *aggregates(checked))
+    rows, counts = remote.counted(checked.rows, *aggregates(checked))
     return replace(checked, rows=rows), lambda: counts_in(checked, counts())
 
 

@@ -14,14 +14,14 @@ def is_remote(thing: SparkSession | DataFrame) -> bool:
     return ".connect." in type(thing).__module__
 
 
-def counted(frame: DataFrame, name: str, *columns: Column) -> tuple[DataFrame, Callable[[], dict[str, Any]]]:
+def counted(frame: DataFrame, *columns: Column) -> tuple[DataFrame, Callable[[], dict[str, Any]]]:
     """The same rows, and a function that returns aggregates of them after whatever action reads them.
 
     Not every Spark Connect server can observe a query; there the rows, which do not change, are counted by another.
     """
     if is_remote(frame):
         return frame, lambda: frame.agg(*columns).collect()[0].asDict()
-    observation = Observation(name)
+    observation = Observation()
     return frame.observe(observation, *columns), lambda: observation.get
 
 

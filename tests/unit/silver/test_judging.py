@@ -51,5 +51,6 @@ def test_counts_of_changed_rows_correct_those_of_all_rows() -> None:
     old = Counts(2, 1, 1, 0, amount("1.00"), amount("0.50"), failures={"not 13": 1})
     new = Counts(1, 1, 0, 0, amount("3.00"), failures={"short note": 1})
     failures = {"not 13": 0, "short note": 1}
-    assert COUNTS - old + new == Counts(9, 8, 0, 1, amount("10.50"), amount("0.00"), amount("1.00"), failures)
-    assert COUNTS - Counts() + Counts() == COUNTS
+    expected = Counts(9, 8, 0, 1, amount("10.50"), amount("0.00"), amount("1.00"), failures)
+    assert COUNTS.after(gone=old, came=new) == expected
+    assert COUNTS.after(gone=Counts(), came=Counts()) == COUNTS
