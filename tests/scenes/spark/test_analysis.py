@@ -58,7 +58,7 @@ TRANSFORMS: dict[str, tuple[Callable[[DataFrame], Any], str]] = {
         lambda f: f.withColumn("idade", F.col("idade").cast("string")),
         "gives idade as string, the contract says integer",
     ),
-    "nothing": (lambda f: None, "transformed: AttributeError: 'NoneType' object has no attribute 'schema'"),
+    "nothing": (lambda f: None, "transformed: AttributeError: 'NoneType' object has no attribute 'dtypes'"),
 }
 RULES = {
     "valro > 0": "checked by its rule valro > 0: .*valro",
