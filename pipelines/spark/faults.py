@@ -4,13 +4,15 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 
 from py4j.protocol import Py4JError
 from pyspark import SparkContext
 from pyspark.errors import PySparkException
 
+from conf.settings import Settings
 from pipelines.core import shortage
-from pipelines.core.errors import Fault, MemoryFault, StorageFault
+from pipelines.core.errors import ClusterFault, Fault, MemoryFault, StorageFault, UsageFault
 from pipelines.spark import cluster as spark_cluster
 
 SPARK_ERRORS = (PySparkException, Py4JError, ConnectionError)  # the last when nobody listens where the JVM was
@@ -29,17 +31,18 @@ GONE = re.compile(
     "|Connection (refused|reset)|Broken pipe|StatusCode.UNAVAILABLE|SparkContext was shut down|stopped SparkContext"
 )
 
+# What a JVM that does not start prints without a reason: it was killed, or did not get its memory.
+NO_REASON = re.compile(
+    r"WARNING|Picked up|Error: A fatal exception|\[JAVA_GATEWAY_EXITED\]|.*(bad array|Connection refused|Java side)"
+)
+
 KILLED, HEAP_IS_FULL = -9, 52  # what a JVM ends with; the second if a task of Spark finds no memory
 
 
 def fault_of(error: BaseException) -> Fault | None:
     """The fault that an error of Spark, or of the connection to it, stands for; None for any other error."""
-    text = str(error)
-    if lost := spark_cluster.executors_lost(text):
-        return lost
-    if full := heap_fault(text):
-        return full
-    if fault := shortage.fault_of(error, "the disk of the lake or of the temporary folder"):
+    text, place = str(error), "the disk of the lake or of the temporary folder"
+    if fault := spark_cluster.executors_lost(text) or heap_fault(text) or shortage.fault_of(error, place):
         return fault
     process = getattr(SparkContext._gateway, "proc", None)
     if isinstance(error, ConnectionError) or GONE.search(text) or (process and process.poll() is not None):
@@ -59,6 +62,25 @@ def spark_faults() -> Iterator[None]:
         if fault := fault_of(error):
             raise fault from error
         raise
+
+
+def not_started(settings: Settings, process: "subprocess.Popen[bytes] | None", text: str) -> Fault:
+    """Why a session does not start; `text` is what its JVM printed, and PySpark's error. Without a process, the JVM
+    ended before it could be called."""
+    if fault := heap_fault(text) or shortage.fault_of(text) or shortage.few_files():
+        return fault
+    reasons = [line for line in text.splitlines() if not NO_REASON.match(line)]
+    if exit_code(process) == KILLED if process else settings.log == "quiet" and not reasons:
+        return ended(process)
+    if process and not settings.spark.is_local:
+        return ClusterFault(
+            f"{settings.spark.master} accepts no application; it must be Spark {version('pyspark')}, "
+            "and spark.authenticate the same there and here; LAKEHOUSE_LOG=debug shows Spark's log"
+        )
+    return UsageFault(
+        "Spark does not start; check Java (17 or 21), LAKEHOUSE_SPARK__* and free memory; "
+        "LAKEHOUSE_LOG=debug shows its log"
+    )
 
 
 def heap_fault(text: str) -> MemoryFault | None:

@@ -10,15 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
-from importlib.metadata import version
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf.settings import MIN_DRIVER_BYTES, PROJECT, Settings
-from pipelines.core import catalogue, shortage
+from pipelines.core import catalogue
 from pipelines.core.console import Report
-from pipelines.core.errors import ClusterFault, Fault, UsageFault
+from pipelines.core.errors import UsageFault
 from pipelines.core.identity import NAME, application_name
 from pipelines.core.names import LAYERS
 from pipelines.core.signals import children_ignore_signals, deferred_signals
@@ -39,10 +38,6 @@ LOOPBACK = "127.0.0.1"
 SAME_EVERYWHERE = ("-Duser.timezone=UTC", "-Duser.language=en")  # in every JVM: the results of functions depend on them
 STOP_SECONDS = 6
 FEW_ROWS = 2_500_000  # for which compiling well costs more than it gains
-# What a JVM that does not start prints without a reason: it was killed, or did not get its memory.
-NO_REASON = re.compile(
-    r"WARNING|Picked up|Error: A fatal exception|\[JAVA_GATEWAY_EXITED\]|.*(bad array|Connection refused|Java side)"
-)
 EXECUTOR_DEFAULTS = "spark.executor.defaultJavaOptions"
 DEFAULTS = "spark.driver.defaultJavaOptions"
 DELTA = "io.delta.sql.DeltaSparkSessionExtension"
@@ -55,9 +50,8 @@ SQL_NEEDS = {
 }
 
 
-def configuration(settings: Settings, scratch: Path | None = None) -> dict[str, str]:
-    """Spark's configuration, with `scratch` for its temporary files. The user's entries win; Java takes the later
-    options. Raises UsageFault without jars."""
+def configuration(settings: Settings) -> dict[str, str]:
+    """Spark's configuration. The user's entries win; Java takes the later options. Raises UsageFault without jars."""
     jars = sorted(str(jar) for jar in class_data_archive.JARS.glob("*.jar"))
     if not jars:
         raise UsageFault("the Delta jars are missing; run `make setup`")
@@ -66,11 +60,7 @@ def configuration(settings: Settings, scratch: Path | None = None) -> dict[str, 
     given = [defaults, settings.spark.conf.get("spark.driver.extraJavaOptions", "")]
     given += [os.environ.get(name, "") for name in ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS")]
     collector = "" if re.search(r"-XX:\+Use\w+GC\b", " ".join(given)) else "-XX:+UseParallelGC"  # Java takes only one
-    ours = [*SAME_EVERYWHERE, f"-Dlog4j2.configurationFile={log4j.as_uri()}"]
-    places = {}
-    if scratch:
-        ours.append(shlex.quote(f"-Djava.io.tmpdir={scratch}"))
-        places = {"spark.local.dir": str(scratch), "spark.sql.warehouse.dir": str(scratch / "warehouse")}
+    ours = (*SAME_EVERYWHERE, f"-Dlog4j2.configurationFile={log4j.as_uri()}")
     executors = {  # what they get from the driver: jars, the folder of this software, the name of their connections
         "spark.jars": ",".join(jars),
         "spark.executor.memory": settings.spark.driver_memory or f"{MIN_DRIVER_BYTES >> 20}m",
@@ -90,7 +80,6 @@ def configuration(settings: Settings, scratch: Path | None = None) -> dict[str, 
         "spark.driver.extraClassPath": os.pathsep.join(jars),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        **places,
         "spark.sql.catalogImplementation": "in-memory",
         "spark.sql.extensions": DELTA,
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
@@ -130,7 +119,10 @@ def session(
     from pipelines.spark import faults
 
     with folders.temporary() as scratch:
-        conf = SparkConf().setAll(list(configuration(settings, scratch).items()))
+        places = {"spark.local.dir": str(scratch), "spark.sql.warehouse.dir": str(scratch / "warehouse")}
+        given = places | configuration(settings)
+        given[DEFAULTS] = f"{shlex.quote(f'-Djava.io.tmpdir={scratch}')} {given[DEFAULTS]}"
+        conf = SparkConf().setAll(list(given.items()))
         hears_ctrl_c = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
         gateway = None
         with ExitStack() as stack:
@@ -150,7 +142,8 @@ def session(
                     spark = SparkSession.builder.config(conf=conf).getOrCreate()
                 except (PySparkException, Py4JError, OSError) as error:
                     output.seek(0)
-                    raise _not_started(settings, gateway, f"{output.read()}{error}") from error
+                    text = f"{output.read()}{error}"
+                    raise faults.not_started(settings, gateway and gateway.proc, text) from error
             if threading.current_thread() is threading.main_thread() and hears_ctrl_c:
                 # PySpark's own handler would call the JVM in the middle of another call, and print what comes of it.
                 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -174,26 +167,6 @@ def configured(spark: "SparkSession", conf: Mapping[str, str]) -> Iterator[None]
     finally:
         for name, own in earlier.items():
             spark.conf.unset(name) if own is None else spark.conf.set(name, own)
-
-
-def _not_started(settings: Settings, gateway: "JavaGateway | None", text: str) -> Fault:
-    """Why a session does not start; `text` is what its JVM printed, and PySpark's error."""
-    from pipelines.spark import faults
-
-    if fault := faults.heap_fault(text) or shortage.fault_of(text) or shortage.few_files():
-        return fault
-    reasons = [line for line in text.splitlines() if not NO_REASON.match(line)]
-    if faults.exit_code(gateway.proc) == faults.KILLED if gateway else settings.log == "quiet" and not reasons:
-        return faults.ended(gateway and gateway.proc)
-    if gateway and not settings.spark.is_local:
-        return ClusterFault(
-            f"{settings.spark.master} accepts no application; it must be Spark {version('pyspark')}, "
-            "and spark.authenticate the same there and here; LAKEHOUSE_LOG=debug shows Spark's log"
-        )
-    return UsageFault(
-        "Spark does not start; check Java (17 or 21), LAKEHOUSE_SPARK__* and free memory; "
-        "LAKEHOUSE_LOG=debug shows its log"
-    )
 
 
 def _end(gateway: "JavaGateway", seconds: float) -> None:
@@ -223,7 +196,7 @@ def _end(gateway: "JavaGateway", seconds: float) -> None:
         SparkContext._gateway = SparkContext._jvm = None  # otherwise the next session would call this JVM
 
 
-class LazySession:
+class LazySession(AbstractContextManager["LazySession"]):
     """At most one session while the context lasts: `given` by the caller, who ends it, or started here and ended with
     the context whatever signal comes, so that no JVM is left behind.
 
@@ -238,12 +211,10 @@ class LazySession:
         self._is_unwanted = False
         self._started = ExitStack()
 
-    def __enter__(self) -> "LazySession":
-        return self
-
     def __exit__(self, *raised: Any) -> bool:
         self._is_unwanted = True
-        self._kill_unwanted()
+        if self._process and self._future and not self._future.done():
+            self._process.kill()
         with deferred_signals():
             self._starter.shutdown()
         return bool(self._started.__exit__(*raised))
@@ -258,9 +229,7 @@ class LazySession:
         if self._given:
             return self._given
         starting = self._start(None)
-        if starting.done():
-            return starting.result()
-        with self._report.waiting("spark", "start"):
+        with nullcontext() if starting.done() else self._report.waiting("spark", "start"):
             return starting.result()
 
     def end(self) -> None:
@@ -279,12 +248,8 @@ class LazySession:
 
     def _launched(self, process: Process) -> None:
         self._process = process
-        self._kill_unwanted()
-
-    def _kill_unwanted(self) -> None:
-        """Kills the JVM of a session that is still starting when nobody waits for it any more."""
-        if self._is_unwanted and self._process and self._future and not self._future.done():
-            self._process.kill()
+        if self._is_unwanted:
+            process.kill()
 
 
 def compiling_less(settings: Settings, rows: int) -> Settings:

@@ -134,9 +134,7 @@ def test_the_jvm_compiles_less_for_few_rows_and_the_users_options_come_after_our
     assert given == [less, less, "", less, "", less]
     monkeypatch.setattr(spark_session, "FEW_ROWS", 260)
     user = keyed_lake.settings(SPARK__CONF='{"spark.driver.defaultJavaOptions": "-XX:TieredStopAtLevel=3"}')
-    java = spark_session.configuration(spark_session.compiling_less(user, 260), keyed_lake.folder)[
-        spark_session.DEFAULTS
-    ]
+    java = spark_session.configuration(spark_session.compiling_less(user, 260))[spark_session.DEFAULTS]
     assert java.endswith(" -XX:TieredStopAtLevel=1 -XX:TieredStopAtLevel=3")
 
 

@@ -12,8 +12,7 @@ from conf.settings import Settings
 from pipelines.core import shortage
 from pipelines.core.errors import Fault
 from pipelines.run.call import ended
-from pipelines.spark.faults import SETTING, spark_faults
-from pipelines.spark.session import _not_started
+from pipelines.spark.faults import SETTING, not_started, spark_faults
 
 
 class Process:
@@ -111,6 +110,6 @@ def test_a_jvm_that_does_not_start_is_explained_by_what_it_printed(
     monkeypatch: pytest.MonkeyPatch, printed: str, code: int | None, kind: str, words: str
 ) -> None:
     monkeypatch.setattr(shortage, "few_files", lambda: None)
-    gateway: Any = None if code is None else SimpleNamespace(proc=Process(code))
-    fault = _not_started(Settings(), gateway, printed + EXITED)
+    process: Any = None if code is None else Process(code)
+    fault = not_started(Settings(), process, printed + EXITED)
     assert fault.kind == kind and words in str(fault)
