@@ -121,7 +121,7 @@ def _apply_changes(job: Job, entry: Entry) -> StagedTable | None:
         inputs = [read_files(spark, [files[module]], version.types) for module, version in new.items()]
         written = write_parquet(transformed(entry, inputs), job.scratch / table.name)
         content = table_version(settings.gold_path, previous, table)
-        rows = relation([str(file) for file in written], content.types)
+        rows = relation(written, content.types)
         replaced = changes.Selection(table.keys, f"(SELECT {renamed(origin.keys, table.keys)} FROM {keys})")
         change = changes.Splice(content, recorded, replaced, rows)
         return prove_one_row_per(job, changes.splice_differing(db, change, changes.Target(table, path, job.run.run)))

@@ -72,7 +72,7 @@ def run_layers(
     faults: list[Fault] = []
     with (
         run_log.locked(settings, patient=request.at_most_files is not None),
-        LazySession(settings, spark, "silver" in order, report) as session,
+        LazySession(settings, spark, report) as session,
     ):
         call = Call(settings, request, session, report)
         domains = request.domains or ready(settings, order[0], report)
@@ -118,7 +118,7 @@ def _ingest_files(call: Call, context: RunContext) -> list[StagedTable]:
     tables = catalogue.tables_of("bronze", domain)
     files = bronze_files.landing_state(settings, domain, tables, report, call.request.at_most_files)
     crash_point(Point.LANDING_LISTED)
-    if files.new or context.full:
+    if "silver" in call.request.layers and (files.new or context.full):
         call.spark.start_ahead(sum(file.bytes for file in files.new) // ROW_BYTES)
     return lifecycle.stage("bronze", bronze_files.read(settings, files, tables, context, report), report)
 
@@ -154,7 +154,8 @@ def _read_tables(call: Call, context: RunContext, server: Postgres) -> tuple[Sna
                 for name in (table.name for table in tables)
             ):
                 sizes = [relation.size for name in names if (relation := describe(snapshot, name))]
-                spark.start_ahead(sum(sizes) // ROW_BYTES, surely=not settings.spark.is_local)
+                if "silver" in call.request.layers or not settings.spark.is_local:
+                    spark.start_ahead(sum(sizes) // ROW_BYTES)
             by_tasks = call.request.readers_are_tasks or not settings.spark.is_local
             building = bronze_job.read(settings, snapshot, tables, context, report, spark.get if by_tasks else None)
             staged = lifecycle.stage("bronze", building, report)

@@ -153,8 +153,7 @@ def parent_keys(accepted: DataFrame | None, quarantined: DataFrame | None, refer
         parent = F.struct(F.lit(True).alias(KNOWN), *reference.columns).alias("_parent")
         parts.append(accepted.select(*named, parent))
     if quarantined is not None:
-        types = {name: quarantined.schema[name].dataType for name in reference.columns}
-        values = (F.lit(None).cast(kind).alias(name) for name, kind in types.items())
+        values = (F.lit(None).cast(reference.table[name].type).alias(name) for name in reference.columns)
         refused = F.struct(F.lit(False).alias(KNOWN), *values).alias("_parent")
         parts.append(quarantined.select(*named).dropna().distinct().select("*", refused))
     return reduce(DataFrame.unionByName, parts)

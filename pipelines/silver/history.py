@@ -156,4 +156,4 @@ def _step(db: Engine, job: Job, entry: Entry, staged: Tables, runs: tuple[Run, R
     checks = [replace(check, severity=Severity.WARN) if check.name in of_parents else check for check in checked.checks]
     rows = accepted(job.settings, replace(checked, checks=tuple(checks)))
     files = write_parquet(rows, job.scratch / f"{table.name}.{run.run}")
-    return Step(run, keys, relation([str(file) for file in files], types))
+    return Step(run, keys, relation(files, types))

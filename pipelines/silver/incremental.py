@@ -1,7 +1,6 @@
 """Silver from what changed in bronze: only rows that changed, and rows whose parents did, are judged again (ADR 16)."""
 
 from dataclasses import replace
-from pathlib import Path
 
 from conf.contract import Reference, Table
 from pipelines.core.catalogue import Entry
@@ -101,7 +100,7 @@ def _counts_of(checked: CheckedRows | None) -> Counts:
     return judging.counts_in(checked, row.asDict()) if checked and row else Counts()
 
 
-def _write_new(job: Job, checked: CheckedRows) -> tuple[list[Path], list[Path], Counts]:
+def _write_new(job: Job, checked: CheckedRows) -> tuple[list[str], list[str], Counts]:
     """Writes the rows that silver accepts, and those that it sets aside; the files of both, and the counts."""
     observed, counts_when_written = judging.counted(checked)
     name = checked.table.name
@@ -124,10 +123,10 @@ def _keys_still_failing(db: Engine, rules: tuple[RuleRun, ...], table: Table) ->
     return {rule.rule: tuple(key for key in rule.keys if key not in again) for rule in rules}
 
 
-def _replaced(db: Engine, job: Job, stored: StagedTable, files: list[Path]) -> StagedTable:
+def _replaced(db: Engine, job: Job, stored: StagedTable, files: list[str]) -> StagedTable:
     """A table in which the affected rows are those of `files`; unchanged if they are so already."""
     old = stored.content
-    rows = relation([str(file) for file in files], old.types)
+    rows = relation(files, old.types)
     change = changes.Splice(old, stored.table_run, changes.Selection(old.keys, AFFECTED), rows)
     return changes.splice_differing(db, change, changes.Target(stored.table, stored.path, job.run.run))
 

@@ -43,10 +43,10 @@ def write_files(frame: DataFrame, path: Path, run: int) -> list[str]:
     with folders.scratch(path, "run") as half:
         written = write_parquet(frame, half)
         crash_point(Point.SPARK_WROTE)
-        return [file.rename(path / f"part-{run:05d}-{file.name}").name for file in written]
+        return [Path(file).rename(path / f"part-{run:05d}-{Path(file).name}").name for file in written]
 
 
-def write_parquet(frame: DataFrame, folder: Path) -> list[Path]:
+def write_parquet(frame: DataFrame, folder: Path) -> list[str]:
     """Writes a frame as Parquet files into a folder. Returns those that have rows.
 
     Only texts get dictionaries, because numbers seldom repeat; only other types get statistics, because no reader skips
@@ -59,4 +59,4 @@ def write_parquet(frame: DataFrame, folder: Path) -> list[Path]:
         options[f"parquet.{less}#{name}"] = "false"
     frame.write.mode("append").options(**options).parquet(str(folder), compression="zstd")
     with folders.storage(f"folder {folder}"):
-        return sorted(file for file in folder.glob("*.parquet") if pq.read_metadata(file).num_rows)
+        return sorted(str(file) for file in folder.glob("*.parquet") if pq.read_metadata(file).num_rows)

@@ -198,13 +198,10 @@ def _end(gateway: "JavaGateway", seconds: float) -> None:
 
 class LazySession(AbstractContextManager["LazySession"]):
     """At most one session while the context lasts: `given` by the caller, who ends it, or started here and ended with
-    the context whatever signal comes, so that no JVM is left behind.
+    the context whatever signal comes, so that no JVM is left behind. Only one thread may use it."""
 
-    `is_expected`: it will be asked for if a table is read in full. Only one thread may use it.
-    """
-
-    def __init__(self, settings: Settings, given: "SparkSession | None", is_expected: bool, report: Report) -> None:
-        self._settings, self._given, self._is_expected, self._report = settings, given, is_expected, report
+    def __init__(self, settings: Settings, given: "SparkSession | None", report: Report) -> None:
+        self._settings, self._given, self._report = settings, given, report
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="spark")
         self._future: Future[SparkSession] | None = None
         self._process: Process | None = None
@@ -219,9 +216,9 @@ class LazySession(AbstractContextManager["LazySession"]):
             self._starter.shutdown()
         return bool(self._started.__exit__(*raised))
 
-    def start_ahead(self, rows: int, surely: bool = False) -> None:
-        """Starts the session in the background if it is expected, or `surely` needed, for about so many rows."""
-        if (surely or self._is_expected) and not self._given:
+    def start_ahead(self, rows: int) -> None:
+        """Starts the session in the background, for about so many rows."""
+        if not self._given:
             self._start(rows)
 
     def get(self) -> "SparkSession":

@@ -125,7 +125,7 @@ def _differences(comparison: Comparison, name: str, frame: DataFrame) -> list[st
     head = comparison.head(comparison.run.table(name))
     types = {column: kind for column, kind in head.types.items() if column not in TECHNICAL}
     with folders.scratch(comparison.settings.layer_path(comparison.layer), "reconcile") as scratch:
-        expected = relation([str(file) for file in write_parquet(frame, scratch)], types)
+        expected = relation(write_parquet(frame, scratch), types)
         with engine(f"{comparison.layer}.{name}", scratch) as db:
             wrong = differing_rows(db, expected, head.sql, types, head.keys)
     return [str(shown(difference, comparison.contract(name))) for difference in wrong]
