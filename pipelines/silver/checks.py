@@ -105,11 +105,6 @@ def apply_checks(frame: DataFrame, table: Table, known: Assumptions) -> CheckedR
     return CheckedRows(table, rows, checks)
 
 
-def accepted(checked: CheckedRows) -> DataFrame:
-    """The rows without a reason to set them aside, with the columns of the contract."""
-    return checked.rows.where(checked.is_accepted).select(*(column.name for column in checked.table.columns))
-
-
 def quarantined(checked: CheckedRows, batch: int) -> DataFrame:
     """The rows with a reason: their values, card numbers masked, the reasons and the bronze run `batch`."""
     table = checked.table
@@ -171,25 +166,21 @@ def _folded(frame: DataFrame, table: Table, known: Assumptions) -> DataFrame:
 
 def _checks(table: Table, known: Assumptions) -> Iterator[Check]:
     """Every rule of the table: its lines, its key, its values, its references, its labels, what the contract adds."""
-
-    def unless(proved: bool, fails: SparkColumn) -> SparkColumn | None:
-        return None if proved else fails
-
     # Lines of files that are no rows, and rows in which the last column took the rest of its line.
     sources = [(source, source.files.dialect) for source in table.inputs if source.files]
     if sources:
-        yield Check("line:unreadable", Severity.QUARANTINE, unless(known.nothing_rescued, _noted(LINE)))
+        yield Check("line:unreadable", Severity.QUARANTINE, None if known.nothing_rescued else _noted(LINE))
     for source, dialect in sources:
         if dialect.rest:
             name = f"{source.columns[-1].name} is quoted where it has a {dialect.delimiter}"
-            yield Check(name, Severity.WARN, unless(known.nothing_rescued, _noted(REST)))
+            yield Check(name, Severity.WARN, None if known.nothing_rescued else _noted(REST))
     missing = reduce(or_, (_is_null(table, table[key], known) for key in table.keys))
     yield Check("key:missing", Severity.QUARANTINE, missing)
-    yield Check("key:conflict", Severity.QUARANTINE, unless(known.unique_keys, F.col(CONFLICT)))
+    yield Check("key:conflict", Severity.QUARANTINE, None if known.unique_keys else F.col(CONFLICT))
     # Values that bronze could not hold: a column that must not be null needs them, any other only warns.
     for column in table.columns:
         severity = Severity.WARN if column.nullable else Severity.QUARANTINE
-        unreadable = unless(known.nothing_rescued, _noted(column.made_from))
+        unreadable = None if known.nothing_rescued else _noted(column.made_from)
         yield Check(f"unreadable:{column.name}", severity, unreadable)
         if not (column.nullable or column.key):
             yield Check(f"{column.name}:null", Severity.QUARANTINE, _is_null(table, column, known))
@@ -197,8 +188,8 @@ def _checks(table: Table, known: Assumptions) -> Iterator[Check]:
         name, parent = reference.table.name, known.parents[column.name]
         given = reduce(and_, (F.col(key).isNotNull() for key in column.foreign_key))
         missing, refused = given & F.col(name).isNull(), given & ~F.col(name)[KNOWN]
-        yield Check(f"{name}:missing", Severity.QUARANTINE, unless(parent.guaranteed, missing))
-        yield Check(f"{name}:quarantined", Severity.QUARANTINE, unless(parent.rows is None, refused))
+        yield Check(f"{name}:missing", Severity.QUARANTINE, None if parent.guaranteed else missing)
+        yield Check(f"{name}:quarantined", Severity.QUARANTINE, None if parent.rows is None else refused)
     for column in table.columns:
         if column.labels:
             yield Check(f"{column.name} is a known label", Severity.WARN, ~F.col(column.name).isin(*column.labels))

@@ -155,8 +155,9 @@ def check_rows(
 
 
 def accepted(settings: Settings, checked: CheckedRows) -> DataFrame:
-    """The rows that silver takes, card numbers masked unless the settings say plain."""
-    rows = checks.accepted(checked)
+    """The rows without a reason to set them aside, with the columns of the contract; card numbers are masked unless the
+    settings say plain."""
+    rows = checked.rows.where(checked.is_accepted).select(*(column.name for column in checked.table.columns))
     return checks.mask_cards(rows, checked.table) if settings.card_numbers == "masked" else rows
 
 

@@ -10,8 +10,9 @@ import pytest
 from pyspark.sql import Row
 
 from conf.contract import Column, Files, Pii, Reference, Table, fail, quarantine, warn
+from conf.settings import Settings
 from pipelines.core.names import LINE
-from pipelines.silver import checks
+from pipelines.silver import checks, judging
 from pipelines.silver.checks import Assumptions, CheckedRows, Parent
 from pipelines.silver.judging import Counts, aggregates, counts_in
 from tests.support.lake import Rows
@@ -45,7 +46,7 @@ class Judged:
     checked: CheckedRows
 
     def accepted(self) -> list[Row]:
-        return checks.accepted(self.checked).collect()
+        return judging.accepted(Settings(), self.checked).collect()
 
     def aside(self, batch: int = 1) -> list[Row]:
         return checks.quarantined(self.checked, batch).collect()
@@ -181,7 +182,7 @@ def test_a_line_that_is_no_row_is_set_aside_however_long_it_is(rows: Rows) -> No
     )
     frame = rows("id bigint, _rescued string", (1, None), (2, json.dumps({LINE: "x" * 21_000_000, "_why": "y"})))
     checked = checks.apply_checks(frame, table, Assumptions({}, unique_keys=True))
-    assert [row.id for row in checks.accepted(checked).collect()] == [1]
+    assert [row.id for row in Judged(checked).accepted()] == [1]
     aside = checks.quarantined(checked, 1).select("id", "_reasons").collect()
     assert [tuple(row) for row in aside] == [(2, ["line:unreadable"])]
 
