@@ -92,12 +92,10 @@ class Postgres(Frozen):
         return f"{self.host}:{self.port}/{self.database}"
 
     @property
-    def parameters(self) -> dict[str, str]:
-        """The connection's libpq parameters, the password in clear."""
+    def parameters(self) -> dict[str, Any]:
+        """The connection's parameters for psycopg2's `make_dsn`, the password in clear; None for what is not given."""
         password = self.password.get_secret_value() if self.password else None
-        parameters = {"host": self.host, "port": str(self.port), "dbname": self.database, "user": self.user}
-        optional = {"password": password, "sslmode": self.sslmode, "sslrootcert": self.sslrootcert}
-        return parameters | {name: value for name, value in optional.items() if value is not None}
+        return self.model_dump() | {"password": password}
 
 
 # Of the other half of the memory Python takes up to 1 GB, and the JVM some 400 MB beside its heap.
@@ -269,7 +267,9 @@ class Settings(BaseSettings):
         cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: object
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The values that `load` chose from all places are the only environment that is read."""
-        return init_settings, ChosenNames(settings_cls, init_settings.init_kwargs.pop("names", {}))  # type: ignore[attr-defined]
+        chosen = EnvSettingsSource(settings_cls)
+        chosen.env_vars = init_settings.init_kwargs.pop("names", {})  # type: ignore[attr-defined]
+        return init_settings, chosen
 
     @field_validator("root", *PATHS)
     @classmethod
@@ -287,14 +287,6 @@ class Settings(BaseSettings):
                     "paths", "{problem}", {"outer": outer[0], "inner": inner[0], "problem": problem}
                 )
         return path
-
-
-class ChosenNames(EnvSettingsSource):
-    """An environment of names that are chosen already."""
-
-    def __init__(self, settings: type[BaseSettings], names: Mapping[str, str]) -> None:
-        super().__init__(settings)
-        self.env_vars = {name.lower(): value for name, value in names.items()}
 
 
 # What people call the field that another name than its own fills.
@@ -328,12 +320,11 @@ def load(*sources: Mapping[str, str], base: Path) -> tuple[Settings, list[str]]:
     values = ChainMap(*({name: value for name, value in source.items() if value} for source in sources))
     problems: list[str] = []
     postgres, names = _connection(values, problems)
-    chosen = {name: values[name] for name, field in NAMES.items() if name in values and field[0] != "postgres"}
-    chosen |= {f"{PREFIX}POSTGRES__{part.upper()}": value for part, value in (postgres or {}).items()}
-    if SCHEMA in chosen:
-        chosen[f"{PREFIX}SCHEMA_NAME"] = chosen.pop(SCHEMA)
+    chosen = {field: values[name] for name, field in NAMES.items() if name in values and field[0] != "postgres"}
+    chosen |= {("postgres", part): value for part, value in postgres.items()}
+    fields = {f"{PREFIX}{'__'.join(field)}".lower(): value for field, value in chosen.items()}
     try:
-        settings = Settings(names=chosen, base=base)  # type: ignore[call-arg]
+        settings = Settings(names=fields, base=base)  # type: ignore[call-arg]
     except ValidationError as error:
         titles = {field: name for name, field in NAMES.items()}
         titles |= {("postgres", part): name for part, name in names.items()}
@@ -368,8 +359,8 @@ def read_secrets(folder: Path) -> dict[str, str]:
     }
 
 
-def _connection(values: Mapping[str, str], problems: list[str]) -> tuple[dict[str, str] | None, dict[str, str]]:
-    """The parts of the connection, and what its family calls each; None when no family is set."""
+def _connection(values: Mapping[str, str], problems: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The parts of the connection, and what its family calls each; nothing when no family is set."""
     for names in FAMILIES:
         if names is URL_NAMES:
             values = {**values, **_from_url(values.get("DATABASE_URL", ""), problems)}
@@ -378,7 +369,7 @@ def _connection(values: Mapping[str, str], problems: list[str]) -> tuple[dict[st
             tls = {name: part for name, part in LAKEHOUSE_NAMES.items() if name in values and part not in ADDRESS}
             parts |= {part: values[name] for name, part in tls.items()}
             return parts, {part: name for name, part in names.items()}
-    return None, {}
+    return {}, {}
 
 
 def _from_url(url: str, problems: list[str]) -> dict[str, str]:
@@ -403,26 +394,18 @@ def _safe(path: Path, base: Path) -> Path:
         raise ValueError("is not a local folder: object stores are not supported")
     if set(text) & set("%*?[]\\\n"):
         raise ValueError("must not contain % * ? [ ] \\ or a line break: Delta and DuckDB read them differently")
-    path = (base / path.expanduser()).resolve()
-    if place := _dangerous(path):
-        raise ValueError(f"must not be {place}")
-    return path
-
-
-def _dangerous(path: Path) -> str | None:
-    """What a folder is that nothing may be written to; None for any other folder."""
-    home = Path.home().resolve()
+    path, home = (base / path.expanduser()).resolve(), Path.home().resolve()
     if path == Path(path.anchor):
-        return "the root of the file system"
+        raise ValueError("must not be the root of the file system")
     if path == home or path in home.parents:
-        return "the home directory or a folder above it"
+        raise ValueError("must not be the home directory or a folder above it")
     if path == PROJECT or path in PROJECT.parents:
-        return "the project's folder or a folder above it"
+        raise ValueError("must not be the project's folder or a folder above it")
     if PROJECT in path.parents:
         top = path.relative_to(PROJECT).parts[0]
         if top.startswith(".") or (PROJECT / top / "__init__.py").exists() or top in ("docs", "requirements"):
-            return "inside a folder of the project's own files"
-    return None
+            raise ValueError("must not be inside a folder of the project's own files")
+    return path
 
 
 def _spelled_out(error: ValidationError, titles: Mapping[tuple[str, ...], str]) -> Iterator[str]:
