@@ -43,22 +43,18 @@ def unread(stream: IO[str]) -> None:
 class Screen(Console):
     """A console whose reader may go away while a run goes on. So may the disk of its log; a result needs its disk."""
 
-    def on_broken_pipe(self) -> None:
-        unread(sys.stderr if self.stderr else sys.stdout)
-
-    def _check_buffer(self) -> None:  # where rich writes
+    def _write_buffer(self) -> None:
         try:
-            super()._check_buffer()
+            super()._write_buffer()
         except OSError as error:
             unread(sys.stderr if self.stderr else sys.stdout)
-            if not self.stderr:
+            if not (self.stderr or isinstance(error, BrokenPipeError)):
                 raise StorageFault(f"the result cannot be written: {error.strerror}") from error
 
 
-def write(console: Console, text: str, level: str = "info") -> None:
-    """Writes a line in the colour of its level; a terminal breaks it between words."""
-    for part in wrapped(text, console.width if console.is_terminal else None):
-        console.print(Text(part, STYLES.get(level, "")))
+def _width(console: Console) -> int | None:
+    """The width of a screen; None for a file, which has no edge."""
+    return console.width if console.is_terminal else None
 
 
 @contextmanager
@@ -68,12 +64,8 @@ def starting(as_json: bool) -> Iterator[None]:
     if as_json or not screen.is_terminal:
         yield
         return
-    live = Live(Text("starting …"), console=screen, transient=True, auto_refresh=False)
-    live.start(refresh=True)
-    try:
+    with Live(Text("starting …"), console=screen, transient=True, auto_refresh=False):
         yield
-    finally:
-        live.stop()
 
 
 @dataclass
@@ -118,11 +110,6 @@ class Report(AbstractContextManager["Report"]):
             self.step(text)
         for text in self._warnings:
             self.step(text, level="warning")
-
-    @property
-    def width(self) -> int | None:
-        """The width of the screen that shows the result; None for a file, which has no edge."""
-        return self._result.width if self._result.is_terminal else None
 
     def clock(self) -> float:
         """Seconds as `time.monotonic` counts them, without those `waited`."""
@@ -210,7 +197,7 @@ class Report(AbstractContextManager["Report"]):
         """Shows a table of the result; as JSON, a line a row."""
         self.settle()
         if not self.as_json:
-            for line in table.lines(self.width):
+            for line in table.lines(_width(self._result)):
                 self._result.print(line)
             return
         for cells in table.rows:
@@ -228,16 +215,13 @@ class Report(AbstractContextManager["Report"]):
         else:
             self._result.print(Text(visible(line)))
 
-    def sample(self, rows: Grid) -> None:
-        """Shows rows of a table to a person; they go to no log."""
-        if not self.as_json:
-            self.show(rows)
-
     def _tell(self, console: Console, *lines: str, known: dict[str, Any], mark: str = "warning: ") -> None:
+        """Writes lines in the colour of their level; a terminal breaks them between words."""
         level, shown = str(known.get("level")), [visible(line) for line in lines]
         if self.as_json:
             if text := " ".join(filter(None, shown)):
                 console.out(log_line(text, **known), highlight=False)
             return
         for line in shown:
-            write(console, mark * (level == "warning") + line, level)
+            for part in wrapped(mark * (level == "warning") + line, _width(console)):
+                console.print(Text(part, STYLES.get(level, "")))

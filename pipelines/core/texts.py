@@ -4,7 +4,7 @@ import re
 import traceback
 import unicodedata
 
-LONGEST, LONGEST_NAME = 8000, 100  # characters of a text and of a name that are shown
+LONGEST = 8000  # characters of a text that are shown
 
 # Categories of Unicode: control, format, surrogate, breaks of lines and of paragraphs.
 HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -18,7 +18,7 @@ def visible(text: str) -> str:
     return shorten(text, LONGEST)
 
 
-def shorten(text: str, longest: int = LONGEST_NAME) -> str:
+def shorten(text: str, longest: int) -> str:
     """A text of at most so many characters."""
     return text if len(text) <= longest else f"{text[:longest]}…"
 

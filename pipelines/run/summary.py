@@ -43,8 +43,8 @@ def show(settings: Settings, runs: list[tuple[str, Run]], report: Report, lines:
         path, rows = folders.csv_path(settings, table), gold[table.domain].table(table.name).rows_out
         shown = path.relative_to(here) if path.is_relative_to(here) else path
         report.say("", f"{shown}: {rows:,} rows, {path.stat().st_size:,} bytes")
-        if lines:
-            report.sample(first_records(path, lines))
+        if lines and not report.as_json:  # rows of people go to no log
+            report.show(first_records(path, lines))
 
 
 def summary_grid(runs: list[tuple[str, Run]], waited: float) -> Grid:

@@ -9,15 +9,11 @@ from pipelines.core.console import Report, starting
 from pipelines.core.grid import Grid
 
 
-def test_a_report_as_json_has_a_line_for_each_row_of_a_table_and_none_of_a_sample(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    table, sample = Grid(("rows in", "note"), words=("note",)), Grid(("nome",), words=("nome",))
-    sample.add_row("Ana")
+def test_a_report_as_json_has_a_line_for_each_row_of_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Grid(("rows in", "note"), words=("note",))
     table.add_row("1", "[b]x[/b]\n")
     table.add_row("", "y")
     with Report(as_json=True) as report:
-        report.sample(sample)
         report.say("")
         report.show(table)
         report.say("a\nb")
@@ -32,9 +28,6 @@ def test_a_report_as_json_has_a_line_for_each_row_of_a_table_and_none_of_a_sampl
         ("warning", "c"),
         ("warning", "w"),
     ]
-    with Report() as report:
-        report.sample(sample)
-    assert capsys.readouterr().out == "nome\nAna\n"
 
 
 class Terminal(io.StringIO):

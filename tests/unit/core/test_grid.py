@@ -13,7 +13,7 @@ from pipelines.core.console import Report
 from pipelines.core.grid import Grid
 from pipelines.lake import run_log
 from pipelines.lake.runs import Mode, RuleRun, Run, TableRun
-from pipelines.run.summary import first_records, summary_grid
+from pipelines.run.summary import first_records, show, summary_grid
 
 START = datetime(2026, 11, 27, 2, 15, tzinfo=UTC)
 LONG = "full: its columns or their defaults changed"
@@ -151,6 +151,21 @@ def test_a_sample_shows_the_first_columns_that_a_person_can_read(tmp_path: Path)
         lines = [line.plain for line in sample.lines(width)]
         assert [line[: len(text)] for line, text in zip(lines, shown, strict=True)] == shown and len(lines[0]) <= width
     assert r'Ana   uma "linha", longa\ne outra  1' in [line.plain for line in sample.lines()]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_records_of_a_csv_are_shown_to_a_person_and_go_to_no_log(
+    as_json: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, _ = load({}, base=tmp_path)
+    settings.export_path.mkdir()
+    (settings.export_path / "movimento_flat.csv").write_text("nome\nAna\nEva\n", "utf-8")
+    gold = Run(1, "lake", "cartoes", 7, "embedded", "", START, START, (TableRun("movimento_flat", 1, 2, 2),))
+    with Report(as_json=as_json) as report:
+        show(settings, [("gold", gold)], report, lines=2)
+    output = capsys.readouterr().out
+    assert "movimento_flat.csv: 2 rows" in output and "Eva" not in output
+    assert ("nome\nAna\n" in output) is not as_json and ("Ana" in output) is not as_json
 
 
 def test_a_cell_is_cut_when_nothing_else_helps() -> None:
