@@ -170,11 +170,6 @@ class Column:
         """The columns that together refer to the key of another table, this one first."""
         return (self.name, *(self.reference.with_columns if self.reference else ()))
 
-    @property
-    def summed(self) -> bool:
-        """Whether runs prove its sum from layer to layer."""
-        return is_summed(self.type)
-
 
 @dataclass(frozen=True)
 class Table:
@@ -233,7 +228,8 @@ class Table:
 
     @property
     def summed(self) -> tuple[Column, ...]:
-        return tuple(column for column in self.columns if column.summed)
+        """The columns whose sums runs prove from layer to layer."""
+        return tuple(column for column in self.columns if is_summed(column.type))
 
     @property
     def keys(self) -> tuple[str, ...]:
