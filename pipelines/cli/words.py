@@ -107,12 +107,6 @@ def _together(requests: list[Request], settings: tuple[str, ...]) -> Request:
     return Request(**together)
 
 
-def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
-    if wanted and not ctx.resilient_parsing:  # the words are complete
-        click.echo(conf.__version__)
-        ctx.exit()
-
-
 @click.pass_context
 def _print_script(ctx: click.Context, shell: str) -> None:
     click.echo(completion.script(ctx.find_root().command, shell), nl=False)
@@ -137,12 +131,7 @@ class InOrder(click.Group):
 
 GROUP = InOrder(
     commands={name: _command(name, *declared) for name, declared in COMMANDS.items()} | {"completion": COMPLETION},
-    params=[
-        SET,
-        click.Option(
-            ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="print it"
-        ),
-    ],
+    params=[SET],
     help="Copies a source to bronze, cleans it in silver, builds gold and its CSV. Layers run in layer order.",
     chain=True,
     no_args_is_help=False,
@@ -150,6 +139,7 @@ GROUP = InOrder(
     result_callback=_together,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+click.version_option(conf.__version__, message="%(version)s", help="print it")(GROUP)
 
 
 def parse(words: list[str], program: str = PROGRAM) -> Request | int:
