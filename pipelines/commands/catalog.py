@@ -3,7 +3,6 @@ of a table, as by path. The command takes no lock, and writes to no table."""
 
 import shlex
 import sys
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +21,9 @@ if TYPE_CHECKING:
 
 
 def catalog(settings: Settings, report: Report, given: "SparkSession | None" = None) -> None:
-    """Names the tables of the last complete runs in the metastore, or in that of a `given` session, and reports what
-    changed there. Raises QualityFault without a run, LockedFault if another process has the embedded metastore open."""
+    """Names the tables of the last complete runs in the metastore, or in that of a `given` session. Reports what
+    changed there, and what a person types in a shell to ask a table by its name. Raises QualityFault without a run,
+    LockedFault if another process has the embedded metastore open."""
     runs = last_runs(settings)
     from pipelines.spark.metastore import session_with_metastore
 
@@ -36,8 +36,11 @@ def catalog(settings: Settings, report: Report, given: "SparkSession | None" = N
         report.say(line)
     report.say("")
     *_, example = (f"{layer}.{table.name}" for layer, run in runs for table in run.tables)
-    for line in _lines(settings, example):
-        report.command(line)
+    with_metastore = f"--properties-file {shlex.quote(str(settings.catalog_path / folders.SPARK_CONF))}"
+    report.command(f'PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
+    report.command(f"spark-sql {with_metastore} \\")
+    report.command(f"  -e {shlex.quote(f'SELECT count(*) FROM {example}')}")
+    report.command(f"pyspark {with_metastore}")
 
 
 def name_tables(settings: Settings, runs: list[tuple[str, Run]], spark: "SparkSession") -> list[str]:
@@ -73,12 +76,3 @@ def name_tables(settings: Settings, runs: list[tuple[str, Run]], spark: "SparkSe
         changed = ", ".join(f"{len(names)} {word}" for word, names in counts.items() if names)
         lines.append(f"{layer}: {len(wanted[layer])} tables, {changed or 'nothing changed'}")
     return lines
-
-
-def _lines(settings: Settings, table: str) -> Iterator[str]:
-    """What a person types in a shell to ask a table by its name."""
-    with_metastore = f"--properties-file {shlex.quote(str(settings.catalog_path / folders.SPARK_CONF))}"
-    yield f'PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"'
-    yield f"spark-sql {with_metastore} \\"
-    yield f"  -e {shlex.quote(f'SELECT count(*) FROM {table}')}"
-    yield f"pyspark {with_metastore}"

@@ -5,7 +5,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,16 +155,7 @@ def port(settings: Settings) -> Iterator[Finding]:
         yield Finding("port", "", str(fault))
 
 
-CHECKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
-    packages,
-    tables,
-    memory,
-    disk,
-    locale,
-    rights,
-    source,
-    port,
-)
+CHECKS = (packages, tables, memory, disk, locale, rights, source, port)
 
 
 def _existing(path: Path) -> Path:

@@ -38,7 +38,9 @@ def maintain(settings: Settings, report: Report) -> None:
         for layer in LAYERS:
             path = settings.layer_path(layer)
             report.progress("maintain", layer)
-            _free(layer, [*_leftovers(path), *_superseded(settings, layer)], report)
+            tables = sorted(log.parent for log in path.glob(f"*/*/{delta.LOG}"))
+            left = [file for folder in (path, *tables) for file in temporary(folder)]
+            _free(layer, [*left, *_superseded(settings, layer)], report)
             for domain in catalogue.domains():
                 run_log.roll_back(path, domain, report)
             for domain in catalogue.domains():
@@ -72,12 +74,6 @@ def temporary(folder: Path) -> Iterator[Path]:
     for path in folder.iterdir():
         if (match := TEMPORARY.fullmatch(path.name)) and folders.is_left(path, int(match[1])):
             yield path
-
-
-def _leftovers(layer_path: Path) -> Iterator[Path]:
-    yield from temporary(layer_path)
-    for log in sorted(layer_path.glob(f"*/*/{delta.LOG}")):
-        yield from temporary(log.parent)
 
 
 def _superseded(settings: Settings, layer: str) -> Iterator[Path]:

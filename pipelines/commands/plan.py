@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 from conf.settings import Settings
 from pipelines.bronze.files import landing_state, reason_for_full
@@ -73,8 +72,8 @@ def _of_files(settings: Settings, domain: str, full: frozenset[str], report: Rep
     known = table_runs(previous)
     for table in tables:
         why = reason_for_full(table, known.get(table.name), table.name in full)
-        number = sum(file.table == table for file in landing.new)
-        number += sum(file.table == table.name for file in landing.current) if why else 0
+        state = landing.of(table)
+        number = len(state.new) + (len(state.current) if why else 0)
         files = f"{number} file{'' if number == 1 else 's'}"
         yield TablePlan(table.name, f"full: {why}, {files}" if why else files if number else Mode.UNCHANGED)
 
@@ -99,8 +98,7 @@ def _of_postgres(settings: Settings, domain: str, full: frozenset[str], report: 
 def _context(settings: Settings, layer: str, domain: str, full: frozenset[str]) -> RunContext:
     """The run that would begin now."""
     previous = run_log.last_run(settings.layer_path(layer), domain)
-    run = previous or next_run(settings, layer, domain)
-    return RunContext(replace(run, started=datetime.now(UTC)), previous, full)
+    return RunContext(next_run(settings, layer, domain), previous, full)
 
 
 def _counted(

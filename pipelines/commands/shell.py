@@ -116,8 +116,9 @@ def travel(settings: Settings, spark: "SparkSession") -> Callable[[str], list[st
 def shell(settings: Settings, given: "SparkSession | None" = None) -> None:
     """Reads commands until standard input ends; a given session keeps the tables. Raises QualityFault without a run."""
     runs = last_runs(settings)
-    for line in _list_of_tables(runs):
-        print(line, file=sys.stderr)
+    for layer, run in runs:
+        tables = ", ".join(f"{layer}.{table.name}" for table in run.tables if not table.is_beside)
+        print(f"{layer}/{run.run} of {run.finished:%Y-%m-%d %H:%M} UTC: {tables}", file=sys.stderr)
     if sys.stdin.isatty():
         print("Spark starts …", file=sys.stderr, flush=True)
     from pyspark.sql import functions
@@ -137,12 +138,6 @@ def shell(settings: Settings, given: "SparkSession | None" = None) -> None:
             readline.set_completer(rlcompleter.Completer(names).complete)
             readline.parse_and_bind("tab: complete")
         Console(names).interact(banner=banner, exitmsg="")
-
-
-def _list_of_tables(runs: list[tuple[str, Run]]) -> Iterator[str]:
-    for layer, run in runs:
-        names = ", ".join(f"{layer}.{table.name}" for table in run.tables if not table.is_beside)
-        yield f"{layer}/{run.run} of {run.finished:%Y-%m-%d %H:%M} UTC: {names}"
 
 
 def _greeting() -> str:

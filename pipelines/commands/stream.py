@@ -28,7 +28,6 @@ from pipelines.lake.runs import Run
 from pipelines.notify.outcome import Outcome
 from pipelines.notify.outlets import notify
 from pipelines.run.layers import RunRequest, run_layers
-from pipelines.sources.domains import landing_of
 from pipelines.spark.faults import heap_fault
 from pipelines.spark.session import session
 
@@ -62,8 +61,7 @@ def stream(settings: Settings, domain: str, once: bool, report: Report, given: S
 
 
 def _landing(settings: Settings, domain: str) -> Path:
-    landing = landing_of(settings, domain)
-    assert landing is not None
+    landing = settings.landing_path / domain
     if not landing.is_dir():
         raise SourceFault(f"there is no landing folder {landing}; make it, or correct LAKEHOUSE_LANDING_PATH")
     for path in (landing, *(Path(folder, name) for folder, names, _ in os.walk(landing) for name in names)):

@@ -6,7 +6,6 @@ from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from conf.contract import DECIMAL, Table, is_summed
 from pipelines.bronze.loads import drift, read_plans
@@ -20,7 +19,7 @@ from pipelines.lake.checksums import Difference, differences
 from pipelines.lake.engine import count, engine, relation
 from pipelines.lake.run_log import read_files
 from pipelines.lake.versions import TableVersion
-from pipelines.sources.domains import address, landing_of
+from pipelines.sources.domains import address
 from pipelines.sources.files.landing import arrived, hashed, ingest
 from pipelines.sources.postgres import fingerprint
 from pipelines.sources.postgres.connection import SourceConnection
@@ -69,9 +68,8 @@ def compare_with_source(comparison: Comparison) -> None:
 
 def file_differences(comparison: Comparison, table: Table, head: TableVersion) -> list[Difference]:
     """The rows in which bronze differs from its files, read again; notes what could not be compared."""
-    settings, landing = comparison.settings, landing_of(comparison.settings, table.domain)
-    assert landing is not None
-    landed = {file.name: file for file in arrived(landing, [table])[0]}
+    settings = comparison.settings
+    landed = {file.name: file for file in arrived(settings.landing_path / table.domain, [table])[0]}
     # Of a file that was ingested more than once, the last time counts.
     ingested = {file.name: file for file in read_files(settings.bronze_path, table.domain) if file.table == table.name}
     fresh, missing = dict[str, Path](), list[str]()
@@ -123,7 +121,7 @@ def postgres_difference(
     """How bronze's rows (SQL) differ from the rows that were there before the run's snapshot was taken, and, in words,
     what changed since; no words if nothing differs. Rows that only bronze has may have been deleted since."""
     what, connection, keys = f"bronze.{plan.table.name}", snapshot.connection, plan.table.keys
-    if source_evidence(connection, plan) == bronze_evidence(what, bronze, plan):
+    if _agree(connection, what, bronze, plan):
         return [], ""
     settings, run = comparison.settings, comparison.run
     facts, _ = fingerprint.table_facts(connection, plan, fingerprint.server_facts(connection, settings))
@@ -135,7 +133,7 @@ def postgres_difference(
     with folders.scratch(settings.bronze_path, "reconcile") as scratch, closing(reader), engine(what, scratch) as db:
         part = reader.read(marked, "", scratch)
         files = [str(scratch / part.name)] if part.rows else []
-        types = {name: plan.types[name] for name in values_of(plan)}
+        types = {name: plan.types[name] for name in _values(plan)}
         rows, rows_newer, rows_older = (
             relation(files, types | {NEWER: "boolean"}, where) for where in ("true", NEWER, f"NOT {NEWER}")
         )
@@ -148,20 +146,20 @@ def postgres_difference(
         return wrong, since
 
 
-def source_evidence(connection: SourceConnection, plan: ReadPlan) -> list[tuple[Any, ...]]:
-    """What PostgreSQL counts of a table in the snapshot: rows, and the checksum and sum of each column."""
-    queries = _queries(plan, values_of(plan), plan.relation.sql, POSTGRES)
-    return [answer for query in queries for answer in connection.rows(query, unhurried=True)]
-
-
-def bronze_evidence(what: str, rows: str, plan: ReadPlan) -> list[tuple[Any, ...] | None]:
-    """The same of a relation (SQL), as DuckDB counts it."""
-    values = {name: identifier(name) for name in values_of(plan)}
+def _agree(connection: SourceConnection, what: str, bronze: str, plan: ReadPlan) -> bool:
+    """Whether PostgreSQL counts of the source in the snapshot what DuckDB counts of bronze (SQL): rows, and each
+    column's checksum and sum."""
+    values = _values(plan)
     with engine(what) as db:
-        return [db.execute(query).fetchone() for query in _queries(plan, values, rows, DUCKDB)]
+        theirs = _queries(plan, values, plan.relation.sql, POSTGRES)
+        ours = _queries(plan, {name: identifier(name) for name in values}, bronze, DUCKDB)
+        return all(
+            connection.rows(source_query, unhurried=True) == db.execute(query).fetchall()
+            for source_query, query in zip(theirs, ours, strict=True)
+        )
 
 
-def values_of(plan: ReadPlan) -> dict[str, str]:
+def _values(plan: ReadPlan) -> dict[str, str]:
     """The SQL of each column that is compared; `_rescued` only if all columns are that may have values in it."""
     values = {name: reading.value for name, reading in plan.readings.items()}
     return values if plan.partial else values | {"_rescued": rescued(plan.readings)}
