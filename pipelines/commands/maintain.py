@@ -43,6 +43,8 @@ def maintain(settings: Settings, report: Report) -> None:
             _free(layer, [*left, *_superseded(settings, layer)], report)
             for domain in catalogue.domains():
                 run_log.roll_back(path, domain, report)
+            for name in RECORDS:
+                run_log.compact(path / name)
             for domain in catalogue.domains():
                 if run := run_log.last_run(path, domain):
                     compact(settings, layer, run, report)

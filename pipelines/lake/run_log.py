@@ -310,16 +310,18 @@ def _content(file: Path) -> pa.Table:
     return pq.ParquetFile(file).read(use_threads=False)
 
 
-def append_rows(path: Path, run: int, rows: list[dict[str, Any]], schema: pa.Schema) -> int | None:
-    """Adds rows of a run to a table of the run log, whose small files become one when they are many. In `_quality` and
-    `_files` the rows replace those of this number or a later one, which are of runs that did not complete. The table
-    gets the columns that it lacks; those that only it has are null. Its version, None when there is no table."""
+def append_rows(
+    path: Path, run: int, rows: list[dict[str, Any]], schema: pa.Schema, many: int = MANY_SMALL_FILES
+) -> int | None:
+    """Adds rows of a run to a table of the run log; `many` small files of it become one. In `_quality` and `_files` the
+    rows replace those of this number or a later one, which are of runs that did not complete. The table gets the
+    columns that it lacks; those that only it has are null. Its version, None when there is no table."""
     with storage(f"table {path}"):
         head = delta.version(path)
         sizes = delta.files_of(path, head)
         small = {name for name, size in sizes.items() if size < SMALL_BYTES}
         stale = {name for name in sizes if path.name != RUNS and pc.max(_content(path / name)["run"]).as_py() >= run}
-        replaced = stale | (small if len(small) >= MANY_SMALL_FILES else set())
+        replaced = stale | (small if len(small) >= many else set())
         if not (rows or replaced):
             return head
         delta.make_folder(path)
@@ -344,3 +346,9 @@ def append_rows(path: Path, run: int, rows: list[dict[str, Any]], schema: pa.Sch
         if version % delta.CHECKPOINT_EVERY == 0:
             delta.shorten_log(path)
         return version
+
+
+def compact(path: Path) -> None:
+    """Makes one of the small files of a table of the run log."""
+    if rows := read_rows(path, {}, ("run",)):
+        append_rows(path, max(row["run"] for row in rows) + 1, [], pa.schema([]), many=2)
