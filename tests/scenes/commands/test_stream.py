@@ -83,6 +83,8 @@ def test_a_stream_with_once_takes_the_files_that_are_there_and_ends(cli: Cli, co
     for folder in ("a=1", "done"):
         (cli.folder / "landing/condominio" / folder).mkdir()
         (cli.folder / "landing/condominio" / folder / "moradores_y.csv").write_text(PARENTS["moradores.csv"])
+    (cli.folder / "landing/condominio/moradores_z.csv").symlink_to(cli.folder / "landing/condominio/moradores_x.csv")
+    condominio.drop("moradores_\x1b[2J\n.csv", PARENTS["moradores.csv"], 22)
     result = cli("stream", env=ENV | {"LAKEHOUSE_CALL__ONCE": "1"})
     assert result.returncode == 0, result.stderr
     progress = [line for line in result.stderr.splitlines() if ", batch " in line]
@@ -90,6 +92,8 @@ def test_a_stream_with_once_takes_the_files_that_are_there_and_ends(cli: Cli, co
     assert "condominio: 6 files ingested" in result.stderr
     assert "rows are set aside, more than LAKEHOUSE_QUALITY__MAX_QUARANTINED=0.05" in result.stderr
     assert "warning: bronze.transacoes: no line of transacoes_x.csv is a row: " in result.stderr
+    assert "not taken is moradores_z.csv in" in result.stderr and "\x1b" not in result.stderr
+    assert r"not taken is moradores_\x1b[2J\n.csv in" in result.stderr
     assert everything(condominio, "bronze") == everything(batch(condominio, tmp_path / "batch", "bronze"), "bronze")
     again = cli("stream", env=ENV | {"LAKEHOUSE_CALL__ONCE": "1"})
     assert again.returncode == 0 and "condominio: 0 files ingested" in again.stderr
