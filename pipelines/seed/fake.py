@@ -56,11 +56,8 @@ class Batch:
     columns: dict[str, list[Any]] = field(default_factory=dict)
     pointed: dict[str, list[int]] = field(default_factory=dict)
 
-    def below(self, limit: int) -> list[int]:
-        """A number from 0 to limit - 1 for each row."""
-        return self.dice.choices(range(limit), k=len(self.numbers))
-
     def drawn(self, values: Sequence[Any]) -> list[Any]:
+        """Any of the values for each row."""
         return self.dice.choices(values, k=len(self.numbers))
 
     def of_parents(self, reference: str, column: str = "") -> list[Any]:
@@ -96,12 +93,12 @@ def words(batch: Batch, provider: str) -> list[str]:
 def surname(batch: Batch) -> list[str]:
     single = vocabulary("last_name", batch.seed)
     known = (*single, "d'Ávila", "Sant'Anna", "D'Oliveira", "McDonald", "Conceição")
-    pairs = zip(batch.drawn(known), batch.drawn(known), batch.below(3), strict=True)
+    pairs = zip(batch.drawn(known), batch.drawn(known), batch.drawn(range(3)), strict=True)
     return [f"{first} {second}" if kind == 0 else first for first, second, kind in pairs]
 
 
 def between(batch: Batch, low: int, high: int) -> list[int]:
-    return [low + step for step in batch.below(high - low + 1)]
+    return batch.drawn(range(low, high + 1))
 
 
 def email(batch: Batch, *names: str) -> list[str]:
@@ -158,7 +155,7 @@ def moment(batch: Batch, earliest: str) -> list[int]:
     """Up to a quarter of a year before the reference date."""
     start = int(datetime.fromisoformat(earliest).replace(tzinfo=UTC).timestamp())
     end = int((REFERENCE_DATE - timedelta(days=90)).timestamp())
-    return [start + step for step in batch.below(end - start)]
+    return batch.drawn(range(start, end))
 
 
 def after(batch: Batch, reference: str, parent_column: str) -> list[int]:
@@ -169,10 +166,11 @@ def after(batch: Batch, reference: str, parent_column: str) -> list[int]:
 
 def mostly_same(batch: Batch, reference: str, parent_column: str) -> list[int]:
     """What the parent points at; in 3 of 100 rows another row of that table."""
-    others = batch.below(len(batch.of_parents(batch.column.name)))
+    others = batch.drawn(range(len(batch.of_parents(batch.column.name))))
+    chances = batch.drawn(range(100))
     ids = [
         other + 1 if chance < 3 else same
-        for same, other, chance in zip(batch.parent(reference, parent_column), others, batch.below(100), strict=True)
+        for same, other, chance in zip(batch.parent(reference, parent_column), others, chances, strict=True)
     ]
     batch.pointed[batch.column.name] = [number - 1 for number in ids]
     return ids
@@ -199,7 +197,7 @@ def amount(batch: Batch) -> list[str]:
     """Mostly small; 3 of 100 negative, 1 of 200 zero."""
     roll = batch.dice.random
     cents = (int(10 ** (2 + 3.8 * roll() ** 2)) for _ in batch.numbers)
-    kinds = batch.below(200)
+    kinds = batch.drawn(range(200))
     return [
         f"{'-' if kind < 6 else ''}{cent // 100}.{cent % 100:02d}" if kind != 6 else "0.00"
         for cent, kind in zip(cents, kinds, strict=True)

@@ -3,6 +3,7 @@
 import filecmp
 import os
 import tempfile
+from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -57,17 +58,15 @@ def _texts(table: Table, row: tuple[Any, ...], dialect: Csv) -> list[str | None]
     texts = list[str | None]()
     for column, value in zip(table.columns, row, strict=True):
         if not column.serial:
-            text = None if value is None else str(value)
+            text = None if value is None else " ".join(str(value).splitlines())  # a field has no line breaks
             texts.append(text.replace(".", ",") if text and column.name in dialect.decimal_comma else text)
     return texts
 
 
-def _line(texts: list[str | None] | list[str], dialect: Csv) -> str:
-    # A field has no line breaks.
-    shown = [text if text is None else " ".join(text.splitlines()) for text in texts]
-    fields = [dialect.null if text is None else _quoted(text, dialect) for text in shown]
-    if dialect.rest and shown[-1] is not None:
-        fields[-1] = shown[-1]
+def _line(texts: Sequence[str | None], dialect: Csv) -> str:
+    fields = [dialect.null if text is None else _quoted(text, dialect) for text in texts]
+    if dialect.rest and texts[-1] is not None:
+        fields[-1] = texts[-1]
     return dialect.delimiter.join(fields) + dialect.line_end
 
 
