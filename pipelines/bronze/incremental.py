@@ -15,10 +15,10 @@ from pipelines.core.names import DELETED
 from pipelines.core.sql import identifier
 from pipelines.core.types import type_of
 from pipelines.lake import folders
-from pipelines.lake.changes import Selection, Splice, Target, differing_keys, splice, write
+from pipelines.lake.changes import Selection, Splice, Target, differing_keys, splice, spliced, write
 from pipelines.lake.checksums import measured
 from pipelines.lake.engine import Engine, count, listed, named_files, relation, within, without
-from pipelines.lake.runs import Mode, TableRun, row_counts
+from pipelines.lake.runs import TableRun, row_counts
 from pipelines.lake.versions import StagedTable, TableVersion, unchanged_table
 from pipelines.sources.postgres.reader import ReadPlan, SourceTotals, WrittenFile
 
@@ -86,13 +86,11 @@ def _staged(db: Engine, batch: Batch, previous: TableRun, files: list[str]) -> S
     replaced, came = (measured(db, part, old.types, keys) for part in (within(old.sql, keys, changed), rows))
     if came != expected:
         raise NotProved("a file does not hold what was read")
-    content = previous.content.after(replaced, came)
-    if (content.rows, content.sums) != (totals.rows, totals.sums):
-        raise NotProved("its rows or sums are not those that what changed makes")
     counts = row_counts(number, replaced.rows, replaced.rows - deleted)
-    batches = previous.batches + bool(files)
-    table_run = replace(previous, rows_in=totals.rows, rows_out=content.rows, columns=content.columns, how=counts.text)
-    table_run = replace(table_run, mode=Mode.CHANGED, batches=batches, basis=load.basis)
+    table_run = spliced(previous, replaced, came, counts)
+    if (table_run.rows_out, table_run.totals) != (totals.rows, totals.sums):
+        raise NotProved("its rows or sums are not those that what changed makes")
+    table_run = replace(table_run, batches=previous.batches + bool(files), basis=load.basis)
     kept = tuple(Path(file).name for file in old.files)
     staged = StagedTable(table_run, target.table, target.path, files, (), kept, counts=counts)
     return _folded(db, staged, old, target) if files else staged
