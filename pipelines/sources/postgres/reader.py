@@ -92,22 +92,16 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._closed.wait(SILENCE_SECONDS / 10):
-            asked = time.monotonic()
+            asked, at_work = time.monotonic(), False
             if not self._waiting or asked - self._last_heard <= SILENCE_SECONDS:
                 continue
-            at_work = self._server_is_at_work()
+            with suppress(SourceFault), pinned(self._server) as connection:
+                at_work = connection.rows(AT_WORK, (application_name(),)) == [(True,)]
             # An answer may come while we ask; then nothing is at work, and nothing is wrong.
             if at_work or self._last_heard > asked or self._closed.is_set():
                 self._last_heard = time.monotonic()
             else:
                 hang_up(self._server)
-
-    def _server_is_at_work(self) -> bool:
-        try:
-            with pinned(self._server) as connection:
-                return connection.rows(AT_WORK, (application_name(),)) == [(True,)]
-        except SourceFault:
-            return False
 
 
 class Reader:
