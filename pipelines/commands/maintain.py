@@ -44,7 +44,7 @@ def maintain(settings: Settings, report: Report) -> None:
             for domain in catalogue.domains():
                 run_log.roll_back(path, domain, report)
             for name in RECORDS:
-                run_log.compact(path / name)
+                run_log.compact(path / name, MANY_SMALL_FILES)
             for domain in catalogue.domains():
                 if run := run_log.last_run(path, domain):
                     compact(settings, layer, run, report)

@@ -348,7 +348,7 @@ def append_rows(
         return version
 
 
-def compact(path: Path) -> None:
-    """Makes one of the small files of a table of the run log."""
+def compact(path: Path, many: int) -> None:
+    """Makes one of a table's small files if there are so many."""
     if rows := read_rows(path, {}, ("run",)):
-        append_rows(path, max(row["run"] for row in rows) + 1, [], pa.schema([]), many=2)
+        append_rows(path, max(row["run"] for row in rows) + 1, [], pa.schema([]), many)
