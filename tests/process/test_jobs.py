@@ -4,6 +4,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from conf.settings import PROJECT
 from tests.support.lake import Lake
 from tests.support.process import BRIEF, clean_environment, connection_settings
@@ -11,6 +13,7 @@ from tests.support.process import BRIEF, clean_environment, connection_settings
 README = (PROJECT / "README.md").read_text("utf-8")
 
 
+@pytest.mark.long
 def test_bronze_runs_in_the_session_of_spark_submit_as_the_readme_shows_it(keyed: Lake) -> None:
     (line,) = re.findall(r"^.*spark-submit .* pipelines/jobs/bronze\.py$", README, re.M)
     for name in (".jars", "pipelines", "deploy"):
