@@ -6,7 +6,7 @@ import shlex
 import shutil
 import zipfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +115,9 @@ def _escape(character: re.Match[str]) -> str:
 
 
 def _fault(settings: Settings, error: Exception) -> Fault:
-    """What is wrong with the metastore, as the last cause says it."""
+    """What is wrong with the metastore, as the last cause says it; of what its database says, the SQLSTATE."""
+    from py4j.protocol import Py4JError
+
     cause: Any = getattr(error, "_origin", None) or getattr(error, "java_exception", None)
     while cause and cause.getCause():
         cause = cause.getCause()
@@ -123,6 +125,9 @@ def _fault(settings: Settings, error: Exception) -> Fault:
     text = message.splitlines()[0]
     folder = settings.catalog_path
     if settings.metastore.url:
+        with suppress(Py4JError):  # not an exception of a JDBC driver
+            if cause and (state := cause.getSQLState()) and not state.startswith("08"):
+                text = f"its database reports SQLSTATE {state}"
         return UsageFault(f"the metastore of LAKEHOUSE_METASTORE__URL cannot be used: {text}")
     if "Another instance of Derby" in text:
         return LockedFault(

@@ -1,12 +1,18 @@
 """`status`, `quality` and `reconcile` in child processes, as a person sees them in the morning."""
 
+import ast
 import re
 from collections.abc import Callable, Iterator
 
 import pytest
+from pyspark.sql import SparkSession
 
+from conf.contract import Column, Severity, Table
+from pipelines.commands import status as commands_status
 from pipelines.commands.reconcile import with_lake
+from pipelines.core import catalogue
 from pipelines.lake import run_log
+from pipelines.lake.runs import RuleRun
 from tests.support.here import CliHere
 from tests.support.lake import Lake
 from tests.support.prepared import Prepared
@@ -118,3 +124,21 @@ def test_answers_say_when_no_table_answers_a_question(ask) -> None:  # type: ign
         "no table of cartoes answers a question; what gold exports"
     )
     assert ask("answers", "--domain", "varejo").returncode == 4, "which has no run"
+
+
+def test_the_query_asks_for_the_keys_whatever_they_are(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts that would end the text of Python or of SQL, and keys of several columns."""
+    hostile = 'a\'); x"""\\ \n\x1b\u202eé\U0001f600'
+    columns = (Column("nome", "string", "x", key=True), Column("id", "bigint", "x", key=True))
+    for keys, shown in (((hostile, 1), f"{hostile}, 1"), ((hostile,), hostile), ((7,), "7")):
+        own = columns[-1:] if keys == (7,) else columns[: len(keys)]
+        table = Table("silver.teste.coisa", "Things. One row per thing.", own)
+        monkeypatch.setattr(catalogue, "tables", lambda _, table=table: [table])
+        odd = RuleRun(1, "teste", "coisa", "odd", Severity.WARN, 10, 9, (shown, "8"))
+        query = commands_status.query([odd])
+        assert query.replace("\n", "").isprintable()
+        called = ast.parse(query.partition("\n")[2]).body[0].value.func.value  # type: ignore[attr-defined]
+        sql = ast.literal_eval(called.args[0]).replace("silver.coisa", "coisa")
+        rows = spark.createDataFrame([keys], ", ".join(f"{column.name} {column.type}" for column in own))
+        rows.createOrReplaceTempView("coisa")
+        assert [tuple(row) for row in spark.sql(sql).collect()] == [keys]

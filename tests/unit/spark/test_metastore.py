@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from py4j.protocol import Py4JError
 
 from conf.settings import Settings, load
 from pipelines.core.errors import StorageFault, UsageFault
@@ -73,3 +74,31 @@ def test_the_metastore_is_embedded_or_the_one_of_the_settings_whose_password_is_
 def test_an_error_without_a_text_is_called_by_its_kind_and_an_address_is_not_shown(tmp_path: Path) -> None:
     fault = metastore._fault(settings(tmp_path, METASTORE__URL=URL), RuntimeError())
     assert str(fault) == "the metastore of LAKEHOUSE_METASTORE__URL cannot be used: RuntimeError"
+
+
+def test_what_the_metastores_database_says_is_not_repeated(tmp_path: Path) -> None:
+    """Its error may have a value of a row; that nobody answers there is no word of its own."""
+
+    class Cause:
+        def __init__(self, state: str | None) -> None:
+            self.state = state
+
+        def getCause(self) -> None: ...
+
+        def getMessage(self) -> str:
+            return "joao@exemplo.org has no right"
+
+        def getSQLState(self) -> str:
+            if self.state is None:
+                raise Py4JError("Method getSQLState([]) does not exist")
+            return self.state
+
+    def text(state: str | None) -> str:
+        error = RuntimeError()
+        error.java_exception = Cause(state)  # type: ignore[attr-defined]
+        return str(metastore._fault(settings(tmp_path, METASTORE__URL=URL), error))
+
+    assert (
+        text("28P01") == "the metastore of LAKEHOUSE_METASTORE__URL cannot be used: its database reports SQLSTATE 28P01"
+    )
+    assert "has no right" in text("08001") and "has no right" in text(None)
