@@ -76,6 +76,9 @@ def mistakes(table: Table, transform: Callable[..., object] | None) -> Iterator[
         elif len(column.foreign_key) != len(reference.table.keys):
             keys = ", ".join(reference.table.keys)
             yield f"column {column.name} refers to {reference.table.name}, whose key is {keys}: see with_columns="
+    parents = [reference.table.name for _, reference in table.references]
+    if table.layer == LAYERS[1] and (twice := [name for name in parents if parents.count(name) > 1]):
+        yield f"two columns refer to {twice[0]}: rules would not tell them apart; let one of them refer to it"
     if table.files:
         yield from _lacking("decimal_comma=", table.files.dialect.decimal_comma, table)
     yield from _lacking("order=", (name.lstrip("-") for name in table.order), table)

@@ -88,6 +88,11 @@ MISTAKES = {
             '("tippo",)',
             "fatura.py: the reference of id_conta: conta has no column tippo; did you mean tipo?",
         ),
+        (
+            '    Column("id_conta',
+            '    Column("outra", "bigint", "x", source="id", reference=Reference(conta.TABLE)),\n    Column("id_conta',
+            "fatura.py: two columns refer to conta: rules would not tell them apart",
+        ),
         ('("-id",)', '("-idd",)', "fatura.py: order=: fatura has no column idd; did you mean id?"),
         ("inputs=(fatura.TABLE,), ", "", "fatura.py: it has no inputs=: name tables of bronze"),
         ("inputs=(fatura", "inputs=(conta", "fatura.py: inputs= has silver.cartoes.conta: name tables of bronze"),
