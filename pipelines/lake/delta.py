@@ -7,6 +7,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -112,11 +113,12 @@ class Version(NamedTuple):
 
 def read_version(path: Path, at: int) -> Version:
     """What the log of the table `path` says of a version."""
-    with storage(f"table {path}"):
-        return _read_version(path / _commit(at))
+    commit = path / _commit(at)
+    with storage(f"file {commit}"):
+        return _read_version(commit)
 
 
-@read_once
+@partial(read_once, files=256)
 def _read_version(commit: Path) -> Version:
     table = DeltaTable(commit.parent.parent, version=int(commit.stem))
     # Not file_uris(): it percent-encodes the table's folder.
@@ -146,8 +148,9 @@ def part_name(run: int, which: str = "") -> str:
 def sweep(path: Path, run: int) -> None:
     """Removes the files of a run that a table's head does not name: they were written in vain."""
     with storage(f"table {path}"):
-        for file in path.glob(part_name(run, "*")):
-            if file.name not in files_of(path, version(path)):
+        if files := [*path.glob(part_name(run, "*"))]:
+            named = files_of(path, version(path))
+            for file in (file for file in files if file.name not in named):
                 file.unlink(missing_ok=True)
 
 

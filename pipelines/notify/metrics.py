@@ -4,6 +4,7 @@ What a call is not about stays as an earlier call left it: the file is read befo
 """
 
 import fcntl
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -61,7 +62,7 @@ def metrics(settings: Settings, outcome: Outcome) -> None:
             gauges[name].labels(*labels).set(round(value, 3))
 
     # A run may write metrics while a stream does: one waits for the other.
-    with storage(f"metrics file {path}"), flocked(path.parent.resolve(), fcntl.LOCK_EX):
+    with storage(f"metrics file {path}"), flocked(Path(os.path.realpath(path.parent)), fcntl.LOCK_EX):
         with suppress(ValueError):  # a damaged file: what follows the damage is given up
             set_all(_earlier(path))
         set_all(_of_call(path.stem, outcome))

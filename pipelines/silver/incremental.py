@@ -19,8 +19,8 @@ AFFECTED = "affected"  # the table of keys whose rows are judged again
 
 
 def apply_changes(job: Job, entry: Entry, staged: Tables) -> list[StagedTable]:
-    """A table and its quarantine with what changed since the previous run; nothing if too much did. `staged` has its
-    parents. Raises QualityFault as a run over all rows would."""
+    """A table and its quarantine with what changed since the previous run; nothing if too much did, or if its rules are
+    others. `staged` has its parents. Raises QualityFault as a run over all rows would."""
     settings, table, previous = job.settings, entry.table, job.previous
     assert previous is not None and job.origin is not None
     stored = judging.stored_tables(settings, previous)
@@ -39,6 +39,8 @@ def apply_changes(job: Job, entry: Entry, staged: Tables) -> list[StagedTable]:
         new = _checked(db, job, entry, job.upstream, staged)
         checked = new or old
         assert checked is not None
+        if {check.name for check in checked.checks} != {rule.rule for rule in known_rules}:
+            return []
         good_files, bad_files, came = _write_new(job, new) if new else ([], [], Counts())
         counts = known_counts.after(gone=_counts_of(old), came=came)
         known_keys = _keys_still_failing(db, known_rules, table)

@@ -65,7 +65,7 @@ def check_rules(table: Table, made: DataFrame) -> None:
     rows = made.select("*", *parents)
     for rule in table.all_rules:
         with _named(table, f"checked by its rule {rule.condition}", (*rows.columns, *dir(F))):
-            ((_, kind),) = rows.select(F.expr(rule.condition)).dtypes
+            ((_, kind),) = rows.select(F.expr(rule.condition).alias("rule")).dtypes
         if kind != "boolean":
             raise UsageFault(f"{file_of(table.module)}: its rule {rule.condition} is {kind}, not a condition")
 

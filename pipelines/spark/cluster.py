@@ -121,7 +121,7 @@ def _check(spark: "SparkSession", settings: Settings) -> None:
 
 
 def _lacking(context: "SparkContext", settings: Settings, slots: int) -> list[str]:
-    """What workers lack, each thing once."""
+    """What workers lack, each thing once, and folders of their own that have the same path as the lake's."""
     from pyspark import cloudpickle
 
     source = (settings.postgres.host, settings.postgres.port) if settings.postgres else None
@@ -139,7 +139,11 @@ def _lacking(context: "SparkContext", settings: Settings, slots: int) -> list[st
                 answers = tasks.map(lambda _: worker.missing_on_worker(*needs)).collect()
         finally:
             cloudpickle.unregister_pickle_by_value(worker)  # type: ignore[no-untyped-call]
-    return sorted({f"worker {host} {text}" for host, texts in answers for text in texts})
+        lacking = {f"worker {host} {text}" for host, texts in answers for text in texts}
+        for folder in () if lacking else folders:
+            unseen = sorted({host for host, _ in answers if not (folder / host).exists()})
+            lacking |= {f"worker {host} has a {folder.parent} of its own: share the driver's" for host in unseen}
+    return sorted(lacking)
 
 
 # What a worker lacks, by the text of Spark's error.

@@ -158,7 +158,8 @@ def ingest(
                 sha256 = _hashed(file, descriptor)
                 shape, why, records = _read(file, descriptor)
                 for portion in _portions(file, records):
-                    batch = _batch(file, shape, portion, place.run, first + lines)
+                    with _readable(file.path):
+                        batch = _batch(file, shape, portion, place.run, first + lines)
                     lines += batch.num_rows
                     bad += sum(isinstance(line, Bad) for line in portion)
                     pending.append(batch)

@@ -9,7 +9,7 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
-from conf.contract import Column
+from conf.contract import Column, warn
 from gold.cartoes import movimento_flat
 from pipelines.commands.history import restore
 from pipelines.commands.maintain import maintain
@@ -21,7 +21,7 @@ from pipelines.core.errors import QualityFault
 from pipelines.core.names import LAYERS
 from pipelines.lake import folders, run_log
 from pipelines.run import lifecycle
-from silver.cartoes import associado
+from silver.cartoes import associado, movimento
 from tests.support.lake import Lake, changed, last, versions
 from tests.support.oracle import agree
 from tests.support.process import Cli, connection_settings
@@ -228,6 +228,22 @@ def test_a_history_takes_over_columns_that_change_places_come_go_or_get_another_
             assert changed(keyed_lake, "silver") == {}
         finally:
             object.__setattr__(table, "columns", columns)
+
+
+def test_a_table_whose_rules_are_others_is_judged_as_a_whole(keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rule may come from a file that does not belong to the domain, and so not to the fingerprint of its software."""
+    more, true = (*movimento.TABLE.rules, warn("vlr_transacao <> 1.25")), catalogue.entries
+    patched = tuple(
+        replace(entry, table=replace(entry.table, rules=more)) if entry.table == movimento.TABLE else entry
+        for entry in true("silver")
+    )
+    monkeypatch.setattr(catalogue, "entries", lambda layer: patched if layer == "silver" else true(layer))
+    execute(keyed_lake.address, "UPDATE movimento SET vlr_transacao = 9 WHERE id = 1")
+    keyed_lake.run("bronze", "silver")
+    assert last(keyed_lake, "silver").table("movimento").how.startswith("full")
+    rules = run_log.read_rules(keyed_lake.settings().silver_path, last(keyed_lake, "silver"))
+    ((tested, failed),) = [(rule.tested, rule.failed) for rule in rules if rule.rule == "vlr_transacao <> 1.25"]
+    assert (tested, failed) == (200, 199)
 
 
 def tree(folder: Path) -> dict[str, int]:

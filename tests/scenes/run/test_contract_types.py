@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -232,6 +233,13 @@ def test_the_parquet_export_has_each_value_in_its_type(kind: str, values: Values
 
 # The log has no extremes of these, by which a reader could skip a file.
 WITHOUT_EXTREMES = {"boolean", "float", "double", "string", "binary", "timestamp"}
+
+
+def test_the_log_has_extremes_of_no_such_type(from_postgres: Values) -> None:
+    names = {column.name for column in COLUMNS if column.type in WITHOUT_EXTREMES}
+    lines = [json.loads(line) for text in from_postgres.lake.log_texts() for line in text.splitlines()]
+    extremes = [set(json.loads(line["add"]["stats"])["minValues"]) for line in lines if "add" in line]
+    assert any("id" in columns for columns in extremes) and not any(names & columns for columns in extremes)
 
 
 @pytest.mark.jvm

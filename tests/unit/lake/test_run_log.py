@@ -81,6 +81,20 @@ def test_the_run_log_of_many_nights_is_a_few_small_files_and_has_every_run(tmp_p
     assert sorted(table["run"].to_pylist()) == [*range(1, 62)], "for other readers, too"
 
 
+def test_small_files_become_one_and_the_rows_of_every_run_stay(tmp_path: Path) -> None:
+    moment = datetime(2024, 1, 2, tzinfo=UTC)
+    for run in runs_until(7):
+        file = lake_runs.IngestedFile(run.run, "teste", "a", f"{run.run}.csv", "x", 1, moment, run.run, 1, 0, "", ())
+        run_log.record(tmp_path, run, files=[file])
+    run_log.compact(tmp_path / run_log.FILES, 8)
+    assert delta.version(tmp_path / run_log.FILES) == 6
+    for name in (run_log.FILES, run_log.RUNS):
+        run_log.compact(tmp_path / name, 7)
+        assert len(delta.file_paths(tmp_path / name, delta.version(tmp_path / name))) == 1
+    assert [file.run for file in run_log.read_files(tmp_path, "teste")] == [*range(1, 8)]
+    assert run_log.read_runs(tmp_path)[-1].files_version == 6
+
+
 @pytest.mark.parametrize("damage", [b"", b"\0" * 700, b'{"commitInfo": {"timest'])
 @pytest.mark.parametrize("name", run_log.RECORDS)
 def test_a_commit_that_the_power_cut_off_is_stepped_over_and_removed(tmp_path: Path, name: str, damage: bytes) -> None:
