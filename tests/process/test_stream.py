@@ -100,6 +100,7 @@ def last_runs(lake: Lake) -> list[int | None]:
     return [lake.last(layer).run for layer in LAYERS[:-1]]
 
 
+@pytest.mark.long
 def test_a_stream_ends_while_spark_starts(tmp_path: Path) -> None:
     lake = Lake(tmp_path, NOWHERE, None, "condominio")  # type: ignore[arg-type]
     lake.drop("condominios.csv", PARENTS["condominios.csv"])
