@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -58,11 +59,12 @@ def maintain(settings: Settings, report: Report) -> None:
 def _free(place: str, files: Iterable[Path], report: Report) -> None:
     removed, size = 0, 0
     for path in files:
-        within = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
-        with folders.storage(f"file {path}"):
-            size += sum(file.stat().st_size for file in within)
-            removed += len(within)
+        # A run of another lake may remove the same temporary folder now.
+        with folders.storage(f"file {path}"), suppress(FileNotFoundError):
+            within = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+            freed = sum(file.stat().st_size for file in within)
             remove(path)
+            removed, size = removed + len(within), size + freed
             crash_point(Point.FILE_REMOVED)
     report.say(f"{place}: {removed:,} file{'' if removed == 1 else 's'}, {size / 1e6:,.1f} MB freed")
 
