@@ -9,7 +9,7 @@ from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.grid import Grid, marked
 from pipelines.core.names import LAYERS, QUARANTINE, upstream_layer
-from pipelines.core.sql import identifier, spark_literal
+from pipelines.core.sql import identifier, spark_literal, spark_literal_in_python
 from pipelines.core.types import type_of
 from pipelines.lake import folders, run_log
 from pipelines.lake.engine import engine
@@ -130,19 +130,14 @@ def query(rules: list[RuleRun]) -> str:
         return "no row failed a rule"
     if worst.severity is Severity.WARN:
         table = next(table for table in catalogue.tables("silver") if table.name == worst.table)
-        key = table.keys[0] if not table.keys[1:] else f"concat_ws(', ', {', '.join(table.keys)})"
-        is_number = not table.keys[1:] and type_of(table[key].type).is_integer
-        values = ", ".join(value if is_number else _literal(value) for value in worst.keys)
+        key, *others = table.keys
+        is_number = not others and type_of(table[key].type).is_integer
+        values = ", ".join(value if is_number else spark_literal_in_python(value) for value in worst.keys)
+        key = f"concat_ws(', ', {', '.join(table.keys)})" if others else key
         where = f"silver.{worst.table}\nWHERE {key} IN ({values})"
     else:
         where = f"silver.{worst.table}{QUARANTINE}\nWHERE array_contains(_reasons, {spark_literal(worst.rule)})"
     return f'the rows, in `make shell`:\nspark.sql(r"""SELECT * FROM {where}\n""").show(truncate=False)'
-
-
-def _literal(text: str) -> str:
-    """A text in Spark's SQL in a raw text of Python: only characters that end neither nor command a terminal."""
-    shown = (c if c.isprintable() and c not in "\"'\\" else f"\\U{ord(c):08x}" for c in text)
-    return f"'{''.join(shown)}'"
 
 
 def answers(settings: Settings, domains: tuple[str, ...], report: Report) -> None:

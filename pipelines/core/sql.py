@@ -28,6 +28,12 @@ def spark_literal(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
+def spark_literal_in_python(text: str) -> str:
+    """The same inside a raw text of Python that a person copies: no character ends either, or commands a terminal."""
+    shown = (c if c.isprintable() and c not in "\"'\\" else f"\\U{ord(c):08x}" for c in text)
+    return f"'{''.join(shown)}'"
+
+
 def read_sql(module: str, name: str) -> str:
     """The text of an SQL file in the folder of a module, which gives its `__file__`."""
     return Path(module).with_name(name).read_text("utf-8")
