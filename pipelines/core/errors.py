@@ -39,6 +39,10 @@ class TransientFault(SourceFault):
     """The source does not answer as it should now; trying again may help."""
 
 
+class BusyFault(TransientFault):
+    """The server has no connection left for us; those that are open work."""
+
+
 class ContractFault(SourceFault):
     """A table or column that the contracts name is missing or of another family."""
 

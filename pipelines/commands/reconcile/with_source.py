@@ -22,7 +22,6 @@ from pipelines.lake.versions import TableVersion
 from pipelines.sources.domains import address
 from pipelines.sources.files.landing import arrived, hashed, ingest
 from pipelines.sources.postgres import fingerprint
-from pipelines.sources.postgres.connection import SourceConnection
 from pipelines.sources.postgres.embedded import source_server
 from pipelines.sources.postgres.reader import POSTGRES_AUDIT, Reader, ReadPlan
 from pipelines.sources.postgres.snapshot import Snapshot, take_snapshot
@@ -121,7 +120,7 @@ def postgres_difference(
     """How bronze's rows (SQL) differ from the rows that were there before the run's snapshot was taken, and, in words,
     what changed since; no words if nothing differs. Rows that only bronze has may have been deleted since."""
     what, connection, keys = f"bronze.{plan.table.name}", snapshot.connection, plan.table.keys
-    if _agree(connection, what, bronze, plan):
+    if _agree(snapshot, what, bronze, plan):
         return [], ""
     settings, run = comparison.settings, comparison.run
     facts, _ = fingerprint.table_facts(connection, plan, fingerprint.server_facts(connection, settings))
@@ -146,7 +145,7 @@ def postgres_difference(
         return wrong, since
 
 
-def _agree(connection: SourceConnection, what: str, bronze: str, plan: ReadPlan) -> bool:
+def _agree(snapshot: Snapshot, what: str, bronze: str, plan: ReadPlan) -> bool:
     """Whether PostgreSQL counts of the source in the snapshot what DuckDB counts of bronze (SQL): rows, and each
     column's checksum and sum."""
     values = _values(plan)
@@ -154,7 +153,7 @@ def _agree(connection: SourceConnection, what: str, bronze: str, plan: ReadPlan)
         theirs = _queries(plan, values, plan.relation.sql, POSTGRES)
         ours = _queries(plan, {name: identifier(name) for name in values}, bronze, DUCKDB)
         return all(
-            connection.rows(source_query, unhurried=True) == db.execute(query).fetchall()
+            snapshot.rows(source_query) == db.execute(query).fetchall()
             for source_query, query in zip(theirs, ours, strict=True)
         )
 

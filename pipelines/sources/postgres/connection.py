@@ -9,10 +9,11 @@ import re
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import psycopg2
@@ -20,8 +21,11 @@ from psycopg2 import errorcodes, extensions
 from psycopg2.extensions import connection as Connection
 
 from conf.settings import Postgres
-from pipelines.core.errors import SourceFault, TransientFault
+from pipelines.core.errors import BusyFault, SourceFault, TransientFault
 from pipelines.core.identity import NAME, application_name
+from pipelines.sources.postgres.transaction import GUARD, NOT_POSSIBLE, attempt, begin, options, state_of
+
+Made = TypeVar("Made")
 
 LIBPQ_NAMES = (
     *("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGSSLMODE", "PGSSLROOTCERT"),
@@ -34,35 +38,6 @@ CONNECT_SECONDS = 10  # to connect, or to wait for a lock
 ANSWER_SECONDS = 3 * CONNECT_SECONDS  # to answer a question that takes no work
 
 KEEPALIVES = {"keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3"}
-
-# Role and database settings must not change what arrives, nor how long it may take.
-PINNED = {
-    "TimeZone": "UTC",
-    "DateStyle": "ISO, MDY",
-    "IntervalStyle": "postgres",
-    "bytea_output": "hex",
-    "lc_monetary": "C",
-    "xmlbinary": "base64",
-    "extra_float_digits": "1",
-    "search_path": "pg_catalog",
-    "row_security": "off",
-    "lock_timeout": f"{CONNECT_SECONDS}s",
-    **dict.fromkeys(("statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout"), "0"),
-    "default_transaction_read_only": "on",
-    "jit": "off",
-}
-
-# Names that this server does not know are left out: transaction_timeout came with PostgreSQL 17.
-PIN = (
-    "SELECT pg_catalog.set_config(v.name, v.value, false) FROM (VALUES "
-    + ", ".join(f"('{name}', '{value}')" for name, value in PINNED.items())
-    + ") v(name, value) WHERE EXISTS (SELECT FROM pg_catalog.pg_settings s WHERE s.name = v.name)"
-)
-
-# Lets the server end the queries of a process that was killed; not on every platform can it.
-WATCH = "SELECT pg_catalog.set_config('client_connection_check_interval', '2s', false)"
-
-BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 # SQLSTATE: connection, resources, locks and conflicts, server stopping or starting.
 PASSING_STATES = re.compile("08|53|40|55P03|57P0")
@@ -98,9 +73,11 @@ FINAL_TEXTS = {
     "certificate": "TLS does not accept a certificate",
     "service not known": 'the host name "{0.host}" is not known',
 }
-PASSING_TEXTS = {
+NO_CONNECTION_LEFT = {
     "connections for role|conexões para role": 'too many connections for role "{0.user}"',
     "too many|remaining connection slots|muit[oa]s (clientes|conexões)|lacunas de conexão": "too many connections",
+}
+PASSING_TEXTS = NO_CONNECTION_LEFT | {
     "is starting up|está iniciando": "the database system is starting up",
     "the database system is|sistema de banco de dados está": "the database system lets nobody in at the moment",
     "Connection refused": "Connection refused",
@@ -115,13 +92,27 @@ PASSING_TEXTS = {
 
 FATAL = "FATAL: "  # said by the server that answered, when a host has several addresses
 
+# A pooler that knows no such settings of a session; it then gives each transaction the connection that is free.
+OPTIONS_REFUSED = re.compile("(startup parameter|command-line).*options|startup parameter in options", re.DOTALL)
+
 CONNECTING = 20  # psycopg2's status of a connection that is not made yet; it has no name for it
 
 
-def dsn(server: Postgres) -> str:
+def dsn(server: Postgres, options: str = "") -> str:
     """The connection string, the password in clear: for libpq only, never shown."""
     ours = {"application_name": application_name(), "client_encoding": "UTF8", "connect_timeout": str(CONNECT_SECONDS)}
-    return str(extensions.make_dsn(**server.parameters, **ours, **KEEPALIVES))
+    return str(extensions.make_dsn(**server.parameters, **ours, **KEEPALIVES, options=options or None))
+
+
+def opened(server: Postgres, make: Callable[[str], Made]) -> Made:
+    """What a driver makes of a connection string that pins a session from its first moment; of one that does not, where
+    a pooler refuses that."""
+    try:
+        return make(dsn(server, options()))
+    except Exception as error:
+        if not OPTIONS_REFUSED.search(str(error)):
+            raise
+    return make(dsn(server))
 
 
 def forget_libpqs(but: str = "") -> None:
@@ -133,7 +124,7 @@ def forget_libpqs(but: str = "") -> None:
 def source_fault(place: str, error: Exception, server: Postgres) -> SourceFault:
     """The fault for what a database driver raised, in our own words, with SQLSTATE and condition. A TransientFault if
     trying again may help."""
-    state = str(getattr(error, "pgcode", None) or getattr(error, "sqlstate", None) or "").strip("\0")
+    state = state_of(error)
     text = str(error)
     if state:
         text, known = f"{state} {text}", OF_STATES
@@ -143,6 +134,7 @@ def source_fault(place: str, error: Exception, server: Postgres) -> SourceFault:
     sign = next((pattern for pattern in known if re.search(pattern, text)), "")
     words, code = known.get(sign, UNKNOWN).format(server), f" (SQLSTATE {state}, {_condition(state)})" * bool(state)
     kind = TransientFault if PASSING_STATES.match(state) or sign in PASSING_TEXTS else SourceFault
+    kind = BusyFault if state == "53300" or sign in NO_CONNECTION_LEFT else kind
     return kind(f"{place}: {words}{code}")
 
 
@@ -173,7 +165,7 @@ def in_clear_warning(connection: SourceConnection, server: Postgres) -> str:
     Without a setting libpq takes TLS only if the server offers it."""
     if connection.info.ssl_in_use or server.sslmode == "disable" or not _leaves_this_machine(connection):
         return ""
-    if connection.rows("SELECT pid FROM pg_stat_gssapi WHERE pid = pg_backend_pid() AND encrypted"):
+    if attempt(connection.rows, "SELECT FROM pg_stat_gssapi WHERE pid = pg_backend_pid() AND encrypted"):
         return ""
     return (
         f"PostgreSQL {server.address}: the connection is not encrypted, so that anybody on the way can read "
@@ -188,13 +180,15 @@ def _leaves_this_machine(connection: SourceConnection) -> bool:
 
 
 @contextmanager
-def connect(server: Postgres, copies: bool = False) -> Iterator[SourceConnection]:
-    """A connection in autocommit, not pinned. Raises SourceFault if the server cannot be reached or goes away. Signals
-    are handled while it waits, unless it `copies`: psycopg2 cannot do both."""
+def connect(server: Postgres, copies: bool = False, pins: bool = False) -> Iterator[SourceConnection]:
+    """A connection in autocommit; if it `pins`, its session is pinned where that is possible. Raises SourceFault if the
+    server cannot be reached or goes away. Signals are handled while it waits, unless it `copies`: psycopg2 cannot do
+    both."""
     extensions.set_wait_callback(None if copies else _wait)
     place = f"PostgreSQL {server.address}"
+    connecting = partial(psycopg2.connect, connection_factory=SourceConnection)
     with source_faults(f"{place}, user {server.user}", server):
-        connection = psycopg2.connect(dsn(server), connection_factory=SourceConnection)
+        connection = opened(server, connecting) if pins else connecting(dsn(server))
     with closing(connection), source_faults(place, server):
         connection.autocommit = True
         yield connection
@@ -210,13 +204,12 @@ def source_faults(place: str, server: Postgres, kind: type[Exception] = psycopg2
 
 
 @contextmanager
-def pinned(server: Postgres) -> Iterator[SourceConnection]:
-    """A connection on which role and database settings change nothing."""
-    with connect(server) as connection:
-        connection.rows(PIN)
-        with suppress(psycopg2.Error):
-            connection.rows(WATCH)
+def reading(server: Postgres, how: str = GUARD) -> Iterator[SourceConnection]:
+    """A connection in a read-only transaction in which no setting changes anything; it must last until the end."""
+    with connect(server, pins=True) as connection:
+        begin(connection.rows, how)
         yield connection
+        connection.rows("COMMIT")
 
 
 def _wait(connection: Connection) -> None:
@@ -232,17 +225,41 @@ def _wait(connection: Connection) -> None:
             raise psycopg2.OperationalError(f"timeout expired: no answer in {seconds} s")
 
 
-# Not libpq's own cancel: psycopg2 holds the interpreter while that waits.
-CANCEL = """
-SELECT pg_cancel_backend(pid) FROM pg_stat_activity
-WHERE application_name = %s AND usename = current_user AND state = 'active' AND pid <> pg_backend_pid()
+# The sessions of this process, whatever role they run as; a pooler may add the client's address to their name.
+OURS = """
+FROM pg_stat_activity WHERE pid <> pg_backend_pid()
+  AND (application_name = %(name)s OR starts_with(application_name, %(name)s || ' - '))
+  AND usesysid = (SELECT usesysid FROM pg_stat_activity WHERE pid = pg_backend_pid())
 """
+
+# A query that cannot send is not at work: its rows would have come.
+AT_WORK = f"""
+SELECT EXISTS (SELECT {OURS} AND state IN ('active', 'disabled') AND wait_event IS DISTINCT FROM 'ClientWrite')
+"""
+
+# Not libpq's own cancel: psycopg2 holds the interpreter while that waits.
+CANCEL = f"SELECT pg_cancel_backend(pid) {OURS} AND state = 'active'"
+
+
+def ask_of_ours(server: Postgres, sql: str) -> list[tuple[Any, ...]]:
+    """What the server says of, or does to, the sessions of this process. Raises SourceFault."""
+    with reading(server) as connection:
+        connection.rows("SET LOCAL ROLE NONE")  # as which it may see all of them
+        return connection.rows(sql, {"name": application_name()})
+
+
+def is_at_work(server: Postgres) -> bool:
+    """Whether the server works for this process, as far as it may say so; no if it does not answer."""
+    try:
+        return ask_of_ours(server, AT_WORK) == [(True,)]
+    except SourceFault as fault:
+        return isinstance(fault, BusyFault) or state_of(fault.__cause__) in NOT_POSSIBLE
 
 
 def cancel(server: Postgres) -> None:
     """Asks the server to end the queries of this process."""
-    with suppress(SourceFault), connect(server) as connection:
-        connection.rows(CANCEL, (application_name(),))
+    with suppress(SourceFault):
+        ask_of_ours(server, CANCEL)
 
 
 def hang_up(server: Postgres) -> None:

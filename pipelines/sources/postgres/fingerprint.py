@@ -12,6 +12,7 @@ from pipelines.lake.runs import Run
 from pipelines.sources.postgres.connection import SourceConnection
 from pipelines.sources.postgres.reader import ReadPlan
 from pipelines.sources.postgres.snapshot import Snapshot
+from pipelines.sources.postgres.transaction import attempt
 from pipelines.sources.postgres.types import select_list
 
 # How each fact is reported when it is not as it was.
@@ -35,18 +36,14 @@ XID_DISTANCE = 2**31  # transaction ids that a row's age can tell apart
 SERVER = read_sql(__file__, "fingerprint_server.sql")
 TABLE = read_sql(__file__, "fingerprint_table.sql")
 
-READABLE = """
-SELECT bool_and(has_function_privilege(f, 'EXECUTE')) FROM unnest(ARRAY['pg_control_system()',
-  'pg_control_checkpoint()', 'pg_walfile_name(pg_lsn)', 'pg_current_wal_insert_lsn()']) f
-"""
-
 
 def server_facts(connection: SourceConnection, settings: Settings) -> dict[str, str] | None:
     """The facts about the server; None if this user may not ask for them. The start counts for a foreign server only:
     the embedded one is started for each run."""
-    if connection.rows(READABLE) != [(True,)]:
+    rows = attempt(connection.rows, SERVER)
+    if rows is None:
         return None
-    ((timeline, system, database, version, extensions, began),) = connection.rows(SERVER)
+    ((timeline, system, database, version, extensions, began),) = rows
     known = {"server": system, "timeline": timeline, "started": began if settings.postgres else ""}
     return known | {"database": database, "version": version, "extensions": _hash(extensions or "")}
 

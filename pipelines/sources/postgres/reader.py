@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache, partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
 
 import adbc_driver_manager as adbc
 import adbc_driver_postgresql
@@ -17,27 +20,24 @@ from adbc_driver_manager._reader import AdbcRecordBatchReader
 from conf.contract import Table, is_summed
 from conf.settings import Postgres
 from pipelines.core.console import Report
-from pipelines.core.errors import SourceFault, TransientFault
-from pipelines.core.identity import application_name
+from pipelines.core.errors import BusyFault, SourceFault, TransientFault
 from pipelines.core.names import DELETED
 from pipelines.core.points import Point, crash_point
 from pipelines.core.sql import postgres_literal
 from pipelines.lake import delta, folders
 from pipelines.lake.schema import complete, scaled, schema_of, writer_of
-from pipelines.sources.postgres.connection import BEGIN, PIN, WATCH, dsn, hang_up, pinned, source_faults
+from pipelines.sources.postgres.connection import hang_up, is_at_work, opened, source_faults
 from pipelines.sources.postgres.snapshot import Relation, Snapshot
+from pipelines.sources.postgres.transaction import SNAPSHOT, begin, pin
 from pipelines.sources.postgres.types import Reading, select_list
 
 POSTGRES_AUDIT = {"_rescued": "string", "_batch": "bigint", DELETED: "boolean"}
 
 SILENCE_SECONDS = 30.0  # without a row; then the server is asked
 
-# A query that cannot send is not at work: its rows would have come.
-AT_WORK = """
-SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = %s AND usename = current_user
-  AND pid <> pg_backend_pid() AND state IN ('active', 'disabled')
-  AND wait_event IS DISTINCT FROM 'ClientWrite')
-"""
+COMPUTING = 0.05  # of a core: what this process takes at least while a driver works on what the server sent
+
+FULL_SECONDS = 1  # in which a connection that was closed is free for another one
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class WrittenFile:
 
 class Watchdog:
     """Tells a slow server from one that will never answer: TCP does not say so while both ends keep the line open. Asks
-    a silent server, on a new connection, whether it works for us; if not, ends our connections to it."""
+    a silent server, on a new connection, whether it works for us; if not, and this process does not compute either,
+    ends our connections to it."""
 
     def __init__(self, server: Postgres) -> None:
         self._server = server
@@ -91,30 +92,40 @@ class Watchdog:
             self._last_heard = time.monotonic()
 
     def _watch(self) -> None:
+        computed, looked = time.process_time(), time.monotonic()
         while not self._closed.wait(SILENCE_SECONDS / 10):
-            asked, at_work = time.monotonic(), False
+            asked = time.monotonic()
             if not self._waiting or asked - self._last_heard <= SILENCE_SECONDS:
+                computed, looked = time.process_time(), asked
                 continue
-            with suppress(SourceFault), pinned(self._server) as connection:
-                at_work = connection.rows(AT_WORK, (application_name(),)) == [(True,)]
+            is_alive = time.process_time() - computed > COMPUTING * (asked - looked) or is_at_work(self._server)
+            computed, looked = time.process_time(), time.monotonic()
             # An answer may come while we ask; then nothing is at work, and nothing is wrong.
-            if at_work or self._last_heard > asked or self._closed.is_set():
+            if is_alive or self._last_heard > asked or self._closed.is_set():
                 self._last_heard = time.monotonic()
             else:
                 hang_up(self._server)
 
 
+@lru_cache(maxsize=1)
+def _database(server: Postgres) -> adbc.AdbcDatabase:
+    """The driver's knowledge of a server's types, for all readers of this process: it reads the catalogue for it, which
+    takes seconds where there are many tables. It ends each of its questions by itself, outside of a transaction."""
+    return opened(server, lambda uri: adbc.AdbcDatabase(driver=adbc_driver_postgresql._driver_path(), uri=uri))
+
+
 class Reader:
-    """Reads ranges of tables; holds one connection per thread, each in the exported snapshot."""
+    """Reads ranges of tables for any number of threads, on as many connections as the server gives, each in the
+    exported snapshot."""
 
     def __init__(self, server: Postgres, exported: str, run: int, report: Report) -> None:
         self._server, self._exported, self._run, self._report = server, exported, run, report
         self._stopped = threading.Event()
         self.watchdog = Watchdog(server)
-        self._local = threading.local()
         self._lock = threading.Lock()
-        self._database: adbc.AdbcDatabase | None = None
         self._connections: list[adbc.AdbcConnection] = []
+        self._idle = SimpleQueue[adbc.AdbcConnection]()
+        self._is_full = False
 
     def read(self, plan: ReadPlan, condition: str, path: Path) -> WrittenFile:
         """Reads one range of a table into one Parquet file. Raises SourceFault when the source fails."""
@@ -149,6 +160,7 @@ class Reader:
     def _query(self, sql: str) -> Iterator[Iterator[pa.RecordBatch]]:
         with self.watchdog.waiting():
             connection = self._connection()
+            pin(partial(_rows, connection))
         with closing(adbc.AdbcStatement(connection)) as statement:
             statement.set_sql_query(sql)
             with self.watchdog.waiting():
@@ -156,27 +168,38 @@ class Reader:
             # Arrow's own reader drops the SQLSTATE of an error in the middle of a stream.
             with closing(AdbcRecordBatchReader._import_from_c(stream.address)) as batches:
                 yield iter(batches)
+        self._idle.put(connection)  # after an error it is of no use
 
     def _connection(self) -> adbc.AdbcConnection:
-        connection: adbc.AdbcConnection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            with self._lock:  # of all threads: it connects, too, and asks for the server's types
-                if self._stopped.is_set():  # the server did not answer another thread
-                    raise SourceFault(f"PostgreSQL {self._server.address}: the run stops")
-                self._database = self._database or adbc.AdbcDatabase(
-                    driver=adbc_driver_postgresql._driver_path(), uri=dsn(self._server)
-                )
-            connection = adbc.AdbcConnection(self._database)
-            self._connections.append(connection)
-            _execute(connection, PIN)
-            with suppress(adbc.Error):
-                _execute(connection, WATCH)
-            _execute(connection, BEGIN)
+        """A connection that no other thread has: one more if the server has one left for us. Raises SourceFault."""
+        full_since = time.monotonic()
+        while not self._stopped.is_set():
+            with suppress(Empty):
+                return self._idle.get(timeout=FULL_SECONDS / 10 if self._is_full else 0)
+            if self._is_full and self._connections:
+                continue
             try:
-                _execute(connection, f"SET TRANSACTION SNAPSHOT{postgres_literal(self._exported)}")
-            except adbc.Error as error:
-                raise TransientFault(f"PostgreSQL {self._server.address}: the snapshot of this run is gone") from error
-            self._local.connection = connection
+                with self._lock:  # of all threads: it connects, too, and asks for the server's types
+                    if not self._stopped.is_set():  # the server did not answer another thread
+                        return self._connected()
+            except BusyFault:
+                self._is_full = True
+                if not self._connections and time.monotonic() - full_since > FULL_SECONDS:
+                    raise
+        raise SourceFault(f"PostgreSQL {self._server.address}: the run stops")
+
+    def _connected(self) -> adbc.AdbcConnection:
+        place = f"PostgreSQL {self._server.address}"
+        with source_faults(place, self._server, adbc.Error):
+            connection = adbc.AdbcConnection(_database(self._server))
+        self._connections.append(connection)
+        try:
+            begin(partial(_rows, connection), f"{SNAPSHOT}; SET TRANSACTION SNAPSHOT{postgres_literal(self._exported)}")
+        except adbc.Error as error:
+            raise TransientFault(f"{place}: the snapshot of this run is gone") from error
+        except TransientFault:
+            _database.cache_clear()
+            raise
         return connection
 
     def stop(self) -> None:
@@ -184,16 +207,27 @@ class Reader:
         self._stopped.set()
 
     def close(self) -> None:
+        with suppress(Empty, adbc.Error), self.watchdog.waiting():
+            while not self._stopped.is_set():
+                _rows(self._idle.get_nowait(), "COMMIT")  # a pooler keeps it then
         self.watchdog.close()
-        for part in (*self._connections, *filter(None, [self._database])):
+        for connection in self._connections:
             with suppress(adbc.Error):
-                part.close()  # type: ignore[attr-defined]
+                connection.close()
 
 
-def _execute(connection: adbc.AdbcConnection, sql: str) -> None:
+def _rows(connection: adbc.AdbcConnection, sql: str) -> list[tuple[Any, ...]]:
+    """The rows that a statement gives, if it is a SELECT."""
     with closing(adbc.AdbcStatement(connection)) as statement:
         statement.set_sql_query(sql)
-        statement.execute_update()
+        if not sql.startswith("SELECT"):
+            statement.execute_update()
+            return []
+        stream, _ = statement.execute_query()
+        with closing(AdbcRecordBatchReader._import_from_c(stream.address)) as batches:
+            return [
+                row for batch in batches for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)
+            ]
 
 
 def shaped(batch: pa.RecordBatch, schema: pa.Schema, run: int) -> pa.RecordBatch:
@@ -225,5 +259,5 @@ def source_totals(snapshot: Snapshot, plan: ReadPlan, newer: str, watchdog: Watc
     counting = source_faults(f"counting {plan.relation.schema}.{plan.relation.name}", snapshot.server)
     sql = f"SELECT {', '.join(items)} FROM {plan.relation.sql}"
     with counting, watchdog.waiting():
-        ((rows, newer_rows, *sums),) = snapshot.connection.rows(sql, unhurried=True)
+        ((rows, newer_rows, *sums),) = snapshot.rows(sql)
     return SourceTotals(rows, dict(zip(summed, sums, strict=True)), newer_rows)

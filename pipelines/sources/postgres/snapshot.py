@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from conf.settings import Postgres
 from pipelines.core.console import Report
 from pipelines.core.errors import TransientFault
 from pipelines.core.sql import identifier, read_sql
-from pipelines.sources.postgres.connection import BEGIN, CONNECT_SECONDS, SourceConnection, pinned, source_faults
+from pipelines.sources.postgres.connection import CONNECT_SECONDS, SourceConnection, reading, source_faults
+from pipelines.sources.postgres.transaction import SNAPSHOT, attempt, pin
 
 LONGEST_PAUSE = 10  # seconds
 
@@ -34,6 +35,11 @@ class Snapshot:
     log_before: str
     log_after: str
 
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """What a query over the source's rows gives, however long it takes. Raises SourceFault."""
+        pin(self.connection.rows)
+        return self.connection.rows(sql, unhurried=True)
+
 
 READABLE = """
 SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -46,38 +52,52 @@ POSITION = """
 SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END::text
 """
 
+EXPORT = "SELECT pg_export_snapshot(), pg_current_snapshot()::text"
 
-EXPORT = "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_current_snapshot()::text"
+# A standby has only what was on a disk already.
+FLUSHED = "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn() >= '{}' ELSE true END"
 
-# When this fails, what was read meanwhile may be of two moments.
-STILL_THERE = "SELECT 1"
+# A transaction that has a number and waits for the disk: all that was logged before goes there with it.
+FLUSH = "SET LOCAL synchronous_commit = local; SELECT pg_current_xact_id()"
 
-
-@contextmanager
-def guarded(server: Postgres, schema: str, names: list[str]) -> Iterator[None]:
-    """Keeps the named tables as they are: what a snapshot does not keep out (TRUNCATE, VACUUM FULL, ALTER, REFRESH)
-    waits. A SELECT of no rows takes the lock even where LOCK TABLE may not: on views, with rights to single columns."""
-    with pinned(server) as connection:
-        readable = connection.rows(READABLE, (schema, names))
-        connection.rows("BEGIN READ ONLY")
-        for (name,) in readable:
-            with source_faults(f"table {schema}.{name} in {server.address}", server):
-                connection.rows(f"SELECT FROM {identifier(schema)}.{identifier(name)} LIMIT 0")
-        yield
-        connection.rows(STILL_THERE)
+FLUSH_SECONDS = 3 * 10  # in which the server writes its log at the longest, by itself
 
 
 @contextmanager
 def take_snapshot(server: Postgres, schema: str, names: list[str]) -> Iterator[Snapshot]:
-    """Guards the named tables, then takes and exports a read-only snapshot of them. Raises SourceFault, at the end,
-    too, when guard or snapshot did not last."""
-    with guarded(server, schema, names), pinned(server) as connection:
-        ((log_before,),) = connection.rows(POSITION)
-        connection.rows(BEGIN)
-        ((exported, xid_range),) = connection.rows(EXPORT)
-        ((log_after,),) = connection.rows(POSITION)
-        yield Snapshot(server, schema, connection, exported, xid_range, log_before or "0/0", log_after or "0/0")
-        connection.rows(STILL_THERE)
+    """Takes and exports a read-only snapshot of the named tables, of which no crash can take anything back. What it
+    does not keep out (TRUNCATE, VACUUM FULL, ALTER, REFRESH) waits meanwhile. Raises SourceFault, at the end, too, when
+    that did not last."""
+    with reading(server) as guard:
+        readable = guard.rows(READABLE, (schema, names))
+        for (name,) in readable:
+            # A SELECT of no rows takes the lock even where LOCK TABLE may not: on views, with rights to single columns.
+            with source_faults(f"table {schema}.{name} in {server.address}", server):
+                guard.rows(f"SELECT FROM {identifier(schema)}.{identifier(name)} LIMIT 0")
+        log_before = _position(guard)
+        with reading(server, SNAPSHOT) as connection:
+            ((exported, xid_range),) = connection.rows(EXPORT)
+            log_after = _position(connection)
+            _flush(server, connection, log_after)
+            yield Snapshot(server, schema, connection, exported, xid_range, log_before, log_after)
+
+
+def _position(connection: SourceConnection) -> str:
+    """The position in the write-ahead log; the first if the server does not say it."""
+    rows = attempt(connection.rows, POSITION)
+    return (rows[0][0] if rows else None) or "0/0"
+
+
+def _flush(server: Postgres, connection: SourceConnection, position: str) -> None:
+    """Waits until the log is on the server's disk as far as `position`: with synchronous_commit off, a crash takes back
+    what is not. Raises TransientFault."""
+    deadline = time.monotonic() + FLUSH_SECONDS
+    while attempt(connection.rows, FLUSHED.format(position)) == [(False,)]:
+        if time.monotonic() > deadline:
+            raise TransientFault(f"PostgreSQL {server.address}: commits that are there wait for its disk")
+        with reading(server) as flushing:
+            attempt(flushing.rows, FLUSH)
+        time.sleep(0.01)
 
 
 @dataclass(frozen=True)

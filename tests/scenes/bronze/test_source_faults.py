@@ -17,7 +17,7 @@ from conf.settings import Postgres
 from pipelines.core.errors import SourceFault, TransientFault
 from pipelines.lake import delta, run_log
 from pipelines.sources.postgres import connection as postgres_connection
-from pipelines.sources.postgres import embedded, reader, snapshot
+from pipelines.sources.postgres import embedded, reader, snapshot, transaction
 from tests.support.folders import server_home
 from tests.support.lake import Lake
 from tests.support.process import Cli, connection_settings
@@ -36,7 +36,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same time-outs, shorter."""
     monkeypatch.setattr(postgres_connection, "CONNECT_SECONDS", 2)
     monkeypatch.setattr(postgres_connection, "ANSWER_SECONDS", 2)
-    monkeypatch.setattr(postgres_connection, "PIN", postgres_connection.PIN.replace("'10s'", "'1s'"))
+    monkeypatch.setitem(transaction.PINNED, "lock_timeout", "1s")
+    monkeypatch.setitem(transaction.PROVED, "lock_timeout", "1s")
     monkeypatch.setattr(reader, "SILENCE_SECONDS", 0.6)
     monkeypatch.setattr(snapshot, "LONGEST_PAUSE", 0.2)
 
