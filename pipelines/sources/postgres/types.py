@@ -53,9 +53,7 @@ def read_as(column: SourceColumn, target: str) -> Reading | None:
     """How to read `column` as the Spark SQL type `target`; None if the types are of different families."""
     name, source, wanted = identifier(column.name), column.type, type_of(target)
     if target == "string":
-        # A float has no exact text; as a column that no contract names it stays a float.
-        text = name if source in ("text", "varchar") else f"{name}::text"
-        return None if source in ("float4", "float8") else Reading(text)
+        return _as_text(source, name)
     if wanted.is_integer:
         return _as_integer(column, wanted)
     if wanted.is_decimal:
@@ -71,6 +69,21 @@ def read_as(column: SourceColumn, target: str) -> Reading | None:
     if source == wanted.source or (source, target) == ("float4", "double"):
         return Reading(name)
     return None
+
+
+def _as_text(source: str, name: str) -> Reading | None:
+    if source in ("float4", "float8"):
+        return None  # has no exact text; as a column that no contract names it stays a float
+    if source in ("text", "varchar"):
+        return Reading(name)
+    # A cast takes the blanks away that pad char(n).
+    return Reading(f"{name}::text" if source == "bpchar" else _printed(name, f"{name} IS DISTINCT FROM NULL"))
+
+
+def _printed(name: str, condition: str) -> str:
+    """The SQL of the text that a value's type prints, as psql and COPY show it: a cast to text may be another one, and
+    anybody can make one for a type of their own. Null unless the condition holds; of a null it would be empty."""
+    return f"CASE WHEN {condition} THEN pg_catalog.concat({name}) END"
 
 
 def _integer(column: SourceColumn) -> Type | None:
@@ -120,6 +133,6 @@ def rescued(readings: dict[str, Reading]) -> str:
     # A null makes its condition null; it is no misfit.
     all_fit = " AND ".join(f"({fits}) IS NOT FALSE" for fits in checked.values())
     names = ", ".join(postgres_literal(column) for column in checked)
-    texts = ", ".join(f"CASE WHEN NOT ({fits}) THEN {identifier(column)}::text END" for column, fits in checked.items())
+    texts = ", ".join(_printed(identifier(column), f"NOT ({fits})") for column, fits in checked.items())
     misfits = f"jsonb_strip_nulls(json_object(ARRAY[{names}]::text[], ARRAY[{texts}])::jsonb)::text"
     return f"CASE WHEN {all_fit} THEN NULL ELSE {misfits} END"
