@@ -1,5 +1,5 @@
 """Bronze against its source as it is now: the landing folder's files, or PostgreSQL, by a checksum that PostgreSQL and
-DuckDB compute alike: 60 bits of md5(key | value), added over the rows."""
+DuckDB compute alike: 60 bits of md5(key, value), added over the rows."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -32,7 +32,8 @@ NEWER = "_lakehouse_newer"
 COLUMNS_PER_QUERY = 400  # a SELECT of PostgreSQL has at most 1664 items
 
 POSTGRES, DUCKDB = range(2)  # places in the pairs of SQL that follow
-BITS = ("('x' || left({}, 15))::bit(60)::bigint", "('0x' || left({}, 15))::bigint")  # the first 60 of a hash
+# The first 60 bits of a text's hash, in any encoding of the database.
+BITS = ("('x' || left(md5(convert_to({}, 'UTF8')), 15))::bit(60)::bigint", "('0x' || left(md5({}), 15))::bigint")
 # How PostgreSQL and DuckDB write a value of a type of bronze alike.
 TEXTS = {
     "float": ("('x' || encode(float4send({}), 'hex'))::bit(32)::int::text", "({}::bit)::integer::varchar"),
@@ -167,19 +168,27 @@ def _values(plan: ReadPlan) -> dict[str, str]:
 def _queries(plan: ReadPlan, values: Mapping[str, str], rows: str, dialect: int) -> Iterator[str]:
     """Queries that PostgreSQL and DuckDB answer alike for the same rows: their number, and of each column, whose SQL is
     in `values`, the checksum and the sum."""
-    key = ", ".join(f"({values[name]})::text" for name in plan.table.keys)
+    key = " || ".join(_key_text(plan.types[name], values[name], dialect) for name in plan.table.keys)
     for start in range(0, len(values), COLUMNS_PER_QUERY):
         items = ["count(*)"]
         for name, value in islice(values.items(), start, start + COLUMNS_PER_QUERY):
-            text = _texts(plan.types[name])[dialect].format(value)
-            number = BITS[dialect].format(f"md5(concat_ws(',', {key}) || '|' || {text})")
+            number = BITS[dialect].format(f"{key} || {_text(plan.types[name], value, dialect)}")
             items.append(f"coalesce(sum({number}), 0)::text")
             items.append(f"coalesce(sum({value}), 0)" if is_summed(plan.types[name]) else "NULL")
         yield f"SELECT {', '.join(items)} FROM {rows}"
 
 
-def _texts(kind: str) -> tuple[str, str]:
-    """How PostgreSQL and DuckDB write a value of bronze's type `kind` alike."""
+def _text(kind: str, value: str, dialect: int) -> str:
+    """The SQL of the text of a value of bronze's type `kind`, which PostgreSQL and DuckDB write alike."""
+    texts = TEXTS.get(kind, TEXT)
     if (match := DECIMAL.fullmatch(kind)) and match[1] == match[2]:
-        return r"regexp_replace(({})::text, '^(-?)0\.', '\1.')", TEXT[1]
-    return TEXTS.get(kind, TEXT)
+        texts = (r"regexp_replace(({})::text, '^(-?)0\.', '\1.')", TEXT[1])
+    return texts[dialect].format(value)
+
+
+def _key_text(kind: str, value: str, dialect: int) -> str:
+    """The same of a part of a key, null or not, with an end that no other part has within it."""
+    text = _text(kind, value, dialect)
+    if kind == "string":
+        text = rf"replace(replace({text}, '\', '\\'), ',', '\,')"
+    return rf"coalesce({text}, '\N') || ','"
