@@ -14,27 +14,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from psycopg2 import ProgrammingError
-from psycopg2.extensions import parse_dsn
 from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from conf import CALL, machine
+from conf.connection import CONNECTION, DOCKER_NAMES, LIBPQ_NAMES, SCHEMA, connection
 
 PROJECT = Path(__file__).resolve().parents[1]
 PREFIX = "LAKEHOUSE_"
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
-
-# What each family of names calls the parts of a connection. A family counts as set when it names any of the first five
-# parts; LAKEHOUSE_POSTGRES__SSLMODE and __SSLROOTCERT apply to every family.
-CONNECTION = ("host", "port", "database", "user", "password", "sslmode", "sslrootcert")
-ADDRESS = set(CONNECTION[:5])
-LAKEHOUSE_NAMES = {f"{PREFIX}POSTGRES__{part.upper()}": part for part in CONNECTION}
-URL_NAMES = {f"the {part} in DATABASE_URL": part for part in CONNECTION}
-DOCKER_NAMES = {f"POSTGRES_{'DB' if part == 'database' else part.upper()}": part for part in CONNECTION}
-LIBPQ_NAMES = {f"PG{part.upper()}": part for part in CONNECTION}
-FAMILIES = (LAKEHOUSE_NAMES, URL_NAMES, DOCKER_NAMES, LIBPQ_NAMES)
 
 
 class SettingsError(Exception):
@@ -76,26 +65,63 @@ MASTER = _matches(
 
 
 class Postgres(Frozen):
-    """The user's PostgreSQL server."""
+    """The user's PostgreSQL server, or several of which one is read."""
 
-    host: Annotated[str, A_HOST] = Field(description="the source's server, or the folder of its socket")
-    port: int = Field(default=5432, ge=1, le=65535, description="its port")
+    host: Annotated[str, A_HOST] = Field(description="the source's server, or the folder of its socket; or `db1,db2`")
+    port: int | str = Field(default=5432, description="its port; or `5432,5433`")
     database: str = Field(description="its database")
     user: str = Field(description="a role that may read the tables")
     password: SecretStr | None = Field(default=None, description="its password; a secret, so `--set` refuses it")
     sslmode: SslMode | None = Field(default=None, description="TLS, in libpq's words")
-    sslrootcert: str | None = Field(default=None, description="file of the authorities that sign the server")
+    sslrootcert: str | None = Field(
+        default=None, description="file of the authorities that sign the server; or `system`, those of this machine"
+    )
+    parameters: tuple[tuple[str, SecretStr], ...] | None = Field(
+        default=None,
+        description="libpq's other parameters, as a URL has them after its `?`: "
+        "`channel_binding=require&options=endpoint%3Dep-1`; with a password in it, `--set` refuses it",
+    )
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _is_a_port_of_each_host(cls, given: int | str, info: ValidationInfo) -> int | str:
+        ports = [port or "5432" for port in str(given).split(",")]
+        if not all(re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 2**16 for port in ports):
+            raise ValueError("must be a valid integer from 1 to 65535")
+        if len(ports) not in (1, len(info.data.get("host", "").split(","))):
+            raise ValueError("must be one number, or as many as there are hosts")
+        return ",".join(ports) if len({*ports}) > 1 else int(ports[0])
+
+    @property
+    def servers(self) -> "list[Postgres]":
+        """Each server of several by itself."""
+        hosts, ports = self.host.split(","), str(self.port).split(",")
+        addresses = self.keywords.get("hostaddr", "").split(",")
+        if len(hosts) == 1:
+            return [self]
+        each = zip(hosts, ports * (len(hosts) // len(ports)), addresses * (len(hosts) // len(addresses)), strict=True)
+        return [
+            self.model_copy(update={"host": host, "port": int(port)}).with_keywords(hostaddr=address)
+            for host, port, address in each
+        ]
+
+    def with_keywords(self, **more: str) -> "Postgres":
+        """The server with other parameters; an empty value takes one away."""
+        parameters = dict(self.parameters or ()) | {name: SecretStr(value) for name, value in more.items()}
+        return self.model_copy(update={"parameters": tuple(pair for pair in parameters.items() if pair[1])})
 
     @property
     def address(self) -> str:
-        """What messages and `_runs` call the server."""
-        return f"{self.host}:{self.port}/{self.database}"
+        """What messages and `_runs` call the server; the same in whatever order several are named."""
+        return f"{','.join(sorted(f'{each.host}:{each.port}' for each in self.servers))}/{self.database}"
 
     @property
-    def parameters(self) -> dict[str, Any]:
-        """The connection's parameters for psycopg2's `make_dsn`, the password in clear; None for what is not given."""
+    def keywords(self) -> dict[str, str]:
+        """The connection's keywords for libpq, secrets in clear."""
+        more = {name: value.get_secret_value() for name, value in self.parameters or ()}
         password = self.password.get_secret_value() if self.password else None
-        return self.model_dump() | {"password": password}
+        plain = self.model_dump(exclude={"parameters"}) | {"dbname": self.database, "password": password}
+        return {name: str(value) for name, value in plain.items() if value is not None and name != "database"} | more
 
 
 # Of the other half of the memory Python takes up to 1 GB, and the JVM some 400 MB beside its heap.
@@ -289,10 +315,6 @@ class Settings(BaseSettings):
         return path
 
 
-# What people call the field that another name than its own fills.
-SCHEMA = f"{PREFIX}POSTGRES__SCHEMA"
-
-
 def _names() -> Iterator[tuple[str, tuple[str, ...]]]:
     for field, info in Settings.model_fields.items():
         group = Postgres if field == "postgres" else info.annotation
@@ -319,9 +341,13 @@ def load(*sources: Mapping[str, str], base: Path) -> tuple[Settings, list[str]]:
     """
     values = ChainMap(*({name: value for name, value in source.items() if value} for source in sources))
     problems: list[str] = []
-    postgres, names = _connection(values, problems)
-    chosen = {field: values[name] for name, field in NAMES.items() if name in values and field[0] != "postgres"}
-    chosen |= {("postgres", part): value for part, value in postgres.items()}
+    postgres, names = connection(values, problems)
+    chosen: dict[tuple[str, ...], Any] = {
+        field: values[name] for name, field in NAMES.items() if name in values and field[0] != "postgres"
+    }
+    chosen |= {("postgres", part): value for part, value in postgres.items() if part in CONNECTION}
+    if more := {part: value for part, value in postgres.items() if part not in CONNECTION}:
+        chosen["postgres", "parameters"] = tuple(more.items())
     fields = {f"{PREFIX}{'__'.join(field)}".lower(): value for field, value in chosen.items()}
     try:
         settings = Settings(names=fields, base=base)  # type: ignore[call-arg]
@@ -357,34 +383,6 @@ def read_secrets(folder: Path) -> dict[str, str]:
         for file in files
         if file.name.upper() in KNOWN and file.is_file()
     }
-
-
-def _connection(values: Mapping[str, str], problems: list[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """The parts of the connection, and what its family calls each; nothing when no family is set."""
-    for names in FAMILIES:
-        if names is URL_NAMES:
-            values = {**values, **_from_url(values.get("DATABASE_URL", ""), problems)}
-        parts = {part: values[name] for name, part in names.items() if name in values}
-        if parts.keys() & ADDRESS:
-            tls = {name: part for name, part in LAKEHOUSE_NAMES.items() if name in values and part not in ADDRESS}
-            parts |= {part: values[name] for name, part in tls.items()}
-            return parts, {part: name for name, part in names.items()}
-    return {}, {}
-
-
-def _from_url(url: str, problems: list[str]) -> dict[str, str]:
-    """The parts of a PostgreSQL URL, under the names of URL_NAMES; the driver in `postgresql+driver://` is ignored."""
-    try:
-        given: dict[str, str] = parse_dsn(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url))
-    except (ProgrammingError, UnicodeError):
-        problems.append(
-            "DATABASE_URL is not a PostgreSQL URL: write postgresql://user:password@host:5432/database, "
-            "and percent-encode everything except letters and digits in user and password"
-        )
-        return {}
-    parts = {("database" if name == "dbname" else name): value for name, value in given.items()}
-    problems += [f"DATABASE_URL has a parameter that is not supported: {name}" for name in parts.keys() - {*CONNECTION}]
-    return {name: parts[part] for name, part in URL_NAMES.items() if part in parts}
 
 
 def _safe(path: Path, base: Path) -> Path:

@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 
 from conf import machine
-from conf.settings import PROJECT, SCHEMA, Postgres, Settings
+from conf.connection import SCHEMA
+from conf.settings import PROJECT, Postgres, Settings
 from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.errors import Fault

@@ -2,10 +2,11 @@
 
 import hashlib
 import os
+import re
 import socket
 from functools import cache
 
-from conf.settings import PROJECT
+from conf.settings import PROJECT, Postgres
 
 
 @cache
@@ -27,6 +28,8 @@ def software(domain: str) -> str:
 NAME = "PGAPPNAME"
 
 
-def application_name() -> str:
-    """The name under which the server's administrator sees us, at most 63 bytes; of an executor, that of its driver."""
-    return os.environ.get(NAME) or f"lakehouse {os.getpid()} {socket.gethostname()}"[:63]
+def application_name(server: Postgres | None = None) -> str:
+    """The name under which the server's administrator sees us, at most 63 bytes, which begins with the one that the
+    settings give; of an executor, that of its driver."""
+    given = re.sub("[^ -~]", "?", server.keywords.get("application_name", "") if server else "")
+    return os.environ.get(NAME) or f"{given[:20] or 'lakehouse'} {os.getpid()} {socket.gethostname()}"[:63]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from dotenv.parser import parse_stream
 
-from conf.settings import KNOWN, SECRETS, Settings, SettingsError, load, load_outlets, read_secrets
+from conf.connection import LIBPQ_NAMES, PARAMETERS
+from conf.settings import KNOWN, SECRET, SECRETS, Settings, SettingsError, load, load_outlets, read_secrets
 from pipelines.core import shortage
 from pipelines.core.console import Report
 from pipelines.core.errors import Fault, UsageFault
@@ -98,8 +99,8 @@ def read_sources(given: Sequence[str]) -> list[dict[str, str]]:
     line = dict(pair.split("=", 1) for pair in given if "=" in pair)
     problems += [
         f"--set {name}: anybody can read a command line; use the environment or .env"
-        for name in line
-        if name.endswith(SECRETS)
+        for name, value in line.items()
+        if name.endswith(SECRETS) or (name in (PARAMETERS, *LIBPQ_NAMES) and SECRET.search(value))
     ]
     problems += [f"--set {name}: there is no such setting" for name in line if name not in KNOWN]
     if problems:

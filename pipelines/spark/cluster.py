@@ -124,7 +124,8 @@ def _lacking(context: "SparkContext", settings: Settings, slots: int) -> list[st
     """What workers lack, each thing once, and folders of their own that have the same path as the lake's."""
     from pyspark import cloudpickle
 
-    source = (settings.postgres.host, settings.postgres.port) if settings.postgres else None
+    server = settings.postgres
+    source = (server.keywords.get("hostaddr", server.host), server.port) if server else None
     paths = [path for path in map(settings.layer_path, LAYERS) if (path / lake_folders.LOCK).exists()]
     with ExitStack() as stack:
         folders = [stack.enter_context(lake_folders.scratch(path, "probe")) for path in paths]
@@ -188,7 +189,7 @@ def unencrypted_warning(spark: "SparkSession", server: Postgres) -> str:
     """A warning if anybody on the network can read the source's password on its way to the workers; else empty."""
     conf = spark.sparkContext.getConf()
     hidden = all(conf.get(name) == "true" for name in ("spark.authenticate", "spark.network.crypto.enabled"))
-    if server.password is None or hidden or conf.get("spark.ssl.rpc.enabled") == "true":
+    if not {"password", "sslpassword"} & {*server.keywords} or hidden or conf.get("spark.ssl.rpc.enabled") == "true":
         return ""
     return (
         f"{conf.get('spark.master')}: the password of {server.address} goes to its workers in clear; set "

@@ -65,7 +65,7 @@ def configuration(settings: Settings) -> dict[str, str]:
         "spark.jars": ",".join(jars),
         "spark.executor.memory": settings.spark.driver_memory or f"{MIN_DRIVER_BYTES >> 20}m",
         "spark.executorEnv.PYTHONPATH": str(PROJECT),
-        f"spark.executorEnv.{NAME}": application_name(),
+        f"spark.executorEnv.{NAME}": application_name(settings.postgres),
     }
     this_machine = {  # only we talk to the JVM: it makes the secrets itself, no command line has them
         "spark.driver.host": LOOPBACK,

@@ -3,6 +3,7 @@
 import importlib
 import socket
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,10 +13,10 @@ DRIVER_MARK = "driver"
 
 
 def missing_on_worker(
-    packages: dict[str, str], software: str, folders: tuple[str, ...], source: tuple[str, int] | None
+    packages: dict[str, str], software: str, folders: tuple[str, ...], source: tuple[str, int | str] | None
 ) -> tuple[str, list[str]]:
     """The worker's name, and each thing that it lacks, as the end of a sentence: packages in these versions, this
-    software (its fingerprint), the folders that the driver sees, a way to the source's host and port, or socket."""
+    software (its fingerprint), the folders that the driver sees, a way to one of the source's hosts, or sockets."""
     return socket.gethostname(), [
         *_packages(packages, software),
         *_folders(folders),
@@ -60,13 +61,14 @@ def _folders(folders: tuple[str, ...]) -> list[str]:
     return lacking
 
 
-def _source(host: str, port: int) -> list[str]:
-    try:
-        if host.startswith("/"):
-            with socket.socket(socket.AF_UNIX) as end:
-                end.connect(f"{host}/.s.PGSQL.{port}")
-        else:
-            socket.create_connection((host, port), CONNECT_SECONDS).close()
-    except OSError:
-        return [f"cannot reach PostgreSQL at {host}:{port}: open the way from each worker to it"]
-    return []
+def _source(host: str, port: int | str) -> list[str]:
+    hosts, ports = host.split(","), str(port).split(",")
+    for each, its_port in zip(hosts, ports * (len(hosts) // len(ports)), strict=True):
+        with suppress(OSError):
+            if each.startswith("/"):
+                with socket.socket(socket.AF_UNIX) as end:
+                    end.connect(f"{each}/.s.PGSQL.{its_port}")
+            else:
+                socket.create_connection((each, int(its_port)), CONNECT_SECONDS).close()
+            return []
+    return [f"cannot reach PostgreSQL at {host}:{port}: open the way from each worker to it"]

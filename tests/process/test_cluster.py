@@ -270,6 +270,7 @@ def test_a_worker_says_what_it_lacks(tmp_path: Path, server: Postgres) -> None:
     for text, lacking in wrong.items():
         assert len(lacking) == bool(text) and all(text in line for line in lacking)
     assert lacks(source=(server.host, server.port)) == []
+    assert lacks(source=(f"/nowhere,{server.host}", f"1,{server.port}")) == []
 
 
 @pytest.mark.long

@@ -5,6 +5,7 @@ recognized, never repeated: it may quote values of rows.
 """
 
 import os
+import random
 import re
 import select
 import socket
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
@@ -20,18 +22,16 @@ import psycopg2
 from psycopg2 import errorcodes, extensions
 from psycopg2.extensions import connection as Connection
 
+from conf.connection import LIBPQ_NAMES
 from conf.settings import Postgres
 from pipelines.core.errors import BusyFault, SourceFault, TransientFault
-from pipelines.core.identity import NAME, application_name
+from pipelines.core.identity import application_name
 from pipelines.sources.postgres.transaction import GUARD, NOT_POSSIBLE, attempt, begin, options, state_of
 
 Made = TypeVar("Made")
 
-LIBPQ_NAMES = (
-    *("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGSSLMODE", "PGSSLROOTCERT"),
-    *("PGREQUIRESSL", "PGSERVICE", "PGSERVICEFILE", "PGOPTIONS", "PGTZ", "PGDATESTYLE", "PGCLIENTENCODING", NAME),
-    "PGTARGETSESSIONATTRS",
-)
+# libpq's own variables, which the settings have read.
+LIBPQ_VARIABLES = {*LIBPQ_NAMES, "PGREQUIRESSL", "PGSERVICEFILE", "PGTZ", "PGDATESTYLE", "PGGEQO", "PGCLIENTENCODING"}
 
 CONNECT_SECONDS = 10  # to connect, or to wait for a lock
 
@@ -70,7 +70,16 @@ FINAL_TEXTS = {
     "certificate verify failed": "certificate verify failed",
     "does not match host name": 'server certificate does not match host name "{0.host}"',
     "root certificate file": "root certificate file of LAKEHOUSE_POSTGRES__SSLROOTCERT does not exist",
+    'invalid (?:integer value .* for connection option "|)(\\w+)("| value)': "libpq does not accept the value of {1}",
+    "private key|certificate present, but": "libpq cannot use the files of sslcert and sslkey: both must be there, the "
+    "key for its owner alone (chmod 600)",
     "certificate": "TLS does not accept a certificate",
+    "weak sslmode": "set LAKEHOUSE_POSTGRES__SSLMODE=verify-full, which another parameter needs",
+    "channel binding": "the server has no channel binding: set channel_binding=prefer",
+    "authentication method requirement": "the server wants an authentication that require_auth does not allow",
+    "GSSAPI": 'the readers\' driver has no Kerberos, which it wants: let "{0.user}" in with another authentication',
+    "(SSL|TLS) protocol version|unsupported protocol|ALPN|no application protocol": "it does not speak the TLS that "
+    "ssl_min_protocol_version, ssl_max_protocol_version or sslnegotiation asks for",
     "service not known": 'the host name "{0.host}" is not known',
 }
 NO_CONNECTION_LEFT = {
@@ -82,6 +91,7 @@ PASSING_TEXTS = NO_CONNECTION_LEFT | {
     "the database system is|sistema de banco de dados está": "the database system lets nobody in at the moment",
     "Connection refused": "Connection refused",
     "timeout expired|timed out": "timeout expired, it does not answer",
+    "session is (not )?read-only|in hot standby mode": "no server is what target_session_attrs asks for",
     "No route to host|Network is unreachable": "the network has no way to it",
     "Temporary failure in name resolution": 'the host name "{0.host}" cannot be looked up',
     "No such file or directory": "no such socket; is the server running?",
@@ -99,9 +109,27 @@ CONNECTING = 20  # psycopg2's status of a connection that is not made yet; it ha
 
 
 def dsn(server: Postgres, options: str = "") -> str:
-    """The connection string, the password in clear: for libpq only, never shown."""
-    ours = {"application_name": application_name(), "client_encoding": "UTF8", "connect_timeout": str(CONNECT_SECONDS)}
-    return str(extensions.make_dsn(**server.parameters, **ours, **KEEPALIVES, options=options or None))
+    """The connection string, secrets in clear: for libpq only, never shown. `options` are added to the user's, and
+    the last of a name counts."""
+    theirs = server.keywords
+    ours = {
+        "application_name": application_name(server),
+        "client_encoding": "UTF8",
+        "connect_timeout": str(int(theirs.get("connect_timeout", 0)) or CONNECT_SECONDS),
+        "options": " ".join(filter(None, (theirs.get("options"), options))),
+    }
+    if theirs.get("sslrootcert") == "system":
+        ours["sslrootcert"] = _authorities()
+    return str(extensions.make_dsn(**KEEPALIVES | theirs | ours))
+
+
+def _authorities() -> str:
+    """The file of the authorities that this machine trusts; the drivers' OpenSSL looks for it where it was built."""
+    import ssl
+
+    usual = ("certs/ca-certificates.crt", "ca-bundle.pem", "cert.pem")
+    places = (ssl.get_default_verify_paths().cafile, *(f"/etc/ssl/{name}" for name in usual))
+    return next((str(place) for place in places if place and Path(place).is_file()), "system")
 
 
 def opened(server: Postgres, make: Callable[[str], Made]) -> Made:
@@ -117,7 +145,7 @@ def opened(server: Postgres, make: Callable[[str], Made]) -> Made:
 
 def forget_libpqs(but: str = "") -> None:
     """Removes libpq's own variables, except `but`, from this process's environment."""
-    for name in {*LIBPQ_NAMES} - {but}:
+    for name in LIBPQ_VARIABLES - {but}:
         os.environ.pop(name, None)
 
 
@@ -131,8 +159,9 @@ def source_fault(place: str, error: Exception, server: Postgres) -> SourceFault:
     else:
         text = next((line for line in reversed(text.splitlines()) if FATAL in line), text)
         known = FINAL_TEXTS | PASSING_TEXTS
-    sign = next((pattern for pattern in known if re.search(pattern, text)), "")
-    words, code = known.get(sign, UNKNOWN).format(server), f" (SQLSTATE {state}, {_condition(state)})" * bool(state)
+    sign, match = next(((sign, match) for sign in known if (match := re.search(sign, text))), ("", None))
+    words = known.get(sign, UNKNOWN).format(server, *(match.groups() if match else ()))
+    code = f" (SQLSTATE {state}, {_condition(state)})" * bool(state)
     kind = TransientFault if PASSING_STATES.match(state) or sign in PASSING_TEXTS else SourceFault
     kind = BusyFault if state == "53300" or sign in NO_CONNECTION_LEFT else kind
     return kind(f"{place}: {words}{code}")
@@ -149,6 +178,7 @@ def _condition(state: str) -> str:
 class SourceConnection(Connection):  # type: ignore[misc]
     """A connection that waits ANSWER_SECONDS for an answer, unless it is `unhurried`."""
 
+    server: Postgres  # the one that it is to
     unhurried = False
 
     def rows(self, sql: str, parameters: object = None, unhurried: bool = False) -> list[tuple[Any, ...]]:
@@ -186,12 +216,32 @@ def connect(server: Postgres, copies: bool = False, pins: bool = False) -> Itera
     both."""
     extensions.set_wait_callback(None if copies else _wait)
     place = f"PostgreSQL {server.address}"
-    connecting = partial(psycopg2.connect, connection_factory=SourceConnection)
     with source_faults(f"{place}, user {server.user}", server):
-        connection = opened(server, connecting) if pins else connecting(dsn(server))
+        connection = _connected(server, pins)
     with closing(connection), source_faults(place, server):
         connection.autocommit = True
         yield connection
+
+
+def _connected(server: Postgres, pins: bool) -> SourceConnection:
+    """A connection to the server, or to the first of several that lets us in, as libpq chooses it; but libpq would
+    choose anew for each connection of a run, and waits for each of several for as long as for all."""
+    servers, attributes = server.servers, server.keywords.get("target_session_attrs")
+    if server.keywords.get("load_balance_hosts") == "random":
+        random.shuffle(servers)
+    if attributes == "prefer-standby":
+        servers = [each.with_keywords(target_session_attrs=wanted) for wanted in ("standby", "any") for each in servers]
+    connecting: Callable[[str], SourceConnection] = partial(psycopg2.connect, connection_factory=SourceConnection)
+    for number, each in enumerate(servers, start=1):
+        try:
+            connection = opened(each, connecting) if pins else connecting(dsn(each))
+            connection.server = each
+            return connection
+        except psycopg2.Error as error:
+            is_final = FATAL in str(error) and not isinstance(source_fault("", error, each), TransientFault)
+            if is_final or number == len(servers):
+                raise
+    raise AssertionError("there is a server")
 
 
 @contextmanager
@@ -218,7 +268,8 @@ def _wait(connection: Connection) -> None:
     while (state := connection.poll()) != extensions.POLL_OK:
         poller = select.poll()
         poller.register(connection.fileno(), select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)
-        seconds = CONNECT_SECONDS if connection.status == CONNECTING else ANSWER_SECONDS
+        limit = extensions.parse_dsn(connection.dsn)["connect_timeout"]
+        seconds = int(limit) if connection.status == CONNECTING else ANSWER_SECONDS
         ends = connection.status == CONNECTING or not getattr(connection, "unhurried", True)
         left = max(0, began + seconds - time.monotonic()) * 1000 if ends else None
         if not poller.poll(left):
@@ -245,7 +296,7 @@ def ask_of_ours(server: Postgres, sql: str) -> list[tuple[Any, ...]]:
     """What the server says of, or does to, the sessions of this process. Raises SourceFault."""
     with reading(server) as connection:
         connection.rows("SET LOCAL ROLE NONE")  # as which it may see all of them
-        return connection.rows(sql, {"name": application_name()})
+        return connection.rows(sql, {"name": application_name(server)})
 
 
 def is_at_work(server: Postgres) -> bool:
@@ -264,9 +315,11 @@ def cancel(server: Postgres) -> None:
 
 def hang_up(server: Postgres) -> None:
     """Cuts every connection of this process to the server at once: a thread that waits on one gets an error."""
+    ends = {str(each.port) for each in server.servers} | {
+        f"{each.host}/.s.PGSQL.{each.port}" for each in server.servers
+    }
     for connection in psutil.Process().net_connections("all"):
         with suppress(OSError), socket.socket(fileno=os.dup(connection.fd)) as end:
             peer = end.getpeername()
-            port = peer[1] if isinstance(peer, tuple) else str(peer).removeprefix(f"{server.host}/.s.PGSQL.")
-            if str(port) == str(server.port):
+            if str(peer[1] if isinstance(peer, tuple) else peer) in ends:
                 end.shutdown(socket.SHUT_RDWR)

@@ -69,6 +69,7 @@ def take_snapshot(server: Postgres, schema: str, names: list[str]) -> Iterator[S
     does not keep out (TRUNCATE, VACUUM FULL, ALTER, REFRESH) waits meanwhile. Raises SourceFault, at the end, too, when
     that did not last."""
     with reading(server) as guard:
+        server = guard.server  # the one of several
         readable = guard.rows(READABLE, (schema, names))
         for (name,) in readable:
             # A SELECT of no rows takes the lock even where LOCK TABLE may not: on views, with rights to single columns.

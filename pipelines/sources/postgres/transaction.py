@@ -64,8 +64,10 @@ Execute = Callable[[str], list[tuple[Any, ...]]]
 
 
 def options() -> str:
-    """The settings as libpq's `options`: for what a driver asks before the first transaction."""
-    return " ".join(f"-c {name}={value.replace(' ', BLANK)}" for name, value in PINNED.items())
+    """The settings as libpq's `options`: for what a driver asks before the first transaction. By one of them libpq
+    would take each server for a read-only one, when it must choose."""
+    named = {name: value for name, value in PINNED.items() if name != "default_transaction_read_only"}
+    return " ".join(f"-c {name}={value.replace(' ', BLANK)}" for name, value in named.items())
 
 
 def begin(execute: Execute, how: str) -> None:
