@@ -17,11 +17,11 @@ TYPED := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin
 # It is data: make would expand a $(...) in it, here and in the environment of what it calls.
 $(foreach name,$(filter-out -% MAKE%,$(TYPED)),$(eval override $(name) := $$(value $(name)))$(eval export $(name)))
 # Variables that become an option of the command line, and the targets that take them.
-OPTIONS := DOMAIN TABLES FULL RUN ONCE FORMAT CONFIRM
-bronze_takes := DOMAIN TABLES FULL
+OPTIONS := DOMAIN TABLES FULL REPLACE RUN ONCE FORMAT CONFIRM
+bronze_takes := DOMAIN TABLES FULL REPLACE
 silver_takes := $(bronze_takes)
 gold_takes := $(bronze_takes)
-plan_takes := $(bronze_takes)
+plan_takes := DOMAIN TABLES FULL
 seed_takes := DOMAIN CONFIRM
 stream_takes := DOMAIN ONCE
 export_takes := DOMAIN TABLES FORMAT
@@ -52,6 +52,7 @@ switch = $(if $(filter-out 0,$($1)), --$2$(if $(filter-out 1,$($1)),=$(call quot
 option_DOMAIN = $(call with_value,DOMAIN,domain)
 option_TABLES = $(call with_value,TABLES,table)
 option_FULL = $(call switch,FULL,full)
+option_REPLACE = $(call with_value,REPLACE,replace)
 option_RUN = $(call with_value,RUN,run)
 option_ONCE = $(call switch,ONCE,once)
 option_FORMAT = $(call with_value,FORMAT,format)
@@ -65,7 +66,7 @@ start
   shell, catalog      PySpark with every table; their names for other programs
   seed                fake data in the source: DOMAIN=, CONFIRM=database
 every day
-  bronze silver gold  the layers, in any combination: DOMAIN=, FULL=1, TABLES=
+  bronze silver gold  any of the layers: DOMAIN=, FULL=1, TABLES=, REPLACE=file
   stream              files as they arrive: DOMAIN=condominio, ONCE=1
   export              the CSV again, or others: DOMAIN=, TABLES=, FORMAT=parquet
   maintain            removes what no kept run needs, combines small files

@@ -3,49 +3,63 @@
 The rows of a file that was ingested stay as they are; those of new files are added, and proved, without reading others.
 """
 
+import math
+import shlex
 import time
 from collections import defaultdict
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from itertools import chain, count, islice
 from pathlib import Path
 
 from conf.contract import Table
 from conf.settings import Settings
 from pipelines.bronze.loads import report_or_refuse
+from pipelines.core import catalogue
 from pipelines.core.console import Report
-from pipelines.core.errors import ContractFault, QualityFault, SourceFault
+from pipelines.core.errors import ContractFault, QualityFault, SourceFault, UsageFault
 from pipelines.core.sql import duckdb_literal, identifier
+from pipelines.core.texts import few
 from pipelines.lake import folders, schema
-from pipelines.lake.changes import Selection, Splice, Target, splice, spliced, touched_files
+from pipelines.lake.changes import TECHNICAL, Selection, Splice, Target, splice, spliced, touched_files
 from pipelines.lake.checksums import measured
-from pipelines.lake.engine import engine, listed, relation
+from pipelines.lake.engine import engine, exact, listed, relation
 from pipelines.lake.run_log import read_files
 from pipelines.lake.runs import IngestedFile, RunContext, TableRun, row_counts, table_runs
 from pipelines.lake.versions import StagedTable, TableVersion, table_version, unchanged_table, verify
-from pipelines.sources.files.landing import AUDIT, NO_TABLE, LandedFile, arrived, ingest, not_ingested
+from pipelines.sources.files.landing import AUDIT, NO_TABLE, LandedFile, arrived, hashed, ingest, is_named, not_ingested
 
 
 @dataclass(frozen=True)
 class LandingState:
     """Files, in order: the `new` ones in the landing folder, which this run ingests, those that earlier runs
-    `ingested`, and which of these are still `there`."""
+    `ingested`, and which of these are still `there`. `numbered`: by table, the numbers that lines were ever given end
+    before that."""
 
     new: list[LandedFile]
     there: list[LandedFile]
     ingested: list[IngestedFile]
+    numbered: dict[str, int]
 
     def of(self, table: Table) -> "LandingState":
         """What concerns one table."""
         new, there = ([file for file in files if file.table == table] for files in (self.new, self.there))
-        return LandingState(new, there, [file for file in self.ingested if file.table == table.name])
+        ingested = [file for file in self.ingested if file.table == table.name]
+        return LandingState(new, there, ingested, self.numbered)
 
     @property
     def current(self) -> list[IngestedFile]:
         """The ingested files that still count, in order: of each name the last, unless a new file takes its place."""
         last, new = {file.name: file for file in self.ingested}, {file.name for file in self.new}
         return [file for file in self.ingested if last[file.name] == file and file.name not in new]
+
+    @property
+    def again(self) -> list[LandedFile]:
+        """The new files that replace an ingested one."""
+        known = {file.name for file in self.ingested}
+        return [file for file in self.new if file.name in known]
 
     @property
     def gone(self) -> list[str]:
@@ -55,23 +69,66 @@ class LandingState:
 
 
 def landing_state(
-    settings: Settings, domain: str, tables: tuple[Table, ...], report: Report, at_most: int | None = None
+    settings: Settings, domain: str, report: Report, at_most: int | None = None, replaced: str = ""
 ) -> LandingState:
-    """What a run of a domain has to ingest: all waiting files, or `at_most` so many. Raises SourceFault if an ingested
-    file has other content now; with `at_most` that is a warning."""
-    ingested = read_files(settings.bronze_path, domain)
-    files, others = arrived(settings.landing_path / domain, tables)
-    waiting, refused = not_ingested(files, ingested, thorough=at_most is None)
+    """What a run of a domain has to ingest: all waiting files, or `at_most` so many; and those with other content now
+    whose names `replaced` matches. Raises SourceFault if others have; with `at_most` that is a warning. Raises
+    UsageFault if `replaced` matches no file."""
+    folder, ingested = settings.landing_path / domain, read_files(settings.bronze_path, domain)
+    files, others = arrived(folder, catalogue.tables_of("bronze", domain))
+    if replaced and not any(is_named(file, replaced) for file in files):
+        raise UsageFault(f"REPLACE={replaced} (--replace) names no file that a table of {domain} takes from {folder}")
+    waiting, changed = not_ingested(files, ingested, at_most is None, replaced)
     for why, names in sorted(others.items()):
-        shown = f"{', '.join(sorted(names)[:3])}{' …' * (len(names) > 3)} in {domain}'s landing folder"
+        shown = f"{few(sorted(names))} in {domain}'s landing folder"
         report.warning(f"no table takes {shown}" if why == NO_TABLE else f"not taken is {shown}: {why}")
-    if refused and at_most is None:
-        raise SourceFault("; ".join(refused.values()))
-    for problem in refused.values():
-        report.warning(problem)
-    not_as_ingested = {file.name for file in (*waiting, *refused)}
+    if changed and at_most is None:
+        raise SourceFault(_changed(domain, changed))
+    if changed:
+        report.warning(_changed(domain, changed))
+    not_as_ingested = {file.name for file in (*waiting, *changed)}
     there = [file for file in files if file.name not in not_as_ingested]
-    return LandingState(waiting[:at_most], there, ingested)
+    state = LandingState(waiting, there, ingested, {})
+    state = _numbered(settings, domain, state, report) if waiting else state
+    return replace(state, new=state.new[:at_most])
+
+
+def _changed(domain: str, changed: Mapping[LandedFile, str]) -> str:
+    """What became of files that were taken, and the command that ends with each of their lines once."""
+    names, (problem, *more) = [file.name for file in changed], changed.values()
+    if more:
+        problem = f"{few(names)} in {domain}'s landing folder were taken by earlier runs and have other content now"
+    command = f"make bronze silver gold DOMAIN={domain} REPLACE={shlex.quote('*' if more else names[0])}"
+    return f"{problem}; put back what they had, or replace their rows by what they have: `{command}`"
+
+
+def _numbered(settings: Settings, domain: str, landing: LandingState, report: Report) -> LandingState:
+    """The new files with the numbers that their lines were given before a restore, or before bronze was deleted: silver
+    knows them. They come first, in the order of these. Reports which lines are numbered anew."""
+    layers = (settings.silver_path, settings.bronze_path)
+    records = [record for layer in layers for record in read_files(layer, domain, every=True)]
+    taken, numbered = {(record.table, record.name): record for record in records}, dict[str, int]()
+    for record in records:
+        numbered[record.table] = max(numbered.get(record.table, 1), *(span.stop for span in record.numbers))
+    new, anew, known = list[LandedFile](), defaultdict[str, list[str]](list), {file.name for file in landing.ingested}
+    for file in landing.new:
+        earlier, table = taken.get((file.table.name, file.name)), file.table.name
+        if earlier and hashed(file) == earlier.sha256:
+            file = replace(file, sha256=earlier.sha256, numbers=earlier.numbers)
+        elif _serial(file.table) and file.name not in known and (earlier or table not in numbered):
+            anew[table].append(file.name)
+        new.append(file)
+    for table, names in anew.items():
+        if names[1:] or table in numbered:
+            order = "ids are given anew, in the order in which the files were last changed, then of their names"
+            report.warning(f"bronze.{table}: {order}: {few(names)}; those of an earlier lake may have been others")
+    there = {file.name for file in (*landing.new, *landing.there)}
+    if not known and (gone := [name for _, name in taken if name not in there]):
+        report.warning(
+            f"the rows of files that left {domain}'s landing folder went with the earlier bronze: {few(gone)}"
+        )
+    new.sort(key=lambda file: file.numbers[0].start if file.numbers else math.inf)
+    return replace(landing, new=new, numbered=numbered)
 
 
 def read(
@@ -79,6 +136,7 @@ def read(
 ) -> Generator[StagedTable, None, None]:
     """Yields each table with the rows of its new files. Raises ContractFault, SourceFault, QualityFault."""
     known = table_runs(call.previous)
+    taken = list[IngestedFile]()
     for table in tables:
         started, files, previous = time.monotonic(), landing.of(table), known.get(table.name)
         target = Target(table, folders.table_path(settings.bronze_path, table), call.run.run)
@@ -87,6 +145,9 @@ def read(
             problem = f"{len(gone):,} of its files, as {gone[0]}, are not there"
             report.warning(f"bronze.{table.name}: not read again: {problem}")
             why = ""
+        if previous and call.previous and _serial(table) and files.again:
+            old = table_version(settings.bronze_path, call.previous, table)
+            files = replace(files, new=_renumbered(files, old, target))
         if why or previous is None or call.previous is None:
             staged = _in_full(files, target, why, call.run.started, report)
         elif files.new:
@@ -94,9 +155,13 @@ def read(
         else:
             yield unchanged_table(previous, table, target.path)
             continue
-        _report(settings, staged, files.ingested, report)
+        _report(settings, staged, files, report)
+        taken += staged.taken
         table_run = replace(staged.table_run, guaranteed=_guaranteed(staged), seconds=time.monotonic() - started)
         yield replace(staged, table_run=table_run)
+    landed = arrived(settings.landing_path / call.run.domain, tables)[0] if taken else []
+    if changed := not_ingested(landed, taken, thorough=False)[1]:
+        report.warning(_changed(call.run.domain, changed))
 
 
 def reason_for_full(table: Table, previous: TableRun | None, asked: bool) -> str:
@@ -118,19 +183,17 @@ def _in_full(landing: LandingState, target: Target, why: str, started: datetime,
             f"bronze.{table.name}: {why}, but {len(gone):,} of its files, as {gone[0]}, left the landing folder; "
             "put them back, or leave the table as it was"
         )
-    files = [*(there[file.name] for file in again), *landing.new]
+    files = [*(replace(there[file.name], sha256=file.sha256, numbers=file.numbers) for file in again), *landing.new]
     written, ingested, sums = list[str](), list[IngestedFile](), dict[str, Decimal]()
     if files:
-        ingested, name, sums = ingest(files, target, 1, report)
+        ingested, name, sums = ingest(files, target, landing.numbered.get(table.name, 1), report)
         written.append(name)
     rows = sum(file.lines for file in ingested)
     table_run = TableRun(table.name, 0, rows, rows, full_at=started, how=f"full: {why}")
     staged = StagedTable(table_run, table, target.path, written, taken=tuple(ingested[len(again) :]))
     staged = verify(staged, schema.types_of(table, AUDIT), rows, sums)
     for file, earlier in zip(ingested, again, strict=False):
-        if file.sha256 != earlier.sha256:
-            raise SourceFault(f"bronze.{table.name}: {file.name} changed while it was read; run it again")
-        if file.lines != earlier.lines and any(column.serial for column in table.columns):
+        if file.lines != earlier.lines and _serial(table):
             problem = f"of {file.name}: {file.why or 'it has other lines now'}; its rows would get other numbers"
             raise ContractFault(f"bronze.{table.name}: {why}; {problem}")
     return staged
@@ -141,15 +204,14 @@ def _added(
 ) -> StagedTable:
     """A table with the rows of new files; rows of files that these replace go. Many small data files become one."""
     what = f"bronze.{target.table.name}"
-    first = max((file.first + file.lines for file in landing.ingested), default=1)
-    ingested, name, sums = ingest(landing.new, target, first, report)
+    ingested, name, sums = ingest(landing.new, target, landing.numbered.get(target.table.name, 1), report)
     with folders.scratch(target.path, "run") as folder, engine(what, folder) as db:
         rows = relation(target.paths([name]), old.types)
         came = measured(db, rows, old.types, old.keys)
         if (came.rows, came.sums) != (sum(file.lines for file in ingested), sums):
             raise QualityFault(f"{what}: a file does not hold what was read; run it again")
-        again = sorted({file.name for file in ingested} & {file.name for file in landing.ingested})
-        names = f"(SELECT unnest([{', '.join(map(duckdb_literal, again))}]::varchar[]) AS _source_file)"
+        again = ", ".join(duckdb_literal(file.name) for file in landing.again)
+        names = f"(SELECT unnest([{again}]::varchar[]) AS _source_file)"
         replaced = Selection(("_source_file",), names)
         if touched_files(db, old, replaced):
             staged = splice(db, Splice(old, table_run, replaced, rows), target)
@@ -163,22 +225,67 @@ def _added(
     return replace(staged, table_run=replace(staged.table_run, how=how), taken=tuple(ingested))
 
 
-def _report(settings: Settings, staged: StagedTable, earlier: list[IngestedFile], report: Report) -> None:
+def _report(settings: Settings, staged: StagedTable, landing: LandingState, report: Report) -> None:
     """Reports columns that earlier files did not have, files with the content of another file, and files without any
     row. Raises ContractFault when there are new columns and the schema is frozen."""
+    earlier, what = landing.ingested, f"bronze.{staged.table.name}"
     known = {name for file in earlier for name in file.extras}
     new = [(file, name) for file in staged.taken if earlier for name in file.extras if name not in known]
     drifted = [f"file {file.name}: column {name} is new, no contract names it" for file, name in new]
     report_or_refuse(settings, drifted, report)
-    names = defaultdict[str, set[str]](set)
-    for file in (*earlier, *staged.taken):
-        names[file.sha256].add(file.name)
-    for file in staged.taken:
-        what = f"bronze.{staged.table.name}"
-        if same := names[file.sha256] - {file.name}:
-            report.warning(f"{what}: {file.name} has the content of {min(same)}; its rows came twice")
-        if file.why:
-            report.warning(f"{what}: no line of {file.name} is a row: {file.why}")
+    originals = dict[str, str]()
+    for file in (*landing.current, *staged.taken):
+        originals.setdefault(file.sha256, file.name)
+    copies = {file.name: same for file in staged.taken if (same := originals[file.sha256]) != file.name}
+    if copies:
+        has, its = ("have", "their") if len(copies) > 1 else ("has", "its")
+        same = few([*dict.fromkeys(copies.values())])
+        report.warning(f"{what}: {few([*copies])} {has} the content of {same}; {its} rows came twice")
+    if unread := {file.name: file.why for file in staged.taken if file.why}:
+        why, *others = dict.fromkeys(unread.values())
+        more = f", or another of {len(others) + 1:,} reasons, which quarantine has" if others else ""
+        report.warning(f"{what}: no line of {few([*unread])} is a row: {why}{more}")
+
+
+def _renumbered(landing: LandingState, old: TableVersion, target: Target) -> list[LandedFile]:
+    """The new files of a table with serial numbers. In those that are taken again, with other content, each line that
+    was there before keeps its number, wherever it is now; others get numbers after all that were ever given."""
+    table, first, again = target.table, landing.numbered[target.table.name], landing.again
+    shared = {name: kind for name, kind in schema.types_of(table, AUDIT).items() if old.types.get(name) == kind}
+    serial = next(column.name for column in table.columns if column.serial)
+    values = [exact(name, kind) for name, kind in shared.items() if name not in (serial, "_source_row", *TECHNICAL)]
+    columns = ", ".join(f"{value} AS v{place}" for place, value in enumerate(values))
+    row = ", ".join(f"v{place}" for place in range(len(values)))
+    numbered = dict[str, LandedFile]()
+    with folders.scratch(target.path, "run") as folder, engine(f"bronze.{table.name}", folder) as db:
+        records, name, _ = ingest(again, Target(table, folder, target.run), first, Report(quiet=True))
+        names = ", ".join(duckdb_literal(file.name) for file in again)
+        came, was = relation([str(folder / name)], shared), f"(SELECT * FROM {old.sql} WHERE _source_file IN ({names}))"
+        both = " UNION ALL ".join(
+            f"SELECT {side} AS came, {identifier(serial)} AS number, _source_row AS line, {columns} FROM {rows}"
+            for side, rows in (("true", came), ("false", was))
+        )
+        nth = f"SELECT *, row_number() OVER (PARTITION BY came, {row} ORDER BY line) AS n FROM ({both})"
+        numbers = "min(number) FILTER (came) AS place, min(number) FILTER (NOT came) AS number"
+        same = f"SELECT {numbers} FROM ({nth}) GROUP BY {row}, n"
+        lines = db.execute(f"SELECT number FROM ({same}) WHERE place IS NOT NULL ORDER BY place")
+        known, others = chain.from_iterable(iter(lambda: lines.fetchmany(10_000), [])), count(first)
+        for file, record in zip(again, records, strict=True):
+            given = (next(others) if number is None else number for (number,) in islice(known, record.lines))
+            numbered[file.name] = replace(file, sha256=record.sha256, numbers=_ranges(given))
+    return [numbered.get(file.name, file) for file in landing.new]
+
+
+def _ranges(numbers: Iterable[int]) -> tuple[range, ...]:
+    ranges = list[range]()
+    for number in numbers:
+        follows = ranges and ranges[-1].stop == number
+        ranges.append(range(ranges.pop().start if follows else number, number + 1))
+    return tuple(ranges)
+
+
+def _serial(table: Table) -> bool:
+    return any(column.serial for column in table.columns)
 
 
 def _guaranteed(staged: StagedTable) -> tuple[str, ...]:

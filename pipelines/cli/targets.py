@@ -42,7 +42,10 @@ def run_targets(settings: Settings, request: Request, spark: "SparkSession | Non
         if "seed" in targets:
             seed.seed(settings, domains or in_postgres(), request.confirm, report)
         if layers := targets & set(LAYERS):
-            runs, faults = run_layers(settings, RunRequest(layers, domains, full_tables(request)), report, spark)
+            if request.replace and not ("bronze" in layers and len(domains) == 1 and catalogue.is_of_files(domains[0])):
+                raise UsageFault("--replace (REPLACE=) is for a file of one domain, and for bronze: name both")
+            wanted = RunRequest(layers, domains, full_tables(request), replace=request.replace)
+            runs, faults = run_layers(settings, wanted, report, spark)
             show(settings, runs, report)
             if faults:
                 raise faults[0]

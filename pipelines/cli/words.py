@@ -28,6 +28,7 @@ class Request:
     format: str = ""  # csv or parquet
     confirm: str = ""
     exit_code: bool = False
+    replace: str = ""
 
 
 def _names(value: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -47,6 +48,7 @@ WITH_FULL = _option(
     "table", "the tables that --full rebuilds; without it all", shell_complete=completion.tables, **NAMES
 )
 FULL = _option("full", "rebuild in full instead of applying what changed", is_flag=True)
+REPLACE = _option("replace", "takes files again that have other content now; also a pattern", metavar="FILE")
 RUN = _option("run", "one of `history`", metavar="LAYER/NUMBER", shell_complete=completion.runs)
 ONCE = _option("once", "end when all files are ingested", is_flag=True)
 FORMAT = _option("format", "of the files", type=click.Choice(["csv", "parquet"]))
@@ -62,12 +64,14 @@ SET = click.Option(
     shell_complete=completion.settings,
 )
 
+LAYER = (DOMAIN, WITH_FULL, FULL, REPLACE)
+
 # Each command: what it does, and the options that it takes.
 COMMANDS: dict[str, tuple[str, tuple[click.Option, ...]]] = {
     "seed": ("fill the source with fake data", (DOMAIN, CONFIRM)),
-    "bronze": ("copy the source's tables", (DOMAIN, WITH_FULL, FULL)),
-    "silver": ("clean, type and check them", (DOMAIN, WITH_FULL, FULL)),
-    "gold": ("build movimento_flat and its CSV", (DOMAIN, WITH_FULL, FULL)),
+    "bronze": ("copy the source's tables", LAYER),
+    "silver": ("clean, type and check them", LAYER),
+    "gold": ("build movimento_flat and its CSV", LAYER),
     "stream": ("ingest files as they arrive", (DOMAIN, ONCE)),
     "plan": ("what the next run would do with each table, and why", (DOMAIN, WITH_FULL, FULL, EXIT_CODE)),
     "doctor": ("what this machine, its folders and the source lack", ()),

@@ -68,7 +68,7 @@ def _of_files(settings: Settings, domain: str, full: frozenset[str], report: Rep
     """Counts the files that each table would take, not their rows."""
     tables, previous = catalogue.tables_of("bronze", domain), run_log.last_run(settings.bronze_path, domain)
     report.progress("plan", domain)
-    landing = landing_state(settings, domain, tables, report)
+    landing = landing_state(settings, domain, report)
     known = table_runs(previous)
     for table in tables:
         why = reason_for_full(table, known.get(table.name), table.name in full)

@@ -19,7 +19,6 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.settings import Quality, Settings
 from pipelines.bronze.files import landing_state
-from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault, SourceFault, StorageFault
 from pipelines.core.names import LAYERS
@@ -185,7 +184,7 @@ class Stream:
         settings, domain = self.settings.model_copy(update={"quality": Quality(max_quarantined=1)}), self.domain
         began, started = time.monotonic(), datetime.now(UTC)
         at_most, quiet = settings.stream.max_files_per_trigger, Report(quiet=True)
-        waiting = landing_state(settings, domain, catalogue.tables_of("bronze", domain), quiet, at_most).new
+        waiting = landing_state(settings, domain, quiet, at_most).new
         self._warn(quiet.new_warnings())
         # The first batch runs without files, too: a run that was killed may have left work between two layers.
         if not waiting and self._number:

@@ -3,6 +3,7 @@
 import re
 import traceback
 import unicodedata
+from collections.abc import Sequence
 
 LONGEST = 8000  # characters of a text that are shown
 
@@ -16,6 +17,11 @@ def visible(text: str) -> str:
     if not text.isprintable():
         text = "".join(_escaped(c) if unicodedata.category(c) in HIDDEN else c for c in text)
     return shorten(text, LONGEST)
+
+
+def few(names: Sequence[str]) -> str:
+    """Up to three names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if names[3:] else "")
 
 
 def shorten(text: str, longest: int) -> str:

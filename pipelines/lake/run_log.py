@@ -34,7 +34,7 @@ RECORDS = RUNS, QUALITY, FILES = "_runs", "_quality", "_files"
 
 # The format of the records, and the property of the three tables that has it. It rises with each change of the records;
 # lakes from before it was recorded have none. ADR 31 says what such a change takes.
-FORMAT, FORMAT_PROPERTY = 1, "lakehouse.format"
+FORMAT, FORMAT_PROPERTY = 2, "lakehouse.format"
 
 COMMENTS = {
     RUNS: "Complete runs. One row per run and domain.",
@@ -142,14 +142,17 @@ def read_rules(layer_path: Path, run: Run) -> list[RuleRun]:
     return RULE_RUNS.validate_python(read_rows(layer_path / QUALITY, {"run": run.run, "domain": run.domain}))
 
 
-def read_files(layer_path: Path, domain: str) -> list[IngestedFile]:
-    """The files whose rows the last complete run of a domain has, in the order in which they were ingested."""
-    taken_by: dict[int, frozenset[int]] = {}
-    has: frozenset[int] = frozenset()
-    for run in (run for run in heads(layer_path) if run.domain == domain):
+def read_files(layer_path: Path, domain: str, every: bool = False) -> list[IngestedFile]:
+    """The files whose rows the last complete run of a domain has, in the order in which they were ingested; or `every`
+    one that a complete run took, those that a restore forgot, too."""
+    runs = [run for run in heads(layer_path) if run.domain == domain]
+    places = {run.run: place for place, run in enumerate(runs)}
+    has, place = {run.run for run in runs if every}, len(runs) - 1
+    while place >= 0:
         # A restored run knows nothing of what came after the one that it brings back.
-        has = has | {run.run} if run.content_of is None else taken_by.get(run.content_of, has)
-        taken_by[run.run] = has
+        if (earlier := runs[place].content_of) is None:
+            has.add(runs[place].run)
+        place = place - 1 if earlier is None else places.get(earlier, place - 1)
     rows = [row for row in read_rows(layer_path / FILES, {"domain": domain}) if row["run"] in has]
     lines: Counter[str] = Counter()
     for row in sorted(rows, key=lambda row: int(row["run"])):

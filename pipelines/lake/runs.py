@@ -166,7 +166,8 @@ class RuleRun:
 class IngestedFile:
     """A file that a run took. `lines`: those behind the header, bad ones too; `first`: the number of the first of them
     among all of the table; `bad`: those that are no rows. `why`: why no line is a row, if so; then the header counts,
-    too. `extras`: columns that no contract names."""
+    too. `extras`: columns that no contract names. `spans`: the
+    first number and the end of each piece in which the lines are numbered, when they are more than one."""
 
     run: int
     domain: str
@@ -180,6 +181,13 @@ class IngestedFile:
     bad: int
     why: str = ""
     extras: tuple[str, ...] = ()
+    spans: tuple[int, ...] = ()
+
+    @property
+    def numbers(self) -> tuple[range, ...]:
+        """The numbers of the lines."""
+        spans = self.spans or (self.first, self.first + self.lines)
+        return tuple(map(range, spans[::2], spans[1::2]))
 
 
 class RowCounts(NamedTuple):

@@ -35,7 +35,8 @@ class RunRequest:
     Tables in `full` are built in full; the others apply what changed, if they can. `at_most_files` is the number of
     files that a stream's micro-batch ingests. Such a run waits until others have ended, and only warns about an
     ingested file whose content is another by now. `readers_are_tasks`: PostgreSQL is read by tasks of the
-    session on this machine, too.
+    session on this machine, too. `replace`: the name of ingested files, or a pattern, whose rows are replaced by those
+    that the files have now.
     """
 
     layers: Set[str] = frozenset(LAYERS)
@@ -43,6 +44,7 @@ class RunRequest:
     full: frozenset[str] = frozenset()
     at_most_files: int | None = None
     readers_are_tasks: bool = False
+    replace: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,10 +117,10 @@ def _ingest_files(call: Call, context: RunContext) -> list[StagedTable]:
     from pipelines.bronze import files as bronze_files
 
     settings, report, domain = call.settings, call.report, context.run.domain
-    tables = catalogue.tables_of("bronze", domain)
-    files = bronze_files.landing_state(settings, domain, tables, report, call.request.at_most_files)
+    tables, request = catalogue.tables_of("bronze", domain), call.request
+    files = bronze_files.landing_state(settings, domain, report, request.at_most_files, request.replace)
     crash_point(Point.LANDING_LISTED)
-    if "silver" in call.request.layers and (files.new or context.full):
+    if "silver" in request.layers and (files.new or context.full):
         call.spark.start_ahead(sum(file.bytes for file in files.new) // ROW_BYTES)
     return lifecycle.stage("bronze", bronze_files.read(settings, files, tables, context, report), report)
 
@@ -193,6 +195,11 @@ def _run_derived(call: Call, layer: str, domain: str, is_last: bool) -> Run:
         with folders.scratch(path, "run") as scratch:
             job = Job(run, previous, full, settings, report, scratch, call.spark.get, upstream=upstream, origin=origin)
             staged = lifecycle.stage(layer, build(job, entries), report)
+        if layer == "silver" and catalogue.is_of_files(domain):
+            # So that lines keep their numbers when bronze is deleted and made again.
+            known = origin.run if origin and previous and previous.files_version is not None else 0
+            files = (file for file in run_log.read_files(settings.bronze_path, domain) if file.run > known)
+            staged[0] = replace(staged[0], taken=tuple(replace(file, run=run.run) for file in files))
         if layer == "gold":
             crash_point(Point.TABLES_BUILT)
         if is_last:

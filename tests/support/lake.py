@@ -38,11 +38,11 @@ class Lake:
         named = {"ROOT": "lake", "EXPORT_PATH": "export", "QUALITY__MAX_QUARANTINED": "1"} | given
         return settings(self.folder, tuple(named.items())).model_copy(update={"postgres": self.address})
 
-    def run(self, *layers: str, full: str = "", **given: str) -> Settings:
-        """Runs layers, all of them by default; `full` names tables to build whole."""
+    def run(self, *layers: str, full: str = "", again: str = "", **given: str) -> Settings:
+        """Runs layers, all of them by default; `full` names tables to build whole, `again` files to replace."""
         settings = self.settings(**given)
         with Report() as report, engine.using(is_remote(self.spark)) if self.spark else nullcontext():
-            request = RunRequest(frozenset(layers or LAYERS), (self.domain,), frozenset(full.split()))
+            request = RunRequest(frozenset(layers or LAYERS), (self.domain,), frozenset(full.split()), replace=again)
             run_layers(settings, request, report, self.spark)
         return settings
 

@@ -13,6 +13,7 @@ from pipelines.commands.reconcile.comparison import DIFFERS, WITH_RUN, WITH_UPST
 from pipelines.core import catalogue
 from pipelines.core.errors import SourceFault
 from pipelines.core.sql import duckdb_literal, identifier
+from pipelines.core.texts import few
 from pipelines.lake import folders
 from pipelines.lake.changes import TECHNICAL, Target
 from pipelines.lake.checksums import Difference, differences
@@ -78,12 +79,12 @@ def file_differences(comparison: Comparison, table: Table, head: TableVersion) -
         for name, record in ingested.items():
             file = landed.get(name)
             if file and hashed(file) == record.sha256:
-                fresh[name] = scratch / ingest([file], Target(table, scratch, 0), record.first, comparison.report)[1]
+                file = replace(file, numbers=record.numbers)
+                fresh[name] = scratch / ingest([file], Target(table, scratch, 0), 1, comparison.report)[1]
             else:
                 missing.append(name)
         if missing:
-            names = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if missing[3:] else "")
-            note = f"source.{table.name}: not compared, because the file is gone or has changed: {names}"
+            note = f"source.{table.name}: not compared, because the file is gone or has changed: {few(missing)}"
             comparison.findings.notes.append(note)
         if not fresh:
             return []

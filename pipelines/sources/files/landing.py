@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, localcontext
 from fnmatch import fnmatchcase
+from itertools import chain, count, islice
 from pathlib import Path
 from stat import S_IROTH, S_ISREG
 
@@ -64,13 +65,16 @@ Shape = tuple[dict[str, int], dict[str, int]]
 
 @dataclass(frozen=True)
 class LandedFile:
-    """A file that arrived, for a table; `modified`: when it was last changed."""
+    """A file that arrived, for a table; `modified`: when it was last changed. If it was read before: the `sha256` of
+    what it had then, and the `numbers` that its lines were given."""
 
     table: Table
     name: str
     path: Path
     bytes: int
     modified: datetime
+    sha256: str = ""
+    numbers: tuple[range, ...] = ()
 
 
 def arrived(folder: Path, tables: Sequence[Table]) -> tuple[list[LandedFile], dict[str, list[str]]]:
@@ -121,10 +125,11 @@ def _moment(seconds: float) -> datetime:
 
 
 def not_ingested(
-    files: Iterable[LandedFile], ingested: Iterable[IngestedFile], thorough: bool = True
+    files: Iterable[LandedFile], ingested: Iterable[IngestedFile], thorough: bool = True, replaced: str = ""
 ) -> tuple[list[LandedFile], dict[LandedFile, str]]:
-    """The files that no run has ingested yet, or that replace one that was; and, with the problem in words, those whose
-    content changed since and that may not. Unless `thorough`, a file is read only if its size or time changed."""
+    """The files that no run has ingested yet, or that replace one that was, as their contract says or because the name
+    or pattern `replaced` matches; and, with the problem in words, those whose content changed since and that may not.
+    Unless `thorough`, a file is read only if its size or time changed."""
     known = {(file.table, file.name): file for file in ingested}
     new, refused = list[LandedFile](), dict[LandedFile, str]()
     for file in files:
@@ -132,12 +137,15 @@ def not_ingested(
         if old is None:
             new.append(file)
         elif (thorough or (file.bytes, file.modified) != (old.bytes, old.modified)) and hashed(file) != old.sha256:
-            if file.table.files and file.table.files.replaced:
+            if (file.table.files and file.table.files.replaced) or is_named(file, replaced):
                 new.append(file)
             else:
-                problem = f"{file.path} was taken by run {old.run} and has other content now"
-                refused[file] = f"{problem}; give new rows a file of a new name"
+                refused[file] = f"{file.path} was taken by run {old.run} and has other content now"
     return new, refused
+
+
+def is_named(file: LandedFile, pattern: str) -> bool:
+    return file.name == pattern or fnmatchcase(file.name, pattern)
 
 
 def ingest(
@@ -146,20 +154,22 @@ def ingest(
     """Writes the rows of a table's files, in order, as one Parquet file; a bad line becomes a row with only its text
     in `_rescued`. Returns the ingested files, the Parquet file's name, and the sums of its amounts.
 
-    `first`: the number of the first line for a serial column. Raises SourceFault."""
+    `first`: for a serial column, the number of the first line that has none yet. Raises SourceFault."""
     table, name, ingested = place.table, place.new(), list[IngestedFile]()
+    first = max([first, *(given.stop for file in files for given in file.numbers)])
     pending, rows_pending, bytes_pending = list[pa.RecordBatch](), 0, 0
     target, schema = place.path / name, schema_of(types_of(table, AUDIT))
     totals = {column.name: Decimal(0) for column in table.summed}
     with folders.storage(f"file {target}"), writer_of(target, schema) as parquet:
         for file in files:
             lines = bad = 0
+            numbers = chain(*file.numbers, count(first))
             with opened(file) as descriptor:
                 sha256 = _hashed(file, descriptor)
                 shape, why, records = _read(file, descriptor)
                 for portion in _portions(file, records):
                     with _readable(file.path):
-                        batch = _batch(file, shape, portion, place.run, first + lines)
+                        batch = _batch(file, shape, portion, place.run, [*islice(numbers, len(portion))])
                     lines += batch.num_rows
                     bad += sum(isinstance(line, Bad) for line in portion)
                     pending.append(batch)
@@ -173,11 +183,13 @@ def ingest(
                     with localcontext(prec=76):
                         for column in totals:
                             totals[column] += pc.sum(batch[column]).as_py() or 0
-                if _hashed(file, descriptor) != sha256:
-                    raise SourceFault(f"{file.path} changed while it was read; put files there by renaming them")
+                if _hashed(file, descriptor) != sha256 or file.sha256 not in ("", sha256):
+                    raise SourceFault(f"{file.path} changed while it was read; run it again when the file is complete")
+            more = range(first, max(first, first + lines - sum(map(len, file.numbers))))
+            first, given = more.stop, (*file.numbers, *([more] if more or not file.numbers else []))
+            spans = tuple(end for span in given for end in (span.start, span.stop)) if given[1:] else ()
             known = (place.run, table.domain, table.name, file.name, sha256, file.bytes, file.modified)
-            ingested.append(IngestedFile(*known, first, lines, bad, why, tuple(shape[1])))
-            first += lines
+            ingested.append(IngestedFile(*known, given[0].start, lines, bad, why, tuple(shape[1]), spans))
         parquet.write_table(pa.Table.from_batches(pending, schema))
     crash_point(Point.FILE_INGESTED)
     return ingested, name, totals
@@ -278,7 +290,7 @@ def _shape(table: Table, header: Row | Bad | None) -> Shape | str:
     return {name: place for name, place in places.items() if name in wanted}, others
 
 
-def _batch(file: LandedFile, shape: Shape, lines: list[Row | Bad], run: int, first: int) -> pa.RecordBatch:
+def _batch(file: LandedFile, shape: Shape, lines: list[Row | Bad], run: int, numbers: list[int]) -> pa.RecordBatch:
     """Lines as rows of bronze: a value that its column cannot hold is null and in `_rescued`; a bad line is, too."""
     table, dialect = file.table, file.table.files.dialect  # type: ignore[union-attr]
     columns, others = shape
@@ -289,7 +301,7 @@ def _batch(file: LandedFile, shape: Shape, lines: list[Row | Bad], run: int, fir
     made: dict[str, pa.Array] = {}
     for column in table.columns:
         if column.serial:
-            made[column.name] = pa.array(range(first, first + len(lines)), arrow_type(column.type))
+            made[column.name] = pa.array(numbers, arrow_type(column.type))
         elif (place := columns.get(column.name)) is not None:
             texts = [line.texts[place] if isinstance(line, Row) else None for line in lines]
             made[column.name], unfit = column_of(column.type, column.name in dialect.decimal_comma, texts)

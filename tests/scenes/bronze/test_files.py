@@ -22,7 +22,7 @@ from pipelines.commands.maintain import maintain
 from pipelines.commands.reconcile.reconcile import reconcile
 from pipelines.core import catalogue
 from pipelines.core.console import Report
-from pipelines.core.errors import ContractFault, QualityFault, SourceFault
+from pipelines.core.errors import ContractFault, QualityFault, SourceFault, UsageFault
 from pipelines.lake import delta, folders, run_log
 from pipelines.lake.versions import table_version
 from pipelines.run.layers import RunRequest, run_layers
@@ -186,6 +186,144 @@ def test_ids_are_given_by_time_then_name_and_stay_what_they_are(condominio: Lake
     condominio.run("bronze")
     names = {row["morador_id"]: row["nome"] for row in condominio.table("bronze", "moradores")}
     assert names == {1: "Ana", 2: "Ana", 3: "b", 4: "a", 5: "c", 6: "late"}
+
+
+def ids(lakehouse: Lake, name: str, value: str) -> dict[int, Any]:
+    return {row[catalogue_key(name)]: row[value] for row in everything(lakehouse, "bronze")[name]}
+
+
+def test_ids_stay_when_bronze_is_deleted_and_the_files_lost_their_times(
+    condominio_lake: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake, folder = condominio_lake, condominio_lake.folder / "landing/condominio"
+    bronze = lake.settings().bronze_path
+    lake.drop("condominios_2.csv", "nome,endereco\nSol,Rua do Sol\n", -5)  # older, and delivered later
+    lake.drop("condominios_1.csv", "nome,endereco\nLua,Rua da Lua\n", 30)
+    lake.run("bronze", "silver")
+    before = ids(lake, "condominios", "nome")
+    assert before == {1: "Palmeiras", 2: "Flores", 3: "Sol", 4: "Lua"}
+    for path in folder.iterdir():
+        os.utime(path, (50, 50))
+    shutil.rmtree(bronze)
+    lake.run("bronze")
+    assert ids(lake, "condominios", "nome") == before
+    lake.run("bronze", full="condominios")
+    assert ids(lake, "condominios", "nome") == before and "anew" not in capsys.readouterr().err
+    (folder / "condominios_1.csv").unlink()
+    (folder / "condominios_2.csv").write_text("nome,endereco\nSol,Rua do Sol, 7\n")
+    lake.drop("condominios_0.csv", "nome,endereco\nMar,Rua do Mar\n", 60)
+    shutil.rmtree(bronze)
+    lake.run("bronze")
+    assert ids(lake, "condominios", "nome") == {1: "Palmeiras", 2: "Flores", 5: "Mar", 6: "Sol"}
+    output = capsys.readouterr().err
+    assert "bronze.condominios: ids are given anew, in the order in which the files were last changed" in output
+    assert ": condominios_2.csv; those of an earlier lake" in output
+    assert (
+        "the rows of files that left condominio's landing folder went with the earlier bronze: condominios_1" in output
+    )
+
+
+def test_ids_that_are_given_in_a_new_lake_are_reported(condominio: Lake, capsys: pytest.CaptureFixture[str]) -> None:
+    drop_all(condominio)
+    condominio.drop("condominios_2.csv", "nome,endereco\nSol,Rua do Sol\n", 0)
+    condominio.run("bronze")
+    order = "ids are given anew, in the order in which the files were last changed, then of their names"
+    names = "condominios.csv, condominios_2.csv; those of an earlier lake may have been others"
+    assert f"bronze.condominios: {order}: {names}" in capsys.readouterr().err
+    condominio.drop("condominios_4.csv", "nome,endereco\nMar,Rua do Mar\n", 7)
+    condominio.drop("condominios_3.csv", "nome,endereco\nLua,Rua da Lua\n", 7)
+    condominio.run("bronze")
+    assert "anew" not in capsys.readouterr().err
+    assert ids(condominio, "condominios", "nome") == {1: "Palmeiras", 2: "Flores", 3: "Sol", 4: "Lua", 5: "Mar"}
+
+
+def test_a_restore_does_not_change_the_order_in_which_files_are_taken_again(condominio: Lake) -> None:
+    drop_all(condominio)
+    condominio.run("bronze")
+    for at, name in ((30, "b"), (20, "a")):
+        condominio.drop(f"moradores_{name}.csv", f"nome,condominio_id,data_registro\n{name},1,\n", at)
+        condominio.run("bronze")
+    before = ids(condominio, "moradores", "nome")
+    restore(condominio.settings(), "bronze/1", Report())
+    condominio.drop("moradores_c.csv", "nome,condominio_id,data_registro\nc,1,\n", 10)
+    condominio.run("bronze")
+    assert ids(condominio, "moradores", "nome") == before | {5: "c"} == {1: "Ana", 2: "Ana", 3: "b", 4: "a", 5: "c"}
+
+
+HALF = "1,1,2024-03-01,10.00\n1,2,2024-03-02,20.00\n1,2,2024-03-02,20.00\n2,2,2024-03-0"
+WHOLE = "2,1,2024-03-09,1.00\n" + HALF + "3,30.00\n2,2,2024-03-04,40.00\n"
+
+
+def test_a_file_that_was_taken_half_written_is_replaced_by_one_command_and_each_line_is_there_once(
+    condominio_lake: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake = condominio_lake
+    lake.drop("transacoes_2.csv", SALES + HALF, 20)
+    lake.drop("transacoes_3.csv", SALES + "2,1,2024-03-05,50.00\n", 21)
+    lake.run("bronze", "silver")
+    assert [*aside(lake)] == [5]
+    before = ids(lake, "transacoes", "valor_transacao")
+    lake.drop("transacoes_2.csv", SALES + WHOLE, 22)
+    lake.drop("transacoes_4.csv", SALES + "1,1,2024-03-06,60.00\n", 23)
+    command = "`make bronze silver gold DOMAIN=condominio REPLACE=transacoes_2.csv`"
+    with pytest.raises(
+        SourceFault, match=rf"transacoes_2.csv was taken by run 2 and has other content now; .*{command}"
+    ):
+        lake.run()
+    assert ids(lake, "transacoes", "valor_transacao") == before
+    with pytest.raises(UsageFault, match="names no file that a table of condominio takes"):
+        lake.run(again="transacoes_9.csv")
+    lake.run(again="transacoes_[2].csv")
+    amounts = {1: 10, 2: 10, 3: 20, 4: 20, 6: 50, 7: 1, 8: 30, 9: 40, 10: 60}
+    taken = {key: int(value) for key, value in ids(lake, "transacoes", "valor_transacao").items()}
+    assert taken == amounts and aside(lake) == {}
+    assert {row["transacao_id"]: row["valor_transacao"] for row in lake.table("silver", "transacoes")} == amounts
+    after = everything(lake, "bronze")
+    lake.run("bronze", again="transacoes_2.csv", full="transacoes")
+    assert everything(lake, "bronze") == after and "everything agrees" in agreed(lake, capsys)
+
+
+def test_a_file_that_is_written_on_after_it_was_read_is_reported_by_the_same_run(
+    condominio: Lake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop_all(condominio)
+    true = bronze_files._guaranteed
+
+    def slowly(staged: Any) -> Any:
+        with (condominio.folder / "landing/condominio/imoveis.csv").open("a") as file:
+            file.write("Casa,2,7.00\n")
+        return true(staged)
+
+    monkeypatch.setattr(bronze_files, "_guaranteed", slowly)
+    condominio.run("bronze")
+    output = capsys.readouterr().err
+    assert "imoveis.csv was taken by run 1 and has other content now" in output
+    assert "`make bronze silver gold DOMAIN=condominio REPLACE=imoveis.csv`" in output
+
+
+def test_what_holds_of_many_files_is_one_warning_with_a_count(
+    condominio: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drop_all(condominio)
+    for number in range(5):
+        condominio.drop(f"imoveis_{number}.csv", PARENTS["imoveis.csv"] + "\n" * number, 20)
+        condominio.drop(f"moradores_{number}.csv", PARENTS["moradores.csv"], 20)
+        condominio.drop(f"transacoes_{number}.csv", f"{number}\n", 20)
+        condominio.drop(f"other_{number}.csv", "x")
+    condominio.run("bronze")
+    warnings = [
+        line for line in capsys.readouterr().err.splitlines() if line.startswith("warning") and "anew" not in line
+    ]
+    copies = "moradores_0.csv, moradores_1.csv, moradores_2.csv and 2 more have the content of moradores.csv"
+    unread = "no line of transacoes_0.csv, transacoes_1.csv, transacoes_2.csv and 2 more is a row: its header has no"
+    for text in (copies, unread, "no table takes other_0.csv, other_1.csv, other_2.csv and 2 more in condominio's"):
+        assert [text in line for line in warnings].count(True) == 1
+    assert len([line for line in warnings if "imoveis" not in line]) == 3
+    for number in range(5):
+        condominio.drop(f"moradores_{number}.csv", SALES)
+    changed = r"moradores_0.csv, moradores_1.csv, moradores_2.csv and 2 more .* other content now; .* REPLACE='\*'`"
+    with pytest.raises(SourceFault, match=changed):
+        condominio.run("bronze")
 
 
 @pytest.mark.parametrize(

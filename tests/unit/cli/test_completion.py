@@ -35,7 +35,7 @@ def offered(text: str, shell: Bash | Zsh | Fish = BASH) -> list[str]:
 def test_commands_options_and_values_are_completed_at_any_place() -> None:
     assert offered("") == [*COMMANDS, "completion"] and offered("sil") == ["silver"]
     assert offered("bronze --domain varejo si") == ["silver"]
-    assert offered("bronze silver --") == ["--domain", "--table", "--full", "--set", "--help"]
+    assert offered("bronze silver --") == ["--domain", "--table", "--full", "--replace", "--set", "--help"]
     assert offered("export --format ") == ["csv", "parquet"]
     assert offered("--set LAKEHOUSE_ROOT=x plan --set=LAKEHOUSE_LOG=debug --exit") == ["--exit-code"]
     assert offered("completion ") == ["bash", "zsh", "fish"]

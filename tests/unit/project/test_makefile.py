@@ -87,6 +87,7 @@ OPTIONS = {
     "DOMAIN": "bronze",
     "TABLES": "export",
     "FULL": "plan",
+    "REPLACE": "bronze",
     "RUN": "restore",
     "ONCE": "stream",
     "FORMAT": "export",
