@@ -15,7 +15,7 @@ from pipelines.lake.runs import RunContext, TableRun, reason_for_full, table_run
 from pipelines.sources.postgres import fingerprint
 from pipelines.sources.postgres.reader import POSTGRES_AUDIT, ReadPlan
 from pipelines.sources.postgres.snapshot import Snapshot, describe
-from pipelines.sources.postgres.types import Reading, natural_type, read_as
+from pipelines.sources.postgres.types import MONEY_PLACES, Reading, natural_type, read_as
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,12 @@ def _read_plan(snapshot: Snapshot, table: Table) -> ReadPlan:
         assert natural is not None, "every column can be read as its natural type"
         readings[extra.name] = natural
     problems += [f"{place}.{column.name}: no right to read it" for column in relation.columns if not column.readable]
+    problems += [
+        f"{place}.{column.name} holds money with {column.scale} decimal places (lc_monetary), whose text would have "
+        f"{MONEY_PLACES}; make it numeric"
+        for column in relation.columns
+        if column.has_money and column.scale != MONEY_PLACES and types[column.name] == "string"
+    ]
     if problems:
         raise ContractFault("; ".join(problems))
     return ReadPlan(table, relation, readings, types | POSTGRES_AUDIT)

@@ -7,15 +7,15 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from conf.settings import Postgres
 from pipelines.core.console import Report
 from pipelines.core.errors import TransientFault
 from pipelines.core.sql import identifier, read_sql
-from pipelines.sources.postgres.connection import CONNECT_SECONDS, SourceConnection, reading, source_faults
-from pipelines.sources.postgres.transaction import SNAPSHOT, attempt, pin
+from pipelines.sources.postgres.connection import CONNECT_SECONDS, SourceConnection, connect, reading, source_faults
+from pipelines.sources.postgres.transaction import GUARD, SNAPSHOT, attempt, begin, pin
 
 LONGEST_PAUSE = 10  # seconds
 
@@ -103,13 +103,15 @@ def _flush(server: Postgres, connection: SourceConnection, position: str) -> Non
 
 @dataclass(frozen=True)
 class SourceColumn:
-    """A column as the catalogue has it; `type` is the internal name of its type, of a domain that of the type below."""
+    """A column as the catalogue has it; `type` is the internal name of its type, of a domain that of the type below.
+    `has_money`: its values are or hold money, of which `scale` has the decimal places."""
 
     name: str
     type: str
     precision: int | None
     scale: int | None
     readable: bool
+    has_money: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,8 @@ RELATION = read_sql(__file__, "relation.sql")
 COLUMNS = read_sql(__file__, "relation_columns.sql")
 FOREIGN_KEYS = read_sql(__file__, "relation_foreign_keys.sql")
 UNIQUE_KEYS = read_sql(__file__, "relation_unique_keys.sql")
+MONEY = read_sql(__file__, "money.sql")
+MONEY_OF_SESSION = "SET LOCAL lc_monetary TO DEFAULT; SELECT scale(0::money::numeric)"
 
 
 def describe(snapshot: Snapshot, name: str) -> Relation | None:
@@ -147,9 +151,21 @@ def describe(snapshot: Snapshot, name: str) -> Relation | None:
         return None
     ((oid, size, block, has_xmin),) = rows
     columns = tuple(SourceColumn(*column) for column in rows_of(COLUMNS, {"oid": oid}))
+    if any(column.has_money for column in columns):
+        places = _money_places(snapshot.server)
+        columns = tuple(replace(column, scale=places) if column.has_money else column for column in columns)
     foreign_keys = frozenset(rows_of(FOREIGN_KEYS, {"oid": oid}))
     unique = frozenset(frozenset(names) for (names,) in rows_of(UNIQUE_KEYS, {"oid": oid}))
     return Relation(oid, snapshot.schema, name, columns, size, size // block, has_xmin, unique, foreign_keys)
+
+
+def _money_places(server: Postgres) -> int:
+    """How many decimal places money has in the database, whatever our settings are."""
+    with connect(server) as connection:
+        begin(connection.rows, GUARD)
+        ((places,),) = attempt(connection.rows, MONEY) or connection.rows(MONEY_OF_SESSION)
+        connection.rows("COMMIT")
+    return int(places)
 
 
 def with_retries(work: Callable[[], Result], seconds: int, report: Report) -> Result:

@@ -9,8 +9,8 @@ from pipelines.sources.postgres.snapshot import SourceColumn
 # PostgreSQL's types that one of ours holds exactly; a column of any other type that no contract names becomes text.
 NATIVE = {row.source: row for row in TYPES.values() if row.source}
 
-MONEY = (19, 2)  # precision and scale of all that its 64 bits hold
-
+MONEY_DIGITS = 19  # of all that its 64 bits hold
+MONEY_PLACES = 2  # that it has under our settings; in its database it may have others, for the same bits
 
 INT64_DIGITS = 18  # that 64 bits always hold
 
@@ -42,7 +42,7 @@ class Reading:
 def natural_type(column: SourceColumn) -> str:
     """The Spark SQL type that a column gets when no contract names it."""
     if column.type == "money":
-        return f"decimal({MONEY[0]},{MONEY[1]})"
+        return f"decimal({MONEY_DIGITS},{column.scale})"
     if column.type == "numeric" and column.precision is not None and column.scale is not None:
         fits = 0 <= column.scale <= column.precision <= 38
         return f"decimal({column.precision},{column.scale})" if fits else "string"
@@ -107,10 +107,13 @@ def _as_decimal(column: SourceColumn, precision: int, scale: int) -> Reading | N
     if source := _integer(column):
         digits = len(str(2 ** (source.bits - 1)))
         return Reading(cast, None if digits <= whole else f"abs({name}::numeric) < 1e{whole}")
-    if column.type == "money":
-        wide = MONEY[0] - MONEY[1] <= whole and MONEY[1] <= scale
-        exact = f"{name}::numeric = round({name}::numeric, {scale}) AND abs({name}::numeric) < 1e{whole}"
-        return Reading(cast, None if wide else exact)
+    if column.type == "money" and column.scale is not None:
+        is_usual = column.scale == MONEY_PLACES
+        amount = f"{name}::numeric" if is_usual else f"({name}::numeric * 1e{MONEY_PLACES - column.scale})"
+        if MONEY_DIGITS - column.scale <= whole and column.scale <= scale:
+            return Reading(f"{amount}::numeric({precision},{scale})")
+        fits = f"{amount} = round({amount}, {scale}) AND abs({amount}) < 1e{whole}"
+        return Reading(cast, fits) if is_usual else None  # what is rescued is printed under our settings
     if column.type != "numeric":
         return None
     declared = column.precision is not None and column.scale is not None
