@@ -59,6 +59,13 @@ def fail(condition: str, name: str = "") -> Rule:
     return Rule(condition, Severity.FAIL, name or condition)
 
 
+def no_formula(column: str) -> Rule:
+    """A warning about texts that a spreadsheet takes for a formula, because of what they begin with."""
+    return warn(
+        f"left(`{column}`, 1) NOT IN ('=', '+', '-', '@', '\\t', '\\r')", f"{column} is no formula in a spreadsheet"
+    )
+
+
 @dataclass(frozen=True)
 class Fake:
     """How the seed makes up a value: a function in `pipelines/seed/fake.py`, arguments, share of nulls (0-1)."""

@@ -37,7 +37,8 @@ def _escaped(character: str) -> str:
 # Of a library's error, what may be a value of a row: what is quoted or in parentheses, addresses, numbers, names, and
 # what a server adds below its sentence.
 VALUES = re.compile(
-    r"""\n\s*(DETAIL|HINT|CONTEXT|QUERY|LINE|WHERE)[ :0-9].*|"[^"]*"|'[^']*'|`[^`]*`|\([^()]*\)"""
+    r"""Original Line: .*?(?=\n[^\n]+\n+Possible |\Z)"""
+    r"""|\n\s*(DETAIL|HINT|CONTEXT|QUERY|LINE|WHERE)[ :0-9].*|"[^"]*"|'[^']*'|`[^`]*`|\([^()]*\)"""
     r"""|\S+@\S+|\w*\d{3}[\w.-]*|\b[A-ZÀ-Þ]\w*\b(?!:)|\w*[^\x00-\x7f]+\w*""",
     re.DOTALL,
 )

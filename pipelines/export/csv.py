@@ -12,8 +12,9 @@ from decimal import Decimal
 from itertools import accumulate
 from operator import or_
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
+import duckdb
 import pyarrow.parquet as pq
 
 from conf.contract import Table
@@ -28,6 +29,8 @@ from pipelines.lake.runs import TableRun
 
 WRITERS = min(4, os.cpu_count() or 1)
 BLOCK_BYTES = 2**20
+RECORD_BYTES, BUFFER_BYTES = 2**24, 2**28  # DuckDB finds no record in more than two buffers
+Read = TypeVar("Read")
 PG_FLOAT = Path(__file__).with_name("pg_float.sql")
 
 
@@ -238,16 +241,30 @@ def exported(table: Table) -> dict[str, str]:
 
 def read_back(table: Table, file: Path) -> Totals:
     """What a reader finds in a CSV without a header: the number of its records, the sums of its amounts."""
-    with engine(f"export {file.parents[1]}: reading {table.name} back") as connection:
-        return totals(connection, records_of(table, file, header=False), exported(table))
+    with engine(f"export {file.parents[1]}: reading {table.name} back") as db:
+        return of_any_length(
+            file, lambda most: totals(db, records_of(table, file, most, header=False), exported(table))
+        )
 
 
-def records_of(table: Table, file: Path, header: bool = True) -> str:
-    """SQL that reads a CSV, every cell as text, an empty cell as null."""
+def of_any_length(file: Path, read: Callable[[int], Read]) -> Read:
+    """What `read` makes of a CSV when a record may have so many bytes: few at first, since they are kept in memory."""
+    most = RECORD_BYTES
+    while True:
+        try:
+            return read(most)
+        except duckdb.InvalidInputException:
+            if most > file.stat().st_size:
+                raise
+            most *= 4
+
+
+def records_of(table: Table, file: Path, most: int, header: bool = True) -> str:
+    """SQL that reads a CSV, every cell as text, an empty cell as null; a record has at `most` so many bytes."""
     kinds = ", ".join(f"{duckdb_literal(name)}: 'VARCHAR'" for name in exported(table))
     dialect = (
         f"header = {header}, delim = ',', quote = '\"', escape = '\"', new_line = '\\n', allow_quoted_nulls = false"
     )
     # One thread: several would look for the ends of records, and may take a line break inside a text for one.
-    dialect += ", parallel = false, max_line_size = 16777216"
+    dialect += f", parallel = false, max_line_size = {most}, buffer_size = {max(most, BUFFER_BYTES)}"
     return f"read_csv({duckdb_literal(str(file))}, auto_detect = false, {dialect}, columns = {{{kinds}}})"

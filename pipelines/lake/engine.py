@@ -67,7 +67,13 @@ def engine(what: str, scratch: Path | None = None, share: int = 1) -> Iterator[E
     except duckdb.Error as error:
         if fault := shortage.fault_of(error, what):
             raise fault from error
-        raise StorageFault(f"{what}: {type(error).__name__}; check the files and the disk's free space") from error
+        is_of_content = isinstance(error, (duckdb.ProgrammingError, duckdb.DataError))
+        look = (
+            "what the files have; LAKEHOUSE_LOG=debug shows more"
+            if is_of_content
+            else "the files and the disk's free space"
+        )
+        raise StorageFault(f"{what}: {type(error).__name__}; check {look}") from error
 
 
 # The last databases whose work succeeded, with their configuration: a new one costs as much as ten small queries.

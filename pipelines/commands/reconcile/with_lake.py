@@ -15,7 +15,7 @@ from pipelines.core import catalogue
 from pipelines.core.errors import StorageFault
 from pipelines.core.names import HISTORY, QUARANTINE, upstream_layer
 from pipelines.core.sql import read_sql
-from pipelines.export.csv import draft, exported, records_of
+from pipelines.export.csv import draft, exported, of_any_length, records_of
 from pipelines.lake import delta, folders, run_log
 from pipelines.lake.changes import TECHNICAL
 from pipelines.lake.checksums import differences, evidence
@@ -148,9 +148,14 @@ def _csv_differences(table: Table, fresh: Path, file: Path, gold_files: list[str
     """The records in which a CSV differs from a fresh one of the same gold files; keys are gold's."""
     names, keys = exported(table), tuple(f"_key{index}" for index, _ in enumerate(table.keys))
     rows = {"gold": relation(gold_files, {key: table[key].type for key in table.keys}), "names": listed(names)}
-    rows |= {"fresh": records_of(table, fresh), "given": records_of(table, file)}
+    rows |= {"key": listed(table.keys), "named_key": renamed(table.keys, keys)}
     with engine(f"export {file}", scratch) as db:
-        db.execute(RECORDS.substitute(rows, key=listed(table.keys), named_key=renamed(table.keys, keys)))
+
+        def read(most: int) -> None:
+            records = {"fresh": records_of(table, fresh, most), "given": records_of(table, file, most)}
+            db.execute(RECORDS.substitute(rows, **records))
+
+        of_any_length(max(fresh, file, key=lambda csv: csv.stat().st_size), read)
         # Two records are the same by their number or, if one side has more of them, by their cells.
         same = "_n" if count(db, "e") == count(db, "a") else "_hash, _copy"
         expected, numbers = "(FROM e JOIN k USING (_n))", f"(SELECT {same}, _n AS _fresh FROM e)"

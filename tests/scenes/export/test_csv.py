@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
 from gold.cartoes.movimento_flat import TABLE
-from pipelines.core.errors import MemoryFault
+from pipelines.commands.reconcile import with_lake
+from pipelines.core.errors import MemoryFault, StorageFault
+from pipelines.core.texts import without_values
 from pipelines.export import csv as export_csv
 from pipelines.gold import job as gold_job
 from pipelines.gold import proof
@@ -50,6 +53,41 @@ def test_the_csv_has_the_same_bytes_however_gold_is_split_into_files(keyed_lake:
                 assert draft.temporary.read_bytes() == csv, (cut, order)
                 assert (draft.rows, draft.sha256) == (200, folders.sha256(draft.temporary))
     assert [path.name for path in settings.export_path.iterdir()] == ["movimento_flat.csv"]
+
+
+def test_a_record_of_any_length_is_read_back_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest record is longer than two of DuckDB's buffers."""
+    for name in ("RECORD_BYTES", "BUFFER_BYTES"):
+        monkeypatch.setattr(export_csv, name, 2**20)
+    long = ('x""\n' * 300_000, 'y,""\n' * 600_000)
+    cells = [["Ana"] * 3 + ["1.25", ""] + ["z"] * 6 for _ in range(4)]
+    records = [[*row[:4], f'"{text}"', *row[5:]] for row, text in zip(cells, ["a", long[0], "b", long[1]], strict=True)]
+    body, header = "".join(",".join(row) + "\n" for row in records), ",".join(export_csv.exported(TABLE)) + "\n"
+    (tmp_path / "export").mkdir()
+    part, fresh, given = (tmp_path / "export" / name for name in ("part", "fresh.csv", "given.csv"))
+    part.write_text(body)
+    found = export_csv.read_back(TABLE, part)
+    assert (found.rows, found.sums) == (4, {"vlr_transacao_movimento": Decimal(5)})
+    fresh.write_text(header + body)
+    given.write_text(header + body.replace("1.25", "1.26", 1))
+    gold = str(tmp_path / "gold.parquet")
+    duckdb.sql(f"COPY (SELECT unnest(range(1, 5)) AS _id_movimento) TO '{gold}'")
+    (wrong,) = with_lake._csv_differences(TABLE, fresh, given, [gold], tmp_path)
+    assert "key 1" in wrong and "vlr_transacao_movimento" in wrong
+
+
+def test_a_record_that_duckdb_takes_for_too_long_is_read_back(tmp_path: Path) -> None:
+    (tmp_path / "part").write_text(",".join(["1.25"] * 10) + ',"' + "x" * 17_000_000 + '"\n')
+    assert export_csv.read_back(TABLE, tmp_path / "part").rows == 1
+
+
+def test_a_csv_that_is_not_what_was_written_is_no_matter_of_the_disk(tmp_path: Path) -> None:
+    (tmp_path / "part").write_text("1,ana maria\n")
+    with pytest.raises(
+        StorageFault, match="reading movimento_flat back: InvalidInputException; check what the"
+    ) as caught:
+        export_csv.read_back(TABLE, tmp_path / "part")
+    assert "maria" not in without_values(str(caught.value.__cause__)) and "maria" in str(caught.value.__cause__)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pyspark.sql import Row
 
-from conf.contract import Column, Files, Pii, Reference, Table, fail, quarantine, warn
+from conf.contract import Column, Files, Pii, Reference, Table, fail, no_formula, quarantine, warn
 from conf.settings import Settings
 from pipelines.core.names import LINE
 from pipelines.silver import checks, judging
@@ -241,3 +241,13 @@ def test_a_check_that_no_row_can_fail_is_not_asked_and_counts_zero_failures(rows
     failures = judged.counts().failures
     assert failures.keys() == {check.name for check in judged.checked.checks}
     assert {name: number for name, number in failures.items() if number} == {"valor:null": 1}
+
+
+def test_texts_that_a_spreadsheet_takes_for_formulas_are_warned_of_where_a_contract_asks(judged: Any) -> None:
+    asking = replace(
+        PLAIN, columns=(*PLAIN.columns[:2], replace(TABLE["nota"], rules=(no_formula("nota"),)), *PLAIN.columns[3:])
+    )
+    texts = ["=1", "+1", "-x", "@a", "\tx", "\rx", "a=1", " =1", "", "1-1", "'=1", None]
+    result = judged(*(row(id_coisa=number, nota=text) for number, text in enumerate(texts, start=1)), table=asking)
+    assert result.failed() == {"nota is no formula in a spreadsheet": (6, ("1", "2", "3"))}
+    assert not result.aside()
