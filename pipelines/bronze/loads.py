@@ -90,7 +90,7 @@ def _read_plan(snapshot: Snapshot, table: Table) -> ReadPlan:
 
 def plan_loads(settings: Settings, snapshot: Snapshot, plans: list[ReadPlan], call: RunContext) -> list[LoadPlan]:
     """How each table will be loaded: in full if anything could hide a change from `xmin`, or if it is due."""
-    server = fingerprint.server_facts(snapshot.connection, settings)
+    server = fingerprint.server_facts(snapshot, settings)
     known = table_runs(call.previous)
     went_back = fingerprint.went_back(call.previous, snapshot) if call.previous else ""
     newer = fingerprint.newer_than(call.previous.snapshot) if call.previous else "false"

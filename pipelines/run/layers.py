@@ -3,12 +3,13 @@
 import uuid
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from conf.settings import Postgres, Settings
 from pipelines.core import catalogue, identity
 from pipelines.core.console import Report
-from pipelines.core.errors import ContractFault, Fault, UsageFault
+from pipelines.core.errors import ContractFault, Fault, QualityFault, UsageFault
 from pipelines.core.names import LAYERS, downstream_layer, upstream_layer
 from pipelines.core.points import Point, crash_point
 from pipelines.export.publish import drafted
@@ -126,7 +127,8 @@ def _ingest_files(call: Call, context: RunContext) -> list[StagedTable]:
 
 
 def _read_postgres(call: Call, context: RunContext) -> tuple[Snapshot, list[StagedTable]]:
-    """Stages all tables of a domain, again from the start if the source failed for a while."""
+    """Stages all tables of a domain, again from the start if the source failed for a while; once more if its rows were
+    not those that it counted: a partition that is attached meanwhile is in every snapshot at once."""
     settings = call.settings
     if not (settings.postgres or settings.spark.is_local):
         raise UsageFault(
@@ -136,7 +138,12 @@ def _read_postgres(call: Call, context: RunContext) -> tuple[Snapshot, list[Stag
     call.report.progress("source", "start")
     with source_server(settings) as server:
         call.report.finished("source", "start")
-        return with_retries(lambda: _read_tables(call, context, server), settings.retry_seconds, call.report)
+        staging = partial(_read_tables, call, context, server)
+        try:
+            return with_retries(staging, settings.retry_seconds, call.report)
+        except QualityFault as fault:
+            call.report.again(f"source: {fault}; trying again with a new snapshot")
+            return with_retries(staging, settings.retry_seconds, call.report)
 
 
 def _read_tables(call: Call, context: RunContext, server: Postgres) -> tuple[Snapshot, list[StagedTable]]:

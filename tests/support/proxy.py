@@ -11,6 +11,9 @@ from pathlib import Path
 
 from conf.settings import Postgres
 
+# What a pooler answers that knows no `options`.
+NO_OPTIONS = b"SFATAL\0VFATAL\0C08P01\0Munsupported startup parameter: options\0\0"
+
 Fault = Callable[["Link"], None]
 
 
@@ -39,6 +42,7 @@ class Proxy:
         self.address = server.model_copy(update={"host": host, "port": port})
         self.fault: Fault = lambda _: None
         self.answers, self.certificate, self.links = True, Path(), list[Link]()
+        self.takes_options = True
         threading.Thread(target=self._accept, daemon=True).start()
 
     def __enter__(self) -> "Proxy":
@@ -81,6 +85,9 @@ class Proxy:
     def _pump(self, source: socket.socket, target: socket.socket, link: Link | None) -> None:
         with contextlib.suppress(OSError):
             while piece := source.recv(2**14):
+                if not link and not self.takes_options and b"\0options\0" in piece:
+                    source.sendall(b"E" + struct.pack("!I", 4 + len(NO_OPTIONS)) + NO_OPTIONS)
+                    break
                 if link:
                     link.sent += len(piece)
                     self.fault(link)

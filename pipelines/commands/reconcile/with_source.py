@@ -125,7 +125,7 @@ def postgres_difference(
     if _agree(snapshot, what, bronze, plan):
         return [], ""
     settings, run = comparison.settings, comparison.run
-    facts, _ = fingerprint.table_facts(connection, plan, fingerprint.server_facts(connection, settings))
+    facts, _ = fingerprint.table_facts(connection, plan, fingerprint.server_facts(snapshot, settings))
     changed = fingerprint.what_changed(run.table(plan.table.name).basis, facts, but=("reading", "software"))
     is_exact = plan.relation.has_xmin and not changed and not fingerprint.went_back(run, snapshot)
     newer = fingerprint.newer_than(run.snapshot) if is_exact else "true"

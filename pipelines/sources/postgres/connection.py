@@ -46,6 +46,9 @@ PASSING_STATES = re.compile("08|53|40|55P03|57P0")
 OF_STATES = {
     "^42501.*(row-level security|segurança em nível)": "the row-level security policy would hide rows from role "
     '"{0.user}": ALTER ROLE "{0.user}" BYPASSRLS',
+    # What everybody may use unless it was taken away.
+    r"(?m)^42501[\s\S]* (pg_\w+|has_\w+_privilege|current_setting|version)$": 'role "{0.user}" may not use {1} of '
+    "pg_catalog: GRANT it that",
     "^42501": 'role "{0.user}" lacks a right: GRANT USAGE on the schema, SELECT on its tables, CREATE for `make seed`',
     "^22": "the server cannot make sense of a value in it",
     "^P0": "a function there raised an error",
@@ -66,6 +69,8 @@ FINAL_TEXTS = {
     'role ".*" (does not|não) exist': 'role "{0.user}" does not exist',
     '(database|banco de dados) ".*" (does not|não) exist': 'database "{0.database}" does not exist',
     "permission denied|permissão negada": 'GRANT CONNECT on database "{0.database}" to "{0.user}"',
+    "could not (access file|load library)": "it lacks a file of session_preload_libraries or local_preload_libraries: "
+    'ALTER ROLE "{0.user}" RESET it, or ALTER DATABASE',
     "does not support SSL": "server does not support SSL, but SSL was required",
     "certificate verify failed": "certificate verify failed",
     "does not match host name": 'server certificate does not match host name "{0.host}"',
@@ -102,8 +107,9 @@ PASSING_TEXTS = NO_CONNECTION_LEFT | {
 
 FATAL = "FATAL: "  # said by the server that answered, when a host has several addresses
 
-# A pooler that knows no such settings of a session; it then gives each transaction the connection that is free.
-OPTIONS_REFUSED = re.compile("(startup parameter|command-line).*options|startup parameter in options", re.DOTALL)
+# A pooler that knows no such settings of a session says this; it may give each transaction another session.
+OPTIONS_REFUSED = "startup parameter:? (in )?options|command-line options"
+TOO_SHORT = "transaction timeout"  # of a setting that an older server would refuse
 
 CONNECTING = 20  # psycopg2's status of a connection that is not made yet; it has no name for it
 
@@ -138,9 +144,10 @@ def opened(server: Postgres, make: Callable[[str], Made]) -> Made:
     try:
         return make(dsn(server, options()))
     except Exception as error:
-        if not OPTIONS_REFUSED.search(str(error)):
+        is_refused, is_short = (re.search(sign, str(error)) for sign in (OPTIONS_REFUSED, TOO_SHORT))
+        if not (is_refused or is_short):
             raise
-    return make(dsn(server))
+    return make(dsn(server, "" if is_refused else options(more=True)))
 
 
 def forget_libpqs(but: str = "") -> None:

@@ -33,15 +33,16 @@ CHANGED = {
 
 XID_DISTANCE = 2**31  # transaction ids that a row's age can tell apart
 
+ASKED = "pg_control_system, pg_control_checkpoint, pg_walfile_name, pg_current_wal_flush_lsn, pg_current_xact_id"
 SERVER = read_sql(__file__, "fingerprint_server.sql")
 TABLE = read_sql(__file__, "fingerprint_table.sql")
 
 
-def server_facts(connection: SourceConnection, settings: Settings) -> dict[str, str] | None:
-    """The facts about the server; None if this user may not ask for them. The start counts for a foreign server only:
-    the embedded one is started for each run."""
-    rows = attempt(connection.rows, SERVER)
-    if rows is None:
+def server_facts(snapshot: Snapshot, settings: Settings) -> dict[str, str] | None:
+    """The facts about the server; None if this user may not ask for them, or if a crash could take back what is read.
+    The start counts for a foreign server only: the embedded one is started for each run."""
+    rows = attempt(snapshot.connection.rows, SERVER)
+    if rows is None or not snapshot.is_durable:
         return None
     ((timeline, system, database, version, extensions, began),) = rows
     known = {"server": system, "timeline": timeline, "started": began if settings.postgres else ""}
@@ -54,7 +55,7 @@ def table_facts(connection: SourceConnection, plan: ReadPlan, known: dict[str, s
     keys = frozenset(plan.table.keys)
     why = ""
     if known is None:
-        why = "this user may not ask which server it is (EXECUTE on pg_control_system, pg_control_checkpoint)"
+        why = f"this user may not ask which server it is (EXECUTE on {ASKED})"
     elif foreign or not plan.relation.has_xmin:
         why = "it is a view, or another kind of table than PostgreSQL's own"
     elif keys not in plan.relation.unique:

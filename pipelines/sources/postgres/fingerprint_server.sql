@@ -1,9 +1,8 @@
 -- The server: what must be the same for its transaction ids to mean the same.
 SELECT
-  -- Timeline: another one after a restore or a failover. A standby knows it from its last checkpoint only. Where the
-  -- log must not be asked how far it is on the disk, a crash could take back what was read.
+  -- Timeline: another one after a restore or a failover. A standby knows it from its last checkpoint only.
   CASE WHEN pg_is_in_recovery() THEN (SELECT timeline_id FROM pg_control_checkpoint())::text
-       ELSE left(pg_walfile_name(pg_current_wal_flush_lsn()), 8) END,
+       ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END,
   -- Server: the number that initdb drew.
   (SELECT system_identifier FROM pg_control_system())::text,
   -- Database: its oid, which a database of the same name that was created later has not.

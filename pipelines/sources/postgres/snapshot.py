@@ -25,7 +25,8 @@ Result = TypeVar("Result")
 @dataclass(frozen=True)
 class Snapshot:
     """A snapshot of a server's schema, which any number of readers share by the name `exported` while `connection`
-    lives. `log_before`, `log_after`: positions in the write-ahead log just before and just after it was taken."""
+    lives. `log_before`, `log_after`: positions in the write-ahead log just before and just after it was taken.
+    `is_durable`: the server's disk has all that it sees."""
 
     server: Postgres
     schema: str
@@ -34,6 +35,7 @@ class Snapshot:
     xid_range: str
     log_before: str
     log_after: str
+    is_durable: bool
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """What a query over the source's rows gives, however long it takes. Raises SourceFault."""
@@ -57,17 +59,15 @@ EXPORT = "SELECT pg_export_snapshot(), pg_current_snapshot()::text"
 # A standby has only what was on a disk already.
 FLUSHED = "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn() >= '{}' ELSE true END"
 
-# A transaction that has a number and waits for the disk: all that was logged before goes there with it.
+# A transaction that has a number and waits for the disk; all that was logged before goes there with it. Else a crash
+# could take back what was committed with synchronous_commit off, and give its transaction's number to another one.
 FLUSH = "SET LOCAL synchronous_commit = local; SELECT pg_current_xact_id()"
-
-FLUSH_SECONDS = 3 * 10  # in which the server writes its log at the longest, by itself
 
 
 @contextmanager
 def take_snapshot(server: Postgres, schema: str, names: list[str]) -> Iterator[Snapshot]:
-    """Takes and exports a read-only snapshot of the named tables, of which no crash can take anything back. What it
-    does not keep out (TRUNCATE, VACUUM FULL, ALTER, REFRESH) waits meanwhile. Raises SourceFault, at the end, too, when
-    that did not last."""
+    """Takes and exports a read-only snapshot of the named tables. What it does not keep out (TRUNCATE, VACUUM FULL,
+    ALTER, REFRESH) waits meanwhile. Raises SourceFault, at the end, too, when that did not last."""
     with reading(server) as guard:
         server = guard.server  # the one of several
         readable = guard.rows(READABLE, (schema, names))
@@ -79,8 +79,8 @@ def take_snapshot(server: Postgres, schema: str, names: list[str]) -> Iterator[S
         with reading(server, SNAPSHOT) as connection:
             ((exported, xid_range),) = connection.rows(EXPORT)
             log_after = _position(connection)
-            _flush(server, connection, log_after)
-            yield Snapshot(server, schema, connection, exported, xid_range, log_before, log_after)
+            is_durable = _is_durable(server, connection, log_after)
+            yield Snapshot(server, schema, connection, exported, xid_range, log_before, log_after, is_durable)
 
 
 def _position(connection: SourceConnection) -> str:
@@ -89,16 +89,14 @@ def _position(connection: SourceConnection) -> str:
     return (rows[0][0] if rows else None) or "0/0"
 
 
-def _flush(server: Postgres, connection: SourceConnection, position: str) -> None:
-    """Waits until the log is on the server's disk as far as `position`: with synchronous_commit off, a crash takes back
-    what is not. Raises TransientFault."""
-    deadline = time.monotonic() + FLUSH_SECONDS
-    while attempt(connection.rows, FLUSHED.format(position)) == [(False,)]:
-        if time.monotonic() > deadline:
-            raise TransientFault(f"PostgreSQL {server.address}: commits that are there wait for its disk")
+def _is_durable(server: Postgres, connection: SourceConnection, position: str) -> bool:
+    """Lets the server write its log to its disk as far as `position`. False if this user may not do or ask that."""
+    is_flushed = attempt(connection.rows, FLUSHED.format(position))
+    if is_flushed == [(False,)]:
         with reading(server) as flushing:
             attempt(flushing.rows, FLUSH)
-        time.sleep(0.01)
+        is_flushed = attempt(connection.rows, FLUSHED.format(position))
+    return is_flushed == [(True,)]
 
 
 @dataclass(frozen=True)

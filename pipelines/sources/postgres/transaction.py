@@ -12,8 +12,10 @@ from pipelines.core.sql import postgres_literal
 LOCK_SECONDS = 10  # to wait for a lock
 
 # What changes how values look, which rows come, which objects a name means, or how long a query may take.
+AT_FIRST = ("exit_on_error", "off")  # else a setting that this server lacks would end the session
 PINNED = {
-    "exit_on_error": "off",  # else a setting that this server lacks would end the session
+    **dict([AT_FIRST]),
+    "quote_all_identifiers": "off",  # before the path, which would be quoted
     "search_path": "pg_catalog",
     "row_security": "off",
     "client_encoding": "UTF8",
@@ -26,7 +28,6 @@ PINNED = {
     "extra_float_digits": "1",
     **dict.fromkeys(("lc_monetary", "lc_numeric", "lc_time"), "C"),
     "default_text_search_config": "pg_catalog.simple",
-    "quote_all_identifiers": "off",
     "standard_conforming_strings": "on",
     "array_nulls": "on",
     "transform_null_equals": "off",
@@ -63,25 +64,33 @@ NOT_POSSIBLE = ("42501", "42883", "42704", "42P01", "0A000", "22023", "55000")
 Execute = Callable[[str], list[tuple[Any, ...]]]
 
 
-def options() -> str:
-    """The settings as libpq's `options`: for what a driver asks before the first transaction. By one of them libpq
-    would take each server for a read-only one, when it must choose."""
-    named = {name: value for name, value in PINNED.items() if name != "default_transaction_read_only"}
+def options(more: bool = False) -> str:
+    """The settings as libpq's `options`, for what a driver asks before the first transaction; `more`: also those that
+    not every server knows. By one of them libpq would take each server for a read-only one, when it must choose."""
+    settings = PINNED | WHERE_KNOWN if more else PINNED
+    named = {name: value for name, value in settings.items() if name != "default_transaction_read_only"}
     return " ".join(f"-c {name}={value.replace(' ', BLANK)}" for name, value in named.items())
 
 
 def begin(execute: Execute, how: str) -> None:
     """Begins a transaction and pins it. Raises SourceFault."""
-    execute(f"BEGIN {how}")
+    known = list(map(_set, WHERE_KNOWN.items()))
+    try:
+        execute("; ".join([f"BEGIN {how}", _set(AT_FIRST), *known]))
+    except Exception as error:
+        if state_of(error) not in NOT_POSSIBLE:
+            raise
+        execute("ROLLBACK")
+        execute(f"BEGIN {how}; {_set(AT_FIRST)}")
+        for setting in known:
+            attempt(execute, setting)
     pin(execute)
-    for name, value in WHERE_KNOWN.items():
-        attempt(execute, _set(name, value))
 
 
 def pin(execute: Execute) -> None:
     """Sets all that a query rests on, and proves it; again before each query, since a function that a view calls may
     have set something else. Raises SourceFault."""
-    execute("; ".join(_set(name, value) for name, value in PINNED.items()))
+    execute("; ".join(map(_set, PINNED.items())))
     ((*values,),) = execute(f"SELECT {', '.join(f'current_setting({postgres_literal(name)})' for name in PROVED)}")
     if not all(isinstance(value, str) for value in values):
         raise TransientFault(
@@ -111,5 +120,6 @@ def state_of(error: BaseException | None) -> str:
     return str(getattr(error, "pgcode", None) or getattr(error, "sqlstate", None) or "").strip("\0")
 
 
-def _set(name: str, value: str) -> str:
+def _set(setting: tuple[str, str]) -> str:
+    name, value = setting
     return f"SET LOCAL {name} ={postgres_literal(value)}"

@@ -135,4 +135,4 @@ def inside(condition: str, page: int) -> bool:
 
 def moment(xids: str, log_position: str = "0/10") -> Snapshot:
     server = Postgres(host="server", database="d", user="u")
-    return Snapshot(server, "public", cast(SourceConnection, None), "", xids, log_position, log_position)
+    return Snapshot(server, "public", cast(SourceConnection, None), "", xids, log_position, log_position, True)
