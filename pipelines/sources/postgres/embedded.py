@@ -32,6 +32,7 @@ OPTIONS = {
     "listen_addresses": "",
     **dict.fromkeys(("fsync", "synchronous_commit", "full_page_writes", "logging_collector"), "off"),
     "wal_level": "minimal",
+    "wal_writer_delay": "10ms",  # for which each run would wait
     "max_wal_senders": "0",
     "max_wal_size": "4GB",
     "dynamic_shared_memory_type": "mmap",

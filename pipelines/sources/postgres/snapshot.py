@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 class Snapshot:
     """A snapshot of a server's schema, which any number of readers share by the name `exported` while `connection`
     lives. `log_before`, `log_after`: positions in the write-ahead log just before and just after it was taken.
-    `is_durable`: the server's disk has all that it sees."""
+    `is_durable`: at its end the server's disk has all that it sees; False if this user may not ask that."""
 
     server: Postgres
     schema: str
@@ -59,9 +59,10 @@ EXPORT = "SELECT pg_export_snapshot(), pg_current_snapshot()::text"
 # A standby has only what was on a disk already.
 FLUSHED = "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn() >= '{}' ELSE true END"
 
-# A transaction that has a number and waits for the disk; all that was logged before goes there with it. Else a crash
-# could take back what was committed with synchronous_commit off, and give its transaction's number to another one.
-FLUSH = "SET LOCAL synchronous_commit = local; SELECT pg_current_xact_id()"
+# A transaction that has a number, whose end wakes the process that writes the log to the disk, up to there.
+WAKE = "SELECT pg_current_xact_id()"
+
+FLUSH_SECONDS = 60  # twice as long as that process takes at most
 
 
 @contextmanager
@@ -79,8 +80,10 @@ def take_snapshot(server: Postgres, schema: str, names: list[str]) -> Iterator[S
         with reading(server, SNAPSHOT) as connection:
             ((exported, xid_range),) = connection.rows(EXPORT)
             log_after = _position(connection)
-            is_durable = _is_durable(server, connection, log_after)
+            is_durable = _can_be_durable(server, connection, log_after)
             yield Snapshot(server, schema, connection, exported, xid_range, log_before, log_after, is_durable)
+            if is_durable:
+                _wait_until_durable(server, connection, log_after)
 
 
 def _position(connection: SourceConnection) -> str:
@@ -89,14 +92,23 @@ def _position(connection: SourceConnection) -> str:
     return (rows[0][0] if rows else None) or "0/0"
 
 
-def _is_durable(server: Postgres, connection: SourceConnection, position: str) -> bool:
-    """Lets the server write its log to its disk as far as `position`. False if this user may not do or ask that."""
+def _can_be_durable(server: Postgres, connection: SourceConnection, position: str) -> bool:
+    """Whether this user may ask if the log is on the server's disk as far as `position`; lets the server write it."""
     is_flushed = attempt(connection.rows, FLUSHED.format(position))
     if is_flushed == [(False,)]:
-        with reading(server) as flushing:
-            attempt(flushing.rows, FLUSH)
-        is_flushed = attempt(connection.rows, FLUSHED.format(position))
-    return is_flushed == [(True,)]
+        with reading(server) as waking:
+            return attempt(waking.rows, WAKE) is not None
+    return is_flushed is not None
+
+
+def _wait_until_durable(server: Postgres, connection: SourceConnection, position: str) -> None:
+    """Until then a crash could take back what was committed with synchronous_commit off, and give its transaction's
+    number to another one. Raises TransientFault."""
+    deadline = time.monotonic() + FLUSH_SECONDS
+    while connection.rows(FLUSHED.format(position)) == [(False,)]:
+        if time.monotonic() > deadline:
+            raise TransientFault(f"PostgreSQL {server.address}: commits that were read are not on its disk yet")
+        time.sleep(0.01)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from tests.support.folders import server_home
 from tests.support.lake import Lake
 from tests.support.process import Cli, connection_settings
 from tests.support.proxy import Link, Proxy, once, slow
-from tests.support.source import NASTY, TABLES, connected, execute, fresh_database, query
+from tests.support.source import KEYED, NASTY, TABLES, connected, execute, fresh_database, query
 
 MANY = """INSERT INTO movimento SELECT 1000 + i, 1, repeat('x', 50), '2024-01-01', 1 FROM generate_series(1, 60000) i"""
 # One transaction that touches every table: of two moments, rows would be without their parents, or parents without rows.
@@ -366,6 +366,28 @@ def test_a_server_that_crashes_and_recovers_is_read_again(
         lakehouse.run("bronze", RETRY_SECONDS="30")
         assert "trying again" in capsys.readouterr().err
         has_the_source_of_one_moment(lakehouse, address)
+
+
+LAZY = {"synchronous_commit": "off", "wal_writer_delay": "3s", "bgwriter_delay": "10s", "fsync": "on"}
+
+
+@pytest.mark.long
+def test_a_commit_that_did_not_wait_for_the_disk_is_there_before_it_is_read(
+    tmp_path: Path, spark: SparkSession
+) -> None:
+    """Else a crash of one backend, after which the same server goes on, takes it back, and no run sees that."""
+    with server_home() as folder, embedded.server(folder, LAZY) as address:
+        execute(address, *KEYED, "CHECKPOINT", "UPDATE associado SET nome = 'Rui' WHERE id = 5")
+        lakehouse = Lake(tmp_path, address, spark)
+        lakehouse.run("bronze")
+        execute(address, "CHECKPOINT", "UPDATE associado SET nome = 'Eva' WHERE id = 5")
+        lakehouse.run("bronze")
+        assert not lakehouse.last("bronze").table("associado").how.startswith("full")
+        ((victim,),) = query(address, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'autovacuum launcher'")
+        psutil.Process(victim).kill()
+        lakehouse.run("bronze", RETRY_SECONDS="30")
+        assert query(address, "SELECT nome FROM associado WHERE id = 5") == [("Eva",)]
+        assert {row["nome"] for row in lakehouse.table("bronze", "associado") if row["id"] == 5} >= {"Eva"}
 
 
 def test_a_hot_standby_is_read(own_folder: Path, tmp_path: Path, spark: SparkSession) -> None:
