@@ -33,30 +33,29 @@ CHANGED = {
 
 XID_DISTANCE = 2**31  # transaction ids that a row's age can tell apart
 
-ASKED = "pg_control_system, pg_control_checkpoint, pg_walfile_name, pg_current_wal_flush_lsn, pg_current_xact_id"
 SERVER = read_sql(__file__, "fingerprint_server.sql")
 TABLE = read_sql(__file__, "fingerprint_table.sql")
 
 
-def server_facts(snapshot: Snapshot, settings: Settings) -> dict[str, str] | None:
-    """The facts about the server; None if this user may not ask for them, or if a crash could take back what is read.
-    The start counts for a foreign server only: the embedded one is started for each run."""
+def server_facts(snapshot: Snapshot, settings: Settings) -> tuple[dict[str, str], str]:
+    """The facts about the server, and why it allows no incremental loads; empty if it does. The start counts for a
+    foreign server only: the embedded one is started for each run."""
     rows = attempt(snapshot.connection.rows, SERVER)
-    if rows is None or not snapshot.is_durable:
-        return None
+    if rows is None:
+        return {}, "this user may not ask which server it is (EXECUTE on pg_control_system, pg_control_checkpoint)"
     ((timeline, system, database, version, extensions, began),) = rows
     known = {"server": system, "timeline": timeline, "started": began if settings.postgres else ""}
-    return known | {"database": database, "version": version, "extensions": _hash(extensions or "")}
+    known |= {"database": database, "version": version, "extensions": _hash(extensions or "")}
+    unknown = "this user may not ask what is on its disk (EXECUTE on pg_current_wal_flush_lsn, pg_current_xact_id)"
+    return known, "" if snapshot.is_durable else unknown
 
 
-def table_facts(connection: SourceConnection, plan: ReadPlan, known: dict[str, str] | None) -> tuple[str, str]:
+def table_facts(connection: SourceConnection, plan: ReadPlan, server: tuple[dict[str, str], str]) -> tuple[str, str]:
     """What a table's incremental loads rest on, as JSON; and why it cannot have any, empty if it can."""
     ((relations, columns, types, foreign, names),) = connection.rows(TABLE, {"oid": plan.relation.oid})
     keys = frozenset(plan.table.keys)
-    why = ""
-    if known is None:
-        why = f"this user may not ask which server it is (EXECUTE on {ASKED})"
-    elif foreign or not plan.relation.has_xmin:
+    known, why = server[0], ""
+    if foreign or not plan.relation.has_xmin:
         why = "it is a view, or another kind of table than PostgreSQL's own"
     elif keys not in plan.relation.unique:
         why = f"the source has no unique, not null key {', '.join(plan.table.keys)}"
@@ -64,7 +63,7 @@ def table_facts(connection: SourceConnection, plan: ReadPlan, known: dict[str, s
         why = "its key may have values that bronze cannot hold"
     elif names:
         why = "a column holds names of the catalogue"
-    facts = (known or {}) | {
+    facts = known | {
         "relations": relations,
         "columns": _hash(columns),
         "types": _hash(types or ""),
@@ -72,7 +71,7 @@ def table_facts(connection: SourceConnection, plan: ReadPlan, known: dict[str, s
         "reading": _hash(select_list(plan.readings) + json.dumps(plan.types)),
         "software": software(plan.table.domain),
     }
-    return json.dumps(facts), why
+    return json.dumps(facts), server[1] or why
 
 
 def what_changed(was: str, now: str, but: tuple[str, ...] = ()) -> str:
