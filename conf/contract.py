@@ -6,6 +6,7 @@ its comments, the checks and the tests are made from it.
 
 import codecs
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -95,14 +96,17 @@ class Reference:
 
 QUOTE = '"'  # of a field that has delimiters
 
+# Encodings of Python's own, for names and literals: they read lines otherwise than they stand there.
+NO_ENCODINGS = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape")
+
 
 @dataclass(frozen=True)
 class Csv:
     """How to read the text of a file.
 
-    `encoding`: Python's name; a byte order mark before UTF-8 is skipped. `null`: the unquoted field that means null.
+    `encoding`: Python's name; a byte order mark at the start is skipped. `null`: the unquoted field that means null.
     `decimal_comma`: the columns whose numbers have a decimal comma. `rest`: the last column takes the rest of its line,
-    delimiters included, unless it is quoted.
+    delimiters included, unless it is quoted or not the last of its file.
     """
 
     delimiter: str = ","
@@ -113,11 +117,16 @@ class Csv:
     rest: bool = False
 
     def __post_init__(self) -> None:
-        codecs.lookup(self.encoding)
-        if len(self.delimiter) != 1 or self.delimiter == QUOTE:
-            raise ValueError(f"delimiter {self.delimiter!r} must be one character other than {QUOTE}")
+        if len(self.delimiter) != 1 or self.delimiter in f"{QUOTE}\r\n":
+            raise ValueError(f"delimiter {self.delimiter!r} must be one character other than {QUOTE} and line ends")
         if self.line_end not in ("\n", "\r\n", "\r"):
             raise ValueError(f"line end {self.line_end!r} must be \\n, \\r\\n or \\r")
+        text, encoding = f"a{self.delimiter}{QUOTE}0{QUOTE}\r\n", codecs.lookup(self.encoding).name
+        with suppress(LookupError, UnicodeError):
+            if encoding not in NO_ENCODINGS and text.encode(encoding).decode(encoding) == text:
+                return
+        problem = f"lines with delimiter {self.delimiter!r} cannot be read in encoding {self.encoding!r}"
+        raise ValueError(f"{problem}; name another, as utf-8, utf-16 or cp1252")
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ from pipelines.lake.runs import IngestedFile, RunContext, TableRun, row_counts, 
 from pipelines.lake.versions import StagedTable, TableVersion, table_version, unchanged_table, verify
 from pipelines.sources.files.landing import AUDIT, NO_TABLE, LandedFile, arrived, hashed, ingest, is_named, not_ingested
 
+COLUMNS_SHOWN = 20  # of a file that brings many
+
 
 @dataclass(frozen=True)
 class LandingState:
@@ -227,12 +229,16 @@ def _added(
 
 def _report(settings: Settings, staged: StagedTable, landing: LandingState, report: Report) -> None:
     """Reports columns that earlier files did not have, files with the content of another file, and files without any
-    row. Raises ContractFault when there are new columns and the schema is frozen."""
-    earlier, what = landing.ingested, f"bronze.{staged.table.name}"
+    row. Raises ContractFault when there are new columns and the schema is frozen, as it is behind the first files."""
+    earlier, what, drifted = landing.ingested, f"bronze.{staged.table.name}", list[str]()
     known = {name for file in earlier for name in file.extras}
-    new = [(file, name) for file in staged.taken if earlier for name in file.extras if name not in known]
-    drifted = [f"file {file.name}: column {name} is new, no contract names it" for file, name in new]
-    report_or_refuse(settings, drifted, report)
+    for file in staged.taken:
+        new = [name or "without a name" for name in file.extras if name not in known]
+        drifted += [f"file {file.name}: column {name} is new, no contract names it" for name in new[:COLUMNS_SHOWN]]
+        if rest := new[COLUMNS_SHOWN:]:
+            drifted.append(f"file {file.name}: {len(rest):,} more columns are new, no contract names them")
+        known.update(file.extras)
+    report_or_refuse(bool(earlier) and settings.schema_drift == "freeze", drifted, report)
     originals = dict[str, str]()
     for file in (*landing.current, *staged.taken):
         originals.setdefault(file.sha256, file.name)

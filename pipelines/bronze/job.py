@@ -40,7 +40,7 @@ def read(
     crash_point(Point.SNAPSHOT_TAKEN)
     loads = plan_loads(settings, snapshot, plans, call)
     drifted = [change for load in loads if load.previous for change in drift(load.plan, load.previous)]
-    report_or_refuse(settings, drifted, report)
+    report_or_refuse(settings.schema_drift == "freeze", drifted, report)
     loads.sort(key=lambda load: (bool(load.why), -load.plan.relation.size))
     in_full, changed = [load for load in loads if load.why], [load for load in loads if not load.why]
     bronze, run = settings.bronze_path, call.run.run

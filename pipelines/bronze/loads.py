@@ -129,9 +129,9 @@ def drift(plan: ReadPlan, previous: TableRun) -> list[str]:
     )
 
 
-def report_or_refuse(settings: Settings, drifted: Sequence[str], report: Report) -> None:
+def report_or_refuse(frozen: bool, drifted: Sequence[str], report: Report) -> None:
     """Each change is a warning. Raises ContractFault, naming all, when the schema is frozen."""
-    if drifted and settings.schema_drift == "freeze":
+    if drifted and frozen:
         allowed = "set LAKEHOUSE_SCHEMA_DRIFT=evolve to take it, or name the column in its contract"
         raise ContractFault(f"{'; '.join(drifted)}; the schema is frozen: {allowed}")
     for change in drifted:

@@ -7,7 +7,7 @@ import codecs
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TextIO
 
@@ -17,7 +17,14 @@ LINE_LIMIT = 16 * 2**20  # characters
 COLUMN_LIMIT = 10_000
 SHOWN = 1000  # characters of a line that is longer than the limit
 
-UNDECODED = re.compile("[\udc80-\udcff]")
+LINE_ENDS = "its lines end with"
+LINE_END = re.compile(r"\r{0,2}\n|\r")
+NAMED = {"\n": "LF", "\r": "CR", "\r\n": "CR LF", "\r\r\n": "CR CR LF"}
+BYTE_ORDER_MARK = "\ufeff"
+
+UNDECODED = re.compile("[\ud800-\udfff]")
+# And what UTF-16 makes of a line feed or a byte order mark behind a missing byte, or in the other order of bytes.
+SHIFTED = re.compile("[\ud800-\udfff\u0a00\ufffe]")
 
 # A quote inside a quoted field stands twice.
 QUOTED = re.compile(f"{QUOTE}([^{QUOTE}]*+(?:{QUOTE}{QUOTE}[^{QUOTE}]*+)*+){QUOTE}")
@@ -48,95 +55,151 @@ class Malformed(ValueError):
     """Why a line is no row."""
 
 
-def rows(descriptor: int, dialect: Csv) -> Iterator[Row | Bad]:
+def _keep_bytes(error: UnicodeError) -> tuple[str, int]:
+    """Bytes that are no text become one surrogate each, in any encoding."""
+    assert isinstance(error, UnicodeDecodeError)
+    return "".join(chr(0xDC00 + byte) for byte in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("keep_bytes", _keep_bytes)
+
+
+def rows(descriptor: int, dialect: Csv, last: str = "") -> Iterator[Row | Bad]:
     """The rows of an open file, its header the first, each of as many fields as that. Empty lines at the end are no
-    rows. Raises OSError."""
-    width, empty = None, list[Bad]()
-    for number, line in _numbered(descriptor, dialect):
+    rows; nor is the header again, nor another one, which has more than half of its names, nor what stands behind that.
+    `last`: the column that takes the rest of its line, if it is the last of the header, too. Raises OSError."""
+    first, names, spellings, enough = "", list[str](), set[str | None](), 0.0
+    width, takes_rest, other, empty = 0, False, 0, list[Bad]()
+    for number, line in _numbered(descriptor, dialect, dialect.line_end):
         if not line:
             empty.append(Bad(number, "it is empty", ""))
             continue
         yield from empty
         empty.clear()
+        why, texts, rest = "", list[str | None](), False
         try:
-            texts = fields(line, dialect, width)
-        except Malformed as why:
-            yield Bad(number, str(why), _shown(line, dialect))
-        else:
-            width = width or len(texts)
-            yield Row(number, texts, _has_rest(line, texts, dialect), len(line))
+            texts, rest = fields(line, dialect, width, takes_rest)
+        except Malformed as malformed:
+            why = str(malformed)
+        edge = line[-1] == "\r" if dialect.line_end == "\n" else line[0] == "\n" and dialect.line_end == "\r"
+        unclear = why or rest or edge or (len(texts) == 1 and not line.isprintable())
+        maybe = width and (unclear or other or not spellings.isdisjoint(texts))
+        here = _names(line, dialect) if maybe else []
+        if maybe and here == names and (width > 1 or line.lstrip(BYTE_ORDER_MARK) == first):
+            why, other = "it is the header again", 0
+        elif maybe and len(spellings.intersection(here)) > enough:
+            why, other = "it is another header", number
+        elif other:
+            why = f"it stands behind another header, in line {other}"
+        elif unclear:
+            why = _line_ends(line, dialect) or why
+        if not width and not why:
+            first, names, width = line, _names(line, dialect), len(texts)
+            enough = max(1, sum(map(bool, names)) / 2)
+            takes_rest = dialect.rest and last in ("", texts[-1])
+            spellings = {*texts[:COLUMN_LIMIT], *names, *map(str.upper, names), *map(str.title, names)} - {"", None}
+        yield Bad(number, why, _shown(line)) if why else Row(number, texts, rest, len(line))
 
 
 def unread(descriptor: int, dialect: Csv, why: str) -> Iterator[Bad]:
-    """Every line of a file of which no row can be read, its header, too. Raises OSError."""
-    return (Bad(number, why, _shown(line, dialect)) for number, line in _numbered(descriptor, dialect) if line)
+    """Every line of a file of which no row can be read, its header, too, with the line ends that it has. Raises
+    OSError."""
+    _, first = next(_numbered(descriptor, dialect, dialect.line_end), (0, ""))
+    for number, line in _numbered(descriptor, dialect, "" if _line_ends(first, dialect) else dialect.line_end):
+        if line:
+            yield Bad(number, why, _shown(line))
 
 
-def _numbered(descriptor: int, dialect: Csv) -> Iterator[tuple[int, str]]:
-    """The lines of a file from its beginning; one that is longer than the limit is cut behind it."""
-    encoding = "utf-8-sig" if codecs.lookup(dialect.encoding).name == "utf-8" else dialect.encoding
+def _numbered(descriptor: int, dialect: Csv, line_end: str) -> Iterator[tuple[int, str]]:
+    """The lines of a file from its beginning; one that is longer than the limit is cut behind it. `line_end`: empty for
+    any. A byte order mark at the beginning is skipped."""
+    encoding = codecs.lookup(dialect.encoding).name
+    if encoding in ("utf-16", "utf-32"):  # by its byte order mark; without one, its first character is of ASCII
+        encoding += "-be" if os.pread(descriptor, 1, 0) in (b"\0", b"\xfe") else "-le"
     os.lseek(descriptor, 0, os.SEEK_SET)
-    with open(descriptor, encoding=encoding, errors="surrogateescape", newline=dialect.line_end, closefd=False) as text:
+    with open(descriptor, encoding=encoding, errors="keep_bytes", newline=line_end, closefd=False) as text:
         for number, line in enumerate(iter(partial(text.readline, LINE_LIMIT + 2), ""), 1):
-            yield number, line.removesuffix(dialect.line_end)
+            whole = line.lstrip(BYTE_ORDER_MARK) if number == 1 else line
+            yield number, whole.removesuffix(line_end) if line_end else whole.rstrip("\r\n")
             if len(line) > LINE_LIMIT:
-                _skip_rest(text, line, dialect.line_end)
+                _skip_rest(text, line, line_end)
 
 
-def _skip_rest(text: TextIO, cut: str, end: str) -> None:
+def _skip_rest(text: TextIO, cut: str, line_end: str) -> None:
     """Goes on to the next line, without keeping more than a part of this one, of which `cut` was read."""
-    while not cut.endswith(end):
+    while not cut.endswith(line_end or ("\n", "\r")):
         # The line's end may be cut in two.
-        more = text.read(1) if end.startswith(cut[-1]) else text.readline(LINE_LIMIT)
-        cut = cut[-1] + more if more else end
+        more = text.read(1) if line_end.startswith(cut[-1]) else text.readline(LINE_LIMIT)
+        cut = cut[-1] + more if more else line_end or "\n"
 
 
-def _has_rest(line: str, texts: list[str | None], dialect: Csv) -> bool:
-    if not dialect.rest or dialect.delimiter not in (texts[-1] or ""):
-        return False
-    try:
-        return len(fields(line, replace(dialect, rest=False))) > len(texts)
-    except Malformed:
-        return True
+def _line_ends(line: str, dialect: Csv) -> str:
+    """How the first line ends in what the contract takes for one, outside quotes; empty if as the contract says."""
+    text = QUOTED.sub("", line[:LINE_LIMIT]) + dialect.line_end
+    match = LINE_END.search(text)
+    assert match is not None
+    before = text[: match.start()]
+    if match[0] == dialect.line_end or before.startswith(QUOTE) or dialect.delimiter + QUOTE in before:
+        return ""
+    end = "\r\n" if text.startswith("\n") and dialect.line_end == "\r" else match[0]
+    return f"{LINE_ENDS} {NAMED[end]}, the contract says {NAMED[dialect.line_end]}"
 
 
-def fields(line: str, dialect: Csv, width: int | None = None) -> list[str | None]:
-    """The fields of a row; None for the dialect's null, unquoted. Raises Malformed."""
+def _names(line: str, dialect: Csv) -> list[str]:
+    """The names of a line that is a header: in small letters, without quotes, blanks or a byte order mark around."""
+    parts = line.split(dialect.delimiter, COLUMN_LIMIT)
+    return [name.strip(f"{QUOTE}{BYTE_ORDER_MARK} \t\r\n").casefold() for name in parts]
+
+
+def fields(line: str, dialect: Csv, width: int, takes_rest: bool) -> tuple[list[str | None], bool]:
+    """The fields of a row, None for the dialect's null, unquoted; and whether the last took delimiters. `width`: 0 for
+    the header. Raises Malformed."""
+    if not width and (why := _line_ends(line, dialect)):
+        raise Malformed(why)
     if len(line) > LINE_LIMIT:
         raise Malformed(f"it has more than {LINE_LIMIT:,} characters")
-    if UNDECODED.search(line):
-        raise Malformed(f"it has bytes that are no {dialect.encoding}")
+    if not line.isascii():
+        if (SHIFTED if "16" in dialect.encoding else UNDECODED).search(line):
+            raise Malformed(f"it has bytes that are no {dialect.encoding}")
+        if line.startswith(BYTE_ORDER_MARK):
+            raise Malformed("it begins with a byte order mark, as another file does")
     if QUOTE not in line:
-        parts = line.split(dialect.delimiter, width - 1 if dialect.rest and width else -1)
+        parts = line.split(dialect.delimiter, width - 1 if takes_rest else -1)
         texts: list[str | None] = [None if part == dialect.null else part for part in parts]
+        rest = takes_rest and dialect.delimiter in parts[-1]
     else:
-        texts = list(_quoted_fields(line, dialect, width))
-    if width is not None and len(texts) != width:
+        texts, rest = _quoted_fields(line, dialect, width if takes_rest else 0)
+    if width and len(texts) != width:
         raise Malformed(f"it has {len(texts)} fields, not {width}")
-    return texts
+    return texts, rest
 
 
-def _quoted_fields(line: str, dialect: Csv, width: int | None) -> Iterator[str | None]:
-    at, number = 0, 0
+def _quoted_fields(line: str, dialect: Csv, last: int) -> tuple[list[str | None], bool]:
+    """The fields of a line, of which that with the number `last` takes the rest if it is not quoted; and if it did."""
+    texts, at = list[str | None](), 0
     while True:
-        number += 1
+        rest = False
         if line.startswith(QUOTE, at):
             match = QUOTED.match(line, at)
             if not match:
                 raise Malformed("a quoted field does not end")
-            yield match[1].replace(QUOTE * 2, QUOTE)
+            texts.append(match[1].replace(QUOTE * 2, QUOTE))
             end = match.end()
             if end < len(line) and not line.startswith(dialect.delimiter, end):
                 raise Malformed("there is text behind a quoted field")
         else:
-            end = -1 if dialect.rest and number == width else line.find(dialect.delimiter, at)
+            end = line.find(dialect.delimiter, at)
+            if rest := end >= 0 and len(texts) + 1 == last:
+                end = len(line)
             end = len(line) if end < 0 else end
-            yield None if (text := line[at:end]) == dialect.null else text
+            text = line[at:end]
+            texts.append(None if text == dialect.null else text)
         if end == len(line):
-            return
+            return texts, rest
         at = end + len(dialect.delimiter)
 
 
-def _shown(line: str, dialect: Csv) -> str:
+def _shown(line: str) -> str:
+    """A line as a text, in which bytes that are none stand as `\\xff`."""
     line = line if len(line) <= LINE_LIMIT else line[:SHOWN]
-    return line.encode(dialect.encoding, "surrogateescape").decode(dialect.encoding, "backslashreplace")
+    return line if line.isascii() else UNDECODED.sub(lambda match: f"\\x{ord(match[0]) & 0xFF:02x}", line)

@@ -32,7 +32,7 @@ from pipelines.lake import folders
 from pipelines.lake.changes import Target
 from pipelines.lake.runs import IngestedFile
 from pipelines.lake.schema import arrow_type, complete, schema_of, types_of, writer_of
-from pipelines.sources.files.delimited import COLUMN_LIMIT, Bad, Row, rows, unread
+from pipelines.sources.files.delimited import COLUMN_LIMIT, LINE_ENDS, Bad, Row, rows, unread
 from pipelines.sources.files.values import column_of
 
 AUDIT = {
@@ -167,7 +167,7 @@ def ingest(
             with opened(file) as descriptor:
                 sha256 = _hashed(file, descriptor)
                 shape, why, records = _read(file, descriptor)
-                for portion in _portions(file, records):
+                for portion in _portions(file, records, sum(map(len, shape[1]))):
                     with _readable(file.path):
                         batch = _batch(file, shape, portion, place.run, [*islice(numbers, len(portion))])
                     lines += batch.num_rows
@@ -246,20 +246,20 @@ def _read(file: LandedFile, descriptor: int) -> tuple[Shape, str, Iterator[Row |
     assert file.table.files is not None
     dialect = file.table.files.dialect
     with _readable(file.path):
-        records = rows(descriptor, dialect)
+        records = rows(descriptor, dialect, [column.name for column in file.table.columns if not column.serial][-1])
         shape = _shape(file.table, next(records, None))
     if isinstance(shape, str):
         return ({}, {}), shape, unread(descriptor, dialect, shape)
     return shape, "", records
 
 
-def _portions(file: LandedFile, records: Iterator[Row | Bad]) -> Iterator[list[Row | Bad]]:
-    """The lines of a file, as many at a time as need little memory."""
+def _portions(file: LandedFile, records: Iterator[Row | Bad], extra: int) -> Iterator[list[Row | Bad]]:
+    """The lines of a file, as many at a time as need little memory. `extra`: characters that bronze adds to each."""
     lines, size = list[Row | Bad](), 0
     with _readable(file.path):
         for line in records:
             lines.append(line)
-            size += line.size if isinstance(line, Row) else len(line.raw)
+            size += line.size + extra if isinstance(line, Row) else len(line.raw)
             if len(lines) >= READ_ROWS or size >= READ_CHARACTERS:
                 yield lines
                 lines, size = [], 0
@@ -270,17 +270,22 @@ def _portions(file: LandedFile, records: Iterator[Row | Bad]) -> Iterator[list[R
 def _shape(table: Table, header: Row | Bad | None) -> Shape | str:
     """What a file's header says, or why no row can be read."""
     if header is None or isinstance(header, Bad):
-        return "it has no header" if header is None else f"its header: {header.why}"
+        why = header.why if header else ""
+        return why if why.startswith(LINE_ENDS) else f"its header: {why}" if why else "it has no header"
+    if len(header.texts) > COLUMN_LIMIT:
+        return f"its header has {len(header.texts):,} columns, more than {COLUMN_LIMIT:,}"
+    # The first column without a name has an empty one, others their numbers.
     names = [name or "" for name in header.texts]
-    if len(names) > COLUMN_LIMIT:
-        return f"its header has {len(names):,} columns, more than {COLUMN_LIMIT:,}"
-    if names[-1].endswith("\r"):
-        return "its lines end with CR LF, the contract says LF"
+    names = [name or f"#{place}" * ("" in names[: place - 1]) for place, name in enumerate(names, 1)]
     wanted = {column.name: column for column in table.columns if not column.serial}
     # A name that no contract has is not shown: a file without a header has a row in its place.
     twice = {name if name in wanted else "a name" for name, times in Counter(names).items() if times > 1}
     wrong = [f"has {name} twice" for name in sorted(twice)]
-    wrong += [f"has no {name}" for name, column in wanted.items() if name not in names and not column.optional]
+    alike = {name.strip().casefold() for name in names}
+    missing = [name for name, column in wanted.items() if name not in names and not column.optional]
+    wrong += [
+        f"has no {name}{', but in other letters or with blanks' * (name.casefold() in alike)}" for name in missing
+    ]
     if wrong:
         return f"its header {', '.join(wrong)}"
     places = {name: index for index, name in enumerate(names)}

@@ -1,6 +1,7 @@
 """Delimited text: a bad line is told with its number and its text, and its neighbours stay what they are."""
 
 import csv
+import encodings.aliases
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from conf.contract import Csv
 from conf.settings import PROJECT
 from pipelines.sources.files import delimited
-from pipelines.sources.files.delimited import Bad, Row, rows
+from pipelines.sources.files.delimited import Bad, Row, rows, unread
 
 REAL = PROJECT.parent / "shared" / "data"  # real exports, where somebody has them
 PLAIN = Csv()
@@ -80,10 +81,183 @@ def test_a_quote_that_stays_open_takes_no_line_with_it(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("wrong", [{"delimiter": ""}, {"delimiter": '"'}, {"line_end": ""}, {"encoding": "utf-9"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"delimiter": text} for text in ("", '"', "\r", "\n")]
+    + [{"line_end": ""}, {"encoding": "utf-9"}, {"encoding": "ascii", "delimiter": "¦"}],
+)
 def test_a_dialect_that_cannot_be_read_is_refused(wrong: dict[str, str]) -> None:
     with pytest.raises((ValueError, LookupError)):
         Csv(**wrong)  # type: ignore[arg-type]
+
+
+ENCODINGS = sorted({*encodings.aliases.aliases.values(), "unicode_escape", "raw_unicode_escape", "undefined", "idna"})
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_an_encoding_is_refused_by_its_name_or_keeps_bytes_that_are_no_text_to_their_line(
+    tmp_path: Path, encoding: str
+) -> None:
+    """Every one that Python has."""
+    try:
+        dialect = Csv(encoding=encoding, line_end="\r\n")
+    except (ValueError, LookupError) as refused:
+        assert encoding in str(refused)
+        return
+    lines = ["ab,c\r\n", "d-,1\r\n", "e+,2\r\n", "f,3\r\n"]
+    parts = ["".join(lines).encode(encoding), *("".join(lines[:n]).encode(encoding) for n in (2, 0))]
+    assert [line.texts for line in read(tmp_path, parts[0], dialect) if isinstance(line, Row)] == [
+        line.strip().split(",") for line in lines
+    ]
+    start, unit = len(parts[1]), len("aa".encode(encoding)) - len("a".encode(encoding))
+    for byte in (0x80, 0x81, 0xD8, 0xDC, 0xFE, 0xFF):
+        data = parts[0][:start] + bytes([byte]) * unit + parts[0][start:]
+        header, before, damaged, after = read(tmp_path, data, dialect)
+        assert isinstance(header, Row) and before == Row(2, ["d-", "1"]) and after == Row(4, ["f", "3"])
+        assert isinstance(damaged, Row) or "bytes that are no" in damaged.why or "byte order mark" in damaged.why
+
+
+@pytest.mark.parametrize("encoding", ["unicode_escape", "idna", "punycode", "undefined", "rot13", "hex", "mbcs"])
+def test_an_encoding_that_is_none_of_text_is_refused_when_the_contract_is_made(encoding: str) -> None:
+    with pytest.raises((ValueError, LookupError), match=encoding):
+        Csv(encoding=encoding)
+
+
+def utf16(*parts: str | bytes, order: str = "le") -> bytes:
+    return b"".join(part if isinstance(part, bytes) else part.encode(f"utf-16-{order}") for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        (utf16("\ufeffa,b\n1,2\n", b"A"), {2: ["1", "2"], 3: "\\x41"}),  # half a character at the end
+        (utf16("\ufeffa,b\n1,", b"\0\xd8", "2\n3,4\n"), {2: "1,\\x00\\xd82", 3: ["3", "4"]}),  # half of a pair
+        (utf16("\ufeffa,b\n1,", b"\0\xdc", "2\n3,4\n"), {2: "1,\\x00\\xdc2", 3: ["3", "4"]}),
+        (utf16("a,b\n1,2\n", "3,4\n"), {2: ["1", "2"], 3: ["3", "4"]}),  # without a byte order mark
+        (utf16("a,b\n1,2\n", "3,4\n", order="be"), {2: ["1", "2"], 3: ["3", "4"]}),
+        # A byte too many: where lines end is not known any more, and all of it is kept as one.
+        (utf16("a,b\n1,2\n3,", b"A", "4\n5,6\n"), {2: ["1", "2"], 3: "3,\u3441\u0a00\u3500Ⰰ㘀\u0a00\\x00"}),
+        (utf16("a\n1\n", b"2", "3\n4\n", b"5", "6\n7\n"), {2: ["1"], 3: "㌲\u0a00㐀\u0a00㔀6", 4: ["7"]}),
+        # Another file behind it, with the other order of bytes.
+        (utf16("\ufeffa\n1\n") + utf16("\ufeffa\n2\n", order="be"), {2: ["1"], 3: "\ufffe愀\u0a00㈀\u0a00"}),
+        (utf16("\ufeffa,b\n1,2\n") + utf16("\ufeffa,b\n3,4\n"), {2: ["1", "2"], 3: "\ufeffa,b", 4: ["3", "4"]}),
+    ],
+)
+def test_a_byte_that_is_no_utf_16_makes_its_line_bad(tmp_path: Path, data: bytes, lines: dict[int, object]) -> None:
+    kept = read(tmp_path, data, replace(PLAIN, encoding="utf-16"))[1:]
+    assert {line.line: line.texts if isinstance(line, Row) else line.raw for line in kept} == lines
+
+
+ALIEN = {"\n": "LF", "\r\n": "CR LF", "\r": "CR"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "cp1252"])
+@pytest.mark.parametrize("header", ["nome,valor", '"nome","valor"', 'nome,"valor"'])
+@pytest.mark.parametrize(("end", "promised"), [(a, b) for a in ALIEN for b in ALIEN if a != b])
+def test_line_ends_that_are_not_the_contracts_make_every_line_bad_and_have_a_name(
+    tmp_path: Path, encoding: str, header: str, end: str, promised: str
+) -> None:
+    dialect = Csv(encoding=encoding, line_end=promised)
+    data = "".join(f"{line}{end}" for line in (header, 'São,"1"', "Rua,2")).encode(encoding)
+    first, *lines = read(tmp_path, data, dialect)
+    why = f"its lines end with {ALIEN[end]}, the contract says {ALIEN[promised]}"
+    if (end, promised) == ("\r\n", "\r"):  # the header ends as it should
+        assert isinstance(first, Row) and {line.why for line in lines if isinstance(line, Bad)} == {why}
+        assert len(lines) == 3
+        return
+    assert isinstance(first, Bad) and first.why == why
+    with (tmp_path / "f.csv").open("rb") as file:
+        assert list(unread(file.fileno(), dialect, why)) == [
+            Bad(1, why, header),
+            Bad(2, why, 'São,"1"'),
+            Bad(3, why, "Rua,2"),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("promised", "data", "lines"),
+    [
+        ("\n", "a,b\n1,2\r\n3,4\n", {2: "CR LF", 3: ["3", "4"]}),
+        ("\n", 'a,b\n1,"2"\r\n3,"4\r"\n', {2: "CR LF", 3: ["3", "4\r"]}),
+        ("\n", 'a,b\n1,6" nail\r\n', {2: "CR LF"}),
+        ("\n", 'a,b\n1,"x\r\ny"\n', {2: "a quoted field does not end", 3: "it has 1 fields, not 2"}),
+        ("\n", "a,b\n1,2\r3,4\n5,6\r7\n", {2: "CR", 3: ["5", "6\r7"]}),
+        ("\r\n", "a,b\r\n1,2\n3,4\r\n5,6\n7\r\n", {2: "LF", 3: ["5", "6\n7"]}),
+        ("\r\n", 'a,b\r\n1,"2"\n3,4\r\n', {2: "LF"}),
+        ("\r\n", 'a,b\r\n1,"2\n3",4\r\n', {2: "it has 3 fields, not 2"}),
+        ("\r\n", 'a\r\n1\n2\r\n"3\n4"\r\n', {2: "LF", 3: ["3\n4"]}),
+        ("\r", "a,b\r1,2\r\n3,4\r", {2: ["1", "2"], 3: "CR LF"}),
+        ("\r\n", "a,b\r\r\n1,2\r\r\n", {1: "CR CR LF"}),
+    ],
+)
+def test_a_line_among_others_that_ends_otherwise_is_bad_and_a_field_may_have_breaks(
+    tmp_path: Path, promised: str, data: str, lines: dict[int, object]
+) -> None:
+    kept = read(tmp_path, data.encode(), replace(PLAIN, line_end=promised))
+
+    def shown(line: Row | Bad) -> object:
+        if isinstance(line, Row):
+            return line.texts
+        return line.why.removeprefix("its lines end with ").removesuffix(f", the contract says {ALIEN[promised]}")
+
+    assert {line.line: shown(line) for line in kept if line.line in lines} == lines
+
+
+AGAIN, OTHER = "it is the header again", "it is another header"
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        ("nome,rua\nA,1\nnome,rua\nB,2\n", {3: AGAIN, 4: ["B", "2"]}),
+        ("\ufeffnome,rua\nA,1\n\ufeffnome,rua\nB,2\n", {3: AGAIN, 4: ["B", "2"]}),
+        ('nome,rua\nA,1\n\ufeff"NOME", Rua \nB,2\n', {3: AGAIN, 4: ["B", "2"]}),
+        ("nome,rua\nA,1\nnome,rua\r\nB,2\r\nC,3\n", {3: AGAIN, 4: "its lines end with CR LF", 5: ["C", "3"]}),
+        # What follows another header would be read wrongly.
+        ("nome,rua\nA,1\nrua,nome\n2,B\nnome,rua\nC,3\n", {3: OTHER, 4: "it stands behind another header, in line 3"}),
+        ("nome,rua\nA,1\nrua,nome\n2,B\nnome,rua\nC,3\n", {5: AGAIN, 6: ["C", "3"]}),
+        ("nome,rua\nA,1\nrua,nome,x\n2,B,x\nC,3\n", {3: OTHER, 5: "it stands behind another header, in line 3"}),
+        ("nome,rua,x\nA,1,\nnome,rua,y\nB,2,\n", {3: OTHER, 4: "it stands behind another header, in line 3"}),
+        ("nome,rua,,\nA,1,,\nnome,rua,,\nB,2,,\n", {3: AGAIN, 4: ["B", "2", None, None]}),
+        ("nome,rua\nnome,1\nA,rua\n", {2: ["nome", "1"], 3: ["A", "rua"]}),
+        # In a file of one column a row may have the name, if it is spelled in another way.
+        ("nome\nA\nnome\nNome\n", {3: AGAIN, 4: ["Nome"]}),
+        ('nome\n"nome"\n', {2: ["nome"]}),
+        ("nome,rua\nA,1\n\ufeffB,2\n", {3: "it begins with a byte order mark, as another file does"}),
+        (
+            "\ufeff\ufeffnome,rua\n\ufeff",
+            {1: ["nome", "rua"], 2: "it begins with a byte order mark, as another file does"},
+        ),
+    ],
+)
+def test_a_header_among_the_lines_is_no_row(tmp_path: Path, data: str, lines: dict[int, object]) -> None:
+    kept = {line.line: line for line in read(tmp_path, data.encode())}
+    for number, expected in lines.items():
+        line = kept[number]
+        assert line.texts == expected if isinstance(line, Row) else line.why.startswith(str(expected)), line
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        ("rua,nome\nRua A, 1,Alfa\nRua B,Beta\n", {2: "it has 3 fields, not 2", 3: ["Rua B", "Beta"]}),
+        ("nome,rua,x\nA,Rua A, 1,2\nB,Rua B,2\n", {2: "it has 4 fields, not 3", 3: ["B", "Rua B", "2"]}),
+        ("nome,rua,\nA,Rua A, 1,\nB,Rua B,\n", {2: "it has 4 fields, not 3", 3: ["B", "Rua B", None]}),
+        ("x,nome,rua\n1,A,Rua A, 1\n", {2: ["1", "A", "Rua A, 1"]}),
+        ("nome,rua\nA,1\nnome,rua,x\nB,2,3\n", {3: OTHER, 4: "it stands behind another header, in line 3"}),
+        ("nome,rua\nA,1\nx,nome,rua\n3,B,2\n", {3: OTHER, 4: "it stands behind another header, in line 3"}),
+        ("nome,rua\nA,1\r2,B\n", {2: "its lines end with CR, the contract says LF"}),
+    ],
+)
+def test_only_the_last_column_of_contract_and_header_takes_the_rest(
+    tmp_path: Path, data: str, lines: dict[int, object]
+) -> None:
+    (tmp_path / "f.csv").write_text(data)
+    with (tmp_path / "f.csv").open("rb") as file:
+        kept = {line.line: line for line in rows(file.fileno(), replace(PLAIN, rest=True), "rua")}
+    assert {
+        number: line.texts if isinstance(line, Row) else line.why for number, line in kept.items() if number in lines
+    } == lines
 
 
 TEXTS = st.text(st.sampled_from('a;"\n é字NUL'), max_size=6)

@@ -3,7 +3,9 @@
 import json
 import os
 import socket
+import time
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
@@ -92,6 +94,11 @@ def test_every_line_of_a_file_arrives_with_its_place_bad_ones_as_their_text(
         ("dia;valor;dia\n2024-01-31;1;1\n", "its header has dia twice"),
         ('"dia;valor\n2024-01-31;1\n', "its header: a quoted field does not end"),
         ("\ufeffdia,valor\n", "its header has no dia, has no valor"),
+        (
+            "Dia; valor;x\n",
+            "its header has no dia, but in other letters or with blanks, has no valor, but in other letters or with blanks",
+        ),
+        ("dia;valor;;;#4\n", "its header has a name twice"),
         ("dia;valor;\x1b[2J\n", "its header has a name that is not a line of at most 255 characters"),
         ("dia;valor;" + "x" * 256, "its header has a name that is not a line of at most 255 characters"),
     ],
@@ -106,6 +113,100 @@ def test_each_line_of_a_file_with_another_header_is_kept_as_its_text(tmp_path: P
         for line, row in zip(lines, rows, strict=True)
     ]
     assert [(row["id"], row["_source_row"]) for row in rows] == [(3 + at, 1 + at) for at in range(len(lines))]
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "extra"),
+    [
+        ("valor;nota;dia", "1;x;2024-01-31", None),
+        ("dia;valor;nota;", "2024-01-31;1;x;", {"": None}),
+        ("dia;valor;nota;;;", "2024-01-31;1;x;;y;", {"": None, "#5": "y", "#6": None}),
+        (";dia;;valor;nota", "7;2024-01-31;;1;x", {"": "7", "#3": None}),
+        ("dia;valor;nota;Nota; nota", "2024-01-31;1;x;y;z", {"Nota": "y", " nota": "z"}),
+        ('\ufeff"dia";"valor";"nota"', '"2024-01-31";"1";"x"', None),
+    ],
+)
+def test_columns_are_found_by_name_and_those_of_no_contract_are_kept(
+    tmp_path: Path, header: str, row: str, extra: dict[str, str | None] | None
+) -> None:
+    drop(tmp_path, "venda.csv", f"{header}\n{row}\n")
+    record, (line,), _ = taken(tmp_path)
+    assert (line["dia"], line["valor"], line["nota"]) == (date(2024, 1, 31), Decimal(1), "x")
+    assert json.loads(line["_extra"] or "null") == extra and record.extras == tuple(extra or ())
+
+
+@pytest.mark.parametrize(
+    ("text", "rescued"),
+    [
+        ("dia;nota\n2024-01-01;a; b\n", {"_rest": "nota"}),
+        ("nota;dia\na; b;2024-01-01\n", {"_why": "it has 3 fields, not 2"}),
+        ("dia;nota;x\n2024-01-01;a; b;c\n", {"_why": "it has 4 fields, not 3"}),
+    ],
+)
+def test_the_last_column_of_the_contract_takes_the_rest_or_none_does(
+    tmp_path: Path, text: str, rescued: dict[str, str]
+) -> None:
+    drop(tmp_path, "venda.csv", text)
+    columns = tuple(column for column in TABLE.columns if column.name != "valor")
+    table = replace(TABLE, columns=columns, files=Files("venda*.csv", Csv(delimiter=";", rest=True)))
+    _, name, _ = ingest(files_of(tmp_path, table), Target(table, tmp_path / "lake", 7), 1, Report())
+    (row,) = pq.read_table(tmp_path / "lake" / name).to_pylist()
+    assert rescued.items() <= json.loads(row["_rescued"]).items() and row["nota"] in ("a; b", None)
+
+
+# Files that could make a step look at all of a line for each of its parts, or at all of a header for each line.
+WORST: dict[str, Callable[[int], str]] = {
+    "line ends": lambda n: "dia,valor\n" + "2024-01-01,1\n" * (n // 2),
+    "names": lambda n: ",".join(f"c{i}" for i in range(n)) + "\r\n",
+    "same names": lambda n: "dia," * n + "\r\n",
+    "names in quotes": lambda n: ",".join('"c"' for _ in range(n)) + "\r\n",
+    "quotes": lambda n: "dia,valor\r\n" + '"' * (n + 1) + "\r\n" + '"' + '""' * n + "\r\n",
+    "open quotes": lambda n: "dia,valor\r\n" + ',"x' * n + "\r\n",
+    "ends": lambda n: "dia,valor\r\n" + "\r" * n + "\r\n" + "\n" * n,
+    "short lines": lambda n: (
+        "dia,valor" + "".join(f",c{i}" for i in range(min(n // 20, 9_000))) + "\r\n" + "dia\r\n" * (n // 10)
+    ),
+    "other headers": lambda n: "dia,valor\r\nvalor,dia\r\n" + "dia,1\r\n" * (n // 10),
+    "no text": lambda n: "dia,valor\r\n" + "\udcff" * n + "\r\n",
+    "digits": lambda n: "dia,valor,x\r\n2024-01-01," + "0" * n + ",\r\n",
+}
+
+
+def seconds(tmp_path: Path, kind: str, size: int) -> float:
+    """The time that this process takes for a file of so many parts."""
+    (tmp_path / "venda.csv").write_bytes(WORST[kind](size).encode(errors="surrogateescape"))
+    table = replace(TABLE, files=Files("venda*.csv", Csv(line_end="\r\n")))
+    started = time.process_time()
+    ingest(files_of(tmp_path, table), Target(table, tmp_path / "lake", 7), 1, Report())
+    return time.process_time() - started
+
+
+@pytest.mark.parametrize("kind", WORST)
+def test_a_file_takes_time_by_its_size_whatever_it_has(tmp_path: Path, kind: str) -> None:
+    """Four times the parts may take ten times as long, not sixteen times as what is quadratic; nobody waits for less
+    than half a second."""
+    small = min(seconds(tmp_path, kind, 25_000) for _ in range(2))
+    assert seconds(tmp_path, kind, 100_000) < max(10 * small, 0.5)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", WORST)
+def test_a_large_file_takes_time_by_its_size_whatever_it_has(tmp_path: Path, kind: str) -> None:
+    """A million parts; lines of tens of megabytes."""
+    assert seconds(tmp_path, kind, 1_000_000) < max(12 * seconds(tmp_path, kind, 200_000), 1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_line_of_100_megabytes_is_read_at_the_pace_of_others(tmp_path: Path, end: str) -> None:
+    """Whether it is one, or its ends are others than the contract's."""
+    line = "2024-01-01;1;" + "x" * 87 + "\n"
+    path = drop(tmp_path, "venda.csv", f"dia;valor;nota{end}" + line * 1_000_000)
+    table = replace(TABLE, files=Files("venda*.csv", Csv(delimiter=";", line_end="\r\n")))
+    started = time.process_time()
+    (record,), _, _ = ingest(files_of(tmp_path, table), Target(table, tmp_path / "lake", 7), 1, Report())
+    assert time.process_time() - started < 60 and path.stat().st_size > 10**8
+    assert record.lines == record.bad == (1_000_001 if end == "\n" else 1)
 
 
 def test_an_empty_file_counts_as_not_yet_delivered(tmp_path: Path) -> None:
@@ -254,11 +355,17 @@ def test_a_file_with_too_many_columns_is_kept_as_its_lines(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\x00\xd8\n\x00"])
-def test_a_file_that_its_encoding_cannot_read_is_refused_by_name(tmp_path: Path, end: bytes) -> None:
+def test_bytes_that_are_no_utf_16_make_one_line_bad(tmp_path: Path, end: bytes) -> None:
     (tmp_path / "venda.csv").write_bytes("dia;valor\n2024-01-01;1\n".encode("utf-16") + end)
     table = replace(TABLE, files=Files("venda*.csv", Csv(delimiter=";", encoding="utf-16")))
-    with pytest.raises(SourceFault, match=r"venda\.csv is not text in the encoding that its contract names"):
-        ingest(files_of(tmp_path, table), Target(table, tmp_path / "lake", 7), 1, Report())
+    (record,), name, _ = ingest(files_of(tmp_path, table), Target(table, tmp_path / "lake", 7), 1, Report())
+    rows = pq.read_table(tmp_path / "lake" / name).to_pylist()
+    assert (record.lines, record.bad, rows[0]["valor"], rows[0]["_rescued"]) == (2, 1, Decimal("1"), None)
+    assert json.loads(rows[1]["_rescued"]) == {
+        "_line": "".join(f"\\x{byte:02x}" for byte in end.removesuffix(b"\n\0")),
+        "_why": "it has bytes that are no utf-16",
+        "_at": "venda.csv, 3",
+    }
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user")
