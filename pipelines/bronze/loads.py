@@ -14,6 +14,7 @@ from pipelines.core.errors import ContractFault
 from pipelines.lake.runs import RunContext, TableRun, reason_for_full, table_runs
 from pipelines.sources.postgres import fingerprint
 from pipelines.sources.postgres.reader import POSTGRES_AUDIT, ReadPlan
+from pipelines.sources.postgres.search_path import by_search_path
 from pipelines.sources.postgres.snapshot import Snapshot, describe
 from pipelines.sources.postgres.types import MONEY_PLACES, Reading, natural_type, read_as
 
@@ -83,6 +84,12 @@ def _read_plan(snapshot: Snapshot, table: Table) -> ReadPlan:
         for column in relation.columns
         if column.has_money and column.scale != MONEY_PLACES and types[column.name] == "string"
     ]
+    if not relation.has_xmin:
+        problems += [
+            f"view {relation.schema}.{relation.name}: its function {function} finds {thing} by search_path, which is "
+            f"only pg_catalog here; ALTER FUNCTION {function} SET search_path = {schema}"
+            for function, thing, schema in by_search_path(snapshot, relation.oid)
+        ]
     if problems:
         raise ContractFault("; ".join(problems))
     return ReadPlan(table, relation, readings, types | POSTGRES_AUDIT)

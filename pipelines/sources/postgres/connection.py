@@ -51,6 +51,7 @@ OF_STATES = {
     "pg_catalog: GRANT it that",
     "^42501": 'role "{0.user}" lacks a right: GRANT USAGE on the schema, SELECT on its tables, CREATE for `make seed`',
     "^22": "the server cannot make sense of a value in it",
+    "^42(P01|883|704)": "a function there finds something by search_path only: ALTER FUNCTION … SET search_path = …",
     "^P0": "a function there raised an error",
     "^(08|57P0)": "the connection was lost",
     "^40": "it is in conflict with other work there",

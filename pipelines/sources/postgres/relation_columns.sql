@@ -14,8 +14,7 @@ held AS (
   SELECT h.attnum, unnest(ARRAY[t.typelem, t.typbasetype, r.rngsubtype, m.rngsubtype]
                           || ARRAY(SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = t.typrelid))
   FROM held h JOIN pg_type t ON t.oid = h.typid
-  LEFT JOIN pg_range r ON r.rngtypid = t.oid
-  LEFT JOIN pg_range m ON m.rngmultitypid = t.oid
+  LEFT JOIN pg_range r ON r.rngtypid = t.oid LEFT JOIN pg_range m ON m.rngmultitypid = t.oid
 )
 SELECT
   b.attname,

@@ -1,0 +1,22 @@
+-- The functions that views and functions call, by their oids, whose text is resolved when they run.
+WITH RECURSIVE reached (class, oid) AS (
+  (SELECT 'pg_class'::regclass::oid, unnest(%(views)s::oid[])
+   UNION ALL SELECT 'pg_proc'::regclass, unnest(%(functions)s::oid[]))
+  UNION
+  SELECT next.* FROM reached r LEFT JOIN pg_proc p ON r.class = 'pg_proc'::regclass AND p.oid = r.oid, LATERAL (
+    -- Rules, functions, aggregates, operators and checks: what they depend on. Then a view's rule, a domain's checks.
+    SELECT d.refclassid, d.refobjid FROM pg_depend d WHERE d.classid = r.class AND d.objid = r.oid AND r.class IN (
+      'pg_rewrite'::regclass, 'pg_proc'::regclass, 'pg_operator'::regclass, 'pg_constraint'::regclass)
+    UNION ALL SELECT 'pg_rewrite'::regclass, w.oid FROM pg_rewrite w JOIN pg_class v ON v.oid = w.ev_class
+    WHERE r.class = 'pg_class'::regclass AND v.oid = r.oid AND v.relkind = 'v'
+    UNION ALL SELECT 'pg_constraint'::regclass, c.oid FROM pg_constraint c
+    WHERE r.class = 'pg_type'::regclass AND c.contypid = r.oid
+  ) next
+  -- With a search_path of its own a function finds the same for everybody, and so does what it calls.
+  WHERE concat(p.proconfig, p.prosrc) !~* 'search_path'
+)
+SELECT p.oid::int8, p.oid::regprocedure::text, p.prosrc
+FROM reached r JOIN pg_proc p ON p.oid = r.oid JOIN pg_language l ON l.oid = p.prolang
+WHERE r.class = 'pg_proc'::regclass AND p.prosqlbody IS NULL AND l.lanname NOT IN ('internal', 'c')
+  AND concat(p.proconfig, p.prosrc) !~* 'search_path'
+ORDER BY 2

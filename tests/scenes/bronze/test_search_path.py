@@ -1,0 +1,142 @@
+"""Views whose functions find things by search_path are refused by name; all others are read."""
+
+import re
+
+import pytest
+
+from conf.settings import Postgres
+from pipelines.core.errors import ContractFault
+from pipelines.sources.postgres.search_path import by_search_path
+from pipelines.sources.postgres.snapshot import describe, take_snapshot
+from tests.support.lake import Lake
+from tests.support.source import LOOSE, execute
+
+THINGS = (
+    "CREATE SCHEMA outro",
+    'CREATE SCHEMA "Três"',
+    "CREATE TABLE juros (tipo text, pct numeric)",
+    "CREATE TABLE cidade (nome text, uf text)",
+    'CREATE TABLE outro."Com espaço" (pct numeric)',
+    "CREATE TYPE st AS ENUM ('a')",
+    "CREATE DOMAIN outro.codigo AS text",
+    "CREATE FUNCTION dobro(numeric) RETURNS numeric LANGUAGE sql AS 'SELECT $1 * 2'",
+    "CREATE FUNCTION round(float8, int) RETURNS float8 LANGUAGE sql AS 'SELECT $1'",
+    "CREATE FUNCTION direto(text) RETURNS numeric LANGUAGE sql AS 'SELECT pct FROM juros WHERE tipo = $1'",
+    """CREATE FUNCTION "Três".calado(text) RETURNS numeric LANGUAGE plpgsql AS
+    'BEGIN RETURN (SELECT pct FROM juros WHERE tipo = $1); EXCEPTION WHEN undefined_table THEN RETURN 0; END'""",
+    "CREATE FUNCTION soma(numeric, text) RETURNS numeric LANGUAGE sql AS 'SELECT $1 + pct FROM juros WHERE tipo = $2'",
+    "CREATE AGGREGATE total(text) (SFUNC = soma, STYPE = numeric, INITCOND = '0')",
+    "CREATE FUNCTION e_igual(st, text) RETURNS bool LANGUAGE sql AS 'SELECT EXISTS (SELECT FROM juros WHERE tipo = $2)'",
+    "CREATE OPERATOR === (LEFTARG = st, RIGHTARG = text, FUNCTION = e_igual)",
+    "CREATE FUNCTION st_texto(st) RETURNS text LANGUAGE sql AS 'SELECT tipo FROM public.cidade, juros LIMIT 1'",
+    "CREATE CAST (st AS text) WITH FUNCTION st_texto(st)",
+    "CREATE FUNCTION existe(text) RETURNS bool LANGUAGE sql AS 'SELECT EXISTS (SELECT FROM juros WHERE tipo = $1)'",
+    "CREATE DOMAIN checado AS text CHECK (existe(VALUE))",
+    "CREATE VIEW outro.meio AS SELECT direto('x') AS pct",
+)
+# The text of a function f(text), and what it finds by search_path.
+TEXTS = {
+    "SELECT $1": "",
+    "SELECT upper($1) || round(1.5, 1) || (now())::text": "",
+    "SELECT max(pct)::text FROM public.juros WHERE tipo = $1": "",
+    'SELECT max(pct)::text FROM public . "juros" juros WHERE juros.tipo = $1': "",
+    "SELECT max(pct)::text FROM outro.\"Com espaço\" -- FROM juros": "",
+    "SELECT /* FROM juros */ extract(year FROM juros)::text FROM (VALUES (now())) v(juros)": "",
+    "SELECT nome FROM public.cidade WHERE cidade.uf = $1 AND nome IS DISTINCT FROM cidade.uf": "",
+    "WITH juros AS (SELECT 1 AS cidade) SELECT cidade::text FROM juros": "",
+    "WITH juros (a) AS MATERIALIZED (SELECT 1) SELECT a::text FROM juros": "",
+    "SELECT tipo FROM public.cidade c JOIN public.juros USING (nome, cidade)": "",
+    "SELECT public.dobro(1)::text": "",
+    "SELECT dobro.a::text FROM unnest('{1}'::int[]) AS dobro(a)": "",
+    "SELECT set_config('search_path', 'public', true); SELECT pct::text FROM juros": "",
+    "SELECT pct::text FROM juros": "juros",
+    "SELECT pct::text FROM ONLY\n  JUROS j": "juros",
+    "SELECT pct::text FROM public.cidade AS c, juros": "juros",
+    "SELECT pct::text FROM public.cidade c LEFT JOIN juros ON true": "juros",
+    "SELECT pct::text FROM \"Com espaço\"": "Com espaço",
+    "SELECT dobro (1)::text": "dobro",
+    "SELECT $1::st::text": "st",
+    "SELECT CAST($1 AS codigo)": "codigo",
+    "SELECT ('juros'::regclass)::text": "juros",
+    "SELECT to_regclass('juros')::text": "juros",
+    "SELECT public.direto($1)::text": "juros",
+    "SELECT pct::text FROM outro.meio": "juros",
+    'SELECT "Três".calado($1)::text': "juros",
+}  # fmt: skip
+# The same of a view's column.
+EXPRESSIONS = {
+    "upper('x')": "",
+    "dobro(2)": "",
+    "total(tipo) OVER ()": "juros",
+    "'a'::st === tipo": "juros",
+    "'a'::st::text": "juros",
+    "tipo::checado": "juros",
+    "(SELECT pct FROM outro.meio)": "juros",
+    '"Três".calado(tipo)': "juros",
+}
+
+
+def test_what_a_view_finds_by_search_path_is_known(database: Postgres) -> None:
+    execute(database, *THINGS, "SET check_function_bodies = off")
+    views = dict[str, str]()
+    statements = ["SET check_function_bodies = off", "CREATE TABLE t (tipo text)"]
+    for number, (text, expected) in enumerate(TEXTS.items()):
+        statements += [
+            f"CREATE FUNCTION f{number}(text) RETURNS text LANGUAGE sql AS $${text}$$",
+            f"CREATE VIEW v{number} AS SELECT f{number}(tipo) FROM t",
+        ]
+        views[f"v{number}"] = expected
+    for number, (expression, expected) in enumerate(EXPRESSIONS.items()):
+        statements.append(f"CREATE VIEW e{number} AS SELECT {expression} FROM t")
+        views[f"e{number}"] = expected
+    statements += [
+        "CREATE VIEW com_corpo AS SELECT 1 AS a",
+        "CREATE FUNCTION corpo() RETURNS numeric LANGUAGE sql BEGIN ATOMIC SELECT max(pct) FROM juros; END",
+        "CREATE VIEW corpo_lido AS SELECT corpo()",
+        "CREATE FUNCTION corpo_fundo() RETURNS numeric LANGUAGE sql BEGIN ATOMIC SELECT direto('x'); END",
+        "CREATE VIEW corpo_fundo_lido AS SELECT corpo_fundo()",
+        "CREATE MATERIALIZED VIEW guardado AS SELECT direto('x') WITH NO DATA",
+        "CREATE VIEW guardado_lido AS SELECT * FROM guardado",
+    ]
+    views |= {"corpo_lido": "", "corpo_fundo_lido": "juros", "guardado_lido": ""}
+    execute(database, "; ".join(statements))
+    with take_snapshot(database, "public", []) as snapshot:
+        for view, expected in views.items():
+            relation = describe(snapshot, view)
+            assert relation is not None
+            result = list(by_search_path(snapshot, relation.oid))
+            assert {thing for _, thing, _ in result} == {*filter(None, [expected])}, (view, result)
+
+
+def test_a_view_is_refused_with_the_mend_that_lets_it_be_read(lakehouse: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.bronze.readers.LOCAL_READERS", 1)
+    execute(
+        lakehouse.address,
+        *LOOSE,
+        *THINGS,
+        "INSERT INTO juros VALUES ('corrente', 1.5)",
+        "INSERT INTO conta (id, tipo) VALUES (1, 'corrente')",
+        "ALTER TABLE conta RENAME TO contas",
+        'CREATE VIEW conta AS SELECT *, "Três".calado(tipo) AS juros, ARRAY[$$2024-01-01Z$$::timestamptz] AS dias FROM contas',
+    )
+    with pytest.raises(ContractFault) as caught:
+        lakehouse.run("bronze")
+    mend = re.search(
+        r'view public.conta: its function "Três".calado\(text\) finds juros by search_path, which is only pg_catalog '
+        "here; (.*)",
+        str(caught.value),
+    )
+    assert mend is not None
+    execute(lakehouse.address, mend[1])
+    lakehouse.run("bronze")
+    assert [row["juros"] for row in lakehouse.table("bronze", "conta")] == ["1.5"]
+    # A function that sets something while it is called does not shift what is read after it.
+    execute(
+        lakehouse.address,
+        "INSERT INTO associado (id) VALUES (1)",
+        "ALTER TABLE associado RENAME TO antigo",
+        "CREATE VIEW associado AS SELECT *, set_config('TimeZone', 'Asia/Kathmandu', false) AS zona FROM antigo",
+    )
+    lakehouse.run("bronze")
+    assert lakehouse.table("bronze", "associado")[0]["zona"] == "Asia/Kathmandu"
+    assert lakehouse.table("bronze", "conta")[0]["dias"] == '{"2024-01-01 00:00:00+00"}'
