@@ -110,7 +110,6 @@ FATAL = "FATAL: "  # said by the server that answered, when a host has several a
 
 # A pooler that knows no such settings of a session says this; it may give each transaction another session.
 OPTIONS_REFUSED = "startup parameter:? (in )?options|command-line options"
-TOO_SHORT = "transaction timeout"  # of a setting that an older server would refuse
 
 CONNECTING = 20  # psycopg2's status of a connection that is not made yet; it has no name for it
 
@@ -145,10 +144,9 @@ def opened(server: Postgres, make: Callable[[str], Made]) -> Made:
     try:
         return make(dsn(server, options()))
     except Exception as error:
-        is_refused, is_short = (re.search(sign, str(error)) for sign in (OPTIONS_REFUSED, TOO_SHORT))
-        if not (is_refused or is_short):
+        if not re.search(OPTIONS_REFUSED, str(error)):
             raise
-    return make(dsn(server, "" if is_refused else options(more=True)))
+    return make(dsn(server))
 
 
 def forget_libpqs(but: str = "") -> None:

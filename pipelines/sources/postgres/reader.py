@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -35,7 +35,9 @@ POSTGRES_AUDIT = {"_rescued": "string", "_batch": "bigint", DELETED: "boolean"}
 
 SILENCE_SECONDS = 30.0  # without a row; then the server is asked
 
-COMPUTING = 0.05  # of a core: what this process takes at least while a driver works on what the server sent
+# By itself the driver would ask for all types and columns of the database, outside of our transactions; what it reads
+# are PostgreSQL's own types.
+DRIVER = {"driver": adbc_driver_postgresql._driver_path(), "adbc.postgresql.type_resolver_mode": "builtin"}
 
 FULL_SECONDS = 1  # in which a connection that was closed is free for another one
 
@@ -63,8 +65,7 @@ class WrittenFile:
 
 class Watchdog:
     """Tells a slow server from one that will never answer: TCP does not say so while both ends keep the line open. Asks
-    a silent server, on a new connection, whether it works for us; if not, and this process does not compute either,
-    ends our connections to it."""
+    a silent server, on a new connection, whether it works for us; if not, ends our connections to it."""
 
     def __init__(self, server: Postgres) -> None:
         self._server = server
@@ -92,26 +93,16 @@ class Watchdog:
             self._last_heard = time.monotonic()
 
     def _watch(self) -> None:
-        computed, looked = time.process_time(), time.monotonic()
         while not self._closed.wait(SILENCE_SECONDS / 10):
             asked = time.monotonic()
             if not self._waiting or asked - self._last_heard <= SILENCE_SECONDS:
-                computed, looked = time.process_time(), asked
                 continue
-            is_alive = time.process_time() - computed > COMPUTING * (asked - looked) or is_at_work(self._server)
-            computed, looked = time.process_time(), time.monotonic()
+            at_work = is_at_work(self._server)
             # An answer may come while we ask; then nothing is at work, and nothing is wrong.
-            if is_alive or self._last_heard > asked or self._closed.is_set():
+            if at_work or self._last_heard > asked or self._closed.is_set():
                 self._last_heard = time.monotonic()
             else:
                 hang_up(self._server)
-
-
-@lru_cache(maxsize=1)
-def _database(server: Postgres) -> adbc.AdbcDatabase:
-    """The driver's knowledge of a server's types, for all readers of this process: it reads the catalogue for it, which
-    takes seconds where there are many tables. It ends each of its questions by itself, outside of a transaction."""
-    return opened(server, lambda uri: adbc.AdbcDatabase(driver=adbc_driver_postgresql._driver_path(), uri=uri))
 
 
 class Reader:
@@ -123,6 +114,7 @@ class Reader:
         self._stopped = threading.Event()
         self.watchdog = Watchdog(server)
         self._lock = threading.Lock()
+        self._database: adbc.AdbcDatabase | None = None
         self._connections: list[adbc.AdbcConnection] = []
         self._idle = SimpleQueue[adbc.AdbcConnection]()
         self._is_full = False
@@ -179,7 +171,7 @@ class Reader:
             if self._is_full and self._connections:
                 continue
             try:
-                with self._lock:  # of all threads: it connects, too, and asks for the server's types
+                with self._lock:  # of all threads: it connects, too
                     if not self._stopped.is_set():  # the server did not answer another thread
                         return self._connected()
             except BusyFault:
@@ -191,15 +183,13 @@ class Reader:
     def _connected(self) -> adbc.AdbcConnection:
         place = f"PostgreSQL {self._server.address}"
         with source_faults(place, self._server, adbc.Error):
-            connection = adbc.AdbcConnection(_database(self._server))
+            self._database = self._database or opened(self._server, lambda uri: adbc.AdbcDatabase(uri=uri, **DRIVER))
+            connection = adbc.AdbcConnection(self._database)
         self._connections.append(connection)
         try:
             begin(partial(_rows, connection), f"{SNAPSHOT}; SET TRANSACTION SNAPSHOT{postgres_literal(self._exported)}")
         except adbc.Error as error:
             raise TransientFault(f"{place}: the snapshot of this run is gone") from error
-        except TransientFault:
-            _database.cache_clear()
-            raise
         return connection
 
     def stop(self) -> None:
@@ -211,9 +201,9 @@ class Reader:
             while not self._stopped.is_set():
                 _rows(self._idle.get_nowait(), "COMMIT")  # a pooler keeps it then
         self.watchdog.close()
-        for connection in self._connections:
+        for part in (*self._connections, *filter(None, [self._database])):
             with suppress(adbc.Error):
-                connection.close()
+                part.close()  # type: ignore[attr-defined]
 
 
 def _rows(connection: adbc.AdbcConnection, sql: str) -> list[tuple[Any, ...]]:

@@ -6,7 +6,7 @@ All that we set ends with the transaction: behind a pooler the session is other 
 from collections.abc import Callable
 from typing import Any
 
-from pipelines.core.errors import SourceFault, TransientFault
+from pipelines.core.errors import SourceFault
 from pipelines.core.sql import postgres_literal
 
 LOCK_SECONDS = 10  # to wait for a lock
@@ -64,11 +64,10 @@ NOT_POSSIBLE = ("42501", "42883", "42704", "42P01", "0A000", "22023", "55000")
 Execute = Callable[[str], list[tuple[Any, ...]]]
 
 
-def options(more: bool = False) -> str:
-    """The settings as libpq's `options`, for what a driver asks before the first transaction; `more`: also those that
-    not every server knows. By one of them libpq would take each server for a read-only one, when it must choose."""
-    settings = PINNED | WHERE_KNOWN if more else PINNED
-    named = {name: value for name, value in settings.items() if name != "default_transaction_read_only"}
+def options() -> str:
+    """The settings as libpq's `options`, for what a driver asks before the first transaction. By one of them libpq
+    would take each server for a read-only one, when it must choose."""
+    named = {name: value for name, value in PINNED.items() if name != "default_transaction_read_only"}
     return " ".join(f"-c {name}={value.replace(' ', BLANK)}" for name, value in named.items())
 
 
@@ -92,10 +91,6 @@ def pin(execute: Execute) -> None:
     have set something else. Raises SourceFault."""
     execute("; ".join(map(_set, PINNED.items())))
     ((*values,),) = execute(f"SELECT {', '.join(f'current_setting({postgres_literal(name)})' for name in PROVED)}")
-    if not all(isinstance(value, str) for value in values):
-        raise TransientFault(
-            f"the server does not name its types as it should: {RESET.format('quote_all_identifiers')}"
-        )
     for (name, expected), value in zip(PROVED.items(), values, strict=True):
         if value != expected:
             raise SourceFault(f"rows cannot be read safely where {name} is not {expected}: {RESET.format(name)}")

@@ -473,10 +473,20 @@ def test_a_server_that_freezes_behind_a_socket_ends_the_run(
 
 
 def test_a_reader_that_stalls_while_it_connects_is_noticed(
-    lakehouse: Lake, proxy: Proxy, database: Postgres, capsys: pytest.CaptureFixture[str]
+    lakehouse: Lake,
+    proxy: Proxy,
+    database: Postgres,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """ADBC asks for the server's types, some twenty kilobytes, before it reads."""
-    proxy.fault = once(5_000, lambda link: proxy.stall(link))
+    true, happened = postgres_connection.opened, threading.Lock()
+
+    def opened(*arguments):  # type: ignore[no-untyped-def]
+        if happened.acquire(blocking=False):
+            proxy.fault = once(0, lambda link: proxy.stall(link))
+        return true(*arguments)
+
+    monkeypatch.setattr(reader, "opened", opened)
     lakehouse.run("bronze")
     assert capsys.readouterr().err.count("trying again") == 1
     has_the_source_of_one_moment(lakehouse, database)
