@@ -232,6 +232,7 @@ def connect(server: Postgres, copies: bool = False, pins: bool = False) -> Itera
 def _connected(server: Postgres, pins: bool) -> SourceConnection:
     """A connection to the server, or to the first of several that lets us in, as libpq chooses it; but libpq would
     choose anew for each connection of a run, and waits for each of several for as long as for all."""
+    os.environ["PGDATESTYLE"] = "ISO"  # else psycopg2 sets it itself, on a session that a pooler may have lent
     servers, attributes = server.servers, server.keywords.get("target_session_attrs")
     if server.keywords.get("load_balance_hosts") == "random":
         random.shuffle(servers)
@@ -274,9 +275,10 @@ def _wait(connection: Connection) -> None:
     while (state := connection.poll()) != extensions.POLL_OK:
         poller = select.poll()
         poller.register(connection.fileno(), select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)
-        limit = extensions.parse_dsn(connection.dsn)["connect_timeout"]
-        seconds = int(limit) if connection.status == CONNECTING else ANSWER_SECONDS
-        ends = connection.status == CONNECTING or not getattr(connection, "unhurried", True)
+        is_connecting = connection.status == CONNECTING
+        limit = extensions.parse_dsn(connection.dsn).get("connect_timeout") if is_connecting else None
+        seconds = int(limit or CONNECT_SECONDS) if is_connecting else ANSWER_SECONDS
+        ends = is_connecting or not getattr(connection, "unhurried", True)
         left = max(0, began + seconds - time.monotonic()) * 1000 if ends else None
         if not poller.poll(left):
             raise psycopg2.OperationalError(f"timeout expired: no answer in {seconds} s")
