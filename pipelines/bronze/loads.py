@@ -86,9 +86,9 @@ def _read_plan(snapshot: Snapshot, table: Table) -> ReadPlan:
     ]
     if not relation.has_xmin:
         problems += [
-            f"view {relation.schema}.{relation.name}: its function {function} finds {thing} by search_path, which is "
-            f"only pg_catalog here; ALTER FUNCTION {function} SET search_path = {schema}"
-            for function, thing, schema in by_search_path(snapshot, relation.oid)
+            f"view {relation.schema}.{relation.name}: {caller} finds {thing} by search_path, which is only pg_catalog "
+            f"here; {f'ALTER FUNCTION {caller} SET search_path = {schema}' if schema else 'write the schema into it'}"
+            for caller, thing, schema in by_search_path(snapshot, relation.oid)
         ]
     if problems:
         raise ContractFault("; ".join(problems))

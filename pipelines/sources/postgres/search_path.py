@@ -26,13 +26,14 @@ NOISE = re.compile(r"--[^\n]*|/\*.*?\*/|\b(extract|trim|substring|overlay)\s*\([
 PLACES = {
     "relation": rf"\b(?:from|join)\s+({TABLE}(?:\s*,\s*{TABLE})*)|to_reg\w+\s*\(\s*'({NAMES})'|'({NAMES})'\s*::\s*reg",
     "function": rf'(?<![\w$".])(?<!\bas )({NAMES})\s*\(',
+    "schema": r"\b(current_schema)s?\b",
     "type": rf"(?:::|\bcast\s*\([^()]*\bas\b)\s*({NAMES})",
 }
 WITH = rf"({NAME})\s*(?:\([^()]*\)\s*)?\bas\s+(?:not\s+)?(?:materialized\s+)?\("
 
 
 def named(text: str) -> set[tuple[str, str, str]]:
-    """What the text of a function names: relation, function or type; schema, empty if it says none; name."""
+    """What the text of a function names: its kind, which is one of PLACES; schema, empty if it says none; name."""
     text = NOISE.sub(" ", text)
     listed = ((kind, match) for kind, place in PLACES.items() for match in re.finditer(place, text, re.I))
     names = {(kind, *_parsed(item)) for kind, match in listed for item in match[match.lastindex or 0].split(",")}
@@ -47,7 +48,8 @@ def _parsed(written: str) -> tuple[str, str]:
 
 def by_search_path(snapshot: Snapshot, view: int) -> Iterator[tuple[str, str, str]]:
     """Of each function that a view (its oid) calls, itself or through others: its signature, what it finds by
-    search_path, and the schema that has that. Nothing where the server does not show its functions."""
+    search_path, and the schema that has that, empty if it asks for the schema; the same of the views that ask for it.
+    Nothing where the server does not show its functions."""
 
     def rows(sql: str, **parameters: object) -> list[tuple[Any, ...]]:
         return attempt(partial(snapshot.connection.rows, parameters=parameters), sql) or []
@@ -61,6 +63,8 @@ def by_search_path(snapshot: Snapshot, view: int) -> Iterator[tuple[str, str, st
         views, functions = [], []
         for (_, signature), each in mentions.items():
             for kind, schema, name in sorted(each):
+                if kind == "schema":
+                    yield signature, name, ""
                 meant = [thing for thing in things if thing[:2] == (kind, name) and schema in ("", thing[2])]
                 if all(thing[2] != "pg_catalog" for thing in meant):
                     views += [oid for *_, oid in meant if kind == "relation"]

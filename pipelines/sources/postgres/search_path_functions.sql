@@ -1,4 +1,5 @@
--- The functions that views and functions call, by their oids, whose text is resolved when they run.
+-- The functions that views and functions call, by their oids, whose text is resolved when they run. And the views among
+-- these that ask for the first schema of search_path.
 WITH RECURSIVE reached (class, oid) AS (
   (SELECT 'pg_class'::regclass::oid, unnest(%(views)s::oid[])
    UNION ALL SELECT 'pg_proc'::regclass, unnest(%(functions)s::oid[]))
@@ -19,4 +20,7 @@ SELECT p.oid::int8, p.oid::regprocedure::text, p.prosrc
 FROM reached r JOIN pg_proc p ON p.oid = r.oid JOIN pg_language l ON l.oid = p.prolang
 WHERE r.class = 'pg_proc'::regclass AND p.prosqlbody IS NULL AND l.lanname NOT IN ('internal', 'c')
   AND concat(p.proconfig, p.prosrc) !~* 'search_path'
+UNION ALL
+SELECT v.oid::int8, v.oid::regclass::text, 'current_schema' FROM reached r JOIN pg_class v ON v.oid = r.oid
+WHERE r.class = 'pg_class'::regclass AND v.relkind = 'v' AND pg_get_viewdef(v.oid) ~* '\mcurrent_schemas?\M'
 ORDER BY 2

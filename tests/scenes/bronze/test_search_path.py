@@ -32,6 +32,7 @@ THINGS = (
     "CREATE CAST (st AS text) WITH FUNCTION st_texto(st)",
     "CREATE FUNCTION existe(text) RETURNS bool LANGUAGE sql AS 'SELECT EXISTS (SELECT FROM juros WHERE tipo = $1)'",
     "CREATE DOMAIN checado AS text CHECK (existe(VALUE))",
+    "CREATE VIEW outro.esquema AS SELECT current_schema AS a",
     "CREATE VIEW outro.meio AS SELECT direto('x') AS pct",
 )
 # The text of a function f(text), and what it finds by search_path.
@@ -49,6 +50,8 @@ TEXTS = {
     "SELECT public.dobro(1)::text": "",
     "SELECT dobro.a::text FROM unnest('{1}'::int[]) AS dobro(a)": "",
     "SELECT set_config('search_path', 'public', true); SELECT pct::text FROM juros": "",
+    "SELECT current_schema": "current_schema",
+    "SELECT 'ok' WHERE 'public' = ANY (current_schemas(false))": "current_schema",
     "SELECT pct::text FROM juros": "juros",
     "SELECT pct::text FROM ONLY\n  JUROS j": "juros",
     "SELECT pct::text FROM public.cidade AS c, juros": "juros",
@@ -67,6 +70,8 @@ TEXTS = {
 EXPRESSIONS = {
     "upper('x')": "",
     "dobro(2)": "",
+    "current_schema()": "current_schema",
+    "(SELECT a FROM outro.esquema)": "current_schema",
     "total(tipo) OVER ()": "juros",
     "'a'::st === tipo": "juros",
     "'a'::st::text": "juros",
@@ -122,7 +127,7 @@ def test_a_view_is_refused_with_the_mend_that_lets_it_be_read(lakehouse: Lake, m
     with pytest.raises(ContractFault) as caught:
         lakehouse.run("bronze")
     mend = re.search(
-        r'view public.conta: its function "Três".calado\(text\) finds juros by search_path, which is only pg_catalog '
+        r'view public.conta: "Três".calado\(text\) finds juros by search_path, which is only pg_catalog '
         "here; (.*)",
         str(caught.value),
     )
