@@ -330,8 +330,8 @@ NAMES: dict[str, tuple[str, ...]] = dict(_names())
 # Endings of names that a command line, which anybody can read, must not have.
 SECRETS = ("PASSWORD", "DATABASE_URL", "WEBHOOK_URL")
 # Names in the environment that stand for an option of the command line; `pipelines/cli/words.py` declares them.
-TAKEN = "DOMAIN", "TABLE", "FULL", "REPLACE", "RUN", "ONCE", "FORMAT", "CONFIRM", "EXIT_CODE"
-OPTIONS = {f"{CALL}{name}" for name in TAKEN}
+OPTIONS_TAKEN = "DOMAIN", "TABLE", "FULL", "REPLACE", "RUN", "ONCE", "FORMAT", "CONFIRM", "EXIT_CODE"
+OPTIONS = {f"{CALL}{name}" for name in OPTIONS_TAKEN}
 KNOWN = {*NAMES, "DATABASE_URL", *DOCKER_NAMES, *LIBPQ_NAMES}
 
 

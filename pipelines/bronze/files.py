@@ -6,13 +6,13 @@ The rows of a file that was ingested stay as they are; those of new files are ad
 import math
 import shlex
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
-from itertools import chain, count, islice
-from pathlib import Path
+from fnmatch import fnmatchcase
+from itertools import count, islice
 
 from conf.contract import Table
 from conf.settings import Settings
@@ -23,13 +23,13 @@ from pipelines.core.errors import ContractFault, QualityFault, SourceFault, Usag
 from pipelines.core.sql import duckdb_literal, identifier
 from pipelines.core.texts import few
 from pipelines.lake import folders, schema
-from pipelines.lake.changes import TECHNICAL, Selection, Splice, Target, splice, spliced, touched_files
+from pipelines.lake.changes import TECHNICAL, Selection, Splice, Target, splice
 from pipelines.lake.checksums import measured
 from pipelines.lake.engine import engine, exact, listed, relation
 from pipelines.lake.run_log import read_files
-from pipelines.lake.runs import IngestedFile, RunContext, TableRun, row_counts, table_runs
+from pipelines.lake.runs import IngestedFile, RunContext, TableRun, table_runs
 from pipelines.lake.versions import StagedTable, TableVersion, table_version, unchanged_table, verify
-from pipelines.sources.files.landing import AUDIT, NO_TABLE, LandedFile, arrived, hashed, ingest, is_named, not_ingested
+from pipelines.sources.files.landing import AUDIT, NO_TABLE, LandedFile, arrived, hashed, ingest, not_ingested
 
 COLUMNS_SHOWN = 20  # of a file that brings many
 
@@ -37,8 +37,7 @@ COLUMNS_SHOWN = 20  # of a file that brings many
 @dataclass(frozen=True)
 class LandingState:
     """Files, in order: the `new` ones in the landing folder, which this run ingests, those that earlier runs
-    `ingested`, and which of these are still `there`. `numbered`: by table, the numbers that lines were ever given end
-    before that."""
+    `ingested`, and which of these are still `there`. `numbered`: by table, the end of the numbers that lines had."""
 
     new: list[LandedFile]
     there: list[LandedFile]
@@ -48,8 +47,7 @@ class LandingState:
     def of(self, table: Table) -> "LandingState":
         """What concerns one table."""
         new, there = ([file for file in files if file.table == table] for files in (self.new, self.there))
-        ingested = [file for file in self.ingested if file.table == table.name]
-        return LandingState(new, there, ingested, self.numbered)
+        return replace(self, new=new, there=there, ingested=[it for it in self.ingested if it.table == table.name])
 
     @property
     def current(self) -> list[IngestedFile]:
@@ -73,14 +71,14 @@ class LandingState:
 def landing_state(
     settings: Settings, domain: str, report: Report, at_most: int | None = None, replaced: str = ""
 ) -> LandingState:
-    """What a run of a domain has to ingest: all waiting files, or `at_most` so many; and those with other content now
-    whose names `replaced` matches. Raises SourceFault if others have; with `at_most` that is a warning. Raises
-    UsageFault if `replaced` matches no file."""
+    """What a run of a domain has to ingest: all waiting files, or `at_most` so many. Raises SourceFault if an ingested
+    file has other content now, unless `replaced` is or matches its name; with `at_most` that is a warning."""
     folder, ingested = settings.landing_path / domain, read_files(settings.bronze_path, domain)
     files, others = arrived(folder, catalogue.tables_of("bronze", domain))
-    if replaced and not any(is_named(file, replaced) for file in files):
+    named = {file.name for file in files if file.name == replaced or fnmatchcase(file.name, replaced)}
+    if replaced and not named:
         raise UsageFault(f"REPLACE={replaced} (--replace) names no file that a table of {domain} takes from {folder}")
-    waiting, changed = not_ingested(files, ingested, at_most is None, replaced)
+    waiting, changed = not_ingested(files, ingested, at_most is None, named)
     for why, names in sorted(others.items()):
         shown = f"{few(sorted(names))} in {domain}'s landing folder"
         report.warning(f"no table takes {shown}" if why == NO_TABLE else f"not taken is {shown}: {why}")
@@ -90,24 +88,23 @@ def landing_state(
         report.warning(_changed(domain, changed))
     not_as_ingested = {file.name for file in (*waiting, *changed)}
     there = [file for file in files if file.name not in not_as_ingested]
-    state = LandingState(waiting, there, ingested, {})
-    state = _numbered(settings, domain, state, report) if waiting else state
+    state = _numbered(settings, domain, LandingState(waiting, there, ingested, {}), report)
     return replace(state, new=state.new[:at_most])
 
 
 def _changed(domain: str, changed: Mapping[LandedFile, str]) -> str:
     """What became of files that were taken, and the command that ends with each of their lines once."""
-    names, (problem, *more) = [file.name for file in changed], changed.values()
-    if more:
-        problem = f"{few(names)} in {domain}'s landing folder were taken by earlier runs and have other content now"
-    command = f"make bronze silver gold DOMAIN={domain} REPLACE={shlex.quote('*' if more else names[0])}"
+    (name, *others), (problem, *_) = [file.name for file in changed], changed.values()
+    if others:
+        problem = f"{few([name, *others])} in {domain}'s landing folder were taken before and have other content now"
+    command = f"make bronze silver gold DOMAIN={domain} REPLACE={shlex.quote('*' if others else name)}"
     return f"{problem}; put back what they had, or replace their rows by what they have: `{command}`"
 
 
 def _numbered(settings: Settings, domain: str, landing: LandingState, report: Report) -> LandingState:
-    """The new files with the numbers that their lines were given before a restore, or before bronze was deleted: silver
-    knows them. They come first, in the order of these. Reports which lines are numbered anew."""
-    layers = (settings.silver_path, settings.bronze_path)
+    """The new files. First come those whose lines were given numbers, by what silver and bronze recorded before bronze
+    was deleted or restored, in the order of these. Reports which lines are numbered anew, and whose rows are gone."""
+    layers = (settings.silver_path, settings.bronze_path) if landing.new else ()
     records = [record for layer in layers for record in read_files(layer, domain, every=True)]
     taken, numbered = {(record.table, record.name): record for record in records}, dict[str, int]()
     for record in records:
@@ -124,11 +121,8 @@ def _numbered(settings: Settings, domain: str, landing: LandingState, report: Re
         if names[1:] or table in numbered:
             order = "ids are given anew, in the order in which the files were last changed, then of their names"
             report.warning(f"bronze.{table}: {order}: {few(names)}; those of an earlier lake may have been others")
-    there = {file.name for file in (*landing.new, *landing.there)}
-    if not known and (gone := [name for _, name in taken if name not in there]):
-        report.warning(
-            f"the rows of files that left {domain}'s landing folder went with the earlier bronze: {few(gone)}"
-        )
+    if not known and (gone := sorted({name for _, name in taken} - {file.name for file in new})):
+        report.warning(f"rows of files that left {domain}'s landing folder went with the earlier bronze: {few(gone)}")
     new.sort(key=lambda file: file.numbers[0].start if file.numbers else math.inf)
     return replace(landing, new=new, numbered=numbered)
 
@@ -137,8 +131,7 @@ def read(
     settings: Settings, landing: LandingState, tables: tuple[Table, ...], call: RunContext, report: Report
 ) -> Generator[StagedTable, None, None]:
     """Yields each table with the rows of its new files. Raises ContractFault, SourceFault, QualityFault."""
-    known = table_runs(call.previous)
-    taken = list[IngestedFile]()
+    known, taken = table_runs(call.previous), list[IngestedFile]()
     for table in tables:
         started, files, previous = time.monotonic(), landing.of(table), known.get(table.name)
         target = Target(table, folders.table_path(settings.bronze_path, table), call.run.run)
@@ -181,10 +174,8 @@ def _in_full(landing: LandingState, target: Target, why: str, started: datetime,
     gone or would give other rows."""
     table, again, there = target.table, landing.current, {file.name: file for file in landing.there}
     if gone := landing.gone:
-        raise ContractFault(
-            f"bronze.{table.name}: {why}, but {len(gone):,} of its files, as {gone[0]}, left the landing folder; "
-            "put them back, or leave the table as it was"
-        )
+        left = f"{len(gone):,} of its files, as {gone[0]}, left the landing folder"
+        raise ContractFault(f"bronze.{table.name}: {why}, but {left}; put them back, or leave the table as it was")
     files = [*(replace(there[file.name], sha256=file.sha256, numbers=file.numbers) for file in again), *landing.new]
     written, ingested, sums = list[str](), list[IngestedFile](), dict[str, Decimal]()
     if files:
@@ -215,14 +206,8 @@ def _added(
         again = ", ".join(duckdb_literal(file.name) for file in landing.again)
         names = f"(SELECT unnest([{again}]::varchar[]) AS _source_file)"
         replaced = Selection(("_source_file",), names)
-        if touched_files(db, old, replaced):
-            staged = splice(db, Splice(old, table_run, replaced, rows), target)
-            target.remove([name])
-        else:
-            gone = measured(db, relation([], old.types), old.types, old.keys)
-            kept = tuple(Path(file).name for file in old.files)
-            table_run = spliced(table_run, gone, came, row_counts(came.rows, 0, 0))
-            staged = StagedTable(table_run, target.table, target.path, [name], (), kept)
+        staged = splice(db, Splice(old, table_run, replaced, rows), target)
+        target.remove([name])
     how = f"{len(ingested):,} file{'s' if ingested[1:] else ''}: {staged.table_run.how}"
     return replace(staged, table_run=replace(staged.table_run, how=how), taken=tuple(ingested))
 
@@ -239,46 +224,39 @@ def _report(settings: Settings, staged: StagedTable, landing: LandingState, repo
             drifted.append(f"file {file.name}: {len(rest):,} more columns are new, no contract names them")
         known.update(file.extras)
     report_or_refuse(bool(earlier) and settings.schema_drift == "freeze", drifted, report)
-    originals = dict[str, str]()
-    for file in (*landing.current, *staged.taken):
-        originals.setdefault(file.sha256, file.name)
-    copies = {file.name: same for file in staged.taken if (same := originals[file.sha256]) != file.name}
-    if copies:
+    originals = {file.sha256: file.name for file in reversed((*landing.current, *staged.taken))}
+    if copies := {file.name: same for file in staged.taken if (same := originals[file.sha256]) != file.name}:
         has, its = ("have", "their") if len(copies) > 1 else ("has", "its")
         same = few([*dict.fromkeys(copies.values())])
         report.warning(f"{what}: {few([*copies])} {has} the content of {same}; {its} rows came twice")
     if unread := {file.name: file.why for file in staged.taken if file.why}:
-        why, *others = dict.fromkeys(unread.values())
-        more = f", or another of {len(others) + 1:,} reasons, which quarantine has" if others else ""
-        report.warning(f"{what}: no line of {few([*unread])} is a row: {why}{more}")
+        reasons = few([*dict.fromkeys(unread.values())])
+        report.warning(f"{what}: no line of {few([*unread])} is a row: {reasons}")
 
 
 def _renumbered(landing: LandingState, old: TableVersion, target: Target) -> list[LandedFile]:
     """The new files of a table with serial numbers. In those that are taken again, with other content, each line that
     was there before keeps its number, wherever it is now; others get numbers after all that were ever given."""
     table, first, again = target.table, landing.numbered[target.table.name], landing.again
-    shared = {name: kind for name, kind in schema.types_of(table, AUDIT).items() if old.types.get(name) == kind}
+    types = {name: kind for name, kind in schema.types_of(table, AUDIT).items() if old.types.get(name) == kind}
     serial = next(column.name for column in table.columns if column.serial)
-    values = [exact(name, kind) for name, kind in shared.items() if name not in (serial, "_source_row", *TECHNICAL)]
-    columns = ", ".join(f"{value} AS v{place}" for place, value in enumerate(values))
-    row = ", ".join(f"v{place}" for place in range(len(values)))
-    numbered = dict[str, LandedFile]()
+    line = ", ".join(exact(*it) for it in types.items() if it[0] not in (serial, "_source_row", *TECHNICAL))
+    names, numbered = ", ".join(duckdb_literal(file.name) for file in again), dict[str, LandedFile]()
     with folders.scratch(target.path, "run") as folder, engine(f"bronze.{table.name}", folder) as db:
         records, name, _ = ingest(again, Target(table, folder, target.run), first, Report(quiet=True))
-        names = ", ".join(duckdb_literal(file.name) for file in again)
-        came, was = relation([str(folder / name)], shared), f"(SELECT * FROM {old.sql} WHERE _source_file IN ({names}))"
-        both = " UNION ALL ".join(
-            f"SELECT {side} AS came, {identifier(serial)} AS number, _source_row AS line, {columns} FROM {rows}"
-            for side, rows in (("true", came), ("false", was))
+        was, now = (
+            db.execute(f"SELECT {identifier(serial)}, hash({line}) FROM {rows} ORDER BY 1").fetchall()
+            for rows in (
+                relation(old.files, types, f"_source_file IN ({names})"),
+                relation([f"{folder}/{name}"], types),
+            )
         )
-        nth = f"SELECT *, row_number() OVER (PARTITION BY came, {row} ORDER BY line) AS n FROM ({both})"
-        numbers = "min(number) FILTER (came) AS place, min(number) FILTER (NOT came) AS number"
-        same = f"SELECT {numbers} FROM ({nth}) GROUP BY {row}, n"
-        lines = db.execute(f"SELECT number FROM ({same}) WHERE place IS NOT NULL ORDER BY place")
-        known, others = chain.from_iterable(iter(lambda: lines.fetchmany(10_000), [])), count(first)
-        for file, record in zip(again, records, strict=True):
-            given = (next(others) if number is None else number for (number,) in islice(known, record.lines))
-            numbered[file.name] = replace(file, sha256=record.sha256, numbers=_ranges(given))
+    known, others, lines = defaultdict[int, deque[int]](deque), count(first), (line for _, line in now)
+    for number, line in was:
+        known[line].append(number)
+    for file, record in zip(again, records, strict=True):
+        given = (known[line].popleft() if known[line] else next(others) for line in islice(lines, record.lines))
+        numbered[file.name] = replace(file, sha256=record.sha256, numbers=_ranges(given))
     return [numbered.get(file.name, file) for file in landing.new]
 
 

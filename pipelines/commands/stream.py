@@ -65,9 +65,8 @@ def _landing(settings: Settings, domain: str) -> Path:
         raise SourceFault(f"there is no landing folder {landing}; make it, or correct LAKEHOUSE_LANDING_PATH")
     for path in (landing, *(Path(folder, name) for folder, names, _ in os.walk(landing) for name in names)):
         if path.is_symlink():
-            raise SourceFault(
-                f"{path} is a link to a folder, which Spark would watch, too; put the folder itself there"
-            )
+            problem = "is a link to a folder, which Spark would watch, too; put the folder itself there"
+            raise SourceFault(f"{path} {problem}")
     return landing
 
 

@@ -3,7 +3,6 @@
 import re
 import traceback
 import unicodedata
-from collections.abc import Sequence
 
 LONGEST = 8000  # characters of a text that are shown
 
@@ -19,7 +18,7 @@ def visible(text: str) -> str:
     return shorten(text, LONGEST)
 
 
-def few(names: Sequence[str]) -> str:
+def few(names: list[str]) -> str:
     """Up to three names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if names[3:] else "")
 

@@ -122,26 +122,16 @@ class Splice:
     rows: str
 
 
-def small_files(files: Iterable[str]) -> set[str]:
-    return {file for file in files if Path(file).stat().st_size < SMALL_FILE_BYTES}
-
-
-def touched_files(db: Engine, old: TableVersion, replaced: Selection) -> set[str]:
-    """The data files that a splice writes again: those with a row that is replaced, and small ones if they are many."""
-    small = small_files(old.files)
+def splice(db: Engine, change: Splice, target: Target) -> StagedTable:
+    """The next version of a table. Only files with replaced rows and many small ones are written again, small ones and
+    new rows as one. Raises QualityFault unless this has what the files had, less what is replaced, and the new rows."""
+    old, replaced = change.old, change.replaced
+    small = {file for file in old.files if Path(file).stat().st_size < SMALL_FILE_BYTES}
     touched = set(small) if len(small) >= MANY_SMALL_FILES else set()
     if old.files:
         rows_of, file = named_files(old.files, old.types)
         touched |= {name for (name,) in db.execute(f"SELECT DISTINCT {file} FROM {replaced.of(rows_of)}").fetchall()}
-    return touched
-
-
-def splice(db: Engine, change: Splice, target: Target) -> StagedTable:
-    """The next version of a table. Only touched files are written again, the small ones and the new rows as one file.
-    Raises QualityFault unless what was written is what the old files had, less what is replaced, and the new rows."""
-    old, replaced = change.old, change.replaced
-    touched = touched_files(db, old, replaced)
-    small = small_files(touched)
+    small &= touched
     written = list[str]()
     for file in sorted(touched - small):
         written += write(db, replaced.rest(old.only({file}).sql), target)

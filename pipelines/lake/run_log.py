@@ -145,14 +145,12 @@ def read_rules(layer_path: Path, run: Run) -> list[RuleRun]:
 def read_files(layer_path: Path, domain: str, every: bool = False) -> list[IngestedFile]:
     """The files whose rows the last complete run of a domain has, in the order in which they were ingested; or `every`
     one that a complete run took, those that a restore forgot, too."""
-    runs = [run for run in heads(layer_path) if run.domain == domain]
-    places = {run.run: place for place, run in enumerate(runs)}
-    has, place = {run.run for run in runs if every}, len(runs) - 1
-    while place >= 0:
-        # A restored run knows nothing of what came after the one that it brings back.
-        if (earlier := runs[place].content_of) is None:
-            has.add(runs[place].run)
-        place = place - 1 if earlier is None else places.get(earlier, place - 1)
+    has, last = set[int](), float("inf")
+    for run in reversed([run for run in heads(layer_path) if run.domain == domain]):
+        if every or (run.run <= last and run.content_of is None):
+            has.add(run.run)
+        elif run.run <= last:  # it knows nothing of what came after the run that it brings back
+            last = run.content_of or 0
     rows = [row for row in read_rows(layer_path / FILES, {"domain": domain}) if row["run"] in has]
     lines: Counter[str] = Counter()
     for row in sorted(rows, key=lambda row: int(row["run"])):

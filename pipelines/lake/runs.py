@@ -185,7 +185,6 @@ class IngestedFile:
 
     @property
     def numbers(self) -> tuple[range, ...]:
-        """The numbers of the lines."""
         spans = self.spans or (self.first, self.first + self.lines)
         return tuple(map(range, spans[::2], spans[1::2]))
 

@@ -33,11 +33,10 @@ ROW_BYTES = 100  # of a row in the source, its overhead included
 class RunRequest:
     """The layers to run, and of which domains: all whose source is there, if none is named.
 
-    Tables in `full` are built in full; the others apply what changed, if they can. `at_most_files` is the number of
-    files that a stream's micro-batch ingests. Such a run waits until others have ended, and only warns about an
-    ingested file whose content is another by now. `readers_are_tasks`: PostgreSQL is read by tasks of the
-    session on this machine, too. `replace`: the name of ingested files, or a pattern, whose rows are replaced by those
-    that the files have now.
+    Tables in `full` are built in full; the others apply what changed, if they can. `at_most_files` is the number that a
+    stream's micro-batch ingests. Such a run waits until others have ended, and only warns about an ingested file with
+    other content now, unless its name is or matches `replace`: then that replaces its rows. `readers_are_tasks`:
+    PostgreSQL is read by tasks of the session on this machine, too.
     """
 
     layers: Set[str] = frozenset(LAYERS)
@@ -202,7 +201,7 @@ def _run_derived(call: Call, layer: str, domain: str, is_last: bool) -> Run:
         with folders.scratch(path, "run") as scratch:
             job = Job(run, previous, full, settings, report, scratch, call.spark.get, upstream=upstream, origin=origin)
             staged = lifecycle.stage(layer, build(job, entries), report)
-        if layer == "silver" and catalogue.is_of_files(domain):
+        if staged and layer == "silver" and catalogue.is_of_files(domain):
             # So that lines keep their numbers when bronze is deleted and made again.
             known = origin.run if origin and previous and previous.files_version is not None else 0
             files = (file for file in run_log.read_files(settings.bronze_path, domain) if file.run > known)

@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -125,10 +125,10 @@ def _moment(seconds: float) -> datetime:
 
 
 def not_ingested(
-    files: Iterable[LandedFile], ingested: Iterable[IngestedFile], thorough: bool = True, replaced: str = ""
+    files: Iterable[LandedFile], ingested: Iterable[IngestedFile], thorough: bool = True, again: Set[str] = frozenset()
 ) -> tuple[list[LandedFile], dict[LandedFile, str]]:
-    """The files that no run has ingested yet, or that replace one that was, as their contract says or because the name
-    or pattern `replaced` matches; and, with the problem in words, those whose content changed since and that may not.
+    """The files that no run has ingested yet, or that replace one that was; and, with the problem in words, those whose
+    content changed since and that may not, which is for their contract to say, or for the names that are taken `again`.
     Unless `thorough`, a file is read only if its size or time changed."""
     known = {(file.table, file.name): file for file in ingested}
     new, refused = list[LandedFile](), dict[LandedFile, str]()
@@ -137,15 +137,11 @@ def not_ingested(
         if old is None:
             new.append(file)
         elif (thorough or (file.bytes, file.modified) != (old.bytes, old.modified)) and hashed(file) != old.sha256:
-            if (file.table.files and file.table.files.replaced) or is_named(file, replaced):
+            if (file.table.files and file.table.files.replaced) or file.name in again:
                 new.append(file)
             else:
                 refused[file] = f"{file.path} was taken by run {old.run} and has other content now"
     return new, refused
-
-
-def is_named(file: LandedFile, pattern: str) -> bool:
-    return file.name == pattern or fnmatchcase(file.name, pattern)
 
 
 def ingest(
@@ -185,8 +181,9 @@ def ingest(
                             totals[column] += pc.sum(batch[column]).as_py() or 0
                 if _hashed(file, descriptor) != sha256 or file.sha256 not in ("", sha256):
                     raise SourceFault(f"{file.path} changed while it was read; run it again when the file is complete")
-            more = range(first, max(first, first + lines - sum(map(len, file.numbers))))
-            first, given = more.stop, (*file.numbers, *([more] if more or not file.numbers else []))
+            more = range(first, first + lines - sum(map(len, file.numbers)))
+            given = [part for part in (*file.numbers, more) if part] or [more]
+            first += len(more)
             spans = tuple(end for span in given for end in (span.start, span.stop)) if given[1:] else ()
             known = (place.run, table.domain, table.name, file.name, sha256, file.bytes, file.modified)
             ingested.append(IngestedFile(*known, given[0].start, lines, bad, why, tuple(shape[1]), spans))

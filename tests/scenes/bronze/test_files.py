@@ -218,9 +218,7 @@ def test_ids_stay_when_bronze_is_deleted_and_the_files_lost_their_times(
     output = capsys.readouterr().err
     assert "bronze.condominios: ids are given anew, in the order in which the files were last changed" in output
     assert ": condominios_2.csv; those of an earlier lake" in output
-    assert (
-        "the rows of files that left condominio's landing folder went with the earlier bronze: condominios_1" in output
-    )
+    assert "rows of files that left condominio's landing folder went with the earlier bronze: condominios_1" in output
 
 
 def test_ids_that_are_given_in_a_new_lake_are_reported(condominio: Lake, capsys: pytest.CaptureFixture[str]) -> None:
