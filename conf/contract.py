@@ -125,8 +125,9 @@ class Csv:
         with suppress(LookupError, UnicodeError):
             if encoding not in NO_ENCODINGS and text.encode(encoding).decode(encoding) == text:
                 return
-        problem = f"lines with delimiter {self.delimiter!r} cannot be read in encoding {self.encoding!r}"
-        raise ValueError(f"{problem}; name another, as utf-8, utf-16 or cp1252")
+        raise ValueError(
+            f"lines cannot be read in encoding {self.encoding!r}; name another, as utf-8, utf-16 or cp1252"
+        )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import TextIO
 
 from conf.contract import QUOTE, Csv
@@ -18,7 +19,7 @@ COLUMN_LIMIT = 10_000
 SHOWN = 1000  # characters of a line that is longer than the limit
 
 LINE_ENDS = "its lines end with"
-LINE_END = re.compile(r"\r{0,2}\n|\r")
+LINE_END = re.compile(r"(\r{0,2}\n|\r)")
 NAMED = {"\n": "LF", "\r": "CR", "\r\n": "CR LF", "\r\r\n": "CR CR LF"}
 BYTE_ORDER_MARK = "\ufeff"
 
@@ -70,30 +71,31 @@ def rows(descriptor: int, dialect: Csv, last: str = "") -> Iterator[Row | Bad]:
     `last`: the column that takes the rest of its line, if it is the last of the header, too. Raises OSError."""
     first, names, spellings, enough = "", list[str](), set[str | None](), 0.0
     width, takes_rest, other, empty = 0, False, 0, list[Bad]()
+    edge, alien = {"\n": (-1, "\r"), "\r": (0, "\n")}.get(dialect.line_end, (0, ""))  # of a line that ends with CR LF
     for number, line in _numbered(descriptor, dialect, dialect.line_end):
         if not line:
             empty.append(Bad(number, "it is empty", ""))
             continue
-        yield from empty
-        empty.clear()
-        why, texts, rest = "", list[str | None](), False
+        if empty:
+            yield from empty
+            empty.clear()
+        why = ""
         try:
             texts, rest = fields(line, dialect, width, takes_rest)
         except Malformed as malformed:
-            why = str(malformed)
-        edge = line[-1] == "\r" if dialect.line_end == "\n" else line[0] == "\n" and dialect.line_end == "\r"
-        unclear = why or rest or edge or (len(texts) == 1 and not line.isprintable())
-        maybe = width and (unclear or other or not spellings.isdisjoint(texts))
-        here = _names(line, dialect) if maybe else []
-        if maybe and here == names and (width > 1 or line.lstrip(BYTE_ORDER_MARK) == first):
-            why, other = "it is the header again", 0
-        elif maybe and len(spellings.intersection(here)) > enough:
-            why, other = "it is another header", number
-        elif other:
-            why = f"it stands behind another header, in line {other}"
-        elif unclear:
-            why = _line_ends(line, dialect) or why
-        if not width and not why:
+            why, texts, rest = str(malformed), [], False
+        unclear = why or rest or line[edge] == alien or (width == 1 and not line.isprintable())
+        if width and (unclear or other or not spellings.isdisjoint(texts)):
+            here = _names(line, dialect)
+            if here == names and (width > 1 or line.lstrip(BYTE_ORDER_MARK) == first):
+                why, other = "it is the header again", 0
+            elif len(spellings.intersection(here)) > enough:
+                why, other = "it is another header", number
+            elif other:
+                why = f"it stands behind another header, in line {other}"
+            elif unclear:
+                why = _line_ends(line, dialect) or why
+        elif not width and not why:
             first, names, width = line, _names(line, dialect), len(texts)
             enough = max(1, sum(map(bool, names)) / 2)
             takes_rest = dialect.rest and last in ("", texts[-1])
@@ -118,9 +120,9 @@ def _numbered(descriptor: int, dialect: Csv, line_end: str) -> Iterator[tuple[in
         encoding += "-be" if os.pread(descriptor, 1, 0) in (b"\0", b"\xfe") else "-le"
     os.lseek(descriptor, 0, os.SEEK_SET)
     with open(descriptor, encoding=encoding, errors="keep_bytes", newline=line_end, closefd=False) as text:
-        for number, line in enumerate(iter(partial(text.readline, LINE_LIMIT + 2), ""), 1):
-            whole = line.lstrip(BYTE_ORDER_MARK) if number == 1 else line
-            yield number, whole.removesuffix(line_end) if line_end else whole.rstrip("\r\n")
+        first = text.readline(LINE_LIMIT + 2).lstrip(BYTE_ORDER_MARK)
+        for number, line in enumerate(chain([first], iter(partial(text.readline, LINE_LIMIT + 2), "")), 1):
+            yield number, line.removesuffix(line_end) if line_end else line.rstrip("\r\n")
             if len(line) > LINE_LIMIT:
                 _skip_rest(text, line, line_end)
 
@@ -136,12 +138,10 @@ def _skip_rest(text: TextIO, cut: str, line_end: str) -> None:
 def _line_ends(line: str, dialect: Csv) -> str:
     """How the first line ends in what the contract takes for one, outside quotes; empty if as the contract says."""
     text = QUOTED.sub("", line[:LINE_LIMIT]) + dialect.line_end
-    match = LINE_END.search(text)
-    assert match is not None
-    before = text[: match.start()]
-    if match[0] == dialect.line_end or before.startswith(QUOTE) or dialect.delimiter + QUOTE in before:
+    before, end, _ = LINE_END.split(text, 1)
+    if end == dialect.line_end or before.startswith(QUOTE) or dialect.delimiter + QUOTE in before:
         return ""
-    end = "\r\n" if text.startswith("\n") and dialect.line_end == "\r" else match[0]
+    end = "\r\n" if text.startswith("\n") and dialect.line_end == "\r" else end
     return f"{LINE_ENDS} {NAMED[end]}, the contract says {NAMED[dialect.line_end]}"
 
 
@@ -158,45 +158,46 @@ def fields(line: str, dialect: Csv, width: int, takes_rest: bool) -> tuple[list[
         raise Malformed(why)
     if len(line) > LINE_LIMIT:
         raise Malformed(f"it has more than {LINE_LIMIT:,} characters")
-    if not line.isascii():
+    if not (line.isascii() or line.isprintable()):
         if (SHIFTED if "16" in dialect.encoding else UNDECODED).search(line):
             raise Malformed(f"it has bytes that are no {dialect.encoding}")
-        if line.startswith(BYTE_ORDER_MARK):
+        if line[0] == BYTE_ORDER_MARK:
             raise Malformed("it begins with a byte order mark, as another file does")
     if QUOTE not in line:
         parts = line.split(dialect.delimiter, width - 1 if takes_rest else -1)
         texts: list[str | None] = [None if part == dialect.null else part for part in parts]
         rest = takes_rest and dialect.delimiter in parts[-1]
     else:
-        texts, rest = _quoted_fields(line, dialect, width if takes_rest else 0)
+        texts, rest = _quoted_fields(line, dialect, width - 1 if takes_rest else -1)
     if width and len(texts) != width:
         raise Malformed(f"it has {len(texts)} fields, not {width}")
     return texts, rest
 
 
 def _quoted_fields(line: str, dialect: Csv, last: int) -> tuple[list[str | None], bool]:
-    """The fields of a line, of which that with the number `last` takes the rest if it is not quoted; and if it did."""
-    texts, at = list[str | None](), 0
+    """The fields of a line, of which that at the place `last` takes the rest if it is not quoted; and if it did."""
+    texts: list[str | None] = []
+    at, size, delimiter, rest = 0, len(line), dialect.delimiter, False
     while True:
-        rest = False
         if line.startswith(QUOTE, at):
             match = QUOTED.match(line, at)
             if not match:
                 raise Malformed("a quoted field does not end")
             texts.append(match[1].replace(QUOTE * 2, QUOTE))
             end = match.end()
-            if end < len(line) and not line.startswith(dialect.delimiter, end):
+            if end < size and line[end] != delimiter:
                 raise Malformed("there is text behind a quoted field")
         else:
-            end = line.find(dialect.delimiter, at)
-            if rest := end >= 0 and len(texts) + 1 == last:
-                end = len(line)
-            end = len(line) if end < 0 else end
+            end = line.find(delimiter, at)
+            if end < 0:
+                end = size
+            elif len(texts) == last:
+                end, rest = size, True
             text = line[at:end]
             texts.append(None if text == dialect.null else text)
-        if end == len(line):
+        if end == size:
             return texts, rest
-        at = end + len(dialect.delimiter)
+        at = end + 1
 
 
 def _shown(line: str) -> str:

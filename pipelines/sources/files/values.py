@@ -26,7 +26,7 @@ FLOAT = re.compile(r"[+-]?[0-9]+(?:([.,])[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 NO_NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
-BYTES = re.compile(r"\\x((?:[0-9a-fA-F]{2})*)")
+BYTES = re.compile(r"\\x[0-9a-fA-F]*")
 
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 

@@ -425,7 +425,16 @@ def test_a_new_column_is_reported_or_ends_the_run_when_the_schema_is_frozen(
     condominio: Lake, capsys: pytest.CaptureFixture[str]
 ) -> None:
     drop_all(condominio)
-    condominio.run("bronze")
+    wide = ",".join(f"c{place}" for place in range(30))
+    condominio.drop("imoveis_0.csv", "tipo,condominio_id,valor,andar,\nCasa,1,7.00,3,\n", 5)
+    condominio.drop("imoveis_1.csv", "tipo,condominio_id,valor,andar\nCasa,1,7.00,3\n", 6)
+    condominio.drop("moradores_2.csv", f"nome,condominio_id,data_registro,{wide}\n", 7)
+    condominio.run("bronze", SCHEMA_DRIFT="freeze")
+    warnings = capsys.readouterr().err
+    assert warnings.count("column andar is new, no contract names it") == 1
+    assert "file imoveis_0.csv: column without a name is new" in warnings
+    assert "moradores_2.csv: column c19 is new" in warnings and "10 more columns are new" in warnings
+    assert "c20" not in warnings
     condominio.drop("imoveis_2.csv", "tipo,condominio_id,valor,cor\nCasa,1,7.00,azul\n", 20)
     with pytest.raises(ContractFault, match=r"imoveis_2\.csv: column cor is new.*the schema is frozen"):
         condominio.run("bronze", SCHEMA_DRIFT="freeze")
@@ -433,6 +442,30 @@ def test_a_new_column_is_reported_or_ends_the_run_when_the_schema_is_frozen(
     assert "file imoveis_2.csv: column cor is new" in capsys.readouterr().err
     condominio.drop("imoveis_3.csv", "tipo,condominio_id,valor,cor\nCasa,1,8.00,azul\n", 30)
     condominio.run("bronze", SCHEMA_DRIFT="freeze")
+
+
+def test_what_was_put_together_or_has_no_fields_of_its_own_is_read_right_or_set_aside(condominio: Lake) -> None:
+    """From files to silver: a header among the lines, commas in a column that is not the last, empty columns, NUL."""
+    lines = ["nome,endereco", "Sol,Rua 1, 2", "\ufeffnome,endereco", "Lua,Rua \0", "endereco,nome", "Rua 9,Mar"]
+    condominio.drop("condominios_1.csv", "".join(f"{line}\n" for line in lines), 1)
+    condominio.drop("condominios_2.csv", "endereco,nome\nRua 3, 4,Rio\nRua 5,Mel\n", 2)
+    condominio.drop("moradores.csv", "nome,condominio_id,data_registro\n", 3)
+    condominio.drop("imoveis.csv", "tipo,condominio_id,valor,,,\nCasa,1,7.00,,,\n", 4)
+    condominio.drop("transacoes.csv", SALES, 5)
+    condominio.run("bronze", "silver")
+    rows = condominio.table("silver", "condominios")
+    assert {row["condominio_id"]: (row["nome"], row["endereco"]) for row in rows} == {
+        1: ("Sol", "Rua 1, 2"),
+        3: ("Lua", "Rua \0"),
+        7: ("Mel", "Rua 5"),
+    }
+    assert {key: (reasons, kept["_why"]) for key, (reasons, kept) in aside(condominio, "condominios").items()} == {
+        2: (["line:unreadable"], "it is the header again"),
+        4: (["line:unreadable"], "it is another header"),
+        5: (["line:unreadable"], "it stands behind another header, in line 5"),
+        6: (["line:unreadable"], "it has 3 fields, not 2"),
+    }
+    assert [row["valor"] for row in condominio.table("silver", "imoveis")] == [Decimal("7.00")]
 
 
 def test_reconcile_finds_a_row_of_bronze_that_is_not_what_its_file_has(
