@@ -5,12 +5,13 @@ import re
 import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
+from dataclasses import dataclass, replace
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import Schema
 from deltalake.table import ProtocolVersions
@@ -40,7 +41,8 @@ class Change:
 
 @dataclass(frozen=True)
 class Definition:
-    """What the log of a table says that it is. `indexed`: the columns whose extremes may stand in it."""
+    """What the log of a table says that it is. `indexed`: the columns whose extremes may stand in it, of which those of
+    EXACT types do."""
 
     name: str | None
     comment: str | None
@@ -66,8 +68,7 @@ def commit(path: Path, table: Table, change: Change) -> int:
     schema = Schema.from_arrow(promised(change.types, table, path.name))
     name = delta.full_name(table.layer, table.domain, path.name)
     indexed = tuple(delta.indexed(table))
-    properties = delta.PROPERTIES | {SKIPPED_BY: ",".join(f"`{column}`" for column in indexed)}
-    definition = Definition(name, description(table, path.name), schema, indexed, properties)
+    definition = Definition(name, description(table, path.name), schema, indexed, delta.PROPERTIES)
     stays = {*change.added, *(change.kept or ())}
     with storage(f"table {path}"):
         delta.make_folder(path)
@@ -88,7 +89,7 @@ def restore(path: Path, target: int, run: int) -> int:
             return head
         metadata, _, schema, wanted = delta.read_version(path, target)
         current = delta.files_of(path, head)
-        indexed = tuple(re.findall("`([^`]*)`", metadata.configuration.get(SKIPPED_BY) or ""))
+        indexed = tuple(re.findall("[^`,]+", metadata.configuration.get(SKIPPED_BY) or ""))
         definition = Definition(metadata.name, metadata.description, schema, indexed, metadata.configuration)
         removed = {name: size for name, size in current.items() if name not in wanted}
         added = [name for name in wanted if name not in current]
@@ -104,6 +105,7 @@ def write(path: Path, definition: Definition, cause: Cause, added: Collection[st
     Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#add-file-and-remove-file
     """
     head, now = delta.version(path), time.time_ns() // 10**6
+    definition = _indexing(definition)
     stored = None if head is None else delta.read_version(path, head)
     defined, is_change = _definition(definition, stored), cause.operation != COMPACTION
     if head is not None and not (added or removed or defined):
@@ -126,6 +128,24 @@ def write(path: Path, definition: Definition, cause: Cause, added: Collection[st
     lines += [{"remove": {"path": name, "size": size} | gone} for name, size in removed.items()]
     lines += [{"add": add} for add in adds]
     return delta.write_commit(path, lines, [path / name for name in added])
+
+
+# Types, in Delta's words, whose extremes each reader understands and each file has. A reader may take a column for null
+# that should have extremes and has none; others round decimals, or refuse a table with extremes of bytes.
+EXACT = re.compile(r"byte|short|integer|long|date|timestamp_ntz|decimal\(([1-9]|1[0-5]),\d+\)")
+
+SKIPPED_BY, INDEXED_COLUMNS = "delta.dataSkippingStatsColumns", "delta.dataSkippingNumIndexedCols"
+
+
+def _indexing(definition: Definition) -> Definition:
+    """The definition with its indexed columns of EXACT types, and the property that names them, none or some."""
+    types = {field.name: getattr(field.type, "type", "") for field in definition.schema.fields}
+    indexed = tuple(name for name in definition.indexed if EXACT.fullmatch(types.get(name, "")))
+    named = ",".join(name if re.fullmatch("[A-Za-z0-9_]+", name) else f"`{name}`" for name in indexed)
+    others = {name: value for name, value in definition.properties.items() if name not in (SKIPPED_BY, INDEXED_COLUMNS)}
+    return replace(
+        definition, indexed=indexed, properties=others | ({SKIPPED_BY: named} if named else {INDEXED_COLUMNS: "0"})
+    )
 
 
 def _require_same(path: Path, head: int, definition: Definition) -> None:
@@ -179,8 +199,6 @@ NOT_NULL, WITHOUT_ZONE = "invariants", "timestampNtz"
 FEATURES = {'"nullable":false': NOT_NULL, '"timestamp_ntz"': WITHOUT_ZONE}
 
 OLDEST, ITS_FEATURES = ProtocolVersions(1, 2, None, None), {"appendOnly", NOT_NULL}
-
-SKIPPED_BY = "delta.dataSkippingStatsColumns"  # the property that names the indexed columns
 
 
 def _definition(definition: Definition, stored: delta.Version | None) -> list[dict[str, Any]]:
@@ -243,7 +261,8 @@ def _add_action(file: Path, indexed: Collection[str]) -> dict[str, Any]:
 
 
 def statistics(file: Path, columns: Collection[str]) -> dict[str, Any]:
-    """What Delta's log says of a file so that readers can skip it: its rows and, for the columns, extremes and nulls.
+    """What Delta's log says of a file so that readers can skip it: its rows and, for columns of EXACT types, extremes
+    and nulls.
 
     Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#per-file-statistics
     """
@@ -251,23 +270,26 @@ def statistics(file: Path, columns: Collection[str]) -> dict[str, Any]:
     known: dict[str, dict[str, Any]] = {"minValues": {}, "maxValues": {}, "nullCount": {}}
     for index in range(footer.num_columns):
         name = footer.schema.column(index).path
-        chunks = [footer.row_group(group).column(index).statistics for group in range(footer.num_row_groups)]
-        if name not in columns or not all(chunk and chunk.has_null_count for chunk in chunks):
+        if name not in columns:
             continue
-        known["nullCount"][name] = sum(chunk.null_count for chunk in chunks)
-        lows = [chunk.min for chunk in chunks if chunk.has_min_max]
-        highs = [chunk.max for chunk in chunks if chunk.has_min_max]
-        if lows and (low := _as_json(min(lows))) is not None and (high := _as_json(max(highs))) is not None:
-            known["minValues"][name], known["maxValues"][name] = low, high
+        chunks = [footer.row_group(group).column(index).statistics for group in range(footer.num_row_groups)]
+        if all(chunk and chunk.has_null_count and (chunk.has_min_max or not chunk.num_values) for chunk in chunks):
+            nulls = sum(chunk.null_count for chunk in chunks)
+            values = [value for chunk in chunks if chunk.has_min_max for value in (chunk.min, chunk.max)]
+        else:  # whoever wrote the file left them out
+            (column,) = pq.read_table(file, columns=[name], partitioning=None).columns
+            nulls, values = (
+                column.null_count,
+                [value for value in pc.min_max(column).as_py().values() if value is not None],
+            )
+        known["nullCount"][name] = nulls
+        if values:
+            known["minValues"][name], known["maxValues"][name] = _as_json(min(values)), _as_json(max(values))
     return {"numRecords": footer.num_rows, **known}
 
 
-def _as_json(value: object) -> int | float | str | None:
-    """A value as the log writes it; None when that would not be exact."""
+def _as_json(value: int | Decimal | date) -> int | float | str:
+    """A value as the log writes it."""
     if isinstance(value, Decimal):
-        return float(value) if len(value.as_tuple().digits) <= 15 else None
-    if isinstance(value, datetime):
-        return value.isoformat() if value.tzinfo is None else None
-    if isinstance(value, date):
-        return value.isoformat()
-    return value if type(value) is int else None
+        return float(value)
+    return value.isoformat() if isinstance(value, date) else value

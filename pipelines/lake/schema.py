@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,11 +28,12 @@ def scaled(integers: pa.Array, kind: pa.Decimal128Type) -> pa.Array:
 
 
 def writer_of(file: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """A writer of Parquet. Only texts get dictionaries: numbers and times seldom repeat enough to pay for them."""
+    """A writer of Parquet. Only texts get dictionaries: numbers and times seldom repeat enough to pay for them. Floats
+    get no statistics: readers lose a NaN by them."""
     texts = [field.name for field in schema if pa.types.is_string(field.type)]
-    return pq.ParquetWriter(
-        file, schema, compression="zstd", compression_level=1, use_dictionary=texts, store_decimal_as_integer=True
-    )
+    compared = [field.name for field in schema if not pa.types.is_floating(field.type)]
+    options: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "store_decimal_as_integer": True}
+    return pq.ParquetWriter(file, schema, use_dictionary=texts, write_statistics=compared, **options)
 
 
 def complete(columns: Mapping[str, pa.Array], schema: pa.Schema, rows: int, run: int) -> pa.RecordBatch:

@@ -49,14 +49,17 @@ def write_files(frame: DataFrame, path: Path, run: int) -> list[str]:
 def write_parquet(frame: DataFrame, folder: Path) -> list[str]:
     """Writes a frame as Parquet files into a folder. Returns those that have rows.
 
-    Only texts get dictionaries, because numbers seldom repeat; only other types get statistics, because no reader skips
-    by a text. Dictionaries are small, so that they are given up early if each row has another text.
+    Only texts get dictionaries, because numbers seldom repeat. Texts get no statistics, because no reader skips by one,
+    nor do floats, by which readers lose a NaN. Dictionaries are small, so that they are given up early if each row has
+    another text.
     """
     options = {"parquet.compression.codec.zstd.level": "1", "parquet.dictionary.page.size": "262144"}
     options["mapreduce.fileoutputcommitter.marksuccessfuljobs"] = "false"
     for name, kind in frame.dtypes:
-        less = "column.statistics.enabled" if kind == "string" else "enable.dictionary"
-        options[f"parquet.{less}#{name}"] = "false"
+        if kind in ("string", "float", "double"):
+            options[f"parquet.column.statistics.enabled#{name}"] = "false"
+        if kind != "string":
+            options[f"parquet.enable.dictionary#{name}"] = "false"
     frame.write.mode("append").options(**options).parquet(str(folder), compression="zstd")
     with folders.storage(f"folder {folder}"):
         return sorted(str(file) for file in folder.glob("*.parquet") if pq.read_metadata(file).num_rows)
