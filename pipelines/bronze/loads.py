@@ -79,10 +79,10 @@ def _read_plan(snapshot: Snapshot, table: Table) -> ReadPlan:
         readings[extra.name] = natural
     problems += [f"{place}.{column.name}: no right to read it" for column in relation.columns if not column.readable]
     problems += [
-        f"{place}.{column.name} holds money with {column.scale} decimal places (lc_monetary), whose text would have "
-        f"{MONEY_PLACES}; make it numeric"
+        f"{place}.{column.name} holds money, whose text would have {MONEY_PLACES} decimal places, not the "
+        f"{column.scale} of the database's lc_monetary; make it numeric"
         for column in relation.columns
-        if column.has_money and column.scale != MONEY_PLACES and types[column.name] == "string"
+        if column.has_money and column.scale != MONEY_PLACES and types.get(column.name) == "string"
     ]
     if not relation.has_xmin:
         problems += [

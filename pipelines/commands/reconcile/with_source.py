@@ -40,8 +40,6 @@ TEXTS = {
     "float": ("('x' || encode(float4send({}), 'hex'))::bit(32)::int::text", "({}::bit)::integer::varchar"),
     "double": ("('x' || encode(float8send({}), 'hex'))::bit(64)::bigint::text", "({}::bit)::bigint::varchar"),
     "binary": ("encode({}, 'hex')", "lower(hex({}))"),
-    "date": ("(({}) - '1970-01-01'::date)::text", "({} - DATE '1970-01-01')::varchar"),
-    "timestamp_ntz": ("(extract(epoch FROM ({})) * 1000000)::bigint::text", "epoch_us({})::varchar"),
     "timestamp": ("(extract(epoch FROM ({})) * 1000000)::bigint::text", "epoch_us({})::varchar"),
 }
 TEXT = ("({})::text", "{}::varchar")  # of the other types

@@ -21,7 +21,9 @@ SELECT
   -- Type: PostgreSQL's internal name; "enum", or "other" when an extension or a user made it.
   CASE WHEN t.typtype = 'e' THEN 'enum' WHEN n.nspname <> 'pg_catalog' THEN 'other' ELSE t.typname END,
   -- Precision and scale of a numeric: typmod is ((precision << 16) | (scale & 0x7ff)) + 4, the scale signed in 11 bits.
-  CASE WHEN t.typname = 'numeric' AND b.typmod > 0 THEN ((b.typmod - 4) >> 16) & 65535 END,
+  -- Money has 64 bits, for 19 digits.
+  CASE WHEN t.typname = 'money' THEN 19
+       WHEN t.typname = 'numeric' AND b.typmod > 0 THEN ((b.typmod - 4) >> 16) & 65535 END,
   CASE WHEN t.typname = 'numeric' AND b.typmod > 0 THEN (((b.typmod - 4) & 2047) # 1024) - 1024 END,
   -- Whether this user may read it.
   has_column_privilege(%(oid)s::oid, b.attnum, 'SELECT'),

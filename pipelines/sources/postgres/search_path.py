@@ -1,8 +1,5 @@
-"""Views whose functions find things by search_path, on which ours has PostgreSQL's own things only.
-
-The names in a view are resolved when it is made, those in the text of a function when it runs. Such a function need not
-fail when it does not find its table: it may return something else.
-"""
+"""Views whose functions find things by search_path, which is ours then. The names in a view are resolved when it is
+made, those in the text of a function when it runs; without its table it may return something else."""
 
 import re
 from collections.abc import Iterator
@@ -47,26 +44,25 @@ def _parsed(written: str) -> tuple[str, str]:
 
 
 def by_search_path(snapshot: Snapshot, view: int) -> Iterator[tuple[str, str, str]]:
-    """Of each function that a view (its oid) calls, itself or through others: its signature, what it finds by
-    search_path, and the schema that has that, empty if it asks for the schema; the same of the views that ask for it.
-    Nothing where the server does not show its functions."""
+    """Of each function that a view (its oid) calls, itself or through others, and of each view below: its name, what it
+    finds by search_path, and the schema that has that, if any. Nothing where the server does not show its functions."""
 
     def rows(sql: str, **parameters: object) -> list[tuple[Any, ...]]:
         return attempt(partial(snapshot.connection.rows, parameters=parameters), sql) or []
 
     known, views, functions = set[int](), [view], list[int]()
     while views or functions:
-        texts = rows(FUNCTIONS, views=views, functions=functions)
-        mentions = {each[:2]: named(each[2]) for each in texts if each[0] not in known}
+        texts = [each for each in rows(FUNCTIONS, views=views, functions=functions) if each[0] not in known]
+        yield from ((each[1], "operators", identifier(each[3])) for each in texts if each[3])
+        mentions = {each[:2]: named(each[2]) for each in texts}
         known.update(oid for oid, _ in mentions)
         things = rows(THINGS, names=sorted({name for each in mentions.values() for _, _, name in each}))
         views, functions = [], []
-        for (_, signature), each in mentions.items():
+        for (_, caller), each in mentions.items():
+            yield from ((caller, name, "") for kind, _, name in each if kind == "schema")
             for kind, schema, name in sorted(each):
-                if kind == "schema":
-                    yield signature, name, ""
                 meant = [thing for thing in things if thing[:2] == (kind, name) and schema in ("", thing[2])]
                 if all(thing[2] != "pg_catalog" for thing in meant):
                     views += [oid for *_, oid in meant if kind == "relation"]
                     functions += [oid for *_, oid in meant if kind == "function"]
-                    yield from ((signature, name, identifier(thing[2])) for thing in meant[:1] if not schema)
+                    yield from ((caller, name, identifier(thing[2])) for thing in meant[:1] if not schema)

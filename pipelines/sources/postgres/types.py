@@ -9,8 +9,7 @@ from pipelines.sources.postgres.snapshot import SourceColumn
 # PostgreSQL's types that one of ours holds exactly; a column of any other type that no contract names becomes text.
 NATIVE = {row.source: row for row in TYPES.values() if row.source}
 
-MONEY_DIGITS = 19  # of all that its 64 bits hold
-MONEY_PLACES = 2  # that it has under our settings; in its database it may have others, for the same bits
+MONEY_PLACES = 2  # of money under our settings; in its database it may have others, for the same bits
 
 INT64_DIGITS = 18  # that 64 bits always hold
 
@@ -41,9 +40,7 @@ class Reading:
 
 def natural_type(column: SourceColumn) -> str:
     """The Spark SQL type that a column gets when no contract names it."""
-    if column.type == "money":
-        return f"decimal({MONEY_DIGITS},{column.scale})"
-    if column.type == "numeric" and column.precision is not None and column.scale is not None:
+    if column.type in ("numeric", "money") and column.precision is not None and column.scale is not None:
         fits = 0 <= column.scale <= column.precision <= 38
         return f"decimal({column.precision},{column.scale})" if fits else "string"
     return NATIVE[column.type].name if column.type in NATIVE else "string"
@@ -102,24 +99,22 @@ def _as_integer(column: SourceColumn, wanted: Type) -> Reading | None:
 
 
 def _as_decimal(column: SourceColumn, precision: int, scale: int) -> Reading | None:
-    name, whole = identifier(column.name), precision - scale
-    cast = f"{name}::numeric({precision},{scale})"
+    name, whole, is_money = identifier(column.name), precision - scale, column.type == "money"
+    cast = f"::numeric({precision},{scale})"
     if source := _integer(column):
         digits = len(str(2 ** (source.bits - 1)))
-        return Reading(cast, None if digits <= whole else f"abs({name}::numeric) < 1e{whole}")
-    if column.type == "money" and column.scale is not None:
-        is_usual = column.scale == MONEY_PLACES
-        amount = f"{name}::numeric" if is_usual else f"({name}::numeric * 1e{MONEY_PLACES - column.scale})"
-        if MONEY_DIGITS - column.scale <= whole and column.scale <= scale:
-            return Reading(f"{amount}::numeric({precision},{scale})")
-        fits = f"{amount} = round({amount}, {scale}) AND abs({amount}) < 1e{whole}"
-        return Reading(cast, fits) if is_usual else None  # what is rescued is printed under our settings
-    if column.type != "numeric":
+        return Reading(name + cast, None if digits <= whole else f"abs({name}::numeric) < 1e{whole}")
+    if is_money:
+        name = f"({name}::numeric * 1e{MONEY_PLACES - (column.scale or 0)})"
+    elif column.type != "numeric":
         return None
     declared = column.precision is not None and column.scale is not None
     if declared and column.scale <= scale and column.precision - column.scale <= whole:  # type: ignore[operator]
-        return Reading(name if column.scale == scale else cast, f"{name} <> 'NaN'")
-    return Reading(cast, f"{name} = round({name}, {scale}) AND abs({name}) < 1e{whole}")
+        is_exact = column.scale == scale and not is_money
+        return Reading(name if is_exact else name + cast, None if is_money else f"{name} <> 'NaN'")
+    if is_money and column.scale != MONEY_PLACES:
+        return None  # what is rescued is printed under our settings
+    return Reading(name + cast, f"{name} = round({name}, {scale}) AND abs({name}) < 1e{whole}")
 
 
 def select_list(readings: dict[str, Reading]) -> str:

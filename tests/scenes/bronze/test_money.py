@@ -61,8 +61,8 @@ def test_money_inside_other_values_is_refused_where_its_text_would_have_other_pl
         lakehouse.run("bronze")
     for name in (*NESTED, "tipo"):
         assert (
-            f"column public.conta.{name} holds money with 0 decimal places (lc_monetary), whose text would have 2; "
-            "make it numeric" in str(caught.value)
+            f"column public.conta.{name} holds money, whose text would have 2 decimal places, not the 0 of the database's "
+            "lc_monetary; make it numeric" in str(caught.value)
         )
 
 
