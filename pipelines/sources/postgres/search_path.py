@@ -53,16 +53,16 @@ def by_search_path(snapshot: Snapshot, view: int) -> Iterator[tuple[str, str, st
     known, views, functions = set[int](), [view], list[int]()
     while views or functions:
         texts = [each for each in rows(FUNCTIONS, views=views, functions=functions) if each[0] not in known]
-        yield from ((each[1], "operators", identifier(each[3])) for each in texts if each[3])
-        mentions = {each[:2]: named(each[2]) for each in texts}
-        known.update(oid for oid, _ in mentions)
-        things = rows(THINGS, names=sorted({name for each in mentions.values() for _, _, name in each}))
+        known.update(each[0] for each in texts)
+        yield from ((caller, "operators", identifier(schema)) for _, caller, _, schema in texts if schema)
+        mentions = [(caller, *each) for _, caller, text, _ in texts for each in sorted(named(text))]
+        things = rows(THINGS, names=[name for *_, name in mentions])
         views, functions = [], []
-        for (_, caller), each in mentions.items():
-            yield from ((caller, name, "") for kind, _, name in each if kind == "schema")
-            for kind, schema, name in sorted(each):
-                meant = [thing for thing in things if thing[:2] == (kind, name) and schema in ("", thing[2])]
-                if all(thing[2] != "pg_catalog" for thing in meant):
-                    views += [oid for *_, oid in meant if kind == "relation"]
-                    functions += [oid for *_, oid in meant if kind == "function"]
-                    yield from ((caller, name, identifier(thing[2])) for thing in meant[:1] if not schema)
+        for caller, kind, schema, name in mentions:
+            meant = [thing for thing in things if thing[:2] == (kind, name) and schema in ("", thing[2])]
+            if all(thing[2] != "pg_catalog" for thing in meant):
+                views += [oid for *_, oid in meant if kind == "relation"]
+                functions += [oid for *_, oid in meant if kind == "function"]
+                yield from ((caller, name, identifier(thing[2])) for thing in meant[:1] if not schema)
+            if kind == "schema":
+                yield caller, name, ""

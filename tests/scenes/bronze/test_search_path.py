@@ -7,9 +7,9 @@ import pytest
 from conf.settings import Postgres
 from pipelines.core.errors import ContractFault
 from pipelines.sources.postgres.search_path import by_search_path
-from pipelines.sources.postgres.snapshot import describe, take_snapshot
+from pipelines.sources.postgres.snapshot import take_snapshot
 from tests.support.lake import Lake
-from tests.support.source import LOOSE, execute
+from tests.support.source import LOOSE, execute, query
 
 THINGS = (
     "CREATE SCHEMA outro",
@@ -118,10 +118,9 @@ def test_what_a_view_finds_by_search_path_is_known(database: Postgres) -> None:
     views |= {"corpo_lido": "", "corpo_fundo_lido": "juros", "guardado_lido": ""}
     execute(database, "; ".join(statements))
     with take_snapshot(database, "public", []) as snapshot:
+        oids = dict(query(database, "SELECT relname, oid::int FROM pg_class WHERE relkind = 'v'"))
         for view, expected in views.items():
-            relation = describe(snapshot, view)
-            assert relation is not None
-            result = list(by_search_path(snapshot, relation.oid))
+            result = list(by_search_path(snapshot, oids[view]))
             assert {thing for _, thing, _ in result} == {*filter(None, [expected])}, (view, result)
 
 
