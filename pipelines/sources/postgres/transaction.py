@@ -11,12 +11,11 @@ from pipelines.core.sql import postgres_literal
 
 LOCK_SECONDS = 10  # to wait for a lock
 
+# Before anything else: else an error would end the session, the path would be quoted, a function be another one.
+SAFE = {"exit_on_error": "off", "quote_all_identifiers": "off", "search_path": "pg_catalog"}
+
 # What changes how values look, which rows come, which objects a name means, or how long a query may take.
-AT_FIRST = ("exit_on_error", "off")  # else a setting that this server lacks would end the session
-PINNED = {
-    **dict([AT_FIRST]),
-    "quote_all_identifiers": "off",  # before the path, which would be quoted
-    "search_path": "pg_catalog",
+PINNED = SAFE | {
     "row_security": "off",
     "client_encoding": "UTF8",
     "TimeZone": "UTC",
@@ -73,16 +72,18 @@ def options() -> str:
 
 def begin(execute: Execute, how: str) -> None:
     """Begins a transaction and pins it. Raises SourceFault."""
-    known = list(map(_set, WHERE_KNOWN.items()))
+    safe = "; ".join(map(_set, SAFE.items()))
+    known = ", ".join(f"({postgres_literal(name)},{postgres_literal(value)})" for name, value in WHERE_KNOWN.items())
+    set_known = f"SELECT set_config(name, value, true) FROM (VALUES {known}) known (name, value)"
     try:
-        execute("; ".join([f"BEGIN {how}", _set(AT_FIRST), *known]))
+        execute(f"BEGIN {how}; {safe}; {set_known} WHERE current_setting(name, true) IS NOT NULL")
     except Exception as error:
         if state_of(error) not in NOT_POSSIBLE:
             raise
         execute("ROLLBACK")
-        execute(f"BEGIN {how}; {_set(AT_FIRST)}")
-        for setting in known:
-            attempt(execute, setting)
+        execute(f"BEGIN {how}; {safe}")
+        for setting in WHERE_KNOWN.items():
+            attempt(execute, _set(setting))
     pin(execute)
 
 
