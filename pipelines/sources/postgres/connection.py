@@ -264,7 +264,7 @@ def source_faults(place: str, server: Postgres, kind: type[Exception] = psycopg2
 def reading(server: Postgres, how: str = GUARD) -> Iterator[SourceConnection]:
     """A connection in a read-only transaction in which no setting changes anything; it must last until the end."""
     with connect(server, pins=True) as connection:
-        begin(connection.rows, how)
+        begin(connection.rows, how, connection.info.server_version)
         yield connection
         connection.rows("COMMIT")
 

@@ -187,7 +187,8 @@ class Reader:
             connection = adbc.AdbcConnection(self._database)
         self._connections.append(connection)
         try:
-            begin(partial(_rows, connection), f"{SNAPSHOT}; SET TRANSACTION SNAPSHOT{postgres_literal(self._exported)}")
+            how = f"{SNAPSHOT}; SET TRANSACTION SNAPSHOT{postgres_literal(self._exported)}"
+            begin(partial(_rows, connection), how, _version(connection))
         except adbc.Error as error:
             raise TransientFault(f"{place}: the snapshot of this run is gone") from error
         return connection
@@ -204,6 +205,12 @@ class Reader:
         for part in (*self._connections, *filter(None, [self._database])):
             with suppress(adbc.Error):
                 part.close()  # type: ignore[attr-defined]
+
+
+def _version(connection: adbc.AdbcConnection) -> int:
+    info = connection.get_info([adbc.AdbcInfoCode.VENDOR_VERSION])
+    with closing(AdbcRecordBatchReader._import_from_c(info.address)) as batches:
+        return next(int(str(value)) for batch in batches for value in batch.column(1).to_pylist())
 
 
 def _rows(connection: adbc.AdbcConnection, sql: str) -> list[tuple[Any, ...]]:

@@ -172,7 +172,7 @@ def describe(snapshot: Snapshot, name: str) -> Relation | None:
 def _money_places(server: Postgres) -> int:
     """How many decimal places money has in the database, whatever our settings are."""
     with connect(server) as connection:
-        begin(connection.rows, GUARD)
+        begin(connection.rows, GUARD, connection.info.server_version)
         ((places,),) = attempt(connection.rows, MONEY) or connection.rows(MONEY_OF_SESSION)
         connection.rows("COMMIT")
     return int(places)

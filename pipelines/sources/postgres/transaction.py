@@ -40,12 +40,10 @@ PINNED = SAFE | {
     "jit": "off",
 }
 
-# The same, of settings that not every server has. The last lets it end the queries of a process that was killed.
-WHERE_KNOWN = {
-    "transaction_timeout": "0",
-    "restrict_nonsystem_relation_kind": "",
-    "client_connection_check_interval": "2s",
-}
+# The same, of settings that not every server has, or may set. One of them lets a server end the queries of a process
+# that was killed, the other would keep us from views.
+LASTING = {"transaction_timeout": "0"}
+WHERE_KNOWN = {"client_connection_check_interval": "2s", "restrict_nonsystem_relation_kind": ""}
 
 # What only a superuser may set, for a role, too: with another value, damaged pages would be read as empty ones.
 REFUSED = {"zero_damaged_pages": "off", "ignore_checksum_failure": "off"}
@@ -70,21 +68,14 @@ def options() -> str:
     return " ".join(f"-c {name}={value.replace(' ', BLANK)}" for name, value in named.items())
 
 
-def begin(execute: Execute, how: str) -> None:
-    """Begins a transaction and pins it. Raises SourceFault."""
-    safe = "; ".join(map(_set, SAFE.items()))
+def begin(execute: Execute, how: str, version: int) -> None:
+    """Begins a transaction and pins it. `version`: the server's, such as 180004. Raises SourceFault."""
+    at_once = (LASTING if version >= 170000 else {}) | SAFE
+    execute("; ".join((f"BEGIN {how}", *map(_set, at_once.items()))))
+    pin(execute)
     known = ", ".join(f"({postgres_literal(name)},{postgres_literal(value)})" for name, value in WHERE_KNOWN.items())
     set_known = f"SELECT set_config(name, value, true) FROM (VALUES {known}) known (name, value)"
-    try:
-        execute(f"BEGIN {how}; {safe}; {set_known} WHERE current_setting(name, true) IS NOT NULL")
-    except Exception as error:
-        if state_of(error) not in NOT_POSSIBLE:
-            raise
-        execute("ROLLBACK")
-        execute(f"BEGIN {how}; {safe}")
-        for setting in WHERE_KNOWN.items():
-            attempt(execute, _set(setting))
-    pin(execute)
+    attempt(execute, f"{set_known} WHERE current_setting(name, true) IS NOT NULL")
 
 
 def pin(execute: Execute) -> None:

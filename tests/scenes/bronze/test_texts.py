@@ -182,7 +182,7 @@ def zoo(database: Postgres) -> Zoo:
             cursor.execute(f"INSERT INTO associado (id, {', '.join(values)}) VALUES ({row}, {listed})")
         cursor.execute(f"ALTER DATABASE {database.database} SET search_path = hostil, public, pg_catalog")
     with connect(database, copies=True) as connection, connection.cursor() as cursor:
-        begin(connection.rows, SNAPSHOT)
+        begin(connection.rows, SNAPSHOT, 180000)
         text = io.StringIO()
         cursor.copy_expert(
             f"COPY (SELECT {', '.join(values)} FROM public.associado ORDER BY id) TO STDOUT (FORMAT csv, NULL '<>', FORCE_QUOTE *)",
