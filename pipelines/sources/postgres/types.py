@@ -50,7 +50,10 @@ def read_as(column: SourceColumn, target: str) -> Reading | None:
     """How to read `column` as the Spark SQL type `target`; None if the types are of different families."""
     name, source, wanted = identifier(column.name), column.type, type_of(target)
     if target == "string":
-        return _as_text(source, name)
+        # A cast takes away the blanks that pad char(n). A float has no exact text; without a contract it stays a float.
+        plain = {"text": name, "varchar": name, "bpchar": f"{name}::text"}
+        text = plain.get(source) or _printed(name, f"{name} IS DISTINCT FROM NULL")
+        return None if source in ("float4", "float8") else Reading(text)
     if wanted.is_integer:
         return _as_integer(column, wanted)
     if wanted.is_decimal:
@@ -66,15 +69,6 @@ def read_as(column: SourceColumn, target: str) -> Reading | None:
     if source == wanted.source or (source, target) == ("float4", "double"):
         return Reading(name)
     return None
-
-
-def _as_text(source: str, name: str) -> Reading | None:
-    if source in ("float4", "float8"):
-        return None  # has no exact text; as a column that no contract names it stays a float
-    if source in ("text", "varchar"):
-        return Reading(name)
-    # A cast takes the blanks away that pad char(n).
-    return Reading(f"{name}::text" if source == "bpchar" else _printed(name, f"{name} IS DISTINCT FROM NULL"))
 
 
 def _printed(name: str, condition: str) -> str:
