@@ -91,8 +91,9 @@ def restore(path: Path, target: int, run: int) -> int:
         current = delta.files_of(path, head)
         indexed = tuple(re.findall("[^`,]+", metadata.configuration.get(SKIPPED_BY) or ""))
         definition = Definition(metadata.name, metadata.description, schema, indexed, metadata.configuration)
-        removed = {name: size for name, size in current.items() if name not in wanted}
-        added = [name for name in wanted if name not in current]
+        stays = wanted.keys() & current.keys() - _marked(path, head).keys()
+        removed = {name: size for name, size in current.items() if name not in stays}
+        added = [name for name in wanted if name not in stays]
         layer = (metadata.name or "").partition(".")[0]
         return write(path, definition, Cause(f"{layer}/{run}", RESTORE, {"version": str(target)}), added, removed)
 
@@ -125,9 +126,19 @@ def write(path: Path, definition: Definition, cause: Cause, added: Collection[st
     if head is not None:
         info["readVersion"] = head
     lines: list[dict[str, Any]] = [{"commitInfo": info}, *defined]
-    lines += [{"remove": {"path": name, "size": size} | gone} for name, size in removed.items()]
+    marked = _marked(path, head) if removed else {}
+    lines += [{"remove": {"path": name, "size": size} | gone | marked.get(name, {})} for name, size in removed.items()]
     lines += [{"add": add} for add in adds]
     return delta.write_commit(path, lines, [path / name for name in added])
+
+
+def _marked(path: Path, head: int | None) -> dict[str, dict[str, Any]]:
+    """The files of which some rows count as deleted, as a commit says it: no run makes such, a DELETE by hand may."""
+    if head is None or DELETES not in (delta.read_version(path, head).protocol.reader_features or ()):
+        return {}
+    adds = [line["add"] for at in delta.commits(path) for line in delta.lines_of(path, at) if "add" in line]
+    last = {add["path"]: add.get("deletionVector") for add in adds}
+    return {name: {"deletionVector": vector} for name, vector in last.items() if vector}
 
 
 # Types, in Delta's words, whose extremes each reader understands and each file has. A reader may take a column for null
@@ -200,6 +211,8 @@ FEATURES = {'"nullable":false': NOT_NULL, '"timestamp_ntz"': WITHOUT_ZONE}
 
 OLDEST, ITS_FEATURES = ProtocolVersions(1, 2, None, None), {"appendOnly", NOT_NULL}
 
+DELETES = "deletionVectors"
+
 
 def _definition(definition: Definition, stored: delta.Version | None) -> list[dict[str, Any]]:
     """The lines of a commit that say what the table is, if it is not that already: its protocol, its metadata.
@@ -227,16 +240,19 @@ def _definition(definition: Definition, stored: delta.Version | None) -> list[di
 
 
 def _protocol(schema: str, stored: delta.Version | None) -> list[dict[str, Any]]:
-    """The line of a commit that names the features that a schema needs, if the table's protocol has not all of them."""
+    """The line of a commit that names the features that a schema needs, if the table's protocol has not all of them, or
+    has some that no run uses: somebody raised it by hand, and not every reader knows them."""
     needed = {feature for sign, feature in FEATURES.items() if sign in schema}
     protocol = stored.protocol if stored else OLDEST
     readers, writers = {*(protocol.reader_features or ())}, {*(protocol.writer_features or ITS_FEATURES)}
-    if needed <= writers:
-        return [] if stored else [{"protocol": {"minReaderVersion": OLDEST[0], "minWriterVersion": OLDEST[1]}}]
-    features = {
-        "readerFeatures": sorted(readers | {WITHOUT_ZONE} & needed),
-        "writerFeatures": sorted(writers | needed | ITS_FEATURES),
-    }
+    usual = protocol.min_reader_version in (1, delta.PROTOCOL[0]) and protocol.min_writer_version in (1, 2, 7)
+    usual = usual and readers <= {WITHOUT_ZONE} and writers <= ITS_FEATURES | {WITHOUT_ZONE}
+    if stored and usual and needed <= writers:
+        return []
+    used = needed | ({WITHOUT_ZONE} & readers)
+    if used <= ITS_FEATURES and not (stored and usual):
+        return [{"protocol": {"minReaderVersion": OLDEST[0], "minWriterVersion": OLDEST[1]}}]
+    features = {"readerFeatures": sorted({WITHOUT_ZONE} & used), "writerFeatures": sorted(used | ITS_FEATURES)}
     return [{"protocol": {"minReaderVersion": delta.PROTOCOL[0], "minWriterVersion": delta.PROTOCOL[1]} | features}]
 
 

@@ -83,7 +83,12 @@ def _numbers(path: Path, pattern: re.Pattern[str] = COMMIT) -> list[int]:
 def last_commit(path: Path) -> list[dict[str, Any]]:
     """The lines of the table's last commit."""
     with storage(f"table {path}"):
-        return _lines(path / _commit(version(path) or 0))
+        return lines_of(path, version(path) or 0)
+
+
+def lines_of(path: Path, number: int) -> list[dict[str, Any]]:
+    """The lines of a commit of a table."""
+    return _lines(path / _commit(number))
 
 
 def cut_off(path: Path) -> list[Path]:
