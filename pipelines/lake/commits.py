@@ -284,6 +284,7 @@ def statistics(file: Path, columns: Collection[str]) -> dict[str, Any]:
     """
     footer = pq.read_metadata(file)
     known: dict[str, dict[str, Any]] = {"minValues": {}, "maxValues": {}, "nullCount": {}}
+    is_tight: dict[str, bool] = {}
     for index in range(footer.num_columns):
         name = footer.schema.column(index).path
         if name not in columns:
@@ -300,8 +301,20 @@ def statistics(file: Path, columns: Collection[str]) -> dict[str, Any]:
             )
         known["nullCount"][name] = nulls
         if values:
-            known["minValues"][name], known["maxValues"][name] = _as_json(min(values)), _as_json(max(values))
-    return {"numRecords": footer.num_rows, **known}
+            low, high = min(values), max(values)
+            known["minValues"][name] = _as_json(NO_DAYS[0] if _is_no_day(low) else low)
+            known["maxValues"][name] = _as_json(NO_DAYS[1] if _is_no_day(high) else high)
+            if _is_no_day(low) or _is_no_day(high):
+                is_tight = {"tightBounds": False}
+    return {"numRecords": footer.num_rows, **is_tight, **known}
+
+
+# Between these, Spark takes a day in a log for a later one: there are none in its calendar of old.
+NO_DAYS = date(1582, 10, 4), date(1582, 10, 15)
+
+
+def _is_no_day(value: object) -> bool:
+    return type(value) is date and NO_DAYS[0] < value < NO_DAYS[1]
 
 
 def _as_json(value: int | Decimal | date) -> int | float | str:

@@ -8,7 +8,7 @@ import pytest
 from deltalake import DeltaTable
 
 from pipelines.lake import commits, delta
-from tests.unit.lake.test_statistics import written
+from tests.support.readers import written
 
 OF_READERS = {"deletionVectors", "columnMapping", "typeWidening", "v2Checkpoint", "variantType", "timestampNtz"}
 VECTOR = {"storageType": "i", "pathOrInlineDv": "wi5b=000010000siXQKl0rr91000f55c8Xg0@@D72lkbi5=-{L", "sizeInBytes": 40}

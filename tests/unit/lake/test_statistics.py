@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import Schema
 
 from pipelines.core.types import TYPES
 from pipelines.lake import commits, delta
-from pipelines.lake.schema import schema_of, writer_of
-from tests.support.readers import lost
+from tests.support.readers import lost, written
 
 DECIMALS = ("decimal(10,2)", "decimal(15,2)", "decimal(18,4)", "decimal(38,0)", "decimal(38,38)")
 VALUES: dict[str, list[Any]] = {
@@ -40,18 +37,6 @@ VALUES: dict[str, list[Any]] = {
     **{f"{name}": [-(2 ** (bits - 1)), 0, 2 ** (bits - 1) - 1] for name, bits in (("smallint", 16), ("integer", 32))},
     "bigint": [-(2**53) - 1, 0, 2**53 + 1, 2**63 - 1],
 }
-
-
-def written(path: Path, types: dict[str, str], *files: dict[str, list[Any]]) -> None:
-    """A table of these files, whose log may have extremes of all columns."""
-    schema, names = schema_of(types), [delta.part_name(1) for _ in files]
-    delta.make_folder(path)
-    for name, columns in zip(names, files, strict=True):
-        batch = pa.record_batch([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
-        with writer_of(path / name, schema) as writer:
-            writer.write_batch(batch)
-    definition = commits.Definition(path.name, None, Schema.from_arrow(schema), tuple(types), delta.PROPERTIES)
-    commits.write(path, definition, commits.appended("silver/1"), names, {})
 
 
 def stats_of(path: Path) -> list[dict[str, Any]]:
@@ -106,3 +91,12 @@ def test_a_column_without_extremes_is_named_nowhere(tmp_path: Path) -> None:
     (file,) = tmp_path.glob("*.parquet")
     assert duckdb.sql(f"SELECT count(*) FROM '{file}' WHERE peso > 1e308").fetchone() == (1,)
     assert not pq.read_metadata(file).row_group(0).column(1).is_stats_set
+
+
+def test_days_that_spark_does_not_know_are_within_looser_extremes(tmp_path: Path) -> None:
+    """Spark takes 1582-10-05 to 1582-10-14 in the log for later days."""
+    written(tmp_path, {"v": "date"}, {"v": [datetime(1582, 10, 10).date()]}, {"v": [datetime(1582, 10, 15).date()]})
+    (within, after) = stats_of(tmp_path)
+    assert (within["minValues"], within["maxValues"]) == ({"v": "1582-10-04"}, {"v": "1582-10-15"})
+    assert within["tightBounds"] is False and "tightBounds" not in after
+    assert lost(tmp_path, ("v",)) == []
