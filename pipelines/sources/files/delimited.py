@@ -202,5 +202,5 @@ def _quoted_fields(line: str, dialect: Csv, last: int) -> tuple[list[str | None]
 
 def _shown(line: str) -> str:
     """A line as a text, in which bytes that are none stand as `\\xff`."""
-    line = line if len(line) <= LINE_LIMIT else line[:SHOWN]
-    return line if line.isascii() else UNDECODED.sub(lambda match: f"\\x{ord(match[0]) & 0xFF:02x}", line)
+    shown = line if len(line) <= LINE_LIMIT else line[:SHOWN]
+    return UNDECODED.sub(lambda match: f"\\x{ord(match[0]) & 0xFF:02x}", shown)

@@ -368,6 +368,14 @@ def test_bytes_that_are_no_utf_16_make_one_line_bad(tmp_path: Path, end: bytes) 
     }
 
 
+def test_a_shift_of_iso_2022_that_does_not_end_is_refused_by_name(tmp_path: Path) -> None:
+    """Python's decoder gives up."""
+    drop(tmp_path, "venda.csv", "dia;valor\n\x1b((((((((((")
+    table = replace(TABLE, files=Files("venda*.csv", Csv(delimiter=";", encoding="iso2022_jp")))
+    with pytest.raises(SourceFault, match=r"venda\.csv is not text in the encoding that its contract names"):
+        ingest(files_of(tmp_path, table), Target(table, tmp_path / "lake", 7), 1, Report())
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user")
 def test_a_folder_that_we_may_not_read_is_an_error_that_says_so(tmp_path: Path) -> None:
     drop(tmp_path, "venda.csv", "dia;valor\n")
