@@ -1,13 +1,11 @@
-"""Bronze against its source as it is now: the landing folder's files, or PostgreSQL, by a checksum that PostgreSQL and
-DuckDB compute alike: 60 bits of md5(key, value), added over the rows."""
+"""Bronze against its source as it is now, the landing folder's files or PostgreSQL, which is read again."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
-from conf.contract import DECIMAL, Table, is_summed
+from conf.contract import Table
 from pipelines.bronze.loads import drift, read_plans
 from pipelines.commands.reconcile.comparison import DIFFERS, WITH_RUN, WITH_UPSTREAM, Comparison, differing_rows, shown
 from pipelines.core import catalogue
@@ -16,7 +14,7 @@ from pipelines.core.sql import duckdb_literal, identifier
 from pipelines.core.texts import few
 from pipelines.lake import folders
 from pipelines.lake.changes import TECHNICAL, Target
-from pipelines.lake.checksums import Difference, differences
+from pipelines.lake.checksums import Difference, differences, measured
 from pipelines.lake.engine import count, engine, relation
 from pipelines.lake.run_log import read_files
 from pipelines.lake.versions import TableVersion
@@ -26,23 +24,10 @@ from pipelines.sources.postgres import fingerprint
 from pipelines.sources.postgres.embedded import source_server
 from pipelines.sources.postgres.reader import POSTGRES_AUDIT, Reader, ReadPlan
 from pipelines.sources.postgres.snapshot import Snapshot, take_snapshot
-from pipelines.sources.postgres.types import Reading, rescued
+from pipelines.sources.postgres.types import Reading
 
 LINE = ("_source_file", "_source_row")  # the key of a line of a file
 NEWER = "_lakehouse_newer"
-COLUMNS_PER_QUERY = 400  # a SELECT of PostgreSQL has at most 1664 items
-
-POSTGRES, DUCKDB = range(2)  # places in the pairs of SQL that follow
-# The first 60 bits of a text's hash, in any encoding of the database.
-BITS = ("('x' || left(md5(convert_to({}, 'UTF8')), 15))::bit(60)::bigint", "('0x' || left(md5({}), 15))::bigint")
-# How PostgreSQL and DuckDB write a value of a type of bronze alike.
-TEXTS = {
-    "float": ("('x' || encode(float4send({}), 'hex'))::bit(32)::int::text", "({}::bit)::integer::varchar"),
-    "double": ("('x' || encode(float8send({}), 'hex'))::bit(64)::bigint::text", "({}::bit)::bigint::varchar"),
-    "binary": ("encode({}, 'hex')", "lower(hex({}))"),
-    "timestamp": ("(extract(epoch FROM ({})) * 1000000)::bigint::text", "epoch_us({})::varchar"),
-}
-TEXT = ("({})::text", "{}::varchar")  # of the other types
 
 
 def compare_with_source(comparison: Comparison) -> None:
@@ -103,8 +88,11 @@ def _with_postgres(comparison: Comparison, snapshot: Snapshot, plan: ReadPlan) -
     changed = ""
     with findings.comparing("bronze", name, WITH_UPSTREAM, "compared with the source") as problems:
         head = comparison.head(table_run)
-        comparable = replace(plan, readings=known, partial=known.keys() != types.keys())
-        differing, changed = postgres_difference(comparison, snapshot, comparable, head.sql)
+        compared = {column: types[column] for column in known}
+        # What was rescued is of all columns that may have values in it.
+        compared |= {"_rescued": POSTGRES_AUDIT["_rescued"]} if known.keys() == types.keys() else {}
+        comparable = replace(plan, readings=known)
+        differing, changed = postgres_difference(comparison, snapshot, comparable, head.sql, compared)
         # Rows that only the lake has were deleted since, unless the lake is known to be wrong.
         is_damaged = findings.lines["bronze", name][WITH_RUN] == DIFFERS
         wrong = (shown(each, plan.table) for each in differing if is_damaged or each.kind != "extra")
@@ -115,15 +103,13 @@ def _with_postgres(comparison: Comparison, snapshot: Snapshot, plan: ReadPlan) -
 
 
 def postgres_difference(
-    comparison: Comparison, snapshot: Snapshot, plan: ReadPlan, bronze: str
+    comparison: Comparison, snapshot: Snapshot, plan: ReadPlan, bronze: str, types: Mapping[str, str]
 ) -> tuple[list[Difference], str]:
-    """How bronze's rows (SQL) differ from the rows that were there before the run's snapshot was taken, and, in words,
-    what changed since; no words if nothing differs. Rows that only bronze has may have been deleted since."""
-    what, connection, keys = f"bronze.{plan.table.name}", snapshot.connection, plan.table.keys
-    if _agree(snapshot, what, bronze, plan):
-        return [], ""
-    settings, run = comparison.settings, comparison.run
-    facts, _ = fingerprint.table_facts(connection, plan, fingerprint.server_facts(snapshot, settings))
+    """How bronze's rows (SQL) differ, in the columns `types`, from the rows that were there before the run's snapshot
+    was taken, and, in words, what changed since; no words if nothing differs. Rows that only bronze has may have been
+    deleted since."""
+    what, keys, settings, run = f"bronze.{plan.table.name}", plan.table.keys, comparison.settings, comparison.run
+    facts, _ = fingerprint.table_facts(snapshot.connection, plan, fingerprint.server_facts(snapshot, settings))
     changed = fingerprint.what_changed(run.table(plan.table.name).basis, facts, but=("reading", "software"))
     is_exact = plan.relation.has_xmin and not changed and not fingerprint.went_back(run, snapshot)
     newer = fingerprint.newer_than(run.snapshot) if is_exact else "true"
@@ -132,10 +118,11 @@ def postgres_difference(
     with folders.scratch(settings.bronze_path, "reconcile") as scratch, closing(reader), engine(what, scratch) as db:
         part = reader.read(marked, "", scratch)
         files = [str(scratch / part.name)] if part.rows else []
-        types = {name: plan.types[name] for name in _values(plan)}
         rows, rows_newer, rows_older = (
-            relation(files, types | {NEWER: "boolean"}, where) for where in ("true", NEWER, f"NOT {NEWER}")
+            relation(files, {**types, NEWER: "boolean"}, where) for where in ("true", NEWER, f"NOT {NEWER}")
         )
+        if measured(db, rows, types, keys) == measured(db, bronze, types, keys):
+            return [], ""
         wrong = differences(db, rows_older, bronze, types, keys)
         if not is_exact:
             return wrong, f"changed since run {run.run}"
@@ -143,51 +130,3 @@ def postgres_difference(
         gone = count(db, f"(SELECT {listed} FROM {bronze} EXCEPT ALL SELECT {listed} FROM {rows})")
         since = f"{number:,} row{'s' if number != 1 else ''} written since run {run.run}, {gone:,} gone"
         return wrong, since
-
-
-def _agree(snapshot: Snapshot, what: str, bronze: str, plan: ReadPlan) -> bool:
-    """Whether PostgreSQL counts of the source in the snapshot what DuckDB counts of bronze (SQL): rows, and each
-    column's checksum and sum."""
-    values = _values(plan)
-    with engine(what) as db:
-        theirs = _queries(plan, values, plan.relation.sql, POSTGRES)
-        ours = _queries(plan, {name: identifier(name) for name in values}, bronze, DUCKDB)
-        return all(
-            snapshot.rows(source_query) == db.execute(query).fetchall()
-            for source_query, query in zip(theirs, ours, strict=True)
-        )
-
-
-def _values(plan: ReadPlan) -> dict[str, str]:
-    """The SQL of each column that is compared; `_rescued` only if all columns are that may have values in it."""
-    values = {name: reading.value for name, reading in plan.readings.items()}
-    return values if plan.partial else values | {"_rescued": rescued(plan.readings)}
-
-
-def _queries(plan: ReadPlan, values: Mapping[str, str], rows: str, dialect: int) -> Iterator[str]:
-    """Queries that PostgreSQL and DuckDB answer alike for the same rows: their number, and of each column, whose SQL is
-    in `values`, the checksum and the sum."""
-    key = " || ".join(_key_text(plan.types[name], values[name], dialect) for name in plan.table.keys)
-    for start in range(0, len(values), COLUMNS_PER_QUERY):
-        items = ["count(*)"]
-        for name, value in islice(values.items(), start, start + COLUMNS_PER_QUERY):
-            number = BITS[dialect].format(f"{key} || {_text(plan.types[name], value, dialect)}")
-            items.append(f"coalesce(sum({number}), 0)::text")
-            items.append(f"coalesce(sum({value}), 0)" if is_summed(plan.types[name]) else "NULL")
-        yield f"SELECT {', '.join(items)} FROM {rows}"
-
-
-def _text(kind: str, value: str, dialect: int) -> str:
-    """The SQL of the text of a value of bronze's type `kind`, which PostgreSQL and DuckDB write alike."""
-    texts = TEXTS.get(kind, TEXT)
-    if (match := DECIMAL.fullmatch(kind)) and match[1] == match[2]:
-        texts = (r"regexp_replace(({})::text, '^(-?)0\.', '\1.')", TEXT[1])
-    return texts[dialect].format(value)
-
-
-def _key_text(kind: str, value: str, dialect: int) -> str:
-    """The same of a part of a key, null or not, with an end that no other part has within it."""
-    text = _text(kind, value, dialect)
-    if kind == "string":
-        text = rf"replace(replace({text}, '\', '\\'), ',', '\,')"
-    return rf"coalesce({text}, '\N') || ','"

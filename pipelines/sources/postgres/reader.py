@@ -45,13 +45,12 @@ FULL_SECONDS = 1  # in which a connection that was closed is free for another on
 @dataclass(frozen=True)
 class ReadPlan:
     """How one table is read: the reading of each column that the source has, and the types (Spark SQL) of all columns
-    that bronze has; those that the source lacks are null. `partial`: not all columns of the source are read."""
+    that bronze has; those that the source lacks are null."""
 
     table: Table
     relation: Relation
     readings: dict[str, Reading]
     types: dict[str, str]
-    partial: bool = False
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,7 @@ def test_a_lake_that_nobody_touched_agrees_with_its_runs_and_its_source_whatever
 
 
 @pytest.mark.jvm
+@pytest.mark.long
 def test_values_of_every_type_read_the_same_with_spark_duckdb_and_delta_rs(whole: Lake, spark: SparkSession) -> None:
     compared = set[str]()
     for layer in LAYERS:

@@ -1,4 +1,4 @@
-"""`make reconcile` writes keys of every type alike on both sides, so that rows that nobody changed agree."""
+"""Rows that nobody changed agree in `make reconcile`, whatever the types of their keys."""
 
 import pytest
 
