@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import replace
 from functools import partial
@@ -87,6 +87,8 @@ class Readers(AbstractContextManager["Readers"]):
         """Reads the rows that meet a condition, with all readers if the table is large."""
         parts = ranges(plan.relation, self._number, most=self._number)
         futures = [self._submit(plan, " AND ".join(filter(None, (condition, part))), path) for part in parts]
+        for future in as_completed(futures):
+            future.result()  # of the first that fails
         return [future.result() for future in futures]
 
     def _submit(self, plan: ReadPlan, condition: str, path: Path) -> Future[WrittenFile]:

@@ -201,7 +201,7 @@ def in_clear_warning(connection: SourceConnection, server: Postgres) -> str:
     Without a setting libpq takes TLS only if the server offers it."""
     if connection.info.ssl_in_use or server.sslmode == "disable" or not _leaves_this_machine(connection):
         return ""
-    if attempt(connection.rows, "SELECT FROM pg_stat_gssapi WHERE pid = pg_backend_pid() AND encrypted"):
+    if attempt(connection.rows, "SELECT pid FROM pg_stat_gssapi WHERE pid = pg_backend_pid() AND encrypted"):
         return ""
     return (
         f"PostgreSQL {server.address}: the connection is not encrypted, so that anybody on the way can read "

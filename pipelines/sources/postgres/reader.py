@@ -151,15 +151,28 @@ class Reader:
     def _query(self, sql: str) -> Iterator[Iterator[pa.RecordBatch]]:
         with self.watchdog.waiting():
             connection = self._connection()
-            pin(partial(_rows, connection))
-        with closing(adbc.AdbcStatement(connection)) as statement:
-            statement.set_sql_query(sql)
+        with self._closed_on_error(connection):
             with self.watchdog.waiting():
-                stream, _ = statement.execute_query()
-            # Arrow's own reader drops the SQLSTATE of an error in the middle of a stream.
-            with closing(AdbcRecordBatchReader._import_from_c(stream.address)) as batches:
-                yield iter(batches)
-        self._idle.put(connection)  # after an error it is of no use
+                pin(partial(_rows, connection))
+            with closing(adbc.AdbcStatement(connection)) as statement:
+                statement.set_sql_query(sql)
+                with self.watchdog.waiting():
+                    stream, _ = statement.execute_query()
+                # Arrow's own reader drops the SQLSTATE of an error in the middle of a stream.
+                with closing(AdbcRecordBatchReader._import_from_c(stream.address)) as batches:
+                    yield iter(batches)
+        self._idle.put(connection)
+
+    @contextmanager
+    def _closed_on_error(self, connection: adbc.AdbcConnection) -> Iterator[None]:
+        """A transaction in which a query failed is of no use; others get its connection."""
+        try:
+            yield
+        except BaseException:
+            self._connections.remove(connection)
+            with suppress(adbc.Error):
+                connection.close()
+            raise
 
     def _connection(self) -> adbc.AdbcConnection:
         """A connection that no other thread has: one more if the server has one left for us. Raises SourceFault."""
@@ -185,9 +198,10 @@ class Reader:
             self._database = self._database or opened(self._server, lambda uri: adbc.AdbcDatabase(uri=uri, **DRIVER))
             connection = adbc.AdbcConnection(self._database)
         self._connections.append(connection)
+        how = f"{SNAPSHOT}; SET TRANSACTION SNAPSHOT{postgres_literal(self._exported)}"
         try:
-            how = f"{SNAPSHOT}; SET TRANSACTION SNAPSHOT{postgres_literal(self._exported)}"
-            begin(partial(_rows, connection), how, _version(connection))
+            with self._closed_on_error(connection):
+                begin(partial(_rows, connection), how, _version(connection))
         except adbc.Error as error:
             raise TransientFault(f"{place}: the snapshot of this run is gone") from error
         return connection

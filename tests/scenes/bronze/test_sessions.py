@@ -2,19 +2,27 @@
 nothing of what arrives, and nothing of ours stays there."""
 
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import adbc_driver_manager
 import pytest
 from pyspark.sql import SparkSession
 
 from conf.settings import Postgres
+from pipelines.bronze.loads import read_plans
+from pipelines.core import catalogue
+from pipelines.core.console import Report
 from pipelines.core.errors import SourceFault, TransientFault
 from pipelines.lake import run_log
 from pipelines.sources.postgres import connection as postgres_connection
 from pipelines.sources.postgres import reader
 from pipelines.sources.postgres.connection import cancel, is_at_work, reading
+from pipelines.sources.postgres.reader import WrittenFile
+from pipelines.sources.postgres.snapshot import take_snapshot
 from tests.support.lake import Lake
 from tests.support.pooler import pooled
 from tests.support.proxy import Proxy
@@ -208,6 +216,43 @@ def test_three_connections_are_enough(
 ) -> None:
     execute(database, f"ALTER ROLE {lakehouse.address.user} CONNECTION LIMIT 3")
     assert arrived(lakehouse) == expected
+
+
+def test_a_query_that_fails_leaves_its_connection_to_the_other_readers(
+    role: Postgres, database: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the server gives no more, they would wait for it for ever."""
+    execute(database, f"ALTER ROLE {role.user} CONNECTION LIMIT 3")
+    true, files, (table,) = reader.shaped, list[WrittenFile](), catalogue.tables_of("bronze", "cartoes")[:1]
+
+    barrier = threading.Barrier(2)
+
+    def fails(*_: object) -> None:
+        barrier.wait(20)
+        monkeypatch.setattr(reader, "shaped", true)
+        raise adbc_driver_manager.OperationalError("lost", status_code=adbc_driver_manager.AdbcStatusCode.IO)
+
+    with take_snapshot(role, "public", [table.source_name]) as snapshot:
+        (plan,) = read_plans(snapshot, (table,))
+        with closing(reader.Reader(role, snapshot.exported, 1, Report(quiet=True))) as readers:
+            monkeypatch.setattr(reader, "shaped", fails)
+
+            def read() -> None:
+                with suppress(SourceFault):
+                    files.append(readers.read(plan, "", tmp_path))
+
+            failing, other = (threading.Thread(target=read, daemon=True) for _ in range(2))
+            failing.start()
+            while not readers._connections:
+                time.sleep(0.01)
+            other.start()
+            while not readers._is_full:
+                time.sleep(0.01)
+            barrier.wait(20)
+            failing.join(20)
+            other.join(10)
+            readers.stop()
+    assert [file.rows for file in files] == [6]
 
 
 def test_queries_are_seen_and_canceled_under_whatever_role_they_run(role: Postgres, database: Postgres) -> None:
