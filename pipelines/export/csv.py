@@ -253,10 +253,11 @@ def of_any_length(file: Path, read: Callable[[int], Read]) -> Read:
     while True:
         try:
             return read(most)
-        except duckdb.InvalidInputException:
-            if most > file.stat().st_size:
+        except duckdb.InvalidInputException as error:
+            size = file.stat().st_size
+            if most > size or "Maximum line size" not in str(error):
                 raise
-            most *= 4
+            most = min(4 * most, size + 1)
 
 
 def records_of(table: Table, file: Path, most: int, header: bool = True) -> str:

@@ -142,8 +142,8 @@ def _marked(path: Path, head: int | None) -> dict[str, dict[str, Any]]:
 
 
 # Types, in Delta's words, whose extremes each reader understands and each file has. A reader may take a column for null
-# that should have extremes and has none; others round decimals, or refuse a table with extremes of bytes.
-EXACT = re.compile(r"byte|short|integer|long|date|timestamp_ntz|decimal\(([1-9]|1[0-5]),\d+\)")
+# that should have extremes and has none; others round decimals, do not read `1e-05`, or refuse extremes of bytes.
+EXACT = re.compile(r"byte|short|integer|long|date|timestamp_ntz|decimal\(([1-9]|1[0-5]),[0-4]\)")
 
 SKIPPED_BY, INDEXED_COLUMNS = "delta.dataSkippingStatsColumns", "delta.dataSkippingNumIndexedCols"
 
@@ -319,6 +319,6 @@ def _is_no_day(value: object) -> bool:
 
 def _as_json(value: int | Decimal | date) -> int | float | str:
     """A value as the log writes it."""
-    if isinstance(value, Decimal):
-        return float(value)
+    if isinstance(value, Decimal):  # without a point where its type has none
+        return float(value) if value.as_tuple().exponent else int(value)
     return value.isoformat() if isinstance(value, date) else value

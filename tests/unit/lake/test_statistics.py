@@ -15,7 +15,17 @@ from pipelines.core.types import TYPES
 from pipelines.lake import commits, delta
 from tests.support.readers import lost, written
 
-DECIMALS = ("decimal(10,2)", "decimal(15,2)", "decimal(18,4)", "decimal(38,0)", "decimal(38,38)")
+DECIMALS = (
+    "decimal(1,0)",
+    "decimal(4,0)",
+    "decimal(9,9)",
+    "decimal(15,5)",
+    "decimal(10,2)",
+    "decimal(15,2)",
+    "decimal(18,4)",
+    "decimal(38,0)",
+    "decimal(38,38)",
+)
 VALUES: dict[str, list[Any]] = {
     "float": [0.5, float("nan"), -0.0, 0.0, float("-inf")],
     "double": [0.1, float("nan"), -0.0, 0.0, float("inf")],
@@ -29,6 +39,10 @@ VALUES: dict[str, list[Any]] = {
         datetime(9999, 12, 31, 23, 59, 59, 999999),
     ],
     "timestamp": [datetime(1, 1, 2, tzinfo=UTC), datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)],
+    "decimal(1,0)": [Decimal(-9), Decimal(0), Decimal(9)],
+    "decimal(4,0)": [Decimal(1), Decimal(10), Decimal(9999)],
+    "decimal(9,9)": [Decimal("0.000000001"), Decimal("0.999999999")],
+    "decimal(15,5)": [Decimal("-0.00001"), Decimal("0.00001"), Decimal("9999999999.99999")],
     "decimal(10,2)": [Decimal("-99999999.99"), Decimal("0.29"), Decimal("99999999.99")],
     "decimal(15,2)": [Decimal("-9999999999999.99"), Decimal("0.07"), Decimal("1234567890123.45")],
     "decimal(18,4)": [Decimal("0.3000"), Decimal("12345678901.2345"), Decimal("99999999999999.9999")],
