@@ -42,10 +42,12 @@ REFUSED = {
     "service": (".*", "runs read no service file; write its parameters instead"),
     "replication": (".*", "a run reads tables; leave it out"),
     "options": (".*search_path", f"must not set search_path: set {SCHEMA}"),
-    "connect_timeout": ("(?![0-9]+$).*", "must be a number of seconds"),
+    "connect_timeout": ("(?!0*[0-9]{1,10}$).*", "must be a number of seconds, of ten digits at most"),
     "client_encoding": ("(?i)(?!(utf-?8|unicode|auto)$).*", "must be UTF8, in which texts travel; leave it out"),
     "gssencmode": ("require", "must not be require: the readers' driver has no Kerberos; set sslmode"),
 }
+
+CONFIDENTIAL = "(?i)pas|pw|psw|secret|senha|token|key"  # in a parameter's name: its value may go on in the next
 
 # Parameters of other drivers.
 ELSEWHERE = {
@@ -65,6 +67,8 @@ def connection(values: Mapping[str, str], problems: list[str]) -> tuple[dict[str
             break
     else:
         return {}, {}
+    if names is not LIBPQ_NAMES:
+        values = {name: value for name, value in values.items() if not _is_refused(LIBPQ_NAMES.get(name), name, value)}
     more = _parsed(PARAMETERS, values.get(PARAMETERS, ""), problems)
     if theirs := sorted(more.keys() & ADDRESS - {"hostaddr", "service"}):
         problems.append(f"{PARAMETERS} names the {theirs[0]}: set {OWN}{theirs[0].upper()}")
@@ -89,8 +93,8 @@ def connection(values: Mapping[str, str], problems: list[str]) -> tuple[dict[str
 
 
 def _refused(parts: Mapping[str, str], called: Mapping[str, str]) -> Iterator[str]:
-    for part, (pattern, mend) in REFUSED.items():
-        if re.match(pattern, parts.get(part, ""), re.DOTALL) and part in parts:
+    for part, (_, mend) in REFUSED.items():
+        if part in parts and _is_refused(part, called[part], parts[part]):
             yield f"{called[part]} {mend if mend.startswith('must') else f'is not supported: {mend}'}"
     hosts, addresses = parts.get("host", "").split(","), parts.get("hostaddr", "").split(",")
     if "hostaddr" in parts and len(hosts) != len(addresses):
@@ -99,28 +103,43 @@ def _refused(parts: Mapping[str, str], called: Mapping[str, str]) -> Iterator[st
         yield f"{called['sslmode']} must be verify-full, because {called['sslrootcert']} is system"
 
 
+def _is_refused(part: str | None, name: str, value: str) -> bool:
+    """Whether a run cannot do with a value; PGOPTIONS is for all programs, and a run pins what it needs."""
+    return part in REFUSED and name != "PGOPTIONS" and bool(re.match(REFUSED[part][0], value, re.DOTALL))
+
+
 def _parsed(name: str, text: str, problems: list[str]) -> dict[str, str]:
     """The parts in a PostgreSQL URL, or in what such a URL has after its `?`; the driver in `postgresql+driver://` is
     ignored."""
     if name == PARAMETERS:
         text = f"postgresql://?{text.removeprefix('?')}"
-    query = text.partition("?")[2]
     try:
         given: dict[str, str] = parse_dsn(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", text))
     except (ProgrammingError, UnicodeError):
-        known = (*CONNECTION, *KEYWORDS, "dbname")
-        asked = sorted({key for key, _ in parse_qsl(query, keep_blank_values=True)} - {*known})
-        if asked and "@" not in query:  # else it may be a part of a password
+        if asked := _unknown(text):
             problems += [f"{name} has a parameter that is not supported: {key}; {_mend(key)}" for key in asked]
         elif name == PARAMETERS:
-            problems.append(f"{name} must be like sslmode=require&channel_binding=require, percent-encoded as in a URL")
+            problems.append(
+                f"{name} must be libpq's, like sslmode=require&channel_binding=require, percent-encoded as in a URL"
+            )
         else:
             problems.append(
-                f"{name} is not a PostgreSQL URL: write postgresql://user:password@host:5432/database, "
-                "and percent-encode everything except letters and digits in user and password"
+                f"{name} is not a PostgreSQL URL with libpq's parameters: write postgresql://user:password@host:5432/"
+                "database, and percent-encode everything except letters and digits in user and password"
             )
         return {}
     return {("database" if key == "dbname" else key): value for key, value in given.items() if value}
+
+
+def _unknown(text: str) -> list[str]:
+    """The parameters in a URL that libpq does not know; of those that may be a part of a password only words that other
+    drivers have, or that are written like a keyword."""
+    head, _, query = text.partition("?")
+    keys = {key for key, _ in parse_qsl(query, keep_blank_values=True)}
+    is_open = re.search("://([^:]*|[^/]*@[^@/]*/[^/@]*)$", head) and not re.search(CONFIDENTIAL, " ".join(keys))
+    known = {*CONNECTION, *KEYWORDS, "dbname"}
+    asked = [] if "@" in query else sorted(keys - known)
+    return [key for key in asked if is_open or key in ELSEWHERE or key.lower().replace("_", "") in known]
 
 
 def _mend(key: str) -> str:

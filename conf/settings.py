@@ -85,7 +85,7 @@ class Postgres(Frozen):
     @field_validator("port", mode="before")
     @classmethod
     def _is_a_port_of_each_host(cls, given: int | str, info: ValidationInfo) -> int | str:
-        ports = [port or "5432" for port in str(given).split(",")]
+        ports = [port.strip() or "5432" for port in str(given).split(",")]
         if not all(re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 2**16 for port in ports):
             raise ValueError("must be a valid integer from 1 to 65535")
         if len(ports) not in (1, len(info.data.get("host", "").split(","))):

@@ -84,7 +84,7 @@ def _of_postgres(settings: Settings, domain: str, full: frozenset[str], report: 
     with (
         source_server(settings) as server,
         take_snapshot(server, settings.schema_name, names) as snapshot,
-        closing(Reader(server, snapshot.exported, 0, report)) as reader,
+        closing(Reader(snapshot.server, snapshot.exported, 0, report)) as reader,
     ):
         context = _context(settings, "bronze", domain, full)
         for load in plan_loads(settings, snapshot, read_plans(snapshot, tables), context):

@@ -34,6 +34,7 @@ Made = TypeVar("Made")
 LIBPQ_VARIABLES = {*LIBPQ_NAMES, "PGREQUIRESSL", "PGSERVICEFILE", "PGTZ", "PGDATESTYLE", "PGGEQO", "PGCLIENTENCODING"}
 
 CONNECT_SECONDS = 10  # to connect, or to wait for a lock
+LONGEST_SECONDS = 2**31 // 1000 - 1  # that poll() takes
 
 ANSWER_SECONDS = 3 * CONNECT_SECONDS  # to answer a question that takes no work
 
@@ -121,7 +122,7 @@ def dsn(server: Postgres, options: str = "") -> str:
     ours = {
         "application_name": application_name(server),
         "client_encoding": "UTF8",
-        "connect_timeout": str(int(theirs.get("connect_timeout", 0)) or CONNECT_SECONDS),
+        "connect_timeout": str(min(int(theirs.get("connect_timeout", 0)) or CONNECT_SECONDS, LONGEST_SECONDS)),
         "options": " ".join(filter(None, (theirs.get("options"), options))),
     }
     if theirs.get("sslrootcert") == "system":

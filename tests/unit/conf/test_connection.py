@@ -126,6 +126,58 @@ def test_a_password_with_a_question_mark_does_not_show_when_the_url_is_wrong(tmp
     assert "is not a PostgreSQL URL" in texts[0] and "s3cret" not in str(texts)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"DATABASE_URL": "postgresql://h/db?user=u&password=segre&s3cret"},
+        {"DATABASE_URL": "postgresql://u:x@h/db?sslpassword=segre&s3cret=1"},
+        {"DATABASE_URL": "postgresql://h/db?user=u&pwd=segre&s3cret"},
+        {"DATABASE_URL": "postgresql://u:pa?s3cret=wd1&sslmode=require"},
+        {"DATABASE_URL": "postgresql://u:p@ss?s3cret=do"},
+        {"DATABASE_URL": "postgresql://u:se?s3cret=do:5432"},
+        {"DATABASE_URL": DATABASE, "LAKEHOUSE_POSTGRES__PARAMETERS": "sslpassword=segre&s3cret"},
+        {"DATABASE_URL": DATABASE, "LAKEHOUSE_POSTGRES__PARAMETERS": "?passwd=segre&s3cret=x"},
+    ],
+)
+def test_a_piece_of_a_password_is_not_named_as_a_parameter(tmp_path: Path, given: dict[str, str]) -> None:
+    texts = problems(tmp_path, **given)
+    assert len(texts) == 1 and "s3cret" not in texts[0] and "libpq's" in texts[0]
+
+
+def test_beside_a_password_words_of_other_drivers_are_still_named(tmp_path: Path) -> None:
+    texts = problems(tmp_path, DATABASE_URL="postgresql://h:5432/db?user=u&password=s3cret&ssl_mode=require&schema=x")
+    assert [text.partition(": ")[2] for text in texts] == [
+        "schema; set LAKEHOUSE_POSTGRES__SCHEMA",
+        "ssl_mode; did you mean sslmode?",
+    ]
+
+
+def test_libpqs_variables_that_would_be_refused_do_not_count_beside_another_family(tmp_path: Path) -> None:
+    theirs = {"PGGSSENCMODE": "require", "PGCONNECT_TIMEOUT": "soon", "PGSERVICE": "prod"}
+    sent = arrived(loaded(tmp_path, DATABASE_URL=DATABASE, PGSSLCERT="/a", **theirs))
+    assert sent["sslcert"] == "/a" and not sent.keys() & {"gssencmode", "service"}
+    own = {"PGHOST": "h", "PGUSER": "u", "PGDATABASE": "d", **theirs}
+    assert len(problems(tmp_path, **own)) == len(theirs)
+
+
+def test_a_search_path_for_all_programs_is_not_refused(tmp_path: Path) -> None:
+    own = {"PGHOST": "h", "PGUSER": "u", "PGDATABASE": "d", "PGPORT": " 6432 "}
+    for given in ({"DATABASE_URL": DATABASE}, own):
+        sent = arrived(loaded(tmp_path, PGOPTIONS="-c search_path=app -c geqo=off", **given))
+        assert "geqo=off" in sent["options"] and sent["port"] == ("6432" if given is own else "5432")
+
+
+@pytest.mark.parametrize("digits", ["12345678901", "9" * 30, "-1"])
+def test_a_time_to_connect_that_libpq_cannot_count_is_refused(tmp_path: Path, digits: str) -> None:
+    texts = problems(tmp_path, DATABASE_URL=f"{DATABASE}?connect_timeout={digits}")
+    assert "must be a number of seconds" in texts[0]
+
+
+def test_a_long_time_to_connect_is_a_time_that_can_be_waited(tmp_path: Path) -> None:
+    server = loaded(tmp_path, DATABASE_URL=f"{DATABASE}?connect_timeout=999999999")
+    assert 10**6 < int(arrived(server)["connect_timeout"]) * 1000 < 2**31
+
+
 def test_what_a_family_says_counts_more_than_libpqs_variables_and_the_settings_of_their_own_most(
     tmp_path: Path,
 ) -> None:
