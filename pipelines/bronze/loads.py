@@ -87,8 +87,8 @@ def _read_plan(snapshot: Snapshot, table: Table) -> ReadPlan:
     if not relation.has_xmin:
         problems += [
             f"view {relation.schema}.{relation.name}: {caller} finds {thing} by search_path, which is only pg_catalog "
-            f"here; {f'ALTER FUNCTION {caller} SET search_path = {schema}' if schema else 'write the schema into it'}"
-            for caller, thing, schema in dict.fromkeys(by_search_path(snapshot, relation.oid))
+            f"here; {f'ALTER FUNCTION {caller} SET search_path = {path}' if path else 'write the schema into it'}"
+            for caller, thing, path in by_search_path(snapshot, relation.oid)
         ]
     if problems:
         raise ContractFault("; ".join(problems))

@@ -2,6 +2,7 @@
 made, those in the text of a function when it runs; without its table it may return something else."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -17,21 +18,32 @@ NAME = r'(?:"[^"]+"|[^\W\d][\w$]*+)'
 NAMES = rf"{NAME}(?:\s*\.\s*{NAME})*+"
 TABLE = rf"(?:(?:only|lateral)\s+)?{NAMES}(?!\s*\()(?:\s+(?:as\s+)?{NAME})?"
 
-# Comments, and a FROM behind which no table is.
-NOISE = re.compile(r"--[^\n]*|/\*.*?\*/|\b(extract|trim|substring|overlay)\s*\([^()]*|\bdistinct\s+from\b", re.I | re.S)
+# Names and texts of names; what is no SQL: comments, and other texts unless the SQL is put together; a FROM that names
+# no table.
+TOKEN = re.compile(
+    rf"""("[^"]*"|'{NAMES}')|--[^\n]*|/\*.*?\*/|(\be'(?:[^'\\]|\\.)*+'|'[^']*'|\$((?:[^\W\d]\w*)?)\$.*?\$\3\$)""",
+    re.I | re.S,
+)
+EXECUTES = re.compile(r"\bexecute\b|_to_xml|\bspi[._]|\bplpy\b|\bts_(?:stat|rewrite)\b|\bcrosstab|\bconnectby\b", re.I)
+INSIDE = r"(?:[^()]|\((?:[^()]|\([^()]*+\))*+\))*?"
+FROM = re.compile(rf"(\b(?:extract|trim|substring|overlay)\s*\({INSIDE})\bfrom\b|\bdistinct\s+from\b", re.I)
+AS_QUERY = r"\bas\s+(?:not\s+)?(?:materialized\s+)?\(\s*(?:select|values|with|table|\()"
+ALIAS = rf"(?:\)|\bas\b|\b(?:from|join)\s+(?!lateral\b)(?:only\s+)?{NAMES})\s*{NAME}\s*\("
 # What a text names, also in the SQL that it puts together.
 PLACES = {
     "relation": rf"\b(?:from|join)\s+({TABLE}(?:\s*,\s*{TABLE})*)|to_reg\w+\s*\(\s*'({NAMES})'|'({NAMES})'\s*::\s*reg",
-    "function": rf'(?<![\w$".])(?<!\bas )({NAMES})\s*\(',
+    "function": rf'{ALIAS}|(?<![\w$".])({NAMES})\s*\((?![^()]*\)\s*{AS_QUERY})',
     "schema": r"\b(current_schema)s?\b",
     "type": rf"(?:::|\bcast\s*\([^()]*\bas\b)\s*({NAMES})",
 }
-WITH = rf"({NAME})\s*(?:\([^()]*\)\s*)?\bas\s+(?:not\s+)?(?:materialized\s+)?\("
+WITH = rf"({NAME})\s*(?:\([^()]*\)\s*)?{AS_QUERY}"
 
 
 def named(text: str) -> set[tuple[str, str, str]]:
     """What the text of a function names: its kind, which is one of PLACES; schema, empty if it says none; name."""
-    text = NOISE.sub(" ", text)
+    text = TOKEN.sub(r"\1\2 " if EXECUTES.search(text) else r"\1 ", text)
+    while text != (text := FROM.sub(r"\1 ", text)):
+        pass
     listed = ((kind, match) for kind, place in PLACES.items() for match in re.finditer(place, text, re.I))
     names = {(kind, *_parsed(item)) for kind, match in listed for item in match[match.lastindex or 0].split(",")}
     return names - {("relation", *_parsed(match[1])) for match in re.finditer(WITH, text, re.I)}
@@ -45,24 +57,34 @@ def _parsed(written: str) -> tuple[str, str]:
 
 def by_search_path(snapshot: Snapshot, view: int) -> Iterator[tuple[str, str, str]]:
     """Of each function that a view (its oid) calls, itself or through others, and of each view below: its name, what it
-    finds by search_path, and the schema that has that, if any. Nothing where the server does not show its functions."""
+    finds by search_path, and the search_path that it needs for that, empty if none helps. Nothing where the server does
+    not show its functions."""
 
     def rows(sql: str, **parameters: object) -> list[tuple[Any, ...]]:
         return attempt(partial(snapshot.connection.rows, parameters=parameters), sql) or []
 
     known, views, functions = set[int](), [view], list[int]()
+    finds = defaultdict[str, set[tuple[str, str]]](set)
     while views or functions:
         texts = [each for each in rows(FUNCTIONS, views=views, functions=functions) if each[0] not in known]
         known.update(each[0] for each in texts)
-        yield from ((caller, "operators", identifier(schema)) for _, caller, _, schema in texts if schema)
-        mentions = [(caller, *each) for _, caller, text, _ in texts for each in sorted(named(text))]
+        for _, caller, _, schemas in texts:
+            finds[caller] |= {("operators", schema) for schema in schemas if schema in snapshot.path}
+        mentions = [(caller, *each) for _, caller, text, _ in texts for each in named(text)]
         things = rows(THINGS, names=[name for *_, name in mentions])
         views, functions = [], []
         for caller, kind, schema, name in mentions:
-            meant = [thing for thing in things if thing[:2] == (kind, name) and schema in ("", thing[2])]
-            if all(thing[2] != "pg_catalog" for thing in meant):
+            places = [schema] if schema else snapshot.path
+            meant = [thing for thing in things if thing[:2] == (kind, name) and thing[2] in places]
+            first = min((thing[2] for thing in meant), key=places.index, default="pg_catalog")
+            if first != "pg_catalog":
                 views += [oid for *_, oid in meant if kind == "relation"]
                 functions += [oid for *_, oid in meant if kind == "function"]
-                yield from ((caller, name, identifier(thing[2])) for thing in meant[:1] if not schema)
+                finds[caller] |= set() if schema else {(name, first)}
             if kind == "schema":
-                yield caller, name, ""
+                finds[caller].add((name, ""))
+    for caller, by_path in finds.items():
+        needed = {"pg_catalog", *(schema for _, schema in by_path)}
+        path = ", ".join(identifier(schema) for schema in snapshot.path if schema in needed and "" not in needed)
+        if by_path:
+            yield caller, ", ".join(sorted({name for name, _ in by_path})), path

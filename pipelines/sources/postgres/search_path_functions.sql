@@ -17,13 +17,13 @@ WITH RECURSIVE reached (class, oid) AS (
   WHERE concat(p.proconfig, p.prosrc) !~* 'search_path'
 )
 SELECT p.oid::int8, p.oid::regprocedure::text, p.prosrc,
-  -- The schema of operators of its arguments for which PostgreSQL's own would be taken, as text's are for citext.
-  (SELECT min(n.nspname::text) FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace
+  -- The schemas of operators of its arguments for which PostgreSQL's own would be taken, as text's are for citext.
+  ARRAY(SELECT DISTINCT n.nspname::text FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace
    WHERE o.oprleft = ANY(p.proargtypes) AND n.nspname <> 'pg_catalog' AND strpos(p.prosrc, o.oprname) > 0
      AND EXISTS (SELECT FROM pg_cast c WHERE c.castsource = o.oprleft AND c.castcontext = 'i'))
 FROM reached r JOIN pg_proc p ON r.class = 'pg_proc'::regclass AND p.oid = r.oid JOIN pg_language l ON l.oid = p.prolang
 WHERE p.prosqlbody IS NULL AND l.lanname NOT IN ('internal', 'c') AND concat(p.proconfig, p.prosrc) !~* 'search_path'
 UNION ALL
-SELECT v.oid::int8, v.oid::regclass::text, 'current_schema', NULL FROM reached r JOIN pg_class v ON v.oid = r.oid
+SELECT v.oid::int8, v.oid::regclass::text, 'current_schema', '{}' FROM reached r JOIN pg_class v ON v.oid = r.oid
 WHERE r.class = 'pg_class'::regclass AND v.relkind = 'v' AND pg_get_viewdef(v.oid) ~* '\mcurrent_schemas?\M'
 ORDER BY 2

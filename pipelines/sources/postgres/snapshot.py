@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 from conf.settings import Postgres
@@ -41,6 +42,12 @@ class Snapshot:
         """What a query over the source's rows gives, however long it takes. Raises SourceFault."""
         pin(self.connection.rows)
         return self.connection.rows(sql, unhurried=True)
+
+    @cached_property
+    def path(self) -> list[str]:
+        """The schemas of the search_path that role and database set, in its order."""
+        ((schemas,),) = of_session(self.server, PATH, USUAL_PATH)
+        return list(schemas)
 
 
 READABLE = """
@@ -151,6 +158,8 @@ FOREIGN_KEYS = read_sql(__file__, "relation_foreign_keys.sql")
 UNIQUE_KEYS = read_sql(__file__, "relation_unique_keys.sql")
 MONEY = read_sql(__file__, "money.sql")
 MONEY_OF_SESSION = "SET LOCAL lc_monetary TO DEFAULT; SELECT scale(0::money::numeric)"
+PATH = "SET LOCAL search_path TO DEFAULT; SELECT pg_catalog.current_schemas(true)::pg_catalog.text[]"
+USUAL_PATH = "SELECT '{pg_catalog,public}'::text[]"
 
 
 def describe(snapshot: Snapshot, name: str) -> Relation | None:
@@ -171,11 +180,17 @@ def describe(snapshot: Snapshot, name: str) -> Relation | None:
 
 def _money_places(server: Postgres) -> int:
     """How many decimal places money has in the database, whatever our settings are."""
+    return int(of_session(server, MONEY, MONEY_OF_SESSION)[0][0])
+
+
+def of_session(server: Postgres, sql: str, otherwise: str) -> list[tuple[Any, ...]]:
+    """What a query gives in a session that we did not pin, where DEFAULT is what role and database set; if it is not
+    possible there, what the other one gives. Raises SourceFault."""
     with connect(server) as connection:
         begin(connection.rows, GUARD, connection.info.server_version)
-        ((places,),) = attempt(connection.rows, MONEY) or connection.rows(MONEY_OF_SESSION)
+        rows = attempt(connection.rows, sql) or connection.rows(otherwise)
         connection.rows("COMMIT")
-    return int(places)
+    return rows
 
 
 def with_retries(work: Callable[[], Result], seconds: int, report: Report) -> Result:

@@ -44,6 +44,11 @@ THINGS = (
     "CREATE DOMAIN checado AS text CHECK (existe(VALUE))",
     "CREATE VIEW outro.esquema AS SELECT current_schema AS a",
     "CREATE VIEW outro.meio AS SELECT direto('x') AS pct",
+    # What is in no schema of the role's own path.
+    "CREATE SCHEMA alheio",
+    "CREATE TABLE alheio.juros (tipo text, pct numeric)",
+    "CREATE TABLE alheio.item (a int)",
+    "CREATE FUNCTION alheio.saldo(int) RETURNS int LANGUAGE sql AS 'SELECT 1'",
 )
 # The text of a function f(text), and what it finds by search_path.
 TEXTS = {
@@ -60,6 +65,15 @@ TEXTS = {
     "SELECT public.dobro(1)::text": "",
     "SELECT dobro.a::text FROM unnest('{1}'::int[]) AS dobro(a)": "",
     "SELECT set_config('search_path', 'public', true); SELECT pct::text FROM juros": "",
+    "SELECT 'juros from juros''s join juros'": "",
+    "SELECT string_agg(x, ' from juros ') || E'\\' from juros' FROM unnest(ARRAY[$1]) u(x)": "",
+    "SELECT max(a)::text FROM item": "",
+    "SELECT saldo(1)::text": "",
+    "WITH dobro (a) AS (SELECT 1) SELECT a::text FROM dobro": "",
+    "SELECT a::text FROM unnest('{1}'::int[]) dobro(a)": "",
+    "SELECT a::text FROM unnest('{1}'::int[]) AS\n dobro(a)": "",
+    "SELECT dobro.a FROM public.cidade dobro(a, b)": "",
+    "SELECT trim(substring(lower($1) from juros)) FROM (VALUES (1)) v(juros)": "",
     "SELECT current_schema": "current_schema",
     "SELECT 'ok' WHERE 'public' = ANY (current_schemas(false))": "current_schema",
     "SELECT pct::text FROM juros": "juros",
@@ -67,6 +81,12 @@ TEXTS = {
     "SELECT pct::text FROM public.cidade AS c, juros": "juros",
     "SELECT pct::text FROM public.cidade c LEFT JOIN juros ON true": "juros",
     "SELECT pct::text FROM \"Com espaço\"": "Com espaço",
+    "SELECT '--' || pct FROM juros": "juros",
+    "SELECT pct::text FROM juros, \"Com espaço\"": "Com espaço, juros",
+    "SELECT trim(both from tipo) FROM juros": "juros",
+    "SELECT a::text FROM LATERAL dobro(1) dobro(a)": "dobro",
+    "EXECUTE 'SELECT pct FROM juros'": "juros",
+    "SELECT query_to_xml('SELECT pct FROM juros', true, true, '')::text": "juros",
     "SELECT dobro (1)::text": "dobro",
     "SELECT $1::st::text": "st",
     "SELECT CAST($1 AS codigo)": "codigo",
@@ -95,6 +115,12 @@ EXPRESSIONS = {
 
 def test_what_a_view_finds_by_search_path_is_known(database: Postgres) -> None:
     execute(database, *THINGS, "SET check_function_bodies = off")
+    # The role has a path of its own, in its order; another role's counts for nothing.
+    execute(
+        database,
+        f"ALTER DATABASE {database.database} SET search_path = alheio",
+        f'ALTER ROLE CURRENT_USER IN DATABASE {database.database} SET search_path = "$user", public, outro, nenhum',
+    )
     views = dict[str, str]()
     statements = ["SET check_function_bodies = off", "CREATE TABLE t (tipo text)"]
     for number, (text, expected) in enumerate(TEXTS.items()):
@@ -122,6 +148,8 @@ def test_what_a_view_finds_by_search_path_is_known(database: Postgres) -> None:
         for view, expected in views.items():
             result = list(by_search_path(snapshot, oids[view]))
             assert {thing for _, thing, _ in result} == {*filter(None, [expected])}, (view, result)
+            if expected == "Com espaço, juros":
+                assert [path for *_, path in result] == ['"pg_catalog", "public", "outro"']
 
 
 def test_a_view_is_refused_with_the_mend_that_lets_it_be_read(lakehouse: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
