@@ -70,21 +70,20 @@ def rows(descriptor: int, dialect: Csv, last: str = "") -> Iterator[Row | Bad]:
     rows; nor is the header again, nor another one, which has more than half of its names, nor what stands behind that.
     `last`: the column that takes the rest of its line, if it is the last of the header, too. Raises OSError."""
     first, names, spellings, enough = "", list[str](), set[str | None](), 0.0
-    width, takes_rest, other, empty = 0, False, 0, list[Bad]()
-    edge, alien = {"\n": (-1, "\r"), "\r": (0, "\n")}.get(dialect.line_end, (0, ""))  # of a line that ends with CR LF
+    width, takes_rest, other, empty = 0, False, 0, 0
     for number, line in _numbered(descriptor, dialect, dialect.line_end):
         if not line:
-            empty.append(Bad(number, "it is empty", ""))
+            empty += 1
             continue
         if empty:
-            yield from empty
-            empty.clear()
+            yield from (Bad(behind, "it is empty", "") for behind in range(number - empty, number))
+            empty = 0
         why = ""
         try:
             texts, rest = fields(line, dialect, width, takes_rest)
         except Malformed as malformed:
             why, texts, rest = str(malformed), [], False
-        unclear = why or rest or line[edge] == alien or (width == 1 and not line.isprintable())
+        unclear = why or rest or line != line.strip("\r\n") or (width == 1 and not line.isprintable())
         if width and (unclear or other or not spellings.isdisjoint(texts)):
             here = _names(line, dialect)
             if here == names and (width > 1 or line.lstrip(BYTE_ORDER_MARK) == first):

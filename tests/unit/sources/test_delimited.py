@@ -2,6 +2,7 @@
 
 import csv
 import encodings.aliases
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,6 +61,19 @@ def test_fields_arrive_as_they_stand(tmp_path: Path, line: bytes, texts: list[st
 def test_the_last_line_needs_no_end_and_empty_lines_behind_it_are_no_rows(tmp_path: Path) -> None:
     assert read(tmp_path, b"a,b\n1,2") == read(tmp_path, b"a,b\n1,2\n\n\n") == [Row(1, ["a", "b"]), Row(2, ["1", "2"])]
     assert read(tmp_path, b"") == []
+
+
+def test_empty_lines_are_counted_not_kept(tmp_path: Path) -> None:
+    (tmp_path / "f.csv").write_bytes(b"a,b\n1,2\n" + b"\n" * 50_000)
+    with (tmp_path / "f.csv").open("rb") as file:
+        tracemalloc.start()
+        assert len(list(rows(file.fileno(), PLAIN))) == 2
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 2**20
+    assert [(line.line, type(line)) for line in read(tmp_path, b"a,b\n\n\n1,2\n\n3,4\n\n")] == [
+        *((number, Row if number in (1, 4, 6) else Bad) for number in range(1, 7))
+    ]
 
 
 def test_the_last_column_takes_the_rest_of_its_line_where_the_dialect_says_so(tmp_path: Path) -> None:
@@ -188,6 +202,12 @@ def test_line_ends_that_are_not_the_contracts_make_every_line_bad_and_have_a_nam
         ("\r\n", 'a\r\n1\n2\r\n"3\n4"\r\n', {2: "LF", 3: ["3\n4"]}),
         ("\r", "a,b\r1,2\r\n3,4\r", {2: ["1", "2"], 3: "CR LF"}),
         ("\r\n", "a,b\r\r\n1,2\r\r\n", {1: "CR CR LF"}),
+        ("\r\n", 'a,b\r\n1,2\r\r\n3,"4\r"\r\n', {2: "CR CR LF", 3: ["3", "4\r"]}),
+        ("\r\n", "a,b\r\n1,2\r\n3,4\n", {2: ["1", "2"], 3: "LF"}),
+        ("\r\n", "a,b\r\n1,2\r\n\n3,4\r\n", {2: ["1", "2"], 3: "LF"}),
+        ("\r\n", "a,b\r\n1,2\r\n3,4\r", {2: ["1", "2"], 3: "CR CR LF"}),  # the file is cut in two there
+        ("\r", "a,b\r1,2\r3,4\n", {2: ["1", "2"], 3: "LF"}),
+        ("\n", "a,b\n\r1,2\n\r", {2: "CR", 3: "CR LF"}),
     ],
 )
 def test_a_line_among_others_that_ends_otherwise_is_bad_and_a_field_may_have_breaks(
