@@ -68,8 +68,8 @@ def by_search_path(snapshot: Snapshot, view: int) -> Iterator[tuple[str, str, st
     while views or functions:
         texts = [each for each in rows(FUNCTIONS, views=views, functions=functions) if each[0] not in known]
         known.update(each[0] for each in texts)
-        for _, caller, _, schemas in texts:
-            finds[caller] |= {("operators", schema) for schema in schemas if schema in snapshot.path}
+        for _, caller, _, overloads in texts:
+            finds[caller] |= {(name, schema) for schema, name in overloads if schema in snapshot.path}
         mentions = [(caller, *each) for _, caller, text, _ in texts for each in named(text)]
         things = rows(THINGS, names=[name for *_, name in mentions])
         views, functions = [], []

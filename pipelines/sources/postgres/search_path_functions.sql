@@ -15,12 +15,31 @@ WITH RECURSIVE reached (class, oid) AS (
   ) next
   -- With a search_path of its own a function finds the same for everybody, and so does what it calls.
   WHERE concat(p.proconfig, p.prosrc) !~* 'search_path'
+), soft (type, held, word, place) AS MATERIALIZED (
+  -- Types that PostgreSQL may take for its own, as citext for text; their arrays, domains and columns.
+  SELECT castsource, held.* FROM pg_cast JOIN pg_type t ON castsource IN (t.oid, t.typelem, t.typbasetype), LATERAL (
+    SELECT t.oid, lower(t.typname), '' UNION ALL SELECT c.reltype, lower(a.attname), lower(c.relname)
+    FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE a.atttypid = t.oid
+  ) held WHERE castsource >= 16384 AND castcontext = 'i'
+), own (schema, name, kind, types, hides) AS MATERIALIZED (
+  -- Operators, and functions; whether PostgreSQL has one that takes the same arguments, which are of its own types.
+  SELECT nspname::text, each.*, 16384 > ALL(types) AND EXISTS (
+    SELECT FROM pg_proc q WHERE (proname, pronargs) = (name, cardinality(types)) AND proargtypes::oid[] <> types
+    AND pronamespace = 'pg_catalog'::regnamespace AND NOT EXISTS (
+      SELECT FROM unnest(types, proargtypes::oid[]) pair (own, other) WHERE own <> other AND NOT EXISTS (
+        SELECT FROM pg_cast WHERE (castsource, casttarget, castcontext) = (own, other, 'i'))))
+  FROM pg_namespace n, LATERAL (
+    SELECT oprname, 'operators', ARRAY[oprleft, oprright] FROM pg_operator WHERE oprnamespace = n.oid
+    UNION ALL SELECT proname, proname, proargtypes FROM pg_proc WHERE pronamespace = n.oid AND proname ~ '^\w+$'
+  ) each (name, kind, types) WHERE nspname !~ '^(pg_|information_schema$)'
 )
 SELECT p.oid::int8, p.oid::regprocedure::text, p.prosrc,
-  -- The schemas of operators of its arguments for which PostgreSQL's own would be taken, as text's are for citext.
-  ARRAY(SELECT DISTINCT n.nspname::text FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace
-   WHERE o.oprleft = ANY(p.proargtypes) AND n.nspname <> 'pg_catalog' AND strpos(p.prosrc, o.oprname) > 0
-     AND EXISTS (SELECT FROM pg_cast c WHERE c.castsource = o.oprleft AND c.castcontext = 'i'))
+  -- Schemas and names of operators and functions, instead of which PostgreSQL's own would be taken.
+  ARRAY(SELECT DISTINCT ARRAY[schema, kind] FROM own, lower(p.prosrc) text, LATERAL (SELECT ARRAY(
+    SELECT type FROM soft WHERE held = ANY(p.proargtypes) OR strpos(text, word) > 0 AND strpos(text, place) > 0
+  ) AS known) k WHERE (hides OR types && known) AND (
+    kind = 'operators' AND text ~ '\m(in|i?like|similar|between|case|nullif|distinct|using|natural)\M' OR
+    strpos(text, name) > 0 AND (kind = 'operators' OR text ~ concat('(^|[^.\w])', name, '\s*\('))))
 FROM reached r JOIN pg_proc p ON r.class = 'pg_proc'::regclass AND p.oid = r.oid JOIN pg_language l ON l.oid = p.prolang
 WHERE p.prosqlbody IS NULL AND l.lanname NOT IN ('internal', 'c') AND concat(p.proconfig, p.prosrc) !~* 'search_path'
 UNION ALL
