@@ -22,8 +22,10 @@ LINE_ENDS = "its lines end with"
 LINE_END = re.compile(r"(\r{0,2}\n|\r)")
 NAMED = {"\n": "LF", "\r": "CR", "\r\n": "CR LF", "\r\r\n": "CR CR LF"}
 BYTE_ORDER_MARK = "\ufeff"
+ESCAPED_FAST = ("utf-8", "ascii", "iso8859-", "cp125")  # by Python itself, because no byte below 0x80 is undecodable
 
 UNDECODED = re.compile("[\ud800-\udfff]")
+ESCAPED = {code: f"\\x{code & 0xFF:02x}" for code in range(0xD800, 0xE000)}
 # And what UTF-16 makes of a line feed or a byte order mark behind a missing byte, or in the other order of bytes.
 SHIFTED = re.compile("[\ud800-\udfff\u0a00\ufffe]")
 
@@ -57,7 +59,7 @@ class Malformed(ValueError):
 
 
 def _keep_bytes(error: UnicodeError) -> tuple[str, int]:
-    """Bytes that are no text become one surrogate each, in any encoding."""
+    """Bytes that are no text become one surrogate each, as by Python's `surrogateescape`, but in any encoding."""
     assert isinstance(error, UnicodeDecodeError)
     return "".join(chr(0xDC00 + byte) for byte in error.object[error.start : error.end]), error.end
 
@@ -117,8 +119,9 @@ def _numbered(descriptor: int, dialect: Csv, line_end: str) -> Iterator[tuple[in
     encoding = codecs.lookup(dialect.encoding).name
     if encoding in ("utf-16", "utf-32"):  # by its byte order mark; without one, its first character is of ASCII
         encoding += "-be" if os.pread(descriptor, 1, 0) in (b"\0", b"\xfe") else "-le"
+    errors = "surrogateescape" if encoding.startswith(ESCAPED_FAST) else "keep_bytes"
     os.lseek(descriptor, 0, os.SEEK_SET)
-    with open(descriptor, encoding=encoding, errors="keep_bytes", newline=line_end, closefd=False) as text:
+    with open(descriptor, encoding=encoding, errors=errors, newline=line_end, closefd=False) as text:
         first = text.readline(LINE_LIMIT + 2).lstrip(BYTE_ORDER_MARK)
         for number, line in enumerate(chain([first], iter(partial(text.readline, LINE_LIMIT + 2), "")), 1):
             yield number, line.removesuffix(line_end) if line_end else line.rstrip("\r\n")
@@ -158,7 +161,7 @@ def fields(line: str, dialect: Csv, width: int, takes_rest: bool) -> tuple[list[
     if len(line) > LINE_LIMIT:
         raise Malformed(f"it has more than {LINE_LIMIT:,} characters")
     if not (line.isascii() or line.isprintable()):
-        if (SHIFTED if "16" in dialect.encoding else UNDECODED).search(line):
+        if (SHIFTED if codecs.lookup(dialect.encoding).name.startswith("utf-16") else UNDECODED).search(line):
             raise Malformed(f"it has bytes that are no {dialect.encoding}")
         if line[0] == BYTE_ORDER_MARK:
             raise Malformed("it begins with a byte order mark, as another file does")
@@ -202,4 +205,4 @@ def _quoted_fields(line: str, dialect: Csv, last: int) -> tuple[list[str | None]
 def _shown(line: str) -> str:
     """A line as a text, in which bytes that are none stand as `\\xff`."""
     shown = line if len(line) <= LINE_LIMIT else line[:SHOWN]
-    return UNDECODED.sub(lambda match: f"\\x{ord(match[0]) & 0xFF:02x}", shown)
+    return shown.translate(ESCAPED) if UNDECODED.search(shown) else shown

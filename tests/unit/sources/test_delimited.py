@@ -1,5 +1,6 @@
 """Delimited text: a bad line is told with its number and its text, and its neighbours stay what they are."""
 
+import codecs
 import csv
 import encodings.aliases
 import tracemalloc
@@ -137,8 +138,32 @@ def test_an_encoding_that_is_none_of_text_is_refused_when_the_contract_is_made(e
         Csv(encoding=encoding)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "windows-1253", "us-ascii", "iso-8859-3"])
+def test_a_file_of_bytes_that_are_no_text_is_kept_at_the_pace_of_one_that_is(tmp_path: Path, encoding: str) -> None:
+    """No call for each byte: a file of 1 GB that is no text would hold the lock for half an hour."""
+    calls: list[UnicodeError] = []
+
+    def kept(error: UnicodeError) -> tuple[str, int]:
+        calls.append(error)
+        return delimited._keep_bytes(error)
+
+    codecs.register_error("keep_bytes", kept)
+    data = bytes(byte for byte in range(256) if byte not in b"\r\n") * 20
+    try:
+        lines = read(tmp_path, b"a\n" + data + b"\n1\n", replace(PLAIN, encoding=encoding))
+    finally:
+        codecs.register_error("keep_bytes", delimited._keep_bytes)
+    assert not calls and [line.line for line in lines] == [1, 2, 3]
+
+
 def utf16(*parts: str | bytes, order: str = "le") -> bytes:
     return b"".join(part if isinstance(part, bytes) else part.encode(f"utf-16-{order}") for part in parts)
+
+
+def test_utf_16_is_known_by_every_name_that_it_has(tmp_path: Path) -> None:
+    data = utf16("a\n1\n", b"2", "3\n4\n", b"5", "6\n7\n", order="be")
+    for name in ("utf-16-be", "UTF_16BE", "UnicodeBigUnmarked"):
+        assert [type(line) for line in read(tmp_path, data, replace(PLAIN, encoding=name))] == [Row, Row, Bad, Row]
 
 
 @pytest.mark.parametrize(
