@@ -6,7 +6,7 @@ The rows of a file that was ingested stay as they are; those of new files are ad
 import math
 import shlex
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -20,6 +20,7 @@ from pipelines.bronze.loads import report_or_refuse
 from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault, QualityFault, SourceFault, UsageFault
+from pipelines.core.names import AT
 from pipelines.core.sql import duckdb_literal, identifier
 from pipelines.core.texts import few
 from pipelines.lake import folders, schema
@@ -77,7 +78,8 @@ def landing_state(
     files, others = arrived(folder, catalogue.tables_of("bronze", domain))
     named = {file.name for file in files if file.name == replaced or fnmatchcase(file.name, replaced)}
     if replaced and not named:
-        raise UsageFault(f"REPLACE={replaced} (--replace) names no file that a table of {domain} takes from {folder}")
+        problem = f"REPLACE={replaced} (--replace) names no file that a table of {domain} takes from {folder}"
+        raise UsageFault(f"{problem}; an empty file counts as not yet delivered")
     waiting, changed = not_ingested(files, ingested, at_most is None, named)
     for why, names in sorted(others.items()):
         shown = f"{few(sorted(names))} in {domain}'s landing folder"
@@ -88,8 +90,7 @@ def landing_state(
         report.warning(_changed(domain, changed))
     not_as_ingested = {file.name for file in (*waiting, *changed)}
     there = [file for file in files if file.name not in not_as_ingested]
-    state = _numbered(settings, domain, LandingState(waiting, there, ingested, {}), report)
-    return replace(state, new=state.new[:at_most])
+    return _numbered(settings, domain, LandingState(waiting, there, ingested, {}), at_most, report)
 
 
 def _changed(domain: str, changed: Mapping[LandedFile, str]) -> str:
@@ -101,27 +102,32 @@ def _changed(domain: str, changed: Mapping[LandedFile, str]) -> str:
     return f"{problem}; put back what they had, or replace their rows by what they have: `{command}`"
 
 
-def _numbered(settings: Settings, domain: str, landing: LandingState, report: Report) -> LandingState:
-    """The new files. First come those whose lines were given numbers, by what silver and bronze recorded before bronze
-    was deleted or restored, in the order of these. Reports which lines are numbered anew, and whose rows are gone."""
+def _numbered(settings: Settings, domain: str, landing: LandingState, size: int | None, report: Report) -> LandingState:
+    """The new files, at most `size` of them. First come those whose lines were given numbers, by what silver and bronze
+    recorded before bronze was deleted or restored, in the order of these. Reports which lines are numbered anew, and
+    whose rows are gone."""
     layers = (settings.silver_path, settings.bronze_path) if landing.new else ()
     records = [record for layer in layers for record in read_files(layer, domain, every=True)]
-    taken, numbered = {(record.table, record.name): record for record in records}, dict[str, int]()
+    taken = {(record.table, record.name, record.sha256): record.numbers for record in records}
+    firsts, numbered = {(record.table, record.name): record.first for record in records}, dict[str, int]()
     for record in records:
         numbered[record.table] = max(numbered.get(record.table, 1), *(span.stop for span in record.numbers))
     new, anew, known = list[LandedFile](), defaultdict[str, list[str]](list), {file.name for file in landing.ingested}
+    waiting = sorted(landing.new, key=lambda file: firsts.get((file.table.name, file.name), math.inf))
+    batch = {file.name for file in waiting[:size]}
     for file in landing.new:
-        earlier, table = taken.get((file.table.name, file.name)), file.table.name
-        if earlier and hashed(file) == earlier.sha256:
-            file = replace(file, sha256=earlier.sha256, numbers=earlier.numbers)
-        elif _serial(file.table) and file.name not in known and (earlier or table not in numbered):
+        table = file.table.name
+        sha256 = hashed(file) if (table, file.name) in firsts and file.name in batch else ""
+        if numbers := taken.get((table, file.name, sha256)):
+            file = replace(file, sha256=sha256, numbers=numbers)
+        elif _serial(file.table) and file.name not in known and (sha256 or table not in numbered):
             anew[table].append(file.name)
-        new.append(file)
+        new += [file] * (file.name in batch)
     for table, names in anew.items():
         if names[1:] or table in numbered:
             order = "ids are given anew, in the order in which the files were last changed, then of their names"
             report.warning(f"bronze.{table}: {order}: {few(names)}; those of an earlier lake may have been others")
-    if not known and (gone := sorted({name for _, name in taken} - {file.name for file in new})):
+    if not known and (gone := sorted({name for _, name in firsts} - {file.name for file in landing.new})):
         report.warning(f"rows of files that left {domain}'s landing folder went with the earlier bronze: {few(gone)}")
     new.sort(key=lambda file: file.numbers[0].start if file.numbers else math.inf)
     return replace(landing, new=new, numbered=numbered)
@@ -183,10 +189,12 @@ def _in_full(landing: LandingState, target: Target, why: str, started: datetime,
         written.append(name)
     rows = sum(file.lines for file in ingested)
     table_run = TableRun(table.name, 0, rows, rows, full_at=started, how=f"full: {why}")
-    staged = StagedTable(table_run, table, target.path, written, taken=tuple(ingested[len(again) :]))
+    others = [(file, it) for file, it in zip(ingested, again, strict=False) if file.lines != it.lines]
+    taken = [*(file for file, _ in others), *ingested[len(again) :]]
+    staged = StagedTable(table_run, table, target.path, written, taken=tuple(taken))
     staged = verify(staged, schema.types_of(table, AUDIT), rows, sums)
-    for file, earlier in zip(ingested, again, strict=False):
-        if file.lines != earlier.lines and _serial(table):
+    for file, earlier in others:
+        if earlier.bad < earlier.lines and _serial(table):  # another row may name the number of a row
             problem = f"of {file.name}: {file.why or 'it has other lines now'}; its rows would get other numbers"
             raise ContractFault(f"bronze.{table.name}: {why}; {problem}")
     return staged
@@ -236,27 +244,31 @@ def _report(settings: Settings, staged: StagedTable, landing: LandingState, repo
 
 def _renumbered(landing: LandingState, old: TableVersion, target: Target) -> list[LandedFile]:
     """The new files of a table with serial numbers. In those that are taken again, with other content, each line that
-    was there before keeps its number, wherever it is now; others get numbers after all that were ever given."""
+    is there keeps its number, wherever it is now, or else has the number that it had when bronze had that content
+    before; others get numbers after all that were ever given."""
     table, first, again = target.table, landing.numbered[target.table.name], landing.again
     types = {name: kind for name, kind in schema.types_of(table, AUDIT).items() if old.types.get(name) == kind}
     serial = next(column.name for column in table.columns if column.serial)
     line = ", ".join(exact(*it) for it in types.items() if it[0] not in (serial, "_source_row", *TECHNICAL))
+    line = line.replace('"_rescued"', f"regexp_replace(_rescued, ', \"{AT}\": \".*', '')")  # a bad line's place
     names, numbered = ", ".join(duckdb_literal(file.name) for file in again), dict[str, LandedFile]()
     with folders.scratch(target.path, "run") as folder, engine(f"bronze.{table.name}", folder) as db:
         records, name, _ = ingest(again, Target(table, folder, target.run), first, Report(quiet=True))
-        was, now = (
-            db.execute(f"SELECT {identifier(serial)}, hash({line}) FROM {rows} ORDER BY 1").fetchall()
-            for rows in (
-                relation(old.files, types, f"_source_file IN ({names})"),
-                relation([f"{folder}/{name}"], types),
-            )
+        was = relation(old.files, types, f"_source_file IN ({names})")
+        lines = f"SELECT {identifier(serial)} AS number, hash({line}) AS line, _source_file, _source_row FROM"
+        nth = "row_number() OVER (PARTITION BY line ORDER BY"
+        pairs = db.execute(
+            f"""WITH was AS ({lines} {was}), now AS ({lines} {relation([f"{folder}/{name}"], types)}),
+            had AS (SELECT number, line, 1 AS age FROM was UNION ALL SELECT number, line, 2 FROM now
+                    WHERE number < {first} AND number NOT IN (SELECT number FROM was))
+            SELECT had.number FROM (SELECT *, {nth} _source_row) AS nth FROM now) AS came
+            LEFT JOIN (SELECT *, {nth} age, number) AS nth FROM had) AS had USING (line, nth)
+            ORDER BY list_position([{names}], _source_file), _source_row"""
         )
-    known, others, lines = defaultdict[int, deque[int]](deque), count(first), (line for _, line in now)
-    for number, line in was:
-        known[line].append(number)
-    for file, record in zip(again, records, strict=True):
-        given = (known[line].popleft() if known[line] else next(others) for line in islice(lines, record.lines))
-        numbered[file.name] = replace(file, sha256=record.sha256, numbers=_ranges(given))
+        others = count(first)
+        given = (next(others) if number is None else number for (number,) in iter(pairs.fetchone, None))
+        for file, record in zip(again, records, strict=True):
+            numbered[file.name] = replace(file, sha256=record.sha256, numbers=_ranges(islice(given, record.lines)))
     return [numbered.get(file.name, file) for file in landing.new]
 
 

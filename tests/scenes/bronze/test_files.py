@@ -8,6 +8,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from io import StringIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from pipelines.core.errors import ContractFault, QualityFault, SourceFault, Usag
 from pipelines.lake import delta, folders, run_log
 from pipelines.lake.versions import table_version
 from pipelines.run.layers import RunRequest, run_layers
-from pipelines.sources.files import landing
+from pipelines.sources.files import delimited, landing
 from tests.support.condominio import NAMES, PARENTS, SALES, drop_all, everything, some_files
 from tests.support.lake import NOWHERE, Lake
 from tests.support.process import Cli
@@ -193,7 +194,7 @@ def ids(lakehouse: Lake, name: str, value: str) -> dict[int, Any]:
 
 
 def test_ids_stay_when_bronze_is_deleted_and_the_files_lost_their_times(
-    condominio_lake: Lake, capsys: pytest.CaptureFixture[str]
+    condominio_lake: Lake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake, folder = condominio_lake, condominio_lake.folder / "landing/condominio"
     bronze = lake.settings().bronze_path
@@ -210,9 +211,17 @@ def test_ids_stay_when_bronze_is_deleted_and_the_files_lost_their_times(
     lake.run("bronze", full="condominios")
     assert ids(lake, "condominios", "nome") == before
     shutil.rmtree(bronze)
+    read = list[str]()
+
+    def hashed(file: landing.LandedFile) -> str:
+        read.append(file.name)
+        return landing.hashed(file)
+
+    monkeypatch.setattr(bronze_files, "hashed", hashed)
     for _ in folder.iterdir():
         with Report() as report:
             run_layers(lake.settings(), RunRequest({"bronze"}, ("condominio",), at_most_files=1), report, lake.spark)
+    assert sorted(read) == sorted(path.name for path in folder.iterdir()), "each is hashed in its own batch only"
     assert ids(lake, "condominios", "nome") == before and "anew" not in capsys.readouterr().err
     (folder / "condominios_1.csv").unlink()
     (folder / "condominios_2.csv").write_text("nome,endereco\nSol,Rua do Sol, 7\n")
@@ -253,6 +262,47 @@ def test_a_restore_does_not_change_the_order_in_which_files_are_taken_again(cond
     assert ids(condominio, "moradores", "nome") == before | {5: "c"} == {1: "Ana", 2: "Ana", 3: "b", 4: "a", 5: "c"}
 
 
+def test_lines_keep_their_ids_when_their_file_is_replaced_again_after_a_restore(condominio: Lake) -> None:
+    def take(*lines: str) -> dict[int, Any]:
+        condominio.drop("condominios_2.csv", "".join(f"{line}\n" for line in ("nome,endereco", *lines)), 20)
+        condominio.run("bronze", again="condominios_2.csv")
+        return ids(condominio, "condominios", "nome")
+
+    earlier, later = ("A,1", "x", "B,1", "A,1"), ("B,1", "A,1", "C,1", "x", "A,1")
+    drop_all(condominio)
+    condominio.run("bronze")
+    first, second = take(*earlier), take(*later)
+    assert first == {1: "Palmeiras", 2: "Flores", 3: "A", 4: None, 5: "B", 6: "A"} and second == first | {7: "C"}
+    restore(condominio.settings(), "bronze/2", Report())
+    assert take(*later) == second
+    restore(condominio.settings(), "bronze/1", Report())
+    assert take(*earlier) == first
+
+
+def test_a_file_without_a_row_may_come_to_have_more_lines_and_no_other_line_gets_another_id(
+    condominio: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(**asked: str) -> dict[int, Any]:
+        condominio.run("bronze", **asked)
+        return ids(condominio, "imoveis", "valor")
+
+    drop_all(condominio)
+    head, true, true_portions = "tipo,condominio_id,valor", delimited.unread, landing._portions
+    condominio.drop("imoveis_2.csv", f"{head}\rCasa,1,1.00\rCasa,2,2.00\r", 20)
+    condominio.drop("imoveis_3.csv", f"{head}\nCasa,1,3.00\n", 21)
+    with monkeypatch.context() as patched:  # software that takes such a file for a single line
+        patched.setattr(landing, "unread", lambda *given: islice(true(*given), 1))
+        before = read()
+    assert [*before] == [1, 2, 3, 4] and before[3] is None and before[4] == 3
+    after = read(full="imoveis")
+    assert after == before | {5: None, 6: None}
+    condominio.drop("imoveis_4.csv", f"{head}\nCasa,1,7.00\n", 22)
+    assert read() == after | {7: 7} == read(full="imoveis")
+    monkeypatch.setattr(landing, "_portions", lambda *given: islice(true_portions(*given), 0))
+    with pytest.raises(ContractFault, match="of imoveis.csv: it has other lines now; its rows would get other numbers"):
+        condominio.run("bronze", full="imoveis")
+
+
 HALF = "1,1,2024-03-01,10.00\n1,2,2024-03-02,20.00\n1,2,2024-03-02,20.00\n2,2,2024-03-0"
 WHOLE = "2,1,2024-03-09,1.00\n" + HALF + "3,30.00\n2,2,2024-03-04,40.00\n"
 
@@ -275,7 +325,10 @@ def test_a_file_that_was_taken_half_written_is_replaced_by_one_command_and_each_
         lake.run()
     bronze_files.landing_state(lake.settings(), "condominio", (streaming := Report(quiet=True)), at_most=1)
     assert command in str(streaming.new_warnings()) and ids(lake, "transacoes", "valor_transacao") == before
-    with pytest.raises(UsageFault, match="names no file that a table of condominio takes"):
+    lake.drop("transacoes_9.csv", "")
+    with pytest.raises(
+        UsageFault, match="names no file that a table of condominio takes .*; an empty file counts as not"
+    ):
         lake.run(again="transacoes_9.csv")
     lake.run("bronze", "silver", again="transacoes_[2].csv")
     amounts = {1: 10, 2: 10, 3: 20, 4: 20, 6: 50, 7: 1, 8: 30, 9: 40, 10: 60}
