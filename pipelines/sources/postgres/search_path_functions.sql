@@ -44,5 +44,5 @@ FROM reached r JOIN pg_proc p ON r.class = 'pg_proc'::regclass AND p.oid = r.oid
 WHERE p.prosqlbody IS NULL AND l.lanname NOT IN ('internal', 'c') AND concat(p.proconfig, p.prosrc) !~* 'search_path'
 UNION ALL
 SELECT v.oid::int8, v.oid::regclass::text, 'current_schema', '{}' FROM reached r JOIN pg_class v ON v.oid = r.oid
-WHERE r.class = 'pg_class'::regclass AND v.relkind = 'v' AND pg_get_viewdef(v.oid) ~* '\mcurrent_schemas?\M'
+WHERE r.class = 'pg_class'::regclass AND v.relkind = 'v' AND pg_get_viewdef(r.oid) ~* '\mcurrent_schemas?\M'
 ORDER BY 2
