@@ -81,6 +81,10 @@ def test_a_role_does_not_move_the_point_of_a_databases_money(tmp_path: Path, mon
             lakehouse = Lake(tmp_path, address, None)  # type: ignore[arg-type]
             execute(address, *AMOUNTS, "CREATE ROLE leitor LOGIN", "GRANT pg_read_all_data TO leitor")
             lakehouse.address = address.model_copy(update={"user": "leitor"})
+            own_address = lakehouse.address
+            lakehouse.address = own_address.with_keywords(options="-c lc_monetary=ja_JP.UTF-8")
+            assert amounts(lakehouse) == (123456, -1, None)
+            lakehouse.address = own_address
             of_database, of_role = (
                 f"ALTER {thing} SET lc_monetary = " for thing in (f"DATABASE {address.database}", "ROLE leitor")
             )
