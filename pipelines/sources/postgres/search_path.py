@@ -20,10 +20,7 @@ TABLE = rf"(?:(?:only|lateral)\s+)?{NAMES}(?!\s*\()(?:\s+(?:as\s+)?{NAME})?"
 
 # Names and texts of names; what is no SQL: comments, and other texts unless the SQL is put together; a FROM that names
 # no table.
-TOKEN = re.compile(
-    rf"""("[^"]*"|'{NAMES}')|--[^\n]*|/\*.*?\*/|(\be'(?:[^'\\]|\\.)*+'|'[^']*'|\$((?:[^\W\d]\w*)?)\$.*?\$\3\$)""",
-    re.I | re.S,
-)
+TOKEN = rf"""(?is)("[^"]*"|'{NAMES}')|--[^\n]*|/\*.*?\*/|(\be'(?:[^'\\]|\\.)*+'|'[^']*'|\$(|[^\W\d]\w*)\$.*?\$\3\$)"""
 EXECUTES = re.compile(r"\bexecute\b|_to_xml|\bspi[._]|\bplpy\b|\bts_(?:stat|rewrite)\b|\bcrosstab|\bconnectby\b", re.I)
 INSIDE = r"(?:[^()]|\((?:[^()]|\([^()]*+\))*+\))*?"
 FROM = re.compile(rf"(\b(?:extract|trim|substring|overlay)\s*\({INSIDE})\bfrom\b|\bdistinct\s+from\b", re.I)
@@ -41,7 +38,7 @@ WITH = rf"({NAME})\s*(?:\([^()]*\)\s*)?{AS_QUERY}"
 
 def named(text: str) -> set[tuple[str, str, str]]:
     """What the text of a function names: its kind, which is one of PLACES; schema, empty if it says none; name."""
-    text = TOKEN.sub(r"\1\2 " if EXECUTES.search(text) else r"\1 ", text)
+    text = re.sub(TOKEN, r"\1\2 " if EXECUTES.search(text) else r"\1 ", text)
     while text != (text := FROM.sub(r"\1 ", text)):
         pass
     listed = ((kind, match) for kind, place in PLACES.items() for match in re.finditer(place, text, re.I))
@@ -63,28 +60,30 @@ def by_search_path(snapshot: Snapshot, view: int) -> Iterator[tuple[str, str, st
     def rows(sql: str, **parameters: object) -> list[tuple[Any, ...]]:
         return attempt(partial(snapshot.connection.rows, parameters=parameters), sql) or []
 
-    known, views, functions = set[int](), [view], list[int]()
+    known, reached = set[int](), {"relation": [view]}
     finds = defaultdict[str, set[tuple[str, str]]](set)
-    while views or functions:
-        texts = [each for each in rows(FUNCTIONS, views=views, functions=functions) if each[0] not in known]
+    while reached:
+        texts = rows(FUNCTIONS, views=reached.get("relation", []), functions=reached.get("function", []))
+        texts = [each for each in texts if each[0] not in known]
         known.update(each[0] for each in texts)
         for _, caller, _, overloads in texts:
             finds[caller] |= {(name, schema) for schema, name in overloads if schema in snapshot.path}
         mentions = [(caller, *each) for _, caller, text, _ in texts for each in named(text)]
         things = rows(THINGS, names=[name for *_, name in mentions])
-        views, functions = [], []
+        reached = defaultdict(list)
         for caller, kind, schema, name in mentions:
             places = [schema] if schema else snapshot.path
             meant = [thing for thing in things if thing[:2] == (kind, name) and thing[2] in places]
-            first = min((thing[2] for thing in meant), key=places.index, default="pg_catalog")
+            first = min(
+                (thing[2] for thing in meant), key=places.index, default="" if kind == "schema" else "pg_catalog"
+            )
             if first != "pg_catalog":
-                views += [oid for *_, oid in meant if kind == "relation"]
-                functions += [oid for *_, oid in meant if kind == "function"]
+                reached[kind] += [oid for *_, oid in meant]
                 finds[caller] |= set() if schema else {(name, first)}
-            if kind == "schema":
-                finds[caller].add((name, ""))
     for caller, by_path in finds.items():
-        needed = {"pg_catalog", *(schema for _, schema in by_path)}
-        path = ", ".join(identifier(schema) for schema in snapshot.path if schema in needed and "" not in needed)
         if by_path:
-            yield caller, ", ".join(sorted({name for name, _ in by_path})), path
+            names, schemas = (sorted(set(each)) for each in zip(*by_path, strict=True))
+            path = [
+                identifier(each) for each in snapshot.path if each in ("pg_catalog", *schemas) and "" not in schemas
+            ]
+            yield caller, ", ".join(names), ", ".join(path)

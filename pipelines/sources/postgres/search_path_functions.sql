@@ -23,11 +23,11 @@ WITH RECURSIVE reached (class, oid) AS (
   ) held WHERE castsource >= 16384 AND castcontext = 'i'
 ), own (schema, name, kind, types, hides) AS MATERIALIZED (
   -- Operators, and functions; whether PostgreSQL has one that takes the same arguments, which are of its own types.
-  SELECT nspname::text, each.*, 16384 > ALL(types) AND EXISTS (
-    SELECT FROM pg_proc q WHERE (proname, pronargs) = (name, cardinality(types)) AND proargtypes::oid[] <> types
-    AND pronamespace = 'pg_catalog'::regnamespace AND NOT EXISTS (
+  SELECT nspname::text, each.*, 16384 > ALL(types) AND EXISTS (SELECT FROM pg_proc q
+    WHERE (proname, pronamespace, pronargs) = (name, 'pg_catalog'::regnamespace, cardinality(types)) AND NOT EXISTS (
       SELECT FROM unnest(types, proargtypes::oid[]) pair (own, other) WHERE own <> other AND NOT EXISTS (
-        SELECT FROM pg_cast WHERE (castsource, casttarget, castcontext) = (own, other, 'i'))))
+        SELECT FROM pg_cast WHERE (castsource, casttarget, castcontext) = (own, other, 'i'))
+    ) AND proargtypes::oid[] <> types)
   FROM pg_namespace n, LATERAL (
     SELECT oprname, 'operators', ARRAY[oprleft, oprright] FROM pg_operator WHERE oprnamespace = n.oid
     UNION ALL SELECT proname, proname, proargtypes FROM pg_proc WHERE pronamespace = n.oid AND proname ~ '^\w+$'
@@ -35,11 +35,10 @@ WITH RECURSIVE reached (class, oid) AS (
 )
 SELECT p.oid::int8, p.oid::regprocedure::text, p.prosrc,
   -- Schemas and names of operators and functions, instead of which PostgreSQL's own would be taken.
-  ARRAY(SELECT DISTINCT ARRAY[schema, kind] FROM own, lower(p.prosrc) text, LATERAL (SELECT ARRAY(
+  ARRAY(SELECT DISTINCT ARRAY[schema, kind] FROM own, lower(p.prosrc) text WHERE (hides OR types && ARRAY(
     SELECT type FROM soft WHERE held = ANY(p.proargtypes) OR strpos(text, word) > 0 AND strpos(text, place) > 0
-  ) AS known) k WHERE (hides OR types && known) AND (
-    kind = 'operators' AND text ~ '\m(in|i?like|similar|between|case|nullif|distinct|using|natural)\M' OR
-    strpos(text, name) > 0 AND (kind = 'operators' OR text ~ concat('(^|[^.\w])', name, '\s*\('))))
+  )) AND (kind = 'operators' AND text ~ '\m(in|i?like|similar|between|case|nullif|distinct|using|natural)\M'
+    OR strpos(text, name) > 0 AND (kind = 'operators' OR text ~ concat('(^|[^.\w])', name, '\s*\('))))
 FROM reached r JOIN pg_proc p ON r.class = 'pg_proc'::regclass AND p.oid = r.oid JOIN pg_language l ON l.oid = p.prolang
 WHERE p.prosqlbody IS NULL AND l.lanname NOT IN ('internal', 'c') AND concat(p.proconfig, p.prosrc) !~* 'search_path'
 UNION ALL

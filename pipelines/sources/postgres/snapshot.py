@@ -171,16 +171,11 @@ def describe(snapshot: Snapshot, name: str) -> Relation | None:
     ((oid, size, block, has_xmin),) = rows
     columns = tuple(SourceColumn(*column) for column in rows_of(COLUMNS, {"oid": oid}))
     if any(column.has_money for column in columns):
-        places = _money_places(snapshot.server)
-        columns = tuple(replace(column, scale=places) if column.has_money else column for column in columns)
+        ((places,),) = of_session(snapshot.server, MONEY, MONEY_OF_SESSION)
+        columns = tuple(replace(column, scale=int(places)) if column.has_money else column for column in columns)
     foreign_keys = frozenset(rows_of(FOREIGN_KEYS, {"oid": oid}))
     unique = frozenset(frozenset(names) for (names,) in rows_of(UNIQUE_KEYS, {"oid": oid}))
     return Relation(oid, snapshot.schema, name, columns, size, size // block, has_xmin, unique, foreign_keys)
-
-
-def _money_places(server: Postgres) -> int:
-    """How many decimal places money has in the database, whatever our settings are."""
-    return int(of_session(server, MONEY, MONEY_OF_SESSION)[0][0])
 
 
 def of_session(server: Postgres, sql: str, otherwise: str) -> list[tuple[Any, ...]]:

@@ -44,7 +44,7 @@ def test_money_is_read_with_the_places_of_its_database(
     lakehouse: Lake, monkeypatch: pytest.MonkeyPatch, places: int, factor: Decimal
 ) -> None:
     execute(lakehouse.address, *AMOUNTS)  # with two places: what 64 bits hold is a hundred times as much
-    monkeypatch.setattr(snapshot, "_money_places", lambda _: places)
+    monkeypatch.setattr(snapshot, "of_session", lambda *_: [(places,)])
     assert amounts(lakehouse) == (123456 * factor, -1 * factor, None)
     types = {column.name: column.type for column in lakehouse.last("bronze").table("conta").columns}
     assert types["valor"] == types["preco"] == f"decimal(19,{places})"
@@ -56,7 +56,7 @@ def test_money_inside_other_values_is_refused_where_its_text_would_have_other_pl
     columns = ", ".join(f"ADD {name} {kind}" for name, kind in NESTED.items())
     execute(lakehouse.address, *AMOUNTS, *PARTS, f"ALTER TABLE conta {columns}, ALTER tipo TYPE money USING NULL")
     lakehouse.run("bronze")
-    monkeypatch.setattr(snapshot, "_money_places", lambda _: 0)
+    monkeypatch.setattr(snapshot, "of_session", lambda *_: [(0,)])
     with pytest.raises(ContractFault) as caught:
         lakehouse.run("bronze")
     for name in (*NESTED, "tipo"):
