@@ -35,10 +35,11 @@ WITH RECURSIVE reached (class, oid) AS (
 )
 SELECT p.oid::int8, p.oid::regprocedure::text, p.prosrc,
   -- Schemas and names of operators and functions, instead of which PostgreSQL's own would be taken.
-  ARRAY(SELECT DISTINCT ARRAY[schema, kind] FROM own, lower(p.prosrc) text WHERE (hides OR types && ARRAY(
-    SELECT type FROM soft WHERE held = ANY(p.proargtypes) OR strpos(text, word) > 0 AND strpos(text, place) > 0
-  )) AND (kind = 'operators' AND text ~ '\m(in|i?like|similar|between|case|nullif|distinct|using|natural)\M'
-    OR strpos(text, name) > 0 AND (kind = 'operators' OR text ~ concat('(^|[^.\w])', name, '\s*\('))))
+  ARRAY(SELECT DISTINCT ARRAY[schema, kind] FROM own JOIN (SELECT text, ARRAY(SELECT type FROM soft
+      WHERE held = ANY(p.proargtypes) OR strpos(text, word) > 0 AND strpos(text, place) > 0) AS known
+    FROM lower(p.prosrc) text OFFSET 0) t ON (hides OR types && known) AND (
+      kind = 'operators' AND text ~ '\m(in|i?like|similar|between|case|nullif|distinct|using|natural)\M' OR
+      strpos(text, name) > 0 AND (kind = 'operators' OR text ~ concat('(^|[^.\w])', name, '\s*\('))))
 FROM reached r JOIN pg_proc p ON r.class = 'pg_proc'::regclass AND p.oid = r.oid JOIN pg_language l ON l.oid = p.prolang
 WHERE p.prosqlbody IS NULL AND l.lanname NOT IN ('internal', 'c') AND concat(p.proconfig, p.prosrc) !~* 'search_path'
 UNION ALL
