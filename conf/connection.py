@@ -21,6 +21,7 @@ KEYWORDS = (
     *("sslcrl", "sslcrldir", "sslsni", "ssl_min_protocol_version", "ssl_max_protocol_version", "gssencmode"),
     *("krbsrvname", "gsslib", "gssdelegation"),
 )
+KNOWN = {*CONNECTION, *KEYWORDS, "dbname"}
 VARIABLES = {"application_name": "appname", "connect_timeout": "connect_timeout"}  # others are PG and the keyword
 
 OWN = "LAKEHOUSE_POSTGRES__"
@@ -47,7 +48,14 @@ REFUSED = {
     "gssencmode": ("require", "must not be require: the readers' driver has no Kerberos; set sslmode"),
 }
 
-CONFIDENTIAL = "(?i)pas|pw|psw|secret|senha|token|key"  # in a parameter's name: its value may go on in the next
+# In what follows a URL's `?`: there may be a password that goes on after a `?` or `&` of its own.
+CONFIDENTIAL = "(?i)@|pas|pw|psw|secret|senha|token|key"
+
+FORMS = {
+    PARAMETERS: "must be libpq's, like sslmode=require&channel_binding=require, percent-encoded as in a URL",
+    URL: "is not a PostgreSQL URL with libpq's parameters: write postgresql://user:password@host:5432/database, and "
+    "percent-encode everything except letters and digits in user and password",
+}
 
 # Parameters of other drivers.
 ELSEWHERE = {
@@ -67,14 +75,12 @@ def connection(values: Mapping[str, str], problems: list[str]) -> tuple[dict[str
             break
     else:
         return {}, {}
-    if names is not LIBPQ_NAMES:
-        values = {name: value for name, value in values.items() if not _is_refused(LIBPQ_NAMES.get(name), name, value)}
     more = _parsed(PARAMETERS, values.get(PARAMETERS, ""), problems)
     if theirs := sorted(more.keys() & ADDRESS - {"hostaddr", "service"}):
         problems.append(f"{PARAMETERS} names the {theirs[0]}: set {OWN}{theirs[0].upper()}")
     values |= {f"the {part} in {PARAMETERS}": value for part, value in more.items()}
     tables = (
-        {name: part for name, part in LIBPQ_NAMES.items() if part not in ADDRESS},
+        {name: part for name, part in LIBPQ_NAMES.items() if not (part in ADDRESS or _is_refused(name, part, values))},
         names,
         {f"the {part} in {PARAMETERS}": part for part in KEYWORDS + CONNECTION[5:]},
         {name: part for name, part in LAKEHOUSE_NAMES.items() if part not in ADDRESS},
@@ -94,7 +100,7 @@ def connection(values: Mapping[str, str], problems: list[str]) -> tuple[dict[str
 
 def _refused(parts: Mapping[str, str], called: Mapping[str, str]) -> Iterator[str]:
     for part, (_, mend) in REFUSED.items():
-        if part in parts and _is_refused(part, called[part], parts[part]):
+        if part in parts and _is_refused(called[part], part, {called[part]: parts[part]}):
             yield f"{called[part]} {mend if mend.startswith('must') else f'is not supported: {mend}'}"
     hosts, addresses = parts.get("host", "").split(","), parts.get("hostaddr", "").split(",")
     if "hostaddr" in parts and len(hosts) != len(addresses):
@@ -103,9 +109,9 @@ def _refused(parts: Mapping[str, str], called: Mapping[str, str]) -> Iterator[st
         yield f"{called['sslmode']} must be verify-full, because {called['sslrootcert']} is system"
 
 
-def _is_refused(part: str | None, name: str, value: str) -> bool:
+def _is_refused(name: str, part: str, values: Mapping[str, str]) -> bool:
     """Whether a run cannot do with a value; PGOPTIONS is for all programs, and a run pins what it needs."""
-    return part in REFUSED and name != "PGOPTIONS" and bool(re.match(REFUSED[part][0], value, re.DOTALL))
+    return name != "PGOPTIONS" and part in REFUSED and bool(re.match(REFUSED[part][0], values.get(name, ""), re.DOTALL))
 
 
 def _parsed(name: str, text: str, problems: list[str]) -> dict[str, str]:
@@ -116,17 +122,8 @@ def _parsed(name: str, text: str, problems: list[str]) -> dict[str, str]:
     try:
         given: dict[str, str] = parse_dsn(re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", text))
     except (ProgrammingError, UnicodeError):
-        if asked := _unknown(text):
-            problems += [f"{name} has a parameter that is not supported: {key}; {_mend(key)}" for key in asked]
-        elif name == PARAMETERS:
-            problems.append(
-                f"{name} must be libpq's, like sslmode=require&channel_binding=require, percent-encoded as in a URL"
-            )
-        else:
-            problems.append(
-                f"{name} is not a PostgreSQL URL with libpq's parameters: write postgresql://user:password@host:5432/"
-                "database, and percent-encode everything except letters and digits in user and password"
-            )
+        asked = [f"has a parameter that is not supported: {key}; {_mend(key)}" for key in _unknown(text)]
+        problems += [f"{name} {problem}" for problem in asked or [FORMS[name]]]
         return {}
     return {("database" if key == "dbname" else key): value for key, value in given.items() if value}
 
@@ -135,11 +132,9 @@ def _unknown(text: str) -> list[str]:
     """The parameters in a URL that libpq does not know; of those that may be a part of a password only words that other
     drivers have, or that are written like a keyword."""
     head, _, query = text.partition("?")
-    keys = {key for key, _ in parse_qsl(query, keep_blank_values=True)}
-    is_open = re.search("://([^:]*|[^/]*@[^@/]*/[^/@]*)$", head) and not re.search(CONFIDENTIAL, " ".join(keys))
-    known = {*CONNECTION, *KEYWORDS, "dbname"}
-    asked = [] if "@" in query else sorted(keys - known)
-    return [key for key in asked if is_open or key in ELSEWHERE or key.lower().replace("_", "") in known]
+    asked = sorted({key for key, _ in parse_qsl(query, keep_blank_values=True)} - KNOWN)
+    is_open = re.search("://([^:]*|[^/]*@[^@/]*/[^/@]*)$", head) and not re.search(CONFIDENTIAL, query)
+    return [key for key in asked if is_open or key in ELSEWHERE or key.lower().replace("_", "") in KNOWN]
 
 
 def _mend(key: str) -> str:

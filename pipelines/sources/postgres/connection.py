@@ -34,7 +34,6 @@ Made = TypeVar("Made")
 LIBPQ_VARIABLES = {*LIBPQ_NAMES, "PGREQUIRESSL", "PGSERVICEFILE", "PGTZ", "PGDATESTYLE", "PGGEQO", "PGCLIENTENCODING"}
 
 CONNECT_SECONDS = 10  # to connect, or to wait for a lock
-LONGEST_SECONDS = 2**31 // 1000 - 1  # that poll() takes
 
 ANSWER_SECONDS = 3 * CONNECT_SECONDS  # to answer a question that takes no work
 
@@ -52,7 +51,8 @@ OF_STATES = {
     "pg_catalog: GRANT it that",
     "^42501": 'role "{0.user}" lacks a right: GRANT USAGE on the schema, SELECT on its tables, CREATE for `make seed`',
     "^22": "the server cannot make sense of a value in it",
-    "^42(P01|883|704)": "a function there finds something by search_path only: ALTER FUNCTION … SET search_path = …",
+    "^42(P01|883|704)": "something that it names is not there; a function there may find it by search_path only: ALTER "
+    "FUNCTION … SET search_path = …",
     "^P0": "a function there raised an error",
     "^(08|57P0)": "the connection was lost",
     "^40": "it is in conflict with other work there",
@@ -63,16 +63,26 @@ OF_STATES = {
 
 UNKNOWN = "the server reports an error; LAKEHOUSE_LOG=debug shows its text without values"
 
-# The same for what libpq, or a server that lets nobody in, says without a SQLSTATE: what stays so, then what may pass.
+# A pooler that knows no such settings of a session says this; it may give each transaction another session.
+OPTIONS_REFUSED = "startup parameter:? (in )?options|options startup parameter|command-line options"
+
+# The same for what libpq, a pooler, or a server that lets nobody in, says without a SQLSTATE: what stays so, then what
+# may pass.
 FINAL_TEXTS = {
+    OPTIONS_REFUSED: "the pooler refuses `options`: leave them out, or set its ignore_startup_parameters = options",
+    "transaction blocks not allowed": "the pooler keeps no transaction together: set its pool_mode = transaction",
+    "FATAL: +(idle.transaction|transaction|query).timeout": "the pooler ends what lasts: set its {1} timeout to 0",
+    "database .* is disabled": 'the pooler has disabled database "{0.database}": ENABLE it there',
+    'FATAL:.*(parameter (name )?"|parâmetro|command-line arg|argumento de linha|requires a value|requer um valor'
+    "|to set role)": "it does not accept what `options` sets (in the URL, LAKEHOUSE_POSTGRES__PARAMETERS or PGOPTIONS)",
     "password authentication failed|autenticação do tipo senha falhou": 'password authentication failed for "{0.user}"',
     "no password supplied": 'no password supplied for "{0.user}"',
     "pg_hba.conf": 'its pg_hba.conf does not let "{0.user}" in from here',
-    'role ".*" (does not|não) exist': 'role "{0.user}" does not exist',
-    '(database|banco de dados) ".*" (does not|não) exist': 'database "{0.database}" does not exist',
+    'role ".*" (does not|não) exist': 'role "{0.user}" does not exist, or the role that `options` sets',
+    '(database|banco de dados) ".*" (does not|não) exist|no such database': 'database "{0.database}" does not exist',
     "permission denied|permissão negada": 'GRANT CONNECT on database "{0.database}" to "{0.user}"',
     "could not (access file|load library)": "it lacks a file of session_preload_libraries or local_preload_libraries: "
-    'ALTER ROLE "{0.user}" RESET it, or ALTER DATABASE',
+    'ALTER ROLE "{0.user}" RESET it, or ALTER DATABASE, or leave it out of `options`',
     "does not support SSL": "server does not support SSL, but SSL was required",
     "certificate verify failed": "certificate verify failed",
     "does not match host name": 'server certificate does not match host name "{0.host}"',
@@ -88,29 +98,32 @@ FINAL_TEXTS = {
     "(SSL|TLS) protocol version|unsupported protocol|ALPN|no application protocol": "it does not speak the TLS that "
     "ssl_min_protocol_version, ssl_max_protocol_version or sslnegotiation asks for",
     "service not known": 'the host name "{0.host}" is not known',
+    "SSL required": "it wants TLS: set LAKEHOUSE_POSTGRES__SSLMODE=require",
+    "authentication failed|autenticação .*falhou|login rejected|no such user": 'authentication failed for "{0.user}": '
+    "the server must know it, and a pooler before it",
 }
 NO_CONNECTION_LEFT = {
     "connections for role|conexões para role": 'too many connections for role "{0.user}"',
-    "too many|remaining connection slots|muit[oa]s (clientes|conexões)|lacunas de conexão": "too many connections",
+    "too many|remaining connection slots|muit[oa]s (clientes|conexões)|lacunas de conexão|no more connections allowed"
+    "|connections exceeded|[Mm]ax client": "too many connections",
 }
 PASSING_TEXTS = NO_CONNECTION_LEFT | {
     "is starting up|está iniciando": "the database system is starting up",
     "the database system is|sistema de banco de dados está": "the database system lets nobody in at the moment",
     "Connection refused": "Connection refused",
-    "timeout expired|timed out": "timeout expired, it does not answer",
+    "query_wait_timeout|client_login_timeout|server login|connect (failed|timeout)|cannot connect|server conn crashed|"
+    "DNS lookup failed|shutting down|pause failed": "the pooler has no connection to the server at the moment",
+    "timeout expired|[Tt]imed.out": "timeout expired, it does not answer",
     "session is (not )?read-only|in hot standby mode": "no server is what target_session_attrs asks for",
     "No route to host|Network is unreachable": "the network has no way to it",
     "Temporary failure in name resolution": 'the host name "{0.host}" cannot be looked up',
     "No such file or directory": "no such socket; is the server running?",
     "onnection reset|Broken pipe|server closed the connection|connection to server was lost|no connection to the server"
     "|EOF detected|could not (receive|send) data|SSL SYSCALL|SSL connection has been closed|unexpected eof"
-    "|conflict with recovery|terminating connection|terminando conexão": "the connection was lost",
+    "|conflict with recovery|admin forced|terminating connection|terminando conexão": "the connection was lost",
 }
 
 FATAL = "FATAL: "  # said by the server that answered, when a host has several addresses
-
-# A pooler that knows no such settings of a session says this; it may give each transaction another session.
-OPTIONS_REFUSED = "startup parameter:? (in )?options|command-line options"
 
 CONNECTING = 20  # psycopg2's status of a connection that is not made yet; it has no name for it
 
@@ -122,7 +135,8 @@ def dsn(server: Postgres, options: str = "") -> str:
     ours = {
         "application_name": application_name(server),
         "client_encoding": "UTF8",
-        "connect_timeout": str(min(int(theirs.get("connect_timeout", 0)) or CONNECT_SECONDS, LONGEST_SECONDS)),
+        # poll() takes no more.
+        "connect_timeout": str(min(int(theirs.get("connect_timeout", 0)) or CONNECT_SECONDS, 2**21)),
         "options": " ".join(filter(None, (theirs.get("options"), options))),
     }
     if theirs.get("sslrootcert") == "system":
@@ -159,11 +173,9 @@ def forget_libpqs(but: str = "") -> None:
 def source_fault(place: str, error: Exception, server: Postgres) -> SourceFault:
     """The fault for what a database driver raised, in our own words, with SQLSTATE and condition. A TransientFault if
     trying again may help."""
-    state = state_of(error)
-    text = str(error)
-    if state:
-        text, known = f"{state} {text}", OF_STATES
-    else:
+    state = state_of(error).replace("08P01", "")  # a pooler's for everything
+    text, known = f"{state} {error}", OF_STATES
+    if not state:
         text = next((line for line in reversed(text.splitlines()) if FATAL in line), text)
         known = FINAL_TEXTS | PASSING_TEXTS
     sign, match = next(((sign, match) for sign in known if (match := re.search(sign, text))), ("", None))
@@ -285,20 +297,20 @@ def _wait(connection: Connection) -> None:
             raise psycopg2.OperationalError(f"timeout expired: no answer in {seconds} s")
 
 
-# The sessions of this process, whatever role they run as; a pooler may add the client's address to their name.
+# The sessions of this process that are at work, or may be where nobody tracks that, whatever role they run as; a pooler
+# may add the client's address to their name.
 OURS = """
 FROM pg_stat_activity WHERE pid <> pg_backend_pid()
   AND (application_name = %(name)s OR starts_with(application_name, %(name)s || ' - '))
   AND usesysid = (SELECT usesysid FROM pg_stat_activity WHERE pid = pg_backend_pid())
+  AND state IN ('active', 'disabled')
 """
 
 # A query that cannot send is not at work: its rows would have come.
-AT_WORK = f"""
-SELECT EXISTS (SELECT {OURS} AND state IN ('active', 'disabled') AND wait_event IS DISTINCT FROM 'ClientWrite')
-"""
+AT_WORK = f"SELECT EXISTS (SELECT {OURS} AND wait_event IS DISTINCT FROM 'ClientWrite')"
 
 # Not libpq's own cancel: psycopg2 holds the interpreter while that waits.
-CANCEL = f"SELECT pg_cancel_backend(pid) {OURS} AND state = 'active'"
+CANCEL = f"SELECT pg_cancel_backend(pid) {OURS}"
 
 
 def ask_of_ours(server: Postgres, sql: str) -> list[tuple[Any, ...]]:
@@ -324,9 +336,7 @@ def cancel(server: Postgres) -> None:
 
 def hang_up(server: Postgres) -> None:
     """Cuts every connection of this process to the server at once: a thread that waits on one gets an error."""
-    ends = {str(each.port) for each in server.servers} | {
-        f"{each.host}/.s.PGSQL.{each.port}" for each in server.servers
-    }
+    ends = {end for each in server.servers for end in (str(each.port), f"{each.host}/.s.PGSQL.{each.port}")}
     for connection in psutil.Process().net_connections("all"):
         with suppress(OSError), socket.socket(fileno=os.dup(connection.fd)) as end:
             peer = end.getpeername()

@@ -49,7 +49,7 @@ WHERE_KNOWN = {"client_connection_check_interval": "2s", "restrict_nonsystem_rel
 REFUSED = {"zero_damaged_pages": "off", "ignore_checksum_failure": "off"}
 
 PROVED = PINNED | REFUSED
-RESET = "ALTER ROLE … RESET {0}, or ALTER DATABASE … RESET {0}"
+RESET = "ALTER ROLE … RESET {0}, ALTER DATABASE … RESET {0}, or mend postgresql.conf (ALTER SYSTEM RESET {0})"
 BLANK = "\\ "  # as `options` writes it
 
 GUARD = "ISOLATION LEVEL READ COMMITTED READ ONLY NOT DEFERRABLE"

@@ -10,9 +10,11 @@ import pytest
 from psycopg2.extensions import parse_dsn
 
 from conf.settings import Postgres, SettingsError, load
+from pipelines.core.errors import BusyFault, SourceFault, TransientFault
 from pipelines.core.identity import NAME
 from pipelines.run.call import read_sources
 from pipelines.sources.postgres import connection as postgres_connection
+from pipelines.sources.postgres import transaction
 from pipelines.sources.postgres.connection import LIBPQ_VARIABLES, dsn, source_fault
 
 # Values that a provider may give; of other parameters any will do.
@@ -275,9 +277,83 @@ def test_our_sessions_have_the_users_name_first(tmp_path: Path, monkeypatch: pyt
         ('weak sslmode "prefer" may not be used with sslnegotiation=direct', "SSLMODE=verify-full"),
         ("connection to server failed: session is read-only", "what target_session_attrs asks for"),
         ("SSL error: tlsv1 alert protocol version\nunsupported protocol", "does not speak the TLS"),
+        ('FATAL:  unrecognized configuration parameter "s3cret"', "what `options` sets"),
+        ('FATAL:  parameter "geqo" requires a Boolean value', "what `options` sets"),
+        ('FATAL:  invalid value for parameter "lc_messages": "s3cret"', "what `options` sets"),
+        ("FATAL:  invalid command-line argument for server process: s3cret", "what `options` sets"),
+        ("FATAL:  -c s3cret requires a value", "what `options` sets"),
+        ('FATAL:  permission denied to set role "s3cret"', "what `options` sets"),
+        ('FATAL:  role "s3cret" does not exist', 'role "u" does not exist, or the role that `options` sets'),
     ],
 )
 def test_what_libpq_says_of_a_parameter_is_named(text: str, says: str) -> None:
     fault = source_fault("x", psycopg2.OperationalError(text), Postgres(host="h", database="d", user="u"))
     assert says in str(fault) and "s3cret" not in str(fault)
     assert postgres_connection.UNKNOWN not in str(fault)
+
+
+CLOSED = "\nserver closed the connection unexpectedly\n\tThis probably means the server terminated abnormally"
+
+
+@pytest.mark.parametrize("state", ["", "08P01"])
+@pytest.mark.parametrize(
+    ("text", "says", "kind"),
+    [
+        ("no more connections allowed (max_client_conn)", "too many connections", BusyFault),
+        ("client connections exceeded (max_db_client_connections)", "too many connections", BusyFault),
+        ("Max client connections reached", "too many connections", BusyFault),
+        (f"query_wait_timeout{CLOSED}", "the pooler has no connection to the server", TransientFault),
+        ("client_login_timeout (server down)", "the pooler has no connection to the server", TransientFault),
+        ("server login has been failing, try again later (server_login_retry)", "has no connection", TransientFault),
+        ("server login has been failing, cached error: connect failed (x)", "has no connection", TransientFault),
+        ("pooler is shutting down", "the pooler has no connection to the server", TransientFault),
+        (
+            f"idle transaction timeout{CLOSED}",
+            "the pooler ends what lasts: set its idle transaction timeout",
+            SourceFault,
+        ),
+        (f"query timeout{CLOSED}", "the pooler ends what lasts: set its query timeout", SourceFault),
+        (f"transaction blocks not allowed in statement pooling mode{CLOSED}", "pool_mode = transaction", SourceFault),
+        ('database "d" is disabled', 'has disabled database "d"', SourceFault),
+        ("no such database: d", 'database "d" does not exist', SourceFault),
+        ('"trust" authentication failed', 'authentication failed for "u"', SourceFault),
+        ("SASL authentication failed", 'authentication failed for "u"', SourceFault),
+        ("server login has been failing, cached error: password authentication failed", "password auth", SourceFault),
+        ("unsupported startup parameter: options", "ignore_startup_parameters = options", SourceFault),
+        ("unsupported startup parameter in options: geqo", "ignore_startup_parameters = options", SourceFault),
+        ("unsupported options startup parameter: only '-c config=val' and", "ignore_startup_parameters", SourceFault),
+        ("SSL required", "SSLMODE=require", SourceFault),
+    ],
+)
+def test_what_a_pooler_says_is_named_and_known_to_pass_or_not(
+    text: str, says: str, kind: type[SourceFault], state: str
+) -> None:
+    error = OSError(f"FATAL:  {text}\n")
+    error.__dict__["pgcode"] = state or None
+    fault = source_fault("x", error, Postgres(host="h", database="d", user="u"))
+    assert says in str(fault) and type(fault) is kind
+
+
+def test_a_message_of_the_server_itself_is_not_taken_for_a_poolers() -> None:
+    error = OSError(f"FATAL:  terminating connection due to idle-in-transaction timeout{CLOSED}")
+    fault = source_fault("x", error, Postgres(host="h", database="d", user="u"))
+    assert isinstance(fault, TransientFault) and "pooler" not in str(fault)
+
+
+def test_queries_are_cancelled_where_the_server_tracks_no_activity() -> None:
+    assert "'disabled'" in postgres_connection.CANCEL
+
+
+def test_what_is_not_there_is_not_blamed_on_a_function_alone() -> None:
+    error = OSError('relation "s3cret" does not exist')
+    error.__dict__["pgcode"] = "42P01"
+    text = str(source_fault("x", error, Postgres(host="h", database="d", user="u")))
+    assert "something that it names is not there; a function there may find it by search_path only" in text
+
+
+def test_what_keeps_rows_from_being_read_safely_is_mended_wherever_it_was_set() -> None:
+    def execute(sql: str) -> list[tuple[str, ...]]:
+        return [tuple((transaction.PROVED | {"zero_damaged_pages": "on"}).values())] if "SELECT" in sql else []
+
+    with pytest.raises(SourceFault, match="ALTER ROLE .* ALTER DATABASE .*ALTER SYSTEM RESET zero_damaged_pages"):
+        transaction.pin(execute)
