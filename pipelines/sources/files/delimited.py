@@ -6,6 +6,7 @@ A line is a row. A line that cannot be read as one becomes `Bad` with its raw te
 import codecs
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -69,9 +70,9 @@ codecs.register_error("keep_bytes", _keep_bytes)
 
 def rows(descriptor: int, dialect: Csv, last: str = "") -> Iterator[Row | Bad]:
     """The rows of an open file, its header the first, each of as many fields as that. Empty lines at the end are no
-    rows; nor is the header again, nor another one, which has more than half of its names, nor what stands behind that.
+    rows; nor is the header again, nor another one, nor what stands behind that.
     `last`: the column that takes the rest of its line, if it is the last of the header, too. Raises OSError."""
-    first, names, spellings, enough = "", list[str](), set[str | None](), 0.0
+    first, names, known, begin, end = "", list[str](), set[str](), 0, 0
     width, takes_rest, other, empty = 0, False, 0, 0
     for number, line in _numbered(descriptor, dialect, dialect.line_end):
         if not line:
@@ -86,11 +87,18 @@ def rows(descriptor: int, dialect: Csv, last: str = "") -> Iterator[Row | Bad]:
         except Malformed as malformed:
             why, texts, rest = str(malformed), [], False
         unclear = why or rest or line != line.strip("\r\n") or (width == 1 and not line.isprintable())
-        if width and (unclear or other or not spellings.isdisjoint(texts)):
+        # Another header has one of the names in the first or in the last column that has one.
+        if width and (
+            unclear
+            or other
+            or (texts[begin] or "").strip().casefold() in known
+            or (texts[end] or "").strip().casefold() in known
+        ):
             here = _names(line, dialect)
-            if here == names and (width > 1 or line.lstrip(BYTE_ORDER_MARK) == first):
+            lower = [name.casefold() for name in here]
+            if lower == [*map(str.casefold, names)] and (width > 1 or line.lstrip(BYTE_ORDER_MARK) == first):
                 why, other = "it is the header again", 0
-            elif len(spellings.intersection(here)) > enough:
+            elif len(known.intersection(lower)) > 1 and _is_another(here, names):
                 why, other = "it is another header", number
             elif other:
                 why = f"it stands behind another header, in line {other}"
@@ -98,9 +106,9 @@ def rows(descriptor: int, dialect: Csv, last: str = "") -> Iterator[Row | Bad]:
                 why = _line_ends(line, dialect) or why
         elif not width and not why:
             first, names, width = line, _names(line, dialect), len(texts)
-            enough = max(1, sum(map(bool, names)) / 2)
             takes_rest = dialect.rest and last in ("", texts[-1])
-            spellings = {*texts[:COLUMN_LIMIT], *names, *map(str.upper, names), *map(str.title, names)} - {"", None}
+            begin, *_, end = [place for place, text in enumerate(texts) if text] * 2 or [0, 0]
+            known = {name.strip().casefold() for name in (*names, *texts[:COLUMN_LIMIT]) if name}
         yield Bad(number, why, _shown(line)) if why else Row(number, texts, rest, len(line))
 
 
@@ -148,9 +156,21 @@ def _line_ends(line: str, dialect: Csv) -> str:
 
 
 def _names(line: str, dialect: Csv) -> list[str]:
-    """The names of a line that is a header: in small letters, without quotes, blanks or a byte order mark around."""
+    """The names of a line that is a header, without quotes, blanks or a byte order mark around."""
     parts = line.split(dialect.delimiter, COLUMN_LIMIT)
-    return [name.strip(f"{QUOTE}{BYTE_ORDER_MARK} \t\r\n").casefold() for name in parts]
+    return [name.strip(f"{QUOTE}{BYTE_ORDER_MARK} \t\r\n") for name in parts]
+
+
+def _is_another(here: list[str], names: list[str]) -> bool:
+    """Whether a line with these fields is a header, but not that with `names`. It has more than half of the names, and
+    they are more than half of it. A row may have as many by chance; so they are four at least, or all of the line, or
+    spelled in the same way and all there, but for one that is not the first."""
+    lower, known = Counter(map(str.casefold, here)), Counter(map(str.casefold, names))
+    both = len(lower.keys() & known.keys() - {""})
+    if both <= max(1, (len(names) - known[""]) / 2, (len(here) - lower[""]) / 2):
+        return False
+    missing = {*names} - {*here, ""}
+    return both > 3 or lower <= known or not missing or (len(missing) == 1 and here[0] == names[0])
 
 
 def fields(line: str, dialect: Csv, width: int, takes_rest: bool) -> tuple[list[str | None], bool]:

@@ -265,6 +265,17 @@ AGAIN, OTHER = "it is the header again", "it is another header"
         ("nome,rua,x\nA,1,\nnome,rua,y\nB,2,\n", {3: OTHER, 4: "it stands behind another header, in line 3"}),
         ("nome,rua,,\nA,1,,\nnome,rua,,\nB,2,,\n", {3: AGAIN, 4: ["B", "2", None, None]}),
         ("nome,rua\nnome,1\nA,rua\n", {2: ["nome", "1"], 3: ["A", "rua"]}),
+        # What is no row may have names that are written otherwise, a row may not be taken for a header by chance.
+        ("TransactionId,AccountNumber\n1,2\ntransactionId,accountNumber\n3,4\n", {3: AGAIN, 4: ["3", "4"]}),
+        ("TransactionId,AccountNumber\n1,2\nACCOUNTNumber,transactionID\n3,4\n", {3: OTHER}),
+        (",nome,rua\n0,A,1\n,nOME,rUA\n1,B,2\n", {3: AGAIN, 4: ["1", "B", "2"]}),
+        ("id,name,value\n1,Name,Value\n2,Color,red\n", {2: ["1", "Name", "Value"], 3: ["2", "Color", "red"]}),
+        ("id,name,value\n1,name,value\n2,id,name\n", {2: ["1", "name", "value"], 3: ["2", "id", "name"]}),
+        ("id,name,value,type\n1,Name,Value,Type\n", {2: ["1", "Name", "Value", "Type"]}),
+        ("tabela,coluna,tipo\nx,tipo,Coluna\ny,a,b\n", {2: ["x", "tipo", "Coluna"], 3: ["y", "a", "b"]}),
+        ("tabela,coluna,tipo\ncoluna,tipo,\ntipo,tipo,coluna\n", {2: ["coluna", "tipo", None]}),
+        ("tabela,coluna,tipo\ncoluna,tipo,\ntipo,tipo,coluna\n", {3: ["tipo", "tipo", "coluna"]}),
+        ("a,b,c,d,e,f\n1,2,3,4,5,6\nA,x,C,D,y,F\n", {3: OTHER}),
         # In a file of one column a row may have the name, if it is spelled in another way.
         ("nome\nA\nnome\nNome\n", {3: AGAIN, 4: ["Nome"]}),
         ('nome\n"nome"\n', {2: ["nome"]}),
@@ -291,6 +302,8 @@ def test_a_header_among_the_lines_is_no_row(tmp_path: Path, data: str, lines: di
         ("x,nome,rua\n1,A,Rua A, 1\n", {2: ["1", "A", "Rua A, 1"]}),
         ("nome,rua\nA,1\nnome,rua,x\nB,2,3\n", {3: OTHER, 4: "it stands behind another header, in line 3"}),
         ("nome,rua\nA,1\nx,nome,rua\n3,B,2\n", {3: OTHER, 4: "it stands behind another header, in line 3"}),
+        ("nome,rua\nA,leva nome, nome,rua\nB,2\n", {2: ["A", "leva nome, nome,rua"], 3: ["B", "2"]}),
+        ("nome,a,b,c,rua\nZ,1,2,3,sem a, b, c, nome, rua\n", {2: ["Z", "1", "2", "3", "sem a, b, c, nome, rua"]}),
         ("nome,rua\nA,1\r2,B\n", {2: "its lines end with CR, the contract says LF"}),
     ],
 )
