@@ -72,7 +72,7 @@ def rows(descriptor: int, dialect: Csv, last: str = "") -> Iterator[Row | Bad]:
     """The rows of an open file, its header the first, each of as many fields as that. Empty lines at the end are no
     rows; nor is the header again, nor another one, nor what stands behind that.
     `last`: the column that takes the rest of its line, if it is the last of the header, too. Raises OSError."""
-    first, names, known, begin, end = "", list[str](), set[str](), 0, 0
+    first, names, folded, known, begin, end = "", list[str](), list[str](), set[str](), 0, 0
     width, takes_rest, other, empty = 0, False, 0, 0
     for number, line in _numbered(descriptor, dialect, dialect.line_end):
         if not line:
@@ -96,7 +96,7 @@ def rows(descriptor: int, dialect: Csv, last: str = "") -> Iterator[Row | Bad]:
         ):
             here = _names(line, dialect)
             lower = [name.casefold() for name in here]
-            if lower == [*map(str.casefold, names)] and (width > 1 or line.lstrip(BYTE_ORDER_MARK) == first):
+            if lower == folded and (width > 1 or line.lstrip(BYTE_ORDER_MARK) == first):
                 why, other = "it is the header again", 0
             elif len(known.intersection(lower)) > 1 and _is_another(here, names):
                 why, other = "it is another header", number
@@ -106,6 +106,7 @@ def rows(descriptor: int, dialect: Csv, last: str = "") -> Iterator[Row | Bad]:
                 why = _line_ends(line, dialect) or why
         elif not width and not why:
             first, names, width = line, _names(line, dialect), len(texts)
+            folded = [name.casefold() for name in names]
             takes_rest = dialect.rest and last in ("", texts[-1])
             begin, *_, end = [place for place, text in enumerate(texts) if text] * 2 or [0, 0]
             known = {name.strip().casefold() for name in (*names, *texts[:COLUMN_LIMIT]) if name}
