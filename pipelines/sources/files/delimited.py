@@ -98,7 +98,7 @@ def rows(descriptor: int, dialect: Csv, last: str = "") -> Iterator[Row | Bad]:
             lower = [name.casefold() for name in here]
             if lower == folded and (width > 1 or line.lstrip(BYTE_ORDER_MARK) == first):
                 why, other = "it is the header again", 0
-            elif len(known.intersection(lower)) > 1 and _is_another(here, names):
+            elif len(known.intersection(lower)) > len(known) / 4 and _is_another(here, names):
                 why, other = "it is another header", number
             elif other:
                 why = f"it stands behind another header, in line {other}"

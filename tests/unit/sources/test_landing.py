@@ -166,6 +166,9 @@ WORST: dict[str, Callable[[int], str]] = {
     "short lines": lambda n: (
         "dia,valor" + "".join(f",c{i}" for i in range(min(n // 20, 9_000))) + "\r\n" + "dia\r\n" * (n // 10)
     ),
+    "short headers": lambda n: (
+        "dia,valor" + "".join(f",c{i}" for i in range(min(n // 20, 9_000))) + "\r\n" + "dia,valor\r\n" * (n // 10)
+    ),
     "other headers": lambda n: "dia,valor\r\nvalor,dia\r\n" + "dia,1\r\n" * (n // 10),
     "no text": lambda n: "dia,valor\r\n" + "\udcff" * n + "\r\n",
     "digits": lambda n: "dia,valor,x\r\n2024-01-01," + "0" * n + ",\r\n",
