@@ -23,7 +23,6 @@ LINE_ENDS = "its lines end with"
 LINE_END = re.compile(r"(\r{0,2}\n|\r)")
 NAMED = {"\n": "LF", "\r": "CR", "\r\n": "CR LF", "\r\r\n": "CR CR LF"}
 BYTE_ORDER_MARK = "\ufeff"
-ESCAPED_FAST = ("utf-8", "ascii", "iso8859-", "cp125")  # by Python itself, because no byte below 0x80 is undecodable
 
 UNDECODED = re.compile("[\ud800-\udfff]")
 ESCAPED = {code: f"\\x{code & 0xFF:02x}" for code in range(0xD800, 0xE000)}
@@ -88,12 +87,8 @@ def rows(descriptor: int, dialect: Csv, last: str = "") -> Iterator[Row | Bad]:
             why, texts, rest = str(malformed), [], False
         unclear = why or rest or line != line.strip("\r\n") or (width == 1 and not line.isprintable())
         # Another header has one of the names in the first or in the last column that has one.
-        if width and (
-            unclear
-            or other
-            or (texts[begin] or "").strip().casefold() in known
-            or (texts[end] or "").strip().casefold() in known
-        ):
+        likely = unclear or other or (texts[begin] or "").strip().casefold() in known
+        if width and (likely or (texts[end] or "").strip().casefold() in known):
             here = _names(line, dialect)
             lower = [name.casefold() for name in here]
             if lower == folded and (width > 1 or line.lstrip(BYTE_ORDER_MARK) == first):
@@ -128,7 +123,8 @@ def _numbered(descriptor: int, dialect: Csv, line_end: str) -> Iterator[tuple[in
     encoding = codecs.lookup(dialect.encoding).name
     if encoding in ("utf-16", "utf-32"):  # by its byte order mark; without one, its first character is of ASCII
         encoding += "-be" if os.pread(descriptor, 1, 0) in (b"\0", b"\xfe") else "-le"
-    errors = "surrogateescape" if encoding.startswith(ESCAPED_FAST) else "keep_bytes"
+    # Python's own way is much faster, but needs that no byte below 0x80 is undecodable.
+    errors = "surrogateescape" if encoding.startswith(("utf-8", "ascii", "iso8859-", "cp125")) else "keep_bytes"
     os.lseek(descriptor, 0, os.SEEK_SET)
     with open(descriptor, encoding=encoding, errors=errors, newline=line_end, closefd=False) as text:
         first = text.readline(LINE_LIMIT + 2).lstrip(BYTE_ORDER_MARK)
