@@ -87,8 +87,8 @@ def rows(descriptor: int, dialect: Csv, last: str = "") -> Iterator[Row | Bad]:
             why, texts, rest = str(malformed), [], False
         unclear = why or rest or line != line.strip("\r\n") or (width == 1 and not line.isprintable())
         # Another header has one of the names in the first or in the last column that has one.
-        likely = unclear or other or (texts[begin] or "").strip().casefold() in known
-        if width and (likely or (texts[end] or "").strip().casefold() in known):
+        likely = unclear or other or (texts[begin] or "").casefold() in known
+        if width and (likely or (texts[end] or "").casefold() in known):
             here = _names(line, dialect)
             lower = [name.casefold() for name in here]
             if lower == folded and (width > 1 or line.lstrip(BYTE_ORDER_MARK) == first):
