@@ -311,7 +311,12 @@ FORBIDDEN = {
 }
 
 
-@pytest.mark.parametrize("thing", FORBIDDEN)
+OFTEN = ("FUNCTION set_config(text, text, boolean)", "pg_settings", "pg_stat_activity", "FUNCTION pg_export_snapshot()")
+
+
+@pytest.mark.parametrize(
+    "thing", [each if each in OFTEN else pytest.param(each, marks=pytest.mark.long) for each in FORBIDDEN]
+)
 def test_what_a_hardened_server_forbids_is_done_without_or_named(
     thing: str, lakehouse: Lake, database: Postgres, expected: dict[str, list[dict[str, Any]]]
 ) -> None:

@@ -37,6 +37,7 @@ def files(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")}
 
 
+@pytest.mark.long
 @pytest.mark.jvm
 def test_a_name_shows_the_head_with_history_versions_and_comments_and_no_call_writes_to_a_table(catalog: Lake) -> None:
     spark, before, lake = catalog.spark, versions(catalog), files(catalog.folder)
@@ -54,6 +55,7 @@ def test_a_name_shows_the_head_with_history_versions_and_comments_and_no_call_wr
     assert named(catalog)[2] == "gold: 2 tables, nothing changed"
 
 
+@pytest.mark.long
 @pytest.mark.jvm
 def test_names_follow_a_lake_that_moves_and_contracts_that_go_and_no_file_goes_with_a_name(
     catalog: Lake, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
@@ -72,6 +74,7 @@ def test_names_follow_a_lake_that_moves_and_contracts_that_go_and_no_file_goes_w
     assert files(catalog.folder) == lake
 
 
+@pytest.mark.long
 @pytest.mark.jvm
 def test_a_table_of_somebody_else_is_neither_replaced_nor_dropped(catalog: Lake) -> None:
     spark = catalog.spark

@@ -73,6 +73,7 @@ def test_a_layer_goes_back_to_a_run_as_a_new_run_with_its_csv_and_forward_again(
     assert nights_lake.csv == (nights_lake.folder / "3.csv").read_bytes()
 
 
+@pytest.mark.long
 def test_an_old_lake_of_which_runs_were_restored_removed_and_compacted_agrees_and_the_next_run_goes_on(
     nights_lake: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,6 +116,7 @@ def test_restore_refuses_a_run_that_does_not_exist(nights_lake: Lake) -> None:
             commands_history.restore(nights_lake.settings(), word, report)
 
 
+@pytest.mark.long
 @pytest.mark.jvm
 def test_the_shell_has_delta_tables_whose_history_has_a_line_a_run_and_the_next_run_undoes_what_is_written_there(
     nights_lake: Lake, any_spark: SparkSession, capsys: pytest.CaptureFixture[str]
