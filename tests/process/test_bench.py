@@ -80,13 +80,11 @@ DAMAGES = {  # by the code that does it, what is wrong then
 }
 
 
-@pytest.mark.long
 def test_the_benchmark_gives_a_wrong_result_no_time_and_names_all_that_is_wrong(folder: Path, tmp_path: Path) -> None:
     assert main([*FEW, "--ways", "D"], folder, tmp_path, with_damage(folder, "; ".join(DAMAGES))) == 1
     assert measured(tmp_path) == {"D": {"wrong": [text for texts in DAMAGES.values() for text in texts]}}
 
 
-@pytest.mark.long
 def test_a_csv_in_another_order_is_wrong(folder: Path, tmp_path: Path) -> None:
     code = "import csv; file = lake / 'csv/movimento_flat.csv'; head, *rest = csv.reader(file.open(newline='')); "
     code += "csv.writer(file.open('w', newline=''), lineterminator='\\n').writerows([head, *sorted(rest)])"

@@ -74,7 +74,6 @@ def test_names_follow_a_lake_that_moves_and_contracts_that_go_and_no_file_goes_w
     assert files(catalog.folder) == lake
 
 
-@pytest.mark.long
 @pytest.mark.jvm
 def test_a_table_of_somebody_else_is_neither_replaced_nor_dropped(catalog: Lake) -> None:
     spark = catalog.spark

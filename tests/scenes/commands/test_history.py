@@ -73,7 +73,6 @@ def test_a_layer_goes_back_to_a_run_as_a_new_run_with_its_csv_and_forward_again(
     assert nights_lake.csv == (nights_lake.folder / "3.csv").read_bytes()
 
 
-@pytest.mark.long
 def test_an_old_lake_of_which_runs_were_restored_removed_and_compacted_agrees_and_the_next_run_goes_on(
     nights_lake: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
