@@ -166,8 +166,8 @@ class RuleRun:
 class IngestedFile:
     """A file that a run took. `lines`: those behind the header, bad ones too; `first`: the number of the first of them
     among all of the table; `bad`: those that are no rows. `why`: why no line is a row, if so; then the header counts,
-    too. `extras`: columns that no contract names. `spans`: the
-    first number and the end of each piece in which the lines are numbered, when they are more than one."""
+    too. `extras`: columns that no contract names. `spans`: the first number and the end of each piece in which the
+    lines are numbered, when they are more than one."""
 
     run: int
     domain: str

@@ -33,7 +33,7 @@ Made = TypeVar("Made")
 # libpq's own variables, which the settings have read.
 LIBPQ_VARIABLES = {*LIBPQ_NAMES, "PGREQUIRESSL", "PGSERVICEFILE", "PGTZ", "PGDATESTYLE", "PGGEQO", "PGCLIENTENCODING"}
 
-CONNECT_SECONDS = 10  # to connect, or to wait for a lock
+CONNECT_SECONDS = 10  # to connect
 
 ANSWER_SECONDS = 3 * CONNECT_SECONDS  # to answer a question that takes no work
 
