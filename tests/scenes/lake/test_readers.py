@@ -1,10 +1,56 @@
-"""Every table of every layer as others read it: no filter loses a row."""
+"""Every table of every layer as others read it by its path: they find what the run recorded, and no filter loses a
+row."""
 
 import json
 
+from deltalake import DeltaTable
+
 from conf.settings import PROJECT
+from pipelines.lake.runs import Mode
 from tests.support.lake import Lake
-from tests.support.readers import lost
+from tests.support.readers import lost, misread, readers
+from tests.support.source import execute
+
+NIGHTS = (
+    r"""UPDATE movimento SET des_transacao = E'linha 1\nlinha "2", \\N', vlr_transacao = 99999999.99 WHERE id % 50 = 1;
+    UPDATE movimento SET des_transacao = '', data_movimento = '0001-01-01', vlr_transacao = -0.01 WHERE id % 50 = 2;
+    UPDATE movimento SET des_transacao = NULL, data_movimento = '9999-12-31 23:59:59.999999' WHERE id % 50 = 3;
+    INSERT INTO movimento VALUES (-5, 1, '😀', '1582-10-10', 1), (9007199254740993, 2, ' ', '2024-01-01', 2)""",
+    r"""DELETE FROM movimento WHERE id IN (1, 100, -5); INSERT INTO movimento VALUES (301, NULL, 'x', NULL, 1);
+    UPDATE associado SET nome = E' José \u00a0', idade = NULL WHERE id = 3; UPDATE conta SET tipo = 'outra' WHERE id = 4""",
+    """UPDATE movimento SET id = id + 1000 WHERE id < 5; INSERT INTO movimento VALUES (-5, 3, 'again', '2024-01-01', 1);
+    UPDATE movimento SET vlr_transacao = 1, data_movimento = '2024-01-01' WHERE id = 301""",
+)
+
+
+def test_each_reader_finds_what_the_run_recorded_after_each_night_of_inserts_updates_and_deletes(
+    keyed_lake: Lake,
+) -> None:
+    for changes in NIGHTS:
+        execute(keyed_lake.address, changes)
+        keyed_lake.run()
+        assert {keyed_lake.last(layer).table(name).mode for layer, name in FOLLOWED} == {Mode.CHANGED}
+        assert misread(keyed_lake, keyed_lake.spark) == []
+    keyed_lake.run(full="movimento conta")
+    assert misread(keyed_lake, keyed_lake.spark) == []
+
+
+FOLLOWED = (("bronze", "movimento"), ("silver", "movimento"), ("gold", "movimento_flat"))
+
+
+def test_each_reader_finds_what_the_run_recorded_of_nasty_rows_in_tables_without_keys(nights_lake: Lake) -> None:
+    assert misread(nights_lake, nights_lake.spark) == []
+
+
+def test_each_reader_finds_what_the_run_recorded_of_files(condominio_lake: Lake) -> None:
+    assert misread(condominio_lake, condominio_lake.spark) == []
+
+
+def test_a_value_that_no_run_recorded_is_seen_by_each_reader(nasty_lake: Lake) -> None:
+    path = nasty_lake.settings().silver_path / "cartoes/conta"
+    DeltaTable(path).update(updates={"tipo": "'x'"}, predicate="id_conta = 1")
+    seen = [(text.split(": ")[:2], "name='tipo'" in text) for text in misread(nasty_lake, nasty_lake.spark)]
+    assert seen == [([reader, "silver.conta"], True) for reader in readers(nasty_lake.spark)]
 
 
 def test_delta_rs_finds_each_row_of_each_table_by_any_filter(nasty_lake: Lake) -> None:

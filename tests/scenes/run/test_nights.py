@@ -26,6 +26,7 @@ from pipelines.lake.runs import Run
 from pipelines.lake.versions import TableVersion, table_version
 from tests.support.lake import Lake
 from tests.support.oracle import agree
+from tests.support.readers import misread
 from tests.support.source import connected, execute, fresh_database
 
 IDS = st.integers(1, 9)
@@ -235,11 +236,12 @@ def _note(world: World) -> None:
 
 
 def check(world: World) -> None:
-    """The lake has what the model has, what a fresh lake has, and the versions that were seen."""
+    """The lake has what the model has, what a fresh lake has, and the versions that were seen; any reader finds it."""
     mine, fresh = world.lakehouse, replace(world.lakehouse, folder=Path(tempfile.mkdtemp(dir=world.lakehouse.folder)))
     fresh.run()
     assert mine.csv == fresh.csv
     agree(mine)
+    assert misread(mine, mine.spark) == []
     with engine("nights") as db:
         for layer in LAYERS:
             _same_layer(db, mine, fresh, layer)
