@@ -25,10 +25,10 @@ from pipelines.core.sql import duckdb_literal, identifier
 from pipelines.core.texts import few
 from pipelines.lake import folders, schema
 from pipelines.lake.changes import TECHNICAL, Selection, Splice, Target, splice
-from pipelines.lake.checksums import measured
-from pipelines.lake.engine import engine, exact, listed, relation
+from pipelines.lake.checksums import evidence, measured
+from pipelines.lake.engine import HASHING, engine, exact, listed, relation
 from pipelines.lake.run_log import read_files
-from pipelines.lake.runs import IngestedFile, RunContext, TableRun, table_runs
+from pipelines.lake.runs import IngestedFile, Run, RunContext, TableRun, table_runs
 from pipelines.lake.versions import StagedTable, TableVersion, table_version, unchanged_table, verify
 from pipelines.sources.files.landing import AUDIT, NO_TABLE, LandedFile, arrived, hashed, ingest, not_ingested
 
@@ -141,18 +141,20 @@ def read(
     for table in tables:
         started, files, previous = time.monotonic(), landing.of(table), known.get(table.name)
         target = Target(table, folders.table_path(settings.bronze_path, table), call.run.run)
+        old = table_version(settings.bronze_path, call.previous, table) if previous and call.previous else None
+        if previous and old and call.previous:
+            previous = _as_recorded_now(previous, old, call.previous, report)
         why = reason_for_full(table, previous, table.name in call.full)
         if previous and table.name in call.full and (gone := files.gone):
             problem = f"{len(gone):,} of its files, as {gone[0]}, are not there"
             report.warning(f"bronze.{table.name}: not read again: {problem}")
             why = ""
-        if previous and call.previous and _serial(table) and files.again:
-            old = table_version(settings.bronze_path, call.previous, table)
+        if old and _serial(table) and files.again:
             files = replace(files, new=_renumbered(files, old, target))
-        if why or previous is None or call.previous is None:
+        if why or previous is None or old is None:
             staged = _in_full(files, target, why, call.run.started, report)
         elif files.new:
-            staged = _added(files, previous, table_version(settings.bronze_path, call.previous, table), target, report)
+            staged = _added(files, previous, old, target, report)
         else:
             yield unchanged_table(previous, table, target.path)
             continue
@@ -163,6 +165,16 @@ def read(
     landed = arrived(settings.landing_path / call.run.domain, tables)[0] if taken else []
     if changed := not_ingested(landed, taken, thorough=False)[1]:
         report.warning(_changed(call.run.domain, changed))
+
+
+def _as_recorded_now(previous: TableRun, old: TableVersion, run: Run, report: Report) -> TableRun:
+    """The record of a table that a run of an earlier release may have made, as this release would have."""
+    columns = tuple(column for column in previous.columns if column.name in old.types)
+    if columns != previous.columns:
+        report.step(f"bronze.{previous.name}: an earlier release marked rows as deleted; this column goes")
+    if run.hashing != HASHING:
+        columns = evidence(f"bronze.{previous.name}", old.sql, old.types, old.keys).columns
+    return replace(previous, columns=columns)
 
 
 def reason_for_full(table: Table, previous: TableRun | None, asked: bool) -> str:

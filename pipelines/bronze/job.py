@@ -84,7 +84,7 @@ def _proved(
 ) -> StagedTable:
     plan, rows = load.plan, totals.rows
     how, seconds = f"full: {load.why}", time.monotonic() - min(part.started for part in parts)
-    table_run = TableRun(plan.table.name, 0, rows, rows, full_at=started, how=how, base=target.run, basis=load.basis)
+    table_run = TableRun(plan.table.name, 0, rows, rows, full_at=started, how=how, basis=load.basis)
     table_run = replace(table_run, seconds=seconds, guaranteed=guaranteed(plan))
     files = sorted(part.name for part in parts if part.rows)
     # Of an incremental load that was not proved, or of a worker that was lost.

@@ -11,6 +11,7 @@ from conf.contract import Table
 from conf.settings import Settings
 from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault
+from pipelines.core.names import DELETED
 from pipelines.lake.runs import RunContext, TableRun, reason_for_full, table_runs
 from pipelines.sources.postgres import fingerprint
 from pipelines.sources.postgres.reader import POSTGRES_AUDIT, ReadPlan
@@ -106,10 +107,17 @@ def plan_loads(settings: Settings, snapshot: Snapshot, plans: list[ReadPlan], ca
         facts, unfit = fingerprint.table_facts(snapshot.connection, plan, server)
         previous = known.get(plan.table.name)
         why = reason_for_full(settings, previous, plan.table.name in call.full, call.run.started)
+        why = why or of_earlier_release(previous)
         if previous and not why:
             why = unfit or went_back or fingerprint.what_changed(previous.basis, facts)
         loads.append(LoadPlan(plan, facts, why, "false" if why else newer, previous))
     return loads
+
+
+def of_earlier_release(previous: TableRun | None) -> str:
+    """Why a table is written anew, whatever changed: superseded rows are in its files. Empty if none can be."""
+    is_old = previous is not None and any(column.name == DELETED for column in previous.columns)
+    return "an earlier release kept superseded rows in its files" if is_old else ""
 
 
 def guaranteed(plan: ReadPlan) -> tuple[str, ...]:

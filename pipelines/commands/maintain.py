@@ -18,11 +18,12 @@ from pipelines.core.errors import QualityFault
 from pipelines.core.names import LAYERS, downstream_layer
 from pipelines.core.points import Point, crash_point
 from pipelines.lake import delta, folders, run_log
-from pipelines.lake.changes import MANY_SMALL_FILES, SMALL_FILE_BYTES, Target, write
+from pipelines.lake.changes import Target, merged
 from pipelines.lake.engine import HASHING, engine
+from pipelines.lake.layout import MANY_SMALL_FILES, SMALL_FILE_BYTES
 from pipelines.lake.run_log import RECORDS
 from pipelines.lake.runs import Run, TableRun
-from pipelines.lake.versions import StagedTable, table_version, verify
+from pipelines.lake.versions import StagedTable, table_version
 from pipelines.run.lifecycle import check_layers, commit_run, next_run, rolled_back_on_failure
 from pipelines.sources.postgres import embedded
 
@@ -92,6 +93,8 @@ def _superseded(settings: Settings, layer: str) -> Iterator[Path]:
             versions = {table_run.version for run in kept for table_run in run.tables if table_run.name == name}
             needed = {file for version in versions for file in delta.files_of(table, version)}
             yield from (file for file in table.glob(delta.PARTS) if file.name not in needed)
+            fed = delta.fed_by(table, min(versions, default=0))
+            yield from (file for file in table.glob(f"{delta.FEED}/*") if str(file.relative_to(table)) not in fed)
     for table in (path / name for name in RECORDS):
         if (head := delta.version(table)) is not None:
             needed = {*delta.files_of(table, head)}
@@ -112,12 +115,13 @@ def _kept(settings: Settings, layer: str, runs: list[Run]) -> list[Run]:
 
 
 def compact(settings: Settings, layer: str, last: Run, report: Report) -> None:
-    """Replaces the files of tables that have many small ones by a single file, as a new run with the same content."""
+    """Merges small files of tables that have many, as a new run with the same content."""
     path = settings.layer_path(layer)
     many = [
         table_run.name
         for table_run in last.tables
         if catalogue.table_of(layer, last.domain, table_run.name)
+        and not table_run.batches
         and _small_files(path / last.domain, table_run) >= MANY_SMALL_FILES
     ]
     if not many or last.hashing != HASHING:
@@ -128,7 +132,7 @@ def compact(settings: Settings, layer: str, last: Run, report: Report) -> None:
     with rolled_back_on_failure(path, run):
         for name in many:
             try:
-                built[name] = _rewritten(settings, layer, last, run.run, name)
+                built[name] = _merged(settings, layer, last, run.run, name)
             except QualityFault as fault:
                 report.say(str(fault))
                 delta.sweep(path / last.domain / name, run.run)
@@ -144,21 +148,13 @@ def _small_files(folder: Path, table_run: TableRun) -> int:
     return sum(size < SMALL_FILE_BYTES for size in files.values())
 
 
-def _rewritten(settings: Settings, layer: str, last: Run, run: int, name: str) -> StagedTable:
-    """Stages the current rows of a table in a single file, proved to be the same rows. Raises QualityFault."""
-    path = settings.layer_path(layer)
-    table_run, table = last.table(name), catalogue.table_of(layer, last.domain, name)
+def _merged(settings: Settings, layer: str, last: Run, run: int, name: str) -> StagedTable:
+    """Stages the rows of a table in fewer files, proved to be the same rows. Raises QualityFault."""
+    path, table = settings.layer_path(layer), catalogue.table_of(layer, last.domain, name)
     assert table is not None
-    old, target = table_version(path, last, table, name), Target(table, path / last.domain / name, run)
+    target = Target(table, path / last.domain / name, run)
     with folders.scratch(path, "run") as spill, engine(f"table {target.path}", spill) as db:
-        files = write(db, old.sql, target)
-    staged = StagedTable(replace(table_run, base=run, batches=0), table, target.path, files, (), ())
-    staged = verify(staged, old.types, table_run.rows_out, {})
-    if staged.table_run.columns != table_run.columns:
-        raise QualityFault(
-            f"table {target.path}: a single file would have other values than its {len(old.files)}; nothing changed"
-        )
-    return staged
+        return merged(db, table_version(path, last, table, name), last.table(name), target)
 
 
 def reset(settings: Settings, report: Report) -> None:

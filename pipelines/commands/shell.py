@@ -17,7 +17,7 @@ from pipelines.core.sql import spark_identifier
 from pipelines.lake import delta, run_log
 from pipelines.lake.run_log import find_run
 from pipelines.lake.runs import Run, TableRun
-from pipelines.lake.versions import latest_rows, superseded_from
+from pipelines.lake.versions import TableVersion, latest_rows
 from pipelines.spark.named_tables import free_name, name_table
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def record_tables(settings: Settings) -> Iterator[tuple[str, Path]]:
 
 def _why_view(path: Path, table: TableRun) -> str:
     """Why a table cannot be shown as it lies there; empty if it can."""
-    if superseded_from(table) is not None:
+    if table.batches:
         return "later batches replace some of its rows"
     head = delta.version(path)
     return f"version {head} is of no complete run, {table.version} is" if head != table.version else ""
@@ -86,8 +86,9 @@ def _create_view(spark: "SparkSession", layer: str, path: Path, database: str, t
     rows = f"(SELECT * FROM delta.{spark_identifier(str(path))} VERSION AS OF {table.version})"
     columns = tuple(column.name for column in table.columns if column.name != DELETED)
     contract = catalogue.table_of(layer, path.parent.name, table.name)
-    if contract and (base := superseded_from(table)) is not None:
-        rows = f"({latest_rows(rows, columns, contract.keys, base, spark_identifier)})"
+    if contract and table.batches and table.base is not None:
+        content = TableVersion((), dict.fromkeys(columns, ""), contract.keys)
+        rows = f"({latest_rows(rows, content, table.base, spark_identifier)})"
     shown = ", ".join(map(spark_identifier, columns)) or "*"
     free_name(spark, database, table.name)
     spark.sql(f"CREATE VIEW {database}.{spark_identifier(table.name)} AS SELECT {shown} FROM {rows}")

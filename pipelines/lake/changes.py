@@ -1,10 +1,13 @@
-"""What changed between two versions of a table, and the next version, made of the previous one and what changed.
+"""The one way to change a table, in each layer: the next version of it is made of the last one and what changed.
 
-Files that both versions have hold the same rows, so only the others are looked at. All of it is DuckDB's work.
+What changes is written first, as a change data file; then the files in which rows go, or in whose key range rows come,
+are written again, side by side; then all of it is proved. And what changed between two versions: the change data files
+say it, or else the files that only one of both has are compared. All of it is DuckDB's work (ADR 33).
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,17 +16,18 @@ from conf.contract import Column, Table
 from pipelines.core.errors import QualityFault
 from pipelines.core.points import Point, crash_point
 from pipelines.lake import delta
-from pipelines.lake.checksums import Content, measured
-from pipelines.lake.engine import Engine, count, exact, listed, named_files, relation, renamed, save, within, without
-from pipelines.lake.runs import Mode, RowCounts, TableRun, row_counts
+from pipelines.lake.checksums import measured
+from pipelines.lake.engine import Engine, count, exact, listed, relation, renamed, save, within, without
+from pipelines.lake.layout import Piece, data_files, pieces
+from pipelines.lake.runs import Mode, TableRun, row_counts
 from pipelines.lake.versions import StagedTable, TableVersion, unchanged_table
 
 TECHNICAL = ("_batch",)
 
-# So many files, each smaller than that, become one.
-SMALL_FILE_BYTES, MANY_SMALL_FILES = 16 * 2**20, 8
-
 CHANGED_SHARE = 0.25  # of a table's rows; if more are affected, it is built in full
+
+# What a change data file says of its rows, in the words of Delta's change feed: those that go, and those that come.
+CHANGE, GONE, CAME = "_change_type", ("update_preimage", "delete"), ("update_postimage", "insert")
 
 
 def rows_referring_to(rows: str, column: Column, keys: str) -> str:
@@ -35,12 +39,32 @@ def rows_referring_to(rows: str, column: Column, keys: str) -> str:
 
 def changed_keys(old: TableVersion, new: TableVersion) -> str:
     """SQL of the keys that only one of two versions has, or in which they differ. A key comes once in each."""
+    return differing_keys(*sides(old, new), old, new)
+
+
+def sides(old: TableVersion, new: TableVersion) -> tuple[str, str]:
+    """SQL of the rows that only the first of two versions has, and of those that only the second has; rows that both
+    have may be in both."""
+    feed = _feed(old, new)
+    if feed is not None:
+        return _fed(feed, old, GONE), _fed(feed, old, CAME)
+    if old.base is not None or new.base is not None:
+        return old.sql, new.sql
     gone, came = set(old.files) - set(new.files), set(new.files) - set(old.files)
-    if old.base is None and new.base is None:
-        return differing_keys(old.only(gone).sql, new.only(came).sql, old, new)
-    if not gone:  # batches were appended
-        return f"(SELECT DISTINCT {listed(new.keys)} FROM {new.only(came).raw})"
-    return differing_keys(old.sql, new.sql, old, new)
+    return old.only(gone).sql, new.only(came).sql
+
+
+def _feed(old: TableVersion, new: TableVersion) -> list[str] | None:
+    """The change data files that lead from a version to a later one; None if they do not."""
+    if old.path is None or old.path != new.path or old.types != new.types or old.number is None or new.number is None:
+        return None
+    files = delta.feed(old.path, old.number, new.number)
+    return None if files is None else [*files, *filter(None, [new.feed])]
+
+
+def _fed(feed: Sequence[str], version: TableVersion, kinds: Sequence[str]) -> str:
+    """SQL of the rows in change data files that go, or that come."""
+    return relation(feed, version.types, f"{CHANGE} IN {kinds}")
 
 
 def differing_keys(old_rows: str, new_rows: str, old: TableVersion, new: TableVersion) -> str:
@@ -74,10 +98,10 @@ class Target:
     path: Path
     run: int
 
-    def new(self) -> str:
-        """The name of a new file."""
-        delta.make_folder(self.path)
-        return delta.part_name(self.run)
+    def new(self, folder: str = "") -> str:
+        """The name of a new file, from the table's folder."""
+        delta.make_folder(self.path, folder)
+        return str(Path(folder, delta.part_name(self.run)))
 
     def paths(self, names: Iterable[str]) -> list[str]:
         return [str(self.path / name) for name in names]
@@ -88,9 +112,9 @@ class Target:
             (self.path / name).unlink(missing_ok=True)
 
 
-def write(db: Engine, rows: str, target: Target) -> list[str]:
-    """Writes the rows of a relation as one file. Its name; nothing when there are no rows."""
-    name = target.new()
+def write(db: Engine, rows: str, target: Target, folder: str = "") -> list[str]:
+    """Writes the rows of a relation as one file, in a folder of the table's. Its name; none when there are no rows."""
+    name = target.new(folder)
     save(db, rows, target.path / name)
     if pq.read_metadata(target.path / name).num_rows:
         return [name]
@@ -123,51 +147,95 @@ class Splice:
 
 
 def splice(db: Engine, change: Splice, target: Target) -> StagedTable:
-    """The next version of a table. Only files with replaced rows and many small ones are written again, small ones and
-    new rows as one. Raises QualityFault unless this has what the files had, less what is replaced, and the new rows."""
-    old, replaced = change.old, change.replaced
-    small = {file for file in old.files if Path(file).stat().st_size < SMALL_FILE_BYTES}
-    touched = set(small) if len(small) >= MANY_SMALL_FILES else set()
-    if old.files:
-        rows_of, file = named_files(old.files, old.types)
-        touched |= {name for (name,) in db.execute(f"SELECT DISTINCT {file} FROM {replaced.of(rows_of)}").fetchall()}
-    small &= touched
-    written = list[str]()
-    for file in sorted(touched - small):
-        written += write(db, replaced.rest(old.only({file}).sql), target)
-    columns, rest = listed(old.types), replaced.rest(old.only(small).sql)
-    written += write(db, f"(SELECT {columns} FROM {rest} UNION ALL SELECT {columns} FROM {change.rows})", target)
-    crash_point(Point.FILES_SPLICED)
-    what = f"{target.table.layer}.{change.table_run.name}"
-    table_run, counts = _proved(db, what, change, touched, target.paths(written))
-    kept = tuple(Path(file).name for file in old.files if file not in touched)
-    return StagedTable(table_run, target.table, target.path, written, (), kept, counts=counts)
+    """The next version of a table. Raises QualityFault unless the files written have what those had in whose place they
+    are, less what is replaced, and the new rows."""
+    return _spliced(db, change, _replaced(db, change), target)
+
+
+def merged(db: Engine, old: TableVersion, table_run: TableRun, target: Target) -> StagedTable:
+    """The same rows in fewer files, if many of a table's are small. Raises QualityFault unless they are the same."""
+    nothing = relation([], old.types)
+    staged = splice(db, Splice(old, table_run, Selection(old.keys, nothing), nothing), target)
+    return replace(staged, table_run=table_run, counts=None)
 
 
 def splice_differing(db: Engine, change: Splice, target: Target) -> StagedTable:
-    """The same, but rows that are there already stay in their files; the unchanged table if all of them are."""
-    old = change.old
-    keys = db.keep(f"SELECT * FROM {differing_keys(change.replaced.of(old.sql), change.rows, old, old)}")
+    """The same of a table whose keys come once, but rows that are there already stay in their files; the unchanged
+    table if all of them are."""
+    old, gone = change.old, _replaced(db, change)
+    keys = db.keep(f"SELECT * FROM {differing_keys(gone, change.rows, old, old)}")
     if not count(db, keys):
         return unchanged_table(change.table_run, target.table, target.path)
-    differing = Selection(old.keys, keys)
-    return splice(db, replace(change, replaced=differing, rows=differing.of(change.rows)), target)
+    differing = replace(change, replaced=Selection(old.keys, keys), rows=within(change.rows, old.keys, keys))
+    return _spliced(db, differing, within(gone, old.keys, keys), target)
 
 
-def _proved(db: Engine, what: str, change: Splice, touched: set[str], written: list[str]) -> tuple[TableRun, RowCounts]:
-    """The record of the next version and its row counts, when the files written have what the touched ones had, as it
-    should be."""
-    old, touched_rows = change.old, change.old.only(touched).sql
-    relations = (change.replaced.of(touched_rows), change.rows, touched_rows, relation(written, old.types))
-    gone, came, before, actual = (measured(db, rows, old.types, old.keys) for rows in relations)
-    if actual != before.after(gone, came):
+def _file_column(version: TableVersion) -> str:
+    """A name that no column of a version has."""
+    return "_" * (1 + max(map(len, version.types)))
+
+
+def _replaced(db: Engine, change: Splice) -> str:
+    """The rows that are replaced, kept with the file of each."""
+    rows = relation(change.old.files, change.old.types, file=_file_column(change.old))
+    return db.keep(f"SELECT * FROM {change.replaced.of(rows)}")
+
+
+def _spliced(db: Engine, change: Splice, gone: str, target: Target) -> StagedTable:
+    """The next version; `gone` is a relation of the rows that go, with the file of each."""
+    old, columns, keys = change.old, listed(change.old.types), listed(change.old.keys)
+    feed = _write_feed(db, change, gone, target)
+    came = _fed(target.paths(feed), old, CAME)
+    replaced = replace(change.replaced, relation=_fed(target.paths(feed), old, GONE))
+    holders = {file for (file,) in db.execute(f"SELECT DISTINCT {_file_column(old)} FROM {gone}").fetchall()}
+    new = pieces(db, old.keys[0], data_files(target.table, old.files), holders, came)
+
+    def written(piece: Piece, connection: Engine) -> list[str]:
+        kept = replaced.rest(f"(FROM {old.only(piece.files).sql} WHERE {piece.kept})")
+        rows = f"SELECT {columns} FROM {kept} UNION ALL SELECT {columns} FROM {came} WHERE {piece.added}"
+        return write(connection, f"(FROM ({rows}) ORDER BY {keys})", target)
+
+    files = [file for names in db.side_by_side([partial(written, piece) for piece in new]) for file in names]
+    crash_point(Point.FILES_SPLICED)
+    touched = {file for piece in new for file in piece.files}
+    stays = tuple(Path(file).name for file in old.files if file not in touched)
+    staged = StagedTable(change.table_run, target.table, target.path, files, kept=stays, feed="".join(feed))
+    return _proved(db, change, count(db, gone), staged)
+
+
+def _write_feed(db: Engine, change: Splice, gone: str, target: Target) -> list[str]:
+    """Writes the rows that go and those that come as a change data file. Its name; none when there are no such rows.
+
+    Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#change-data-files
+    """
+    columns, keys = listed(change.old.types), change.old.keys
+    sides = [
+        f"SELECT {columns}, '{kind}' AS {CHANGE} FROM {among(rows, keys, others)}"
+        for rows, others, kinds in ((gone, change.rows, GONE), (change.rows, gone, CAME))
+        for among, kind in zip((within, without), kinds, strict=True)
+    ]
+    rows = f"({' UNION ALL '.join(sides)})"
+    return write(db, rows, target, delta.FEED)
+
+
+def _proved(db: Engine, change: Splice, gone_rows: int, staged: StagedTable) -> StagedTable:
+    """`staged` with its record, when the files written have what those had in whose place they are, less what went and
+    with what came, and the change data file has the same."""
+    old, record = change.old, change.table_run
+    touched = set(old.files) - {str(staged.path / name) for name in staged.kept or ()}
+    feed = [str(staged.path / staged.feed)] if staged.feed else []
+    relations = (
+        _fed(feed, old, GONE),
+        change.rows,
+        relation([str(staged.path / file) for file in staged.files], old.types),
+    )
+    gone, came, actual = (measured(db, rows, old.types, old.keys) for rows in relations)
+    is_known = touched == set(old.files)
+    before = record.content if is_known else measured(db, old.only(touched).sql, old.types, old.keys)
+    if gone.rows != gone_rows or actual != before.after(gone, came):
+        what = f"{staged.table.layer}.{record.name}"
         raise QualityFault(f"{what}: a row was lost or doubled on the way; run it again")
-    updated = count(db, within(change.rows, old.keys, change.replaced.of(touched_rows))) if gone.rows else 0
-    counts = row_counts(came.rows, gone.rows, updated)
-    return spliced(change.table_run, gone, came, counts), counts
-
-
-def spliced(table_run: TableRun, gone: Content, came: Content, counts: RowCounts) -> TableRun:
-    """The record of a table after some rows went and others came."""
-    rows, columns = table_run.content.after(gone, came)
-    return replace(table_run, rows_in=rows, rows_out=rows, columns=columns, mode=Mode.CHANGED, how=counts.text)
+    counts = row_counts(came.rows, gone.rows, count(db, relation(feed, old.types, f"{CHANGE} = '{CAME[0]}'")))
+    rows, columns = record.content.after(gone, came)
+    record = replace(record, rows_in=rows, rows_out=rows, columns=columns, mode=Mode.CHANGED, how=counts.text)
+    return replace(staged, table_run=record, counts=counts)

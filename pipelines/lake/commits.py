@@ -29,7 +29,7 @@ ENGINE = "lakehouse"  # who wrote a commit
 class Change:
     """What a run makes of a table: the files `added` beside those `kept`, None when it keeps nothing, and the columns'
     `types` (name to Spark SQL type). It `compacts` when the rows stay the same. `counts`: the rows that it inserts,
-    updates and deletes, if that is known."""
+    updates and deletes, if that is known; `feed`: the change data file that has these rows."""
 
     run: int
     types: Mapping[str, str]
@@ -37,6 +37,7 @@ class Change:
     kept: Collection[str] | None = None
     compacts: bool = False
     counts: tuple[int, int, int] | None = None
+    feed: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,13 @@ class Definition:
 @dataclass(frozen=True)
 class Cause:
     """Why a commit is made, in the words of Spark's DESCRIBE HISTORY; `run`, as gold/12, made it. `rows`: those that
-    it inserts, updates and deletes, if that is known."""
+    it inserts, updates and deletes, if that is known; `feed`: the change data file that has them."""
 
     run: str
     operation: str
     parameters: Mapping[str, Any]
     rows: tuple[int, int, int] | None = None
+    feed: str = ""
 
 
 def commit(path: Path, table: Table, change: Change) -> int:
@@ -68,7 +70,8 @@ def commit(path: Path, table: Table, change: Change) -> int:
     schema = Schema.from_arrow(promised(change.types, table, path.name))
     name = delta.full_name(table.layer, table.domain, path.name)
     indexed = tuple(delta.indexed(table))
-    definition = Definition(name, description(table, path.name), schema, indexed, delta.PROPERTIES)
+    properties = delta.PROPERTIES | {CHANGE_FEED: "true"}
+    definition = Definition(name, description(table, path.name), schema, indexed, properties)
     stays = {*change.added, *(change.kept or ())}
     with storage(f"table {path}"):
         delta.make_folder(path)
@@ -129,7 +132,11 @@ def write(path: Path, definition: Definition, cause: Cause, added: Collection[st
     marked = _marked(path, head) if removed else {}
     lines += [{"remove": {"path": name, "size": size} | gone | marked.get(name, {})} for name, size in removed.items()]
     lines += [{"add": add} for add in adds]
-    return delta.write_commit(path, lines, [path / name for name in added])
+    fed = [cause.feed] if cause.feed else []
+    for name in fed:
+        size = (path / name).stat().st_size
+        lines.append({"cdc": {"path": name, "size": size, "partitionValues": {}, "dataChange": False}})
+    return delta.write_commit(path, lines, [path / name for name in (*added, *fed)])
 
 
 def _marked(path: Path, head: int | None) -> dict[str, dict[str, Any]]:
@@ -176,8 +183,8 @@ def _cause(table: Table, change: Change, removes: bool) -> Cause:
         return Cause(run, COMPACTION, {"predicate": "[]", "auto": False})
     if removes:
         predicate = " AND ".join(f"t.`{key}` = s.`{key}`" for key in table.keys)
-        return Cause(run, MERGE, {"predicate": json.dumps([predicate])}, change.counts)
-    return appended(run) if change.added else Cause(run, "UPDATE SCHEMA", {})
+        return Cause(run, MERGE, {"predicate": json.dumps([predicate])}, change.counts, change.feed)
+    return replace(appended(run), feed=change.feed) if change.added else Cause(run, "UPDATE SCHEMA", {})
 
 
 def appended(run: str) -> Cause:
@@ -205,9 +212,11 @@ def _metrics(cause: Cause, adds: Sequence[Mapping[str, Any]], removed: Mapping[s
     return metrics | {"numOutputRows": str(sum(json.loads(add["stats"])["numRecords"] for add in adds))}
 
 
-# Features of a table, as its protocol names them, and what in its schema needs them.
-NOT_NULL, WITHOUT_ZONE = "invariants", "timestampNtz"
-FEATURES = {'"nullable":false': NOT_NULL, '"timestamp_ntz"': WITHOUT_ZONE}
+CHANGE_FEED = "delta.enableChangeDataFeed"
+
+# Features of a table, as its protocol names them, and what in its schema or its properties needs them.
+NOT_NULL, WITHOUT_ZONE, CHANGES = "invariants", "timestampNtz", "changeDataFeed"
+FEATURES = {'"nullable":false': NOT_NULL, '"timestamp_ntz"': WITHOUT_ZONE, CHANGE_FEED: CHANGES}
 
 OLDEST, ITS_FEATURES = ProtocolVersions(1, 2, None, None), {"appendOnly", NOT_NULL}
 
@@ -220,7 +229,7 @@ def _definition(definition: Definition, stored: delta.Version | None) -> list[di
     Source: https://github.com/delta-io/delta/blob/master/PROTOCOL.md#change-metadata
     """
     text, configuration = definition.schema.to_json(), dict(definition.properties)
-    lines, known = _protocol(text, stored), stored.metadata if stored else None
+    lines, known = _protocol(f"{text} {' '.join(configuration)}", stored), stored.metadata if stored else None
     if stored and known:
         schema, properties = json.loads(stored.schema.to_json()), dict(known.configuration)
         there = (known.name, known.description, known.partition_columns, properties, schema)
@@ -239,14 +248,14 @@ def _definition(definition: Definition, stored: delta.Version | None) -> list[di
     return [*lines, {"metaData": metadata}]
 
 
-def _protocol(schema: str, stored: delta.Version | None) -> list[dict[str, Any]]:
-    """The line of a commit that names the features that a schema needs, if the table's protocol has not all of them, or
-    has some that no run uses: somebody raised it by hand, and not every reader knows them."""
-    needed = {feature for sign, feature in FEATURES.items() if sign in schema}
+def _protocol(definition: str, stored: delta.Version | None) -> list[dict[str, Any]]:
+    """The line of a commit that names the features that a definition needs, if the table's protocol has not all of
+    them, or has some that no run uses: somebody raised it by hand, and not every reader knows them."""
+    needed = {feature for sign, feature in FEATURES.items() if sign in definition}
     protocol = stored.protocol if stored else OLDEST
     readers, writers = {*(protocol.reader_features or ())}, {*(protocol.writer_features or ITS_FEATURES)}
     usual = protocol.min_reader_version in (1, delta.PROTOCOL[0]) and protocol.min_writer_version in (1, 2, 7)
-    usual = usual and readers <= {WITHOUT_ZONE} and writers <= ITS_FEATURES | {WITHOUT_ZONE}
+    usual = usual and readers <= {WITHOUT_ZONE} and writers <= ITS_FEATURES | {WITHOUT_ZONE, CHANGES}
     if stored and usual and needed <= writers:
         return []
     used = needed | ({WITHOUT_ZONE} & readers)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import uuid
@@ -99,11 +100,13 @@ def cut_off(path: Path) -> list[Path]:
         return [path / _commit(number) for number in numbers[len(commits(path)) :]]
 
 
-def make_folder(path: Path) -> None:
-    """Creates the folder of a table with an empty log, which marks it as ours before the first file is in it."""
+def make_folder(path: Path, folder: str = "") -> None:
+    """Creates the folder of a table with an empty log, which marks it as ours before the first file is in it; and a
+    folder of that name in it."""
     version(path)  # refuses a folder that is not ours
     with storage(f"table {path}"):
         durable.make_folder(path / LOG)
+        durable.make_folder(path / folder)
 
 
 class Version(NamedTuple):
@@ -150,12 +153,38 @@ def part_name(run: int, which: str = "") -> str:
     return f"part-{run:05d}-{which or uuid.uuid4().hex}.parquet"
 
 
+FEED = "_change_data"  # the folder of a table's change data files
+
+
+def feed(path: Path, after: int, upto: int) -> list[str] | None:
+    """The change data files of the commits between two versions of a table: all rows in which they differ. None when a
+    commit changed rows without one, or when something of it is gone."""
+    files = list[str]()
+    for at in range(after + 1, upto + 1):
+        if not (path / _commit(at)).exists():
+            return None
+        lines = lines_of(path, at)
+        fed = [str(path / line["cdc"]["path"]) for line in lines if "cdc" in line]
+        changes = any(line[action]["dataChange"] for line in lines for action in ("add", "remove") if action in line)
+        if changes and not (fed and all(map(os.path.exists, fed))):
+            return None
+        files += fed
+    return None if after > upto else files
+
+
+def fed_by(path: Path, first: int) -> set[str]:
+    """The change data files, from the table's folder, of the commits from a version on."""
+    numbers = [number for number in commits(path) if number >= first]
+    return {line["cdc"]["path"] for number in numbers for line in lines_of(path, number) if "cdc" in line}
+
+
 def sweep(path: Path, run: int) -> None:
     """Removes the files of a run that a table's head does not name: they were written in vain."""
     with storage(f"table {path}"):
-        if files := [*path.glob(part_name(run, "*"))]:
-            named = files_of(path, version(path))
-            for file in (file for file in files if file.name not in named):
+        if files := [*path.glob(part_name(run, "*")), *path.glob(f"{FEED}/{part_name(run, '*')}")]:
+            head = version(path)
+            named = {*files_of(path, head), *(fed_by(path, head) if head is not None else ())}
+            for file in (file for file in files if str(file.relative_to(path)) not in named):
                 file.unlink(missing_ok=True)
 
 

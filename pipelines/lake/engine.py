@@ -3,10 +3,12 @@
 import itertools
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
+from queue import SimpleQueue
+from typing import TypeVar
 
 import duckdb
 
@@ -17,6 +19,10 @@ from pipelines.core.types import type_of
 from pipelines.lake import folders
 
 MEMORY = 1000  # megabytes
+
+AT_ONCE = 8  # works that share it
+
+Read = TypeVar("Read")
 
 # DuckDB may change its hash from version to version: checksums compare only within one.
 HASHING = f"duckdb {duckdb.__version__}"
@@ -43,6 +49,33 @@ class Engine:
         name = identifier(f"kept {next(self._kept)}")
         self.execute(f"CREATE TEMP TABLE {name} AS {query}")
         return name
+
+    def side_by_side(self, works: Sequence[Callable[["Engine"], Read]]) -> list[Read]:
+        """What each work makes of a connection of its own to this database, which sees no temporary table of this one:
+        as many at a time as there are cores. If one fails, the others end."""
+        number = max(1, min(len(works), os.cpu_count() or 1, AT_ONCE))
+        with ExitStack() as stack, ThreadPoolExecutor(number) as pool:
+            idle, siblings = SimpleQueue["Engine"](), list[Engine]()
+            for _ in range(number):
+                connection = stack.enter_context(self._connection.cursor())
+                siblings.append(Engine(connection, stack.enter_context(ThreadPoolExecutor(1))))
+                idle.put(siblings[-1])
+
+            def answer(work: Callable[["Engine"], Read]) -> Read:
+                sibling = idle.get()
+                try:
+                    return work(sibling)
+                finally:
+                    idle.put(sibling)
+
+            working = [pool.submit(answer, work) for work in works]
+            try:
+                return [future.result() for future in working]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for sibling in siblings:
+                    sibling.interrupt()
+                raise
 
     def interrupt(self) -> None:
         """Ends the query that works now, if any, which then raises."""
@@ -91,17 +124,19 @@ def _database(config: dict[str, str], scratch: Path) -> duckdb.DuckDBPyConnectio
     return duckdb.connect(config=dict(config)).execute(spill)
 
 
-def relation(files: Sequence[str], columns: Mapping[str, str], where: str = "true") -> str:
-    """SQL that reads columns (name to Spark SQL type) of Parquet files; no rows when there are no files."""
+def relation(files: Sequence[str], columns: Mapping[str, str], where: str = "true", file: str = "") -> str:
+    """SQL that reads columns (name to Spark SQL type) of Parquet files, and as the column `file`, if it has a name, the
+    file of each row; no rows when there are no files."""
     if not files:
-        named = ", ".join(f"NULL::{type_of(kind).duckdb} AS {identifier(name)}" for name, kind in columns.items())
-        return f"(SELECT {named} WHERE false)"
-    listed = ", ".join(map(duckdb_literal, files))
-    named = ", ".join(
+        nulls = [f"NULL::{type_of(kind).duckdb} AS {identifier(name)}" for name, kind in columns.items()]
+        return f"(SELECT {', '.join(nulls + [f'NULL::varchar AS {identifier(file)}'] * bool(file))} WHERE false)"
+    named = [
         f"{identifier(name)}::{kind} AS {identifier(name)}" if type_of(kind).is_decimal else identifier(name)
         for name, kind in columns.items()
-    )
-    return f"(SELECT {named} FROM read_parquet([{listed}]) WHERE {where})"
+    ]
+    with_file = f", filename = {duckdb_literal(file)}" if file else ""
+    rows = f"read_parquet([{', '.join(map(duckdb_literal, files))}]{with_file})"
+    return f"(SELECT {', '.join(named + [identifier(file)] * bool(file)) or '*'} FROM {rows} WHERE {where})"
 
 
 def exact(name: str, kind: str) -> str:
@@ -140,12 +175,3 @@ def save(db: Engine, rows: str, file: Path) -> None:
     if kinds & {"FLOAT", "DOUBLE"}:
         dialect += ", DICTIONARY_SIZE_LIMIT 0"  # in a dictionary DuckDB takes -0.0 and 0.0 for the same
     db.execute(f"COPY (SELECT * FROM {rows}) TO {duckdb_literal(str(file))} ({dialect})")
-
-
-def named_files(files: Sequence[str], types: Mapping[str, str]) -> tuple[str, str]:
-    """SQL that reads Parquet files with the file of each row, and the name of that column, which is not in `types`."""
-    name = "_file"
-    while name in {column.lower() for column in types}:
-        name += "_"
-    paths = ", ".join(map(duckdb_literal, files))
-    return f"read_parquet([{paths}], filename = {duckdb_literal(name)})", identifier(name)

@@ -36,8 +36,9 @@ class TableRun:
 
     `guaranteed`: what the source's constraints promise, "key" or the name of a column with a reference.
     `files`: fingerprint of the version's files. `full_at`: when it was last built in full; `how`: what this run did, in
-    words for people. Of bronze, `batches` were appended since all was as of run `base`; `basis` is what they rest on.
-    `csv_sha256`: of the CSV that has these rows, when the table has one.
+    words for people. `basis`: of bronze, what incremental loads rest on. `csv_sha256`: of the CSV that has these rows,
+    when the table has one. `base`, `batches`: an earlier release appended `batches` that supersede rows since the run
+    `base`.
     """
 
     name: str

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from conf.contract import Table
-from pipelines.core.names import DELETED, HISTORY, QUARANTINE
+from pipelines.core.names import HISTORY, QUARANTINE
 from pipelines.core.types import type_of
 
 
@@ -37,8 +37,8 @@ def writer_of(file: Path, schema: pa.Schema) -> pq.ParquetWriter:
 
 
 def complete(columns: Mapping[str, pa.Array], schema: pa.Schema, rows: int, run: int) -> pa.RecordBatch:
-    """Rows of bronze: columns that the source lacks are null, `_batch` is the run, nothing is deleted."""
-    same = {field.name: {"_batch": run, DELETED: False}.get(field.name) for field in schema}
+    """Rows of bronze: columns that the source lacks are null, `_batch` is the run."""
+    same = {field.name: run if field.name == "_batch" else None for field in schema}
     arrays = [
         columns[field.name] if field.name in columns else pa.repeat(pa.scalar(same[field.name], field.type), rows)
         for field in schema
@@ -52,8 +52,7 @@ COMMENTS = {
     "_extra": "What columns that no contract names had: JSON, column to text",
     "_source_file": "The file that the row came in",
     "_source_row": "The line of the file, 1 being the header",
-    "_batch": "Bronze run that brought the row; of a key the last one counts",
-    "_deleted": "The source has the row no more",
+    "_batch": "Bronze run that brought the row",
     "_reasons": "Why the row was set aside",
     "_valid_from": "Since when the source had the row so: the start of the bronze run that saw it (UTC)",
     "_valid_to": "Until when the source had the row so; null for the current version",

@@ -1,9 +1,6 @@
-"""A version of a table: its rows, as SQL that both DuckDB and Spark understand, and the next one before it counts.
+"""A version of a table: its rows, as SQL that both DuckDB and Spark understand, and the next one before it counts."""
 
-Bronze appends what changed, as batches. Of a key the row in its last batch counts; none if that one is deleted.
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -21,28 +18,34 @@ from pipelines.lake.runs import IngestedFile, Mode, RowCounts, RuleRun, Run, Tab
 
 @dataclass(frozen=True)
 class TableVersion:
-    """The data files of a version, the columns that count (name to Spark SQL type) and the key. `base`: the run after
-    which batches replace rows; None when none does."""
+    """The data files of a version, its columns (name to Spark SQL type) and the key.
+
+    `path` and `number`: the table and the number of its last commit, None when the files are of no commit and not made
+    from one. `feed`: the change data file that leads from that commit to this version, empty when it is that of the
+    commit. `base`: an earlier release kept superseded rows, and this is the run after which it did so.
+    """
 
     files: tuple[str, ...]
     types: Mapping[str, str]
     keys: tuple[str, ...]
+    path: Path | None = None
+    number: int | None = None
+    feed: str = ""
     base: int | None = None
 
     @property
-    def raw(self) -> str:
-        """SQL of all rows, superseded ones, too."""
-        return relation(self.files, self.types)
+    def sql(self) -> str:
+        """SQL of the rows."""
+        rows = relation(self.files, self.stored)
+        return rows if self.base is None else f"({latest_rows(rows, self, self.base, identifier)})"
 
     @property
-    def sql(self) -> str:
-        """SQL of the rows that count."""
-        if self.base is None:
-            return self.raw
-        return f"({latest_rows(self.raw, tuple(self.types), self.keys, self.base, identifier)})"
+    def stored(self) -> dict[str, str]:
+        """The columns with which its files are read."""
+        return {**self.types} if self.base is None else {**self.types, DELETED: "boolean"}
 
-    def only(self, files: set[str]) -> "TableVersion":
-        """The rows of some of the files, when no batch replaces rows of another."""
+    def only(self, files: Collection[str]) -> "TableVersion":
+        """The rows of some of the files."""
         return replace(self, files=tuple(sorted(files)))
 
 
@@ -53,48 +56,31 @@ def table_version(layer_path: Path, run: Run, table: Table, name: str = "") -> T
     if not table_run.columns:
         missing = f"run {run.run} did not record the columns of {table_run.name}"
         raise QualityFault(f"{missing}: run `make {table.layer}` again, which keeps the history")
-    files = delta.file_paths(layer_path / run.domain / table_run.name, table_run.version)
-    return _version(files, table_run, table)
+    path = layer_path / run.domain / table_run.name
+    return _version(path, delta.file_paths(path, table_run.version), table_run, table)
 
 
-def _version(files: list[str], table_run: TableRun, table: Table) -> TableVersion:
-    types = {column.name: column.type for column in table_run.columns}
-    return TableVersion(tuple(sorted(files)), types, table.keys, superseded_from(table_run))
+def _version(path: Path, files: Iterable[str], table_run: TableRun, table: Table) -> TableVersion:
+    types = {column.name: column.type for column in table_run.columns if column.name != DELETED}
+    base = table_run.base if table_run.batches else None
+    return TableVersion(tuple(sorted(files)), types, table.keys, path, table_run.version, base=base)
 
 
-def superseded_from(table_run: TableRun) -> int | None:
-    """The run whose rows later batches replace; None when there is no later batch."""
-    return table_run.base if table_run.batches else None
-
-
-def latest_rows(
-    raw: str, columns: tuple[str, ...], keys: tuple[str, ...], base: int, quote: Callable[[str], str]
-) -> str:
-    """SQL of the rows that count: those in the last batch of their key, without deleted ones.
-
-    `raw` is SQL that may stand after FROM. The batches after `base` are few rows, so Spark broadcasts their keys. Of
-    the columns id, the key, and nome, after run 7:
-
-    SELECT /*+ BROADCAST(l) */ r."id", r."nome"
-    FROM raw r
-    LEFT JOIN (SELECT "id", max("_batch") AS last FROM raw b WHERE "_batch" > 7 GROUP BY "id") l ON r."id" = l."id"
-    WHERE l.last IS NULL OR (r."_batch" = l.last AND NOT r."_deleted")
-    """
-    shown = ", ".join(f"r.{quote(name)}" for name in columns)
-    named, batch, deleted = ", ".join(map(quote, keys)), quote("_batch"), quote(DELETED)
-    same = " AND ".join(f"r.{quote(key)} = l.{quote(key)}" for key in keys)
-    last = f"SELECT {named}, max({batch}) AS last FROM {raw} b WHERE {batch} > {base} GROUP BY {named}"
-    return (
-        f"SELECT /*+ BROADCAST(l) */ {shown} FROM {raw} r LEFT JOIN ({last}) l ON {same} "
-        f"WHERE l.last IS NULL OR (r.{batch} = l.last AND NOT r.{deleted})"
-    )
+def latest_rows(raw: str, content: TableVersion, base: int, quote: Callable[[str], str]) -> str:
+    """SQL of the rows that count in a version of an earlier release: of a key those in its last batch after the run
+    `base`, without deleted ones. `raw` is SQL that may stand after FROM."""
+    columns, keys = (", ".join(map(quote, names)) for names in (content.types, content.keys))
+    batch = quote("_batch")
+    last = f"SELECT *, max({batch}) OVER (PARTITION BY {keys}) AS _last FROM {raw}"
+    return f"SELECT {columns} FROM ({last}) WHERE _last <= {base} OR ({batch} = _last AND NOT {quote(DELETED)})"
 
 
 @dataclass(frozen=True)
 class StagedTable:
     """New content of a table, which nobody sees until it is committed: new files, and those that it keeps of the
     previous version, None when it keeps nothing. `table_run` has the previous version. `taken`: the files that
-    its new rows come from, if the source is files. `counts`: what changed, if only that was applied."""
+    its new rows come from, if the source is files. `counts`: what changed, if only that was applied; `feed`: the change
+    data file, from the table's folder, that says the same row by row."""
 
     table_run: TableRun
     table: Table
@@ -104,6 +90,12 @@ class StagedTable:
     kept: tuple[str, ...] | None = None
     taken: tuple[IngestedFile, ...] = ()
     counts: RowCounts | None = None
+    feed: str = ""
+
+    @property
+    def written(self) -> list[Path]:
+        """The files that its commit adds to the table's folder."""
+        return [self.path / file for file in (*self.files, *filter(None, [self.feed]))]
 
     @property
     def paths(self) -> list[str]:
@@ -115,12 +107,14 @@ class StagedTable:
 
     @property
     def content(self) -> TableVersion:
-        return _version(self.paths, self.table_run, self.table)
+        version = _version(self.path, self.paths, self.table_run, self.table)
+        feed = str(self.path / self.feed) if self.feed else ""
+        return replace(version, feed=feed, number=None if self.kept is None else version.number)
 
     def commit(self, run: int, compacts: bool = False) -> TableRun:
         """Makes the files the table's content, as a commit of a run, without one if nothing changes. The record with
         its version. It `compacts` when the rows stay the same."""
-        change = commits.Change(run, self.content.types, self.files, self.kept, compacts, self.counts)
+        change = commits.Change(run, self.content.types, self.files, self.kept, compacts, self.counts, self.feed)
         version = commits.commit(self.path, self.table, change)
         if self.kept is not None and version == self.table_run.version:
             return self.table_run
@@ -134,7 +128,7 @@ class StagedTable:
         if not (types and self.files):
             return
         with engine(f"{self.table.layer}.{self.table_run.name}") as db:
-            rows = relation([str(self.path / file) for file in self.files], types)
+            rows = relation([str(self.path / file) for file in ([self.feed] if self.feed else self.files)], types)
             lacks = ", ".join(f"bool_or({identifier(name)} IS NULL)" for name in types)
             missing = db.execute(f"SELECT {lacks} FROM {rows}").fetchone() or ()
         for name in (name for name, lacking in zip(types, missing, strict=True) if lacking):

@@ -77,7 +77,7 @@ def stage(layer: str, building: Generator[StagedTable, None, None], report: Repo
         for table in building:
             staged.append(table)
             table.require_values()
-            durable.begin(table.path / file for file in table.files)
+            durable.begin(table.written)
             report.finished(layer, table.table_run.name)
             if not table.is_unchanged:
                 show_table(report, layer, table.table.domain, table.table_run)

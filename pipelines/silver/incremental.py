@@ -81,10 +81,7 @@ def _changed_parents(reference: Reference, stored: Tables, staged: Tables) -> li
     for name, columns in ((parent.name, reference.columns), (parent.name + QUARANTINE, ())):
         old, new = stored[name].content, staged[name].content
         if set(old.files) != set(new.files):
-            gone, came = (
-                f"SELECT {listed((*parent.keys, *columns))} FROM {side.only(set(side.files) - set(other.files)).sql}"
-                for side, other in ((old, new), (new, old))
-            )
+            gone, came = (f"SELECT {listed((*parent.keys, *columns))} FROM {rows}" for rows in changes.sides(old, new))
             both = f"(({gone}) EXCEPT ({came})) UNION (({came}) EXCEPT ({gone}))"
             relations.append(f"(SELECT {listed(parent.keys)} FROM ({both}))")
     return relations

@@ -14,15 +14,15 @@ from pipelines.lake.versions import TableVersion, latest_rows
 
 
 def read(spark: SparkSession, content: TableVersion) -> DataFrame:
-    """The rows of a table's version, without superseded ones. Raises StorageFault if one is gone."""
-    frame = read_files(spark, list(content.files), content.types)
+    """The rows of a table's version. Raises StorageFault if a file is gone."""
+    frame = read_files(spark, list(content.files), content.stored)
     if content.base is None:
         return frame
 
     def quote(name: str) -> str:
         return spark_identifier(name).replace("{", "{{").replace("}", "}}")
 
-    return spark.sql(latest_rows("{raw}", tuple(content.types), content.keys, content.base, quote), raw=frame)
+    return spark.sql(latest_rows("{raw}", content, content.base, quote), raw=frame)
 
 
 def read_files(spark: SparkSession, files: list[str], types: Mapping[str, str]) -> DataFrame:

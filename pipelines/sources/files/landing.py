@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from conf.contract import Table
 from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault, SourceFault
-from pipelines.core.names import AT, DELETED, LINE, REST, WHY
+from pipelines.core.names import AT, LINE, REST, WHY
 from pipelines.core.points import Point, crash_point
 from pipelines.lake import folders
 from pipelines.lake.changes import Target
@@ -41,7 +41,6 @@ AUDIT = {
     "_source_file": "string",
     "_source_row": "bigint",
     "_batch": "bigint",
-    DELETED: "boolean",
 }
 
 READ_ROWS, READ_CHARACTERS = 10_000, 4 * 2**20  # at a time

@@ -21,7 +21,6 @@ from conf.contract import Table, is_summed
 from conf.settings import Postgres
 from pipelines.core.console import Report
 from pipelines.core.errors import BusyFault, SourceFault, TransientFault
-from pipelines.core.names import DELETED
 from pipelines.core.points import Point, crash_point
 from pipelines.core.sql import postgres_literal
 from pipelines.lake import delta, folders
@@ -31,7 +30,7 @@ from pipelines.sources.postgres.snapshot import Relation, Snapshot
 from pipelines.sources.postgres.transaction import SNAPSHOT, begin, pin
 from pipelines.sources.postgres.types import Reading, select_list
 
-POSTGRES_AUDIT = {"_rescued": "string", "_batch": "bigint", DELETED: "boolean"}
+POSTGRES_AUDIT = {"_rescued": "string", "_batch": "bigint"}
 
 SILENCE_SECONDS = 30.0  # without a row; then the server is asked
 

@@ -8,7 +8,7 @@ import pytest
 
 from conf.contract import Column, Table
 from pipelines.core.errors import QualityFault
-from pipelines.lake import changes, delta
+from pipelines.lake import changes, delta, layout
 from pipelines.lake.changes import Selection, Splice, Target, splice, splice_differing
 from pipelines.lake.checksums import Content, Difference, differences, measured
 from pipelines.lake.engine import Engine, engine, save
@@ -54,20 +54,20 @@ def test_only_files_with_a_row_that_is_replaced_are_written_again(
     old, record = version(db, tmp_path, rows(k1=None, k2="2"), rows(k3="3"))
     staged = splice(db, Splice(old, record, replaced, rows(k2="2.50", k4="4")), Target(TABLE, tmp_path, 2))
     assert stored(db, staged) == {1: None, 2: "2.50", 3: "3.00", 4: "4.00"}
-    assert staged.kept is not None and len(staged.kept) == 1 and len(staged.files) == 1
+    assert staged.kept is not None and len(staged.kept) == 1 and len(staged.files) == 2
     assert (staged.table_run.mode, staged.table_run.how) == (Mode.CHANGED, "1 written, 1 updated, 0 deleted")
     assert staged.table_run.content == measured(db, staged.content.sql, TYPES, ("id",))
     assert staged.table_run.totals == {"valor": Decimal("9.50")}
 
 
 def test_many_small_files_become_one(db: Engine, tmp_path: Path) -> None:
-    old, record = version(db, tmp_path, *(rows(**{f"k{key}": "1"}) for key in range(changes.MANY_SMALL_FILES)))
+    old, record = version(db, tmp_path, *(rows(**{f"k{key}": "1"}) for key in range(layout.MANY_SMALL_FILES)))
     staged = splice(
         db,
         Splice(old, record, Selection(("id",), "(SELECT 1 AS id WHERE false)"), rows(k100="1")),
         Target(TABLE, tmp_path, 2),
     )
-    assert staged.kept == () and len(staged.files) == 1 and staged.table_run.rows_out == changes.MANY_SMALL_FILES + 1
+    assert staged.kept == () and len(staged.files) == 1 and staged.table_run.rows_out == layout.MANY_SMALL_FILES + 1
 
 
 def test_rows_that_are_there_already_are_not_written_again(db: Engine, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_row_that_is_lost_on_the_way_is_an_error_and_no_file_stays(
     db: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, record = version(db, tmp_path, rows(k1="1", k2="2"))
-    before = sorted(tmp_path.rglob("*"))
+    before = sorted(tmp_path.rglob("*.parquet"))
     monkeypatch.setattr(
         "pipelines.lake.changes.save", lambda db, sql, file: save(db, f"(SELECT * FROM {sql} WHERE id <> 1)", file)
     )
@@ -91,7 +91,7 @@ def test_a_row_that_is_lost_on_the_way_is_an_error_and_no_file_stays(
             db, Splice(old, record, Selection(("id",), "(SELECT 2 AS id)"), rows(k2="3")), Target(TABLE, tmp_path, 2)
         )
     delta.sweep(tmp_path, 2)  # as the run does that fails
-    assert sorted(tmp_path.rglob("*")) == before
+    assert sorted(tmp_path.rglob("*.parquet")) == before
 
 
 def test_content_is_corrected_by_what_went_and_what_came(db: Engine) -> None:

@@ -62,9 +62,7 @@ def test_every_line_of_a_file_arrives_with_its_place_bad_ones_as_their_text(
     assert totals == {"valor": Decimal("1.25")}
     assert [row["id"] for row in rows] == [40, 41, 42, 43]
     assert [row["_source_row"] for row in rows] == [2, 3, 4, 5]
-    assert {(row["_source_file"], row["_batch"], row["_deleted"], row["nota"]) for row in rows} == {
-        ("venda1.csv", 7, False, None)
-    }
+    assert {(row["_source_file"], row["_batch"], row["nota"]) for row in rows} == {("venda1.csv", 7, None)}
     assert [(row["dia"], row["valor"]) for row in rows] == [
         (date(2024, 1, 31), Decimal("1.50")),
         (None, None),
