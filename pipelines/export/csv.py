@@ -3,29 +3,29 @@
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from csv import writer
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from itertools import accumulate
-from operator import or_
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import duckdb
-import pyarrow.parquet as pq
 
-from conf.contract import Table
+from conf.contract import Table, is_summed
 from conf.settings import Settings
+from pipelines.core.identity import software
 from pipelines.core.points import Point, crash_point
 from pipelines.core.sql import duckdb_literal, identifier
 from pipelines.core.types import type_of
-from pipelines.lake import delta, durable, folders, schema
+from pipelines.lake import durable, folders, schema
 from pipelines.lake.checksums import Totals, totals
 from pipelines.lake.engine import Engine, engine, listed, relation, save
-from pipelines.lake.runs import TableRun
+from pipelines.lake.layout import data_files
+from pipelines.lake.runs import CsvPart, TableRun
 
 WRITERS = min(4, os.cpu_count() or 1)
 BLOCK_BYTES = 2**20
@@ -36,13 +36,15 @@ PG_FLOAT = Path(__file__).with_name("pg_float.sql")
 
 @dataclass(frozen=True)
 class Draft:
-    """A finished file that does not have its name yet; `rows` and `totals` are what reading it back gave."""
+    """A finished file that does not have its name yet; `rows` and `totals` are what reading it back gave, in the run
+    that wrote a part."""
 
     temporary: Path
     final: Path
     rows: int
     totals: dict[str, Decimal]
     sha256: str
+    parts: tuple[CsvPart, ...] = ()
 
     @contextmanager
     def published(self) -> Iterator[None]:
@@ -66,22 +68,40 @@ class Draft:
 
 @dataclass
 class GrowingCsv:
-    """A CSV to which parts are appended. It knows the hash of its bytes, what reading its parts back gave, and the data
-    `files` whose rows it has from the previous CSV."""
+    """A CSV to which parts are appended, and the hash of its bytes. `recorded`: the parts of the `previous` CSV and
+    where they begin, by the fingerprint of their data files."""
 
     file: Path
-    files: frozenset[str] = frozenset()
-    rows: int = 0
-    totals: dict[str, Decimal] = field(default_factory=dict)
+    previous: Path
+    recorded: dict[str, tuple[int, CsvPart]] = field(default_factory=dict)
+    parts: list[CsvPart] = field(default_factory=list)
     hash: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
-    def append(self, part: BinaryIO, rows: int, totals: Mapping[str, Decimal]) -> None:
-        with folders.storage(f"export {self.file}"), self.file.open("ab") as target:
-            while block := part.read(BLOCK_BYTES):
+    def copy(self, key: str) -> bool:
+        """Appends a part of the previous CSV; nothing, if that has other bytes now or cannot be read."""
+        (start, part), before = self.recorded[key], self.hash.copy()
+        with folders.storage(f"export {self.file}"):
+            size = self.file.stat().st_size
+            with suppress(OSError), self.previous.open("rb") as file:
+                file.seek(start)
+                if self.append(file, part.bytes) == part.sha256:
+                    self.parts.append(part)
+                    return True
+            os.truncate(self.file, size)
+        self.hash = before
+        return False
+
+    def append(self, source: BinaryIO, length: int) -> str:
+        """Appends the next bytes of a file, at most so many. Their hash, which is made beside that of the whole CSV."""
+        part = hashlib.sha256()
+        with self.file.open("ab") as target, ThreadPoolExecutor(1) as beside:
+            while block := source.read(min(length, BLOCK_BYTES)):
+                hashing = beside.submit(part.update, block)
                 self.hash.update(block)
                 target.write(block)
-        self.rows += rows
-        self.totals |= {name: self.totals.get(name, Decimal(0)) + total for name, total in totals.items()}
+                length -= len(block)
+                hashing.result()
+        return part.hexdigest()
 
 
 @contextmanager
@@ -95,20 +115,20 @@ def draft(
     """Writes a table's data files as one CSV beside its place; it is gone afterwards, unless it was published.
 
     Header, the columns that do not start with `_`, ordered by key; comma, LF, NULL empty and empty text `""`, all else
-    as PostgreSQL prints it. Readable by owner and group. If all new rows come after those of the run `previous`, its
-    CSV is copied and they are appended; `appended` hears of the rows of each part. Raises StorageFault.
+    as PostgreSQL prints it. Readable by owner and group. Parts of the CSV of the run `previous` are copied if they have
+    the records of the same files; `appended` hears of the rows of each part. Raises StorageFault.
     """
     final = folders.csv_path(settings, table)
     _make_room(final)
     with folders.beside(final) as temporary:
-        csv = (_copied(settings, table, files, previous, temporary) if previous else None) or _begun(table, temporary)
-        appended(csv.rows)
+        csv = _begun(table, temporary, final, previous.csv_parts if previous else ())
         with folders.scratch(settings.gold_path, "export") as scratch:
-            _append_files(csv, table, [file for file in files if file not in csv.files], scratch, appended)
+            _append_files(csv, table, files, scratch, appended)
         with folders.storage(f"export {temporary}"):
             temporary.chmod(0o640)
         durable.begin([temporary])
-        yield Draft(temporary, final, csv.rows, csv.totals, csv.hash.hexdigest())
+        written = _totals(table, csv.parts)
+        yield Draft(temporary, final, written.rows, written.sums, csv.hash.hexdigest(), tuple(csv.parts))
 
 
 @contextmanager
@@ -133,55 +153,51 @@ def _make_room(final: Path) -> None:
         durable.make_folder(final.parent)
 
 
-def _begun(table: Table, target: Path) -> GrowingCsv:
-    """A CSV that has its header."""
-    csv = GrowingCsv(target)
+def _begun(table: Table, target: Path, previous: Path, parts: Sequence[CsvPart]) -> GrowingCsv:
+    """A CSV that has its header. It may copy these parts of the previous CSV, if that has their size."""
+    csv = GrowingCsv(target, previous)
     with folders.storage(f"export {target}"):
         with target.open("w", encoding="utf-8", newline="") as file:
             writer(file, lineterminator="\n").writerow(exported(table))
-        csv.hash.update(target.read_bytes())
+        csv.hash.update(header := target.read_bytes())
+    *starts, end = accumulate((part.bytes for part in parts), initial=len(header))
+    with suppress(OSError):
+        if previous.stat().st_size == end:
+            csv.recorded = {part.files: (start, part) for start, part in zip(starts, parts, strict=True)}
     return csv
-
-
-def _copied(settings: Settings, table: Table, files: list[str], previous: TableRun, target: Path) -> GrowingCsv | None:
-    """A copy of the previous CSV; None if that is not there any more, or if not all new rows come after its rows."""
-    final = folders.csv_path(settings, table)
-    old = frozenset(delta.file_paths(folders.table_path(settings.gold_path, table), previous.version))
-    first_segments = accumulate(map(frozenset, _segments(table, files)), or_)
-    if not final.exists() or old not in first_segments:
-        return None
-    csv = GrowingCsv(target, old)
-    with folders.storage(f"export {final}"), final.open("rb") as file:
-        csv.append(file, previous.rows_out, previous.totals)
-    return csv if csv.hash.hexdigest() == previous.csv_sha256 else None
 
 
 def _append_files(
     csv: GrowingCsv, table: Table, files: list[str], scratch: Path, appended: Callable[[int], object]
 ) -> None:
-    """Writes segments of data files side by side, then appends them in the order of their keys."""
-    segments = _segments(table, files)
-    at_once = max(1, min(WRITERS, len(segments)))
+    """Appends segments of data files in the order of their keys: those that the previous CSV has are copied, while
+    others are written side by side."""
+    segments = {_fingerprint(table, segment): segment for segment in _segments(table, files)}
+    missing = [key for key in segments if key not in csv.recorded]
+    at_once = max(1, min(WRITERS, len(missing)))
     engines: list[Engine] = []
-    parts = [csv.file.with_suffix(f".{number}") for number, _ in enumerate(segments)]
     with ThreadPoolExecutor(at_once) as pool:
 
-        def write(files: list[str], part: Path) -> Totals:
+        def write(key: str) -> tuple[Path, Totals]:
+            part = csv.file.with_suffix(f".{key}")
             what = f"export {csv.file.parents[1]}: writing {table.name}"
             with engine(what, scratch, share=at_once) as connection:
                 engines.append(connection)
-                _copy(table, files, part, connection)
+                _copy(table, segments[key], part, connection)
             crash_point(Point.CSV_WRITTEN)
-            return read_back(table, part)
+            return part, read_back(table, part)
 
         try:
-            writing = [pool.submit(write, segment, part) for segment, part in zip(segments, parts, strict=True)]
-            for future, part in zip(writing, parts, strict=True):
-                written = future.result()
-                with folders.storage(f"export {part}"), part.open("rb") as records:
-                    csv.append(records, written.rows, written.sums)
-                appended(written.rows)
-                part.unlink()
+            writing = {key: pool.submit(write, key) for key in missing}
+            for key in segments:
+                if key in writing or not csv.copy(key):
+                    part, written = (writing.get(key) or pool.submit(write, key)).result()
+                    with folders.storage(f"export {part}"), part.open("rb") as records:
+                        size = part.stat().st_size
+                        sha256 = csv.append(records, size)
+                    csv.parts.append(CsvPart(key, size, written.rows, (*map(str, written.sums.values()),), sha256))
+                    part.unlink()
+                appended(csv.parts[-1].rows)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for connection in engines:
@@ -189,31 +205,32 @@ def _append_files(
             raise
 
 
+def _fingerprint(table: Table, files: list[str]) -> str:
+    """The fingerprint of data files, by their names, and of the software, which gives records their form."""
+    names = sorted(Path(file).name for file in files)
+    return hashlib.sha256("\n".join([software(table.domain), *names]).encode()).hexdigest()[:16]
+
+
+def _totals(table: Table, parts: Sequence[CsvPart]) -> Totals:
+    summed = (name for name, kind in exported(table).items() if is_summed(kind))
+    columns = zip(summed, zip(*(part.sums for part in parts), strict=True), strict=False)  # there may be no part
+    with localcontext(prec=76):
+        sums = {name: sum(map(Decimal, values), Decimal(0)) for name, values in columns}
+    return Totals(sum(part.rows for part in parts), sums)
+
+
 def _segments(table: Table, files: list[str]) -> list[list[str]]:
     """The files in groups, in order, so that all keys of a group come after those of the previous group."""
-    spans = [(span, file) for file in files if (span := _span(table, file))]
-    if len(spans) < len(files):
-        return [files]
     groups, end = list[list[str]](), -math.inf
-    for (least, greatest), file in sorted(spans):
+    for file in data_files(table, files):
+        if file.span is None:
+            return [files]
+        least, greatest = file.span
         if least > end:
             groups.append([])
-        groups[-1].append(file)
+        groups[-1].append(file.path)
         end = max(end, greatest)
     return groups
-
-
-def _span(table: Table, file: str) -> tuple[int, int] | None:
-    """The least and the greatest first key of a file, as its footer has them; None if that does not say."""
-    if table[table.keys[0]].type not in ("bigint", "integer", "smallint"):
-        return None
-    with folders.storage(file):
-        footer = pq.read_metadata(file)
-    column = footer.schema.to_arrow_schema().get_field_index(table.keys[0])
-    statistics = [footer.row_group(group).column(column).statistics for group in range(footer.num_row_groups)]
-    if not statistics or not all(group and group.has_min_max for group in statistics):
-        return None
-    return min(group.min for group in statistics), max(group.max for group in statistics)
 
 
 def _copy(table: Table, files: list[str], target: Path, connection: Engine) -> None:

@@ -11,7 +11,7 @@ from pipelines.core.errors import QualityFault
 from pipelines.export import csv
 from pipelines.lake import delta, folders, run_log
 from pipelines.lake.run_log import complete_run
-from pipelines.lake.runs import Run, TableRun
+from pipelines.lake.runs import Run, TableRun, table_runs
 from pipelines.lake.versions import StagedTable
 
 
@@ -20,16 +20,15 @@ def drafted(
     settings: Settings, tables: Iterable[StagedTable], report: Report, previous: Run | None = None
 ) -> Iterator[dict[str, csv.Draft]]:
     """The CSVs of tables of gold, by table, which nobody sees until they are published; each is proved to have each row
-    that the table has. Rows may be appended to the CSV of the run `previous`. Raises QualityFault, StorageFault."""
+    that the table has. What the CSV of the run `previous` has is copied. Raises QualityFault, StorageFault."""
     drafts = {}
     with ExitStack() as stack:
         for staged in tables:
             table, name = staged.table, staged.table.name
-            # Rows that stay in their files stay in the CSV.
-            earlier = previous.table(name) if previous and staged.kept is not None else None
             report.expect("csv", name, staged.table_run.rows_out)
             report.progress("csv", name)
-            drafting = csv.draft(settings, table, staged.paths, earlier, partial(report.progress, "csv", name))
+            earlier, appended = table_runs(previous).get(name), partial(report.progress, "csv", name)
+            drafting = csv.draft(settings, table, staged.paths, earlier, appended)
             drafts[name] = stack.enter_context(drafting)
             _prove(drafts[name], staged.table_run)
             report.finished("csv", name)

@@ -34,7 +34,7 @@ RECORDS = RUNS, QUALITY, FILES = "_runs", "_quality", "_files"
 
 # The format of the records, and the property of the three tables that has it. It rises with each change of the records;
 # lakes from before it was recorded have none. ADR 31 says what such a change takes.
-FORMAT, FORMAT_PROPERTY = 2, "lakehouse.format"
+FORMAT, FORMAT_PROPERTY = 3, "lakehouse.format"
 
 COMMENTS = {
     RUNS: "Complete runs. One row per run and domain.",

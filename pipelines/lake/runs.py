@@ -31,14 +31,26 @@ class Mode(StrEnum):
 
 
 @dataclass(frozen=True)
+class CsvPart:
+    """A part of a CSV: the records of some data files, whose fingerprint is `files`. `sums`: of the amounts, in the
+    order of their columns."""
+
+    files: str
+    bytes: int
+    rows: int
+    sums: tuple[str, ...]
+    sha256: str
+
+
+@dataclass(frozen=True)
 class TableRun:
     """What a run did to a table: the Delta version that it left, and its rows: rows_in = rows_out + set_aside + copies.
 
     `guaranteed`: what the source's constraints promise, "key" or the name of a column with a reference.
     `files`: fingerprint of the version's files. `full_at`: when it was last built in full; `how`: what this run did, in
     words for people. `basis`: of bronze, what incremental loads rest on. `csv_sha256`: of the CSV that has these rows,
-    when the table has one. `base`, `batches`: an earlier release appended `batches` that supersede rows since the run
-    `base`.
+    when the table has one; `csv_parts`: what it consists of, behind its header. `base`, `batches`: an earlier release
+    appended `batches` that supersede rows since the run `base`.
     """
 
     name: str
@@ -58,6 +70,7 @@ class TableRun:
     basis: str = ""
     mode: Mode = Mode.FULL
     csv_sha256: str | None = None
+    csv_parts: tuple[CsvPart, ...] = ()
 
     @property
     def is_beside(self) -> bool:

@@ -100,7 +100,7 @@ def commit_run(
         tables = {table_run.name: table_run for table_run in commits}
         for name, csv in (drafts or {}).items():
             published.enter_context(csv.published())
-            tables[name] = replace(tables[name], csv_sha256=csv.sha256)
+            tables[name] = replace(tables[name], csv_sha256=csv.sha256, csv_parts=csv.parts)
         run = replace(run, tables=tuple(tables.values()), finished=datetime.now(UTC))
         run = run_log.record(path, run, rules, files)
     crash_point(Point.RECORDED)

@@ -1,17 +1,21 @@
 """The CSV is the same bytes however gold's files lie: in order, mixed up, or added to since the last run."""
 
+import hashlib
 import math
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable
 from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
+from conf.settings import Settings
 from gold.cartoes.movimento_flat import TABLE
 from pipelines.commands.reconcile import with_lake
 from pipelines.core.errors import MemoryFault, StorageFault
@@ -20,6 +24,7 @@ from pipelines.export import csv as export_csv
 from pipelines.gold import job as gold_job
 from pipelines.gold import proof
 from pipelines.lake import delta, folders
+from pipelines.lake.runs import CsvPart, TableRun
 from pipelines.spark import analysis, broadcast, frames, session
 from tests.support.lake import ALL, Lake, last
 from tests.support.oracle import agree
@@ -91,77 +96,181 @@ def test_a_csv_that_is_not_what_was_written_is_no_matter_of_the_disk(tmp_path: P
 
 
 @pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The rows of the files that each CSV was written from; those of a CSV that was copied are not among them."""
-    numbers: list[int] = []
-    append_files = export_csv._append_files
+def written(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The data files of each part that is written; those of parts that are copied are not among them."""
+    parts: list[list[str]] = []
+    copy = export_csv._copy
 
-    def counted(csv: Any, table: Any, files: list[str], *more: Any) -> None:
-        numbers.append(sum(duckdb.sql(f"SELECT count(*) FROM '{file}'").fetchall()[0][0] for file in files))
-        append_files(csv, table, files, *more)
+    def noted(table: Any, files: list[str], *more: Any) -> None:
+        parts.append(sorted(Path(file).stem for file in files))
+        copy(table, files, *more)
 
-    monkeypatch.setattr(export_csv, "_append_files", counted)
-    return numbers
-
-
-def test_rows_behind_the_last_key_are_appended_to_an_untouched_csv(
-    keyed_lake: Lake, tmp_path: Path, written: list[int]
-) -> None:
-    """A tampered CSV, a row in the middle and a changed row make it whole; the bytes are always those of a fresh one."""
-    settings, all_rows = keyed_lake.settings(), files_of(keyed_lake.settings())
-    path = folders.table_path(settings.gold_path, TABLE)
-    DeltaTable(path).delete("_id_movimento IN (150, 151)")
-    old = files_of(settings)
-    with export_csv.draft(settings, TABLE, old) as draft, draft.published():
-        run = last(keyed_lake, "gold").table("movimento_flat")
-        columns = tuple(
-            replace(column, total=str(draft.totals[column.name])) if column.total else column for column in run.columns
-        )
-        run = replace(run, version=DeltaTable(path).version(), rows_out=draft.rows, columns=columns)
-        run = replace(run, csv_sha256=draft.sha256)
-    written.clear()
-
-    def rows(name: str, keys: str, where: str = "_id_movimento <= 2") -> str:
-        """A data file with rows of the lake that have other keys."""
-        query = f"SELECT * REPLACE ({keys} AS _id_movimento) FROM read_parquet({all_rows}) WHERE {where}"
-        duckdb.sql(f"COPY ({query} ORDER BY _id_movimento) TO '{tmp_path / name}.parquet'")
-        return f"{tmp_path / name}.parquet"
-
-    behind, further = rows("behind", "500 + _id_movimento"), rows("further", "600 + _id_movimento")
-    among = rows("among", "149 + _id_movimento")
-    for files, expected in (
-        ([*old, behind], 2),
-        ([*old, further, behind], 4),
-        ([*old, among], 200),
-        ([*old, behind, among], 202),
-        ([rows("less", "_id_movimento", "_id_movimento <> 5")], 199),
-        ([rows("same", "_id_movimento", "true"), behind], 202),
-    ):
-        with export_csv.draft(settings, TABLE, files, run) as draft, export_csv.draft(settings, TABLE, files) as fresh:
-            assert draft.temporary.read_bytes() == fresh.temporary.read_bytes(), files
-            assert (draft.rows, draft.totals, draft.sha256) == (fresh.rows, fresh.totals, fresh.sha256)
-        assert written[0] == expected, files
-        written.clear()
-    untouched = keyed_lake.csv
-    (keyed_lake.folder / "export/movimento_flat.csv").write_bytes(untouched.replace(b"Ana", b"Eva", 1))
-    with export_csv.draft(settings, TABLE, [*old, behind], run) as draft:
-        assert b"Eva" not in draft.temporary.read_bytes() and draft.temporary.read_bytes().startswith(untouched)
-    assert written == [200]
+    monkeypatch.setattr(export_csv, "_copy", noted)
+    return parts
 
 
-def test_a_run_appends_to_the_csv_that_the_run_before_wrote_or_makes_it_whole(
-    keyed_lake: Lake, written: list[int]
-) -> None:
-    new = "INSERT INTO movimento VALUES ({}, 7.25, 'novo', '2024-05-01', 3)"
-    for statements, expected in (
-        ([new.format(700), "UPDATE movimento SET des_transacao = 'outro' WHERE id = 3", "DELETE FROM movimento WHERE id = 5"], 200),
-        ([new.format(702), new.format(701)], 2),
+@dataclass
+class Night:
+    """A lake whose CSV was written from four data files, each a part of it: keys 1 to 50 in `a`, and so on to 200."""
+
+    settings: Settings
+    folder: Path
+    rows: list[str]
+    run: TableRun
+    written: list[list[str]]
+
+    @property
+    def csv(self) -> Path:
+        return folders.csv_path(self.settings, TABLE)
+
+    def file(self, name: str, where: str, text: str = "", key: str = "_id_movimento") -> str:
+        """A data file with rows of the lake, each with another text before its key, or with other keys."""
+        values = f"* REPLACE ('{text}' || _id_movimento AS des_transacao_movimento, {key} AS _id_movimento)"
+        file = self.folder / f"{name}.parquet"
+        duckdb.sql(f"COPY (SELECT {values} FROM read_parquet({self.rows}) WHERE {where} ORDER BY ALL) TO '{file}'")
+        return str(file)
+
+    def files(self, names: str) -> list[str]:
+        return [str(self.folder / f"{name}.parquet") for name in names.split()]
+
+    def require(
+        self, files: list[str], expected: list[list[str]], appended: Callable[[int], object] = lambda _: None
+    ) -> None:
+        """The CSV of these files is that of a full write, for which only the `expected` parts were written."""
+        self.written.clear()
+        with export_csv.draft(self.settings, TABLE, files, self.run, appended) as draft:
+            assert sorted(self.written) == expected
+            with export_csv.draft(self.settings, TABLE, files) as fresh:
+                assert draft.temporary.read_bytes() == fresh.temporary.read_bytes()
+                assert replace(draft, temporary=fresh.temporary) == fresh
+            assert draft.sha256 == folders.sha256(draft.temporary)
+
+
+@pytest.fixture
+def night(keyed_lake: Lake, tmp_path: Path, written: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> Night:
+    monkeypatch.setattr(export_csv, "BLOCK_BYTES", 100)
+    settings = keyed_lake.settings()
+    (tmp_path / "files").mkdir()
+    night = Night(settings, tmp_path / "files", files_of(settings), TableRun(TABLE.name, 0, 200, 200), written)
+    for at, name in enumerate("abcd"):
+        keys = f"_id_movimento BETWEEN {50 * at + 1} AND {50 * at + 50}"
+        for version, text in (("", ""), ("2", 'longo, "línea"\n'), ("3", "-")):
+            night.file(name + version, keys, text)
+    with export_csv.draft(settings, TABLE, night.files("d a c b")) as draft, draft.published():
+        assert [part.rows for part in draft.parts] == [50] * 4
+        night.run = replace(night.run, csv_sha256=draft.sha256, csv_parts=draft.parts)
+    return night
+
+
+ALL_PARTS = [["a"], ["b"], ["c"], ["d"]]
+
+
+def test_only_the_parts_whose_files_changed_are_written_and_the_others_copied_wherever_they_move(night: Night) -> None:
+    for names in (
+        "d c b a", "a2 b c d", "a b3 c d", "a b c d2", "a3 b c2 d", "a2 b3 c2 d3",
+        "b c d", "a b d", "a b c", "a2 c3", "",
     ):  # fmt: skip
-        execute(keyed_lake.address, *statements)
+        night.require(night.files(names), [[name] for name in names.split() if name[1:]])
+
+
+def test_a_part_is_written_again_if_rows_come_between_its_own_and_when_it_splits_or_joins(night: Night) -> None:
+    night.file("before", "_id_movimento <= 2", key="-_id_movimento")
+    night.file("behind", "_id_movimento <= 2", key="500 + _id_movimento")
+    night.file("a7", "_id_movimento <= 50 AND _id_movimento <> 7")
+    night.file("b7", "_id_movimento BETWEEN 51 AND 100 AND _id_movimento <> 70")
+    night.file("between", "_id_movimento IN (7, 70)")
+    night.file("b8", "_id_movimento BETWEEN 51 AND 60")
+    night.file("b9", "_id_movimento BETWEEN 61 AND 99")
+    night.file("cd", "_id_movimento > 100")
+    for names, expected in (
+        ("a b c d behind before", [["before"], ["behind"]]),
+        ("a7 b7 between c d", [["a7", "b7", "between"]]),
+        ("a b8 b9 c d", [["b8"], ["b9"]]),
+        ("a b cd", [["cd"]]),
+    ):
+        night.require(night.files(names), expected)
+
+
+def test_files_whose_keys_nobody_tells_are_one_part_that_is_copied_when_they_stay(night: Night) -> None:
+    pq.write_table(pq.read_table(night.files("d")[0]), night.folder / "e.parquet", write_statistics=False)
+    files = night.files("a b c e")
+    night.require(files, [["a", "b", "c", "e"]])
+    with export_csv.draft(night.settings, TABLE, files) as draft, draft.published():
+        night.run = replace(night.run, csv_parts=draft.parts)
+    night.require(files[::-1], [])
+    night.require(files[1:], [["b", "c", "e"]])
+
+
+def flipped(content: bytes, at: int) -> bytes:
+    return content[:at] + bytes([content[at] ^ 1]) + content[at:][1:]
+
+
+def test_a_previous_csv_that_is_damaged_cut_off_or_gone_costs_time_and_nothing_else(night: Night) -> None:
+    intact, parts, files = night.csv.read_bytes(), night.run.csv_parts, night.files("a b c d")
+    a, b, c, d, _ = accumulate((part.bytes for part in parts), initial=len(intact) - sum(part.bytes for part in parts))
+    for content, expected in (
+        (flipped(intact, c), [["c"]]),
+        (flipped(flipped(intact, b - 1), len(intact) - 1), [["a"], ["d"]]),
+        (flipped(intact, a - 1), []),  # of the header, which is never copied
+        (intact[:c] + intact[d:] + intact[c:d], [["c"], ["d"]]),
+        (intact[:d], ALL_PARTS),
+        (b"", ALL_PARTS),
+        (intact + b"\n", ALL_PARTS),
+    ):
+        night.csv.write_bytes(content)
+        night.require(files, expected)
+    night.csv.write_bytes(intact)
+    night.require(files, ALL_PARTS[1:], lambda _: night.csv.unlink(missing_ok=True))
+    assert not night.csv.exists()
+    night.require(files, ALL_PARTS)
+
+
+def test_nothing_is_copied_of_what_other_software_wrote_or_did_not_record(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded, files = night.run, night.files("a b c d")
+    night.run = replace(recorded, csv_parts=())
+    night.require(files, ALL_PARTS)
+    night.run = recorded
+    night.require(files, [])
+    monkeypatch.setattr(export_csv, "software", lambda domain: f"other {domain}")
+    night.require(files, ALL_PARTS)
+
+
+def test_sums_of_parts_that_have_more_digits_than_python_adds_by_itself_are_exact() -> None:
+    parts = [CsvPart("", 1, 2, (amount,), "") for amount in (f"{10**35}.01", "0.02", "-0.01")]
+    assert export_csv._totals(TABLE, parts) == (6, {"vlr_transacao_movimento": Decimal(f"{10**35}.02")})
+
+
+def test_a_run_copies_the_parts_that_the_run_before_recorded(keyed_lake: Lake, written: list[list[str]]) -> None:
+    new = "INSERT INTO movimento VALUES ({}, 7.25, 'novo', '2024-05-01', 3)"
+    file = keyed_lake.folder / "export/movimento_flat.csv"
+    for statements, rows, expected in (
+        ([new.format(700), "UPDATE movimento SET des_transacao = 'outro' WHERE id = 3"], [200, 1], 2),
+        (
+            [new.format(702), new.format(701), "UPDATE movimento SET des_transacao = 'mais' WHERE id = 4"],
+            [200, 1, 2],
+            2,
+        ),
+        (["UPDATE movimento SET des_transacao = 'nada' WHERE id = 700"], [200, 1, 2], 1),
+        (["DELETE FROM movimento WHERE id = 700"], [200, 2], 0),
+        ([], [200, 2], 1),
+    ):
+        written.clear()
+        if statements:
+            execute(keyed_lake.address, *statements)
+        else:
+            file.write_bytes(flipped(file.read_bytes(), -1))
         keyed_lake.run()
-        assert written.pop() == expected, statements
         table_run = last(keyed_lake, "gold").table("movimento_flat")
-        assert table_run.csv_sha256 == folders.sha256(keyed_lake.folder / "export/movimento_flat.csv")
+        content, parts = file.read_bytes(), table_run.csv_parts
+        assert ([part.rows for part in parts], len(written)) == (rows, expected), statements
+        assert table_run.csv_sha256 == hashlib.sha256(content).hexdigest()
+        end = len(content)
+        for part in reversed(parts):
+            assert hashlib.sha256(content[end - part.bytes : end]).hexdigest() == part.sha256
+            end -= part.bytes
+        assert content[:end] == content.splitlines(keepends=True)[0]
     assert agree(keyed_lake) == 202
 
 
