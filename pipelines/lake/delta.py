@@ -102,11 +102,11 @@ def cut_off(path: Path) -> list[Path]:
 
 def make_folder(path: Path, folder: str = "") -> None:
     """Creates the folder of a table with an empty log, which marks it as ours before the first file is in it; and a
-    folder of that name in it."""
+    folder of that name in it, whose name a commit brings to the disk."""
     version(path)  # refuses a folder that is not ours
     with storage(f"table {path}"):
         durable.make_folder(path / LOG)
-        durable.make_folder(path / folder)
+        (path / folder).mkdir(exist_ok=True)
 
 
 class Version(NamedTuple):
@@ -199,7 +199,8 @@ def write_commit(path: Path, lines: Iterable[dict[str, Any]], files: list[Path])
     target = 0 if head is None else head + 1
     if files:
         durable.finish(files)
-        durable.sync(path)
+        for folder in sorted({path, *(file.parent for file in files)}):
+            durable.sync(folder)
     with scratch(path, "run") as folder:
         durable.write(folder / "commit", "".join(f"{json.dumps(line)}\n" for line in lines).encode())
         crash_point(Point.COMMIT_WRITTEN)
