@@ -1,7 +1,10 @@
 """Rows of a version are replaced by others: only the files that hold them are written again, and all is proved."""
 
+import random
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -110,3 +113,42 @@ def test_differences_name_kinds_keys_and_columns(db: Engine) -> None:
         "1 row missing, key 1",
     ]
     assert str(Difference("missing", 1, "", "")) == "1 row missing"
+
+
+NIGHTS = 60
+
+
+def test_many_nights_leave_few_files_in_the_order_of_keys_and_write_what_changed(
+    db: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows come at the end, now and then between others or before them, change and go, in a table of some hundred rows
+    of which a file has some thirty."""
+    for name, value in (("SMALL_FILE_BYTES", 1000), ("MERGED_BYTES", 1500), ("SPLIT_BYTES", 3000)):
+        monkeypatch.setattr(layout, name, value)
+    chance, model = random.Random(1), dict.fromkeys(range(1000, 1200), "0.00")
+    old, record = version(db, tmp_path, rows(**{f"k{key}": value for key, value in model.items()}))
+    numbers, written = list[int](), list[int]()
+    for night in range(2, NIGHTS + 2):
+        target, before = Target(TABLE, tmp_path, night), dict(model)
+        newest = range(max(model) + 1, max(model) + 6)
+        others = chance.sample(range(chance.choice([0, 1000]), max(model)), 2)
+        updated, gone = chance.sample(sorted(model), 3), chance.sample(sorted(model), 5)
+        model |= dict.fromkeys((*newest, *others, *updated), f"{night}.00")
+        model = {key: value for key, value in model.items() if key not in gone}
+        affected = sorted({*newest, *others, *updated, *gone})
+        came = rows(**{f"k{key}": model[key] for key in affected if key in model})
+        staged = splice_differing(
+            db, Splice(old, record, Selection(("id",), f"(SELECT unnest({affected}) AS id)"), came), target
+        )
+        assert stored(db, staged) == model
+        assert staged.table_run.content == measured(db, staged.content.sql, TYPES, ("id",))
+        feed = db.execute(f"SELECT id, valor::varchar, _change_type FROM '{tmp_path / staged.feed}'").fetchall()
+        assert {(key, value) for key, value, kind in feed if kind in changes.GONE} == before.items() - model.items()
+        assert {(key, value) for key, value, kind in feed if kind in changes.CAME} == model.items() - before.items()
+        spans = [file.span for file in layout.data_files(TABLE, staged.content.files)]
+        assert all(a and b and a[1] < b[0] for a, b in pairwise(spans)), "disjoint"
+        numbers.append(len(spans))
+        written.append(sum((tmp_path / name).stat().st_size for name in staged.files))
+        old, record = replace(staged.content, number=None), staged.table_run
+    assert max(numbers[30:]) <= max(numbers[10:30]) + 3, numbers
+    assert sum(written[40:]) < 1.5 * sum(written[20:40]), written
