@@ -1,7 +1,7 @@
 """Tables as others read them, by path alone: all of a lake, and with filters that let a reader skip files by what the
 log says of them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
@@ -61,11 +61,12 @@ def readers(*sessions: SparkSession) -> dict[str, Reader]:
     return {"delta-rs": by_delta_rs, "DuckDB": by_duckdb, "Polars": by_polars, **named}
 
 
-def misread(lake: Lake, *sessions: SparkSession, layers: Sequence[str] = LAYERS[1:]) -> list[str]:
-    """What readers find in the folders of layers that the last runs did not record: other columns, another number of
-    rows, another checksum or sum of a column; in the run log another number of rows. Empty when all is as recorded."""
+def misread(lake: Lake, *sessions: SparkSession) -> list[str]:
+    """What readers find in the folders of all layers that the last runs did not record: other columns, another number
+    of rows, another checksum or sum of a column; in the run log another number of rows. Empty when all is as recorded.
+    """
     differing = []
-    for layer in layers:
+    for layer in LAYERS:
         path, run = lake.settings().layer_path(layer), lake.last(layer)
         records = {name: len(run_log.read_rows(path / name, {})) for name in run_log.RECORDS}
         for reader, read in readers(*sessions).items():

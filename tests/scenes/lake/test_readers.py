@@ -3,12 +3,13 @@ row."""
 
 import json
 
-from deltalake import DeltaTable
+import pyarrow as pa
+from deltalake import write_deltalake
 
 from conf.settings import PROJECT
 from pipelines.lake.runs import Mode
 from tests.support.lake import Lake
-from tests.support.readers import lost, misread, readers
+from tests.support.readers import by_delta_rs, lost, misread, readers
 from tests.support.source import execute
 
 NIGHTS = (
@@ -48,7 +49,9 @@ def test_each_reader_finds_what_the_run_recorded_of_files(condominio_lake: Lake)
 
 def test_a_value_that_no_run_recorded_is_seen_by_each_reader(nasty_lake: Lake) -> None:
     path = nasty_lake.settings().silver_path / "cartoes/conta"
-    DeltaTable(path).update(updates={"tipo": "'x'"}, predicate="id_conta = 1")
+    rows = by_delta_rs(path)
+    texts = pa.array(["x", *rows["tipo"].to_pylist()[1:]])
+    write_deltalake(path, rows.set_column(1, "tipo", texts), mode="overwrite")
     seen = [(text.split(": ")[:2], "name='tipo'" in text) for text in misread(nasty_lake, nasty_lake.spark)]
     assert seen == [([reader, "silver.conta"], True) for reader in readers(nasty_lake.spark)]
 
