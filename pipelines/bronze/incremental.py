@@ -1,14 +1,17 @@
 """Bronze without reading everything again: a table's next version from what changed in its source.
 
 Rows are found by `xmin`. A key that is new was written since, so old rows + new keys - rows now were deleted; only if
-there are any, keys are compared.
+there are any, they are looked for.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from pipelines.bronze.deletes import Source, deleted_keys
 from pipelines.bronze.loads import LoadPlan, guaranteed
 from pipelines.core.errors import QualityFault
 from pipelines.lake import folders
@@ -34,6 +37,7 @@ class Batch:
     totals: SourceTotals
     target: Target
     read: ReadRows
+    ask: Callable[[str], list[tuple[Any, ...]]]
 
 
 def apply_changes(db: Engine, batch: Batch) -> StagedTable:
@@ -44,7 +48,7 @@ def apply_changes(db: Engine, batch: Batch) -> StagedTable:
     if not totals.newer and (totals.rows, totals.sums) == (previous.rows_out, previous.totals):
         return unchanged_table(previous, target.table, target.path)
     with folders.scratch(target.path, "run") as folder:
-        rows = _read(batch, load.plan, load.newer, folder)
+        rows = _read(batch, folder, load.plan, load.newer)
         replaced = Selection(batch.old.keys, _affected(db, batch, rows, folder))
         try:
             staged = splice_differing(db, Splice(batch.old, previous, replaced, rows), target)
@@ -59,24 +63,22 @@ def apply_changes(db: Engine, batch: Batch) -> StagedTable:
 
 def _affected(db: Engine, batch: Batch, rows: str, folder: Path) -> str:
     """The keys of `rows`, which were written since the previous run, and of those that were deleted; kept."""
-    old, plan = batch.old, batch.load.plan
+    old = batch.old
     affected = db.keep(f"SELECT {listed(old.keys)} FROM {rows}")
     before = batch.load.previous.rows_out if batch.load.previous else 0
     deleted = before + count(db, without(affected, old.keys, old.sql)) - batch.totals.rows
     if deleted < 0:
         raise NotProved("the source has rows that nobody wrote since it was read last")
     if deleted:
-        keys = {key: plan.types[key] for key in plan.table.keys}
-        readings = {key: plan.readings[key] for key in keys}
-        now = _read(batch, replace(plan, readings=readings, types=keys), "", folder)
-        gone = without(f"(SELECT {listed(keys)} FROM {old.sql})", old.keys, now)
+        source = Source(batch.load.plan, batch.ask, partial(_read, batch, folder))
+        gone = deleted_keys(db, source, old, affected)
         db.execute(f"INSERT INTO {affected} {gone}")
         if count(db, affected) != count(db, rows) + deleted:
             raise NotProved("other rows were deleted than its rows and keys say")
     return affected
 
 
-def _read(batch: Batch, plan: ReadPlan, condition: str, folder: Path) -> str:
+def _read(batch: Batch, folder: Path, plan: ReadPlan, condition: str) -> str:
     """SQL of the rows of a plan that meet a condition, which are read into a folder."""
     parts = batch.read(plan, condition, folder)
     return relation([str(folder / part.name) for part in parts if part.rows], plan.types)

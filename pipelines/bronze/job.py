@@ -55,7 +55,7 @@ def read(
                     name = load.plan.table.name
                     assert call.previous is not None
                     old = table_version(bronze, call.previous, load.plan.table)
-                    batch = Batch(load, old, totals[name].result(), targets[name], readers.rows)
+                    batch = Batch(load, old, totals[name].result(), targets[name], readers.rows, readers.ask)
                     try:
                         yield apply_changes(db, batch)
                     except NotProved as reason:

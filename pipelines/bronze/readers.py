@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from conf.settings import Postgres, Settings
 from pipelines.core.console import Report
@@ -21,7 +21,7 @@ from pipelines.core.errors import ClusterFault, Fault, SourceFault
 from pipelines.core.identity import NAME, software
 from pipelines.core.texts import without_values
 from pipelines.lake import folders
-from pipelines.sources.postgres.connection import cancel, forget_libpqs, hang_up
+from pipelines.sources.postgres.connection import cancel, forget_libpqs, hang_up, source_faults
 from pipelines.sources.postgres.reader import Reader, ReadPlan, SourceTotals, WrittenFile, source_totals
 from pipelines.sources.postgres.snapshot import Relation, Snapshot
 from pipelines.spark import cluster
@@ -77,6 +77,16 @@ class Readers(AbstractContextManager["Readers"]):
 
         self._counts.append(self._counter.submit(counted))
         return self._counts[-1]
+
+    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+        """What the server answers to a query in the snapshot, after all counts. Raises SourceFault."""
+
+        def answer() -> list[tuple[Any, ...]]:
+            server = self._snapshot.server
+            with source_faults(f"counting in {server.address}", server), self._reader.watchdog.waiting():
+                return self._snapshot.rows(sql)
+
+        return self._counter.submit(answer).result()
 
     def load(self, plan: ReadPlan) -> list[Future[WrittenFile]]:
         """Begins to read all of a table into its folder."""
