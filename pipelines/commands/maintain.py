@@ -132,7 +132,8 @@ def compact(settings: Settings, layer: str, last: Run, report: Report) -> None:
     with rolled_back_on_failure(path, run):
         for name in many:
             try:
-                built[name] = _merged(settings, layer, last, run.run, name)
+                staged = _merged(settings, layer, last, run.run, name)
+                built |= {name: staged} if staged.files else {}
             except QualityFault as fault:
                 report.say(str(fault))
                 delta.sweep(path / last.domain / name, run.run)

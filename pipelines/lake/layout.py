@@ -12,10 +12,10 @@ from pipelines.core.sql import identifier
 from pipelines.lake.engine import Engine, relation
 from pipelines.lake.folders import storage
 
-# So many files, each smaller than that, become as few as there may be of at most that size.
-MANY_SMALL_FILES, SMALL_FILE_BYTES, MERGED_BYTES = 8, 16 * 2**20, 128 * 2**20
+# When so many files are small, neighbours that are small together become one.
+MANY_SMALL_FILES, SMALL_FILE_BYTES = 8, 16 * 2**20
 
-SPLIT_BYTES = 2 * MERGED_BYTES  # larger ones are cut
+LARGE_FILE_BYTES = 128 * 2**20  # a file of twice that is cut
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,11 @@ def pieces(db: Engine, key: str, files: Sequence[DataFile], touched: Collection[
 
 def _groups(files: Sequence[DataFile], touched: Collection[int]) -> list[range]:
     """The files that are written again, by number; small neighbours become one when there are many small ones."""
-    small = [file.bytes < SMALL_FILE_BYTES for file in files]
-    is_merging, groups, start = sum(small) >= MANY_SMALL_FILES, list[range](), 0
+    number = sum(file.bytes < SMALL_FILE_BYTES for file in files)
+    is_merging, groups, start = number >= MANY_SMALL_FILES, list[range](), 0
     while start < len(files):
         stop, size = start + 1, files[start].bytes
-        while is_merging and small[start] and stop < len(files) and small[stop] and size < MERGED_BYTES:
+        while is_merging and stop < len(files) and size + files[stop].bytes <= SMALL_FILE_BYTES:
             size += files[stop].bytes
             stop += 1
         if start in touched or stop > start + 1:
@@ -103,8 +103,8 @@ def _groups(files: Sequence[DataFile], touched: Collection[int]) -> list[range]:
 
 def _cut(db: Engine, column: str, files: Sequence[DataFile], added: str) -> Iterator[Piece]:
     """One piece, or several of equal size, in the order of keys, if it would be large."""
-    paths, number = tuple(file.path for file in files), sum(file.bytes for file in files) // MERGED_BYTES
-    if number * MERGED_BYTES < SPLIT_BYTES or any(file.span is None for file in files):
+    paths, number = tuple(file.path for file in files), sum(file.bytes for file in files) // LARGE_FILE_BYTES
+    if number < 2 or any(file.span is None for file in files):
         yield Piece(paths, "true", added)
         return
     shares = [index / number for index in range(1, number)]

@@ -123,8 +123,8 @@ def test_many_nights_leave_few_files_in_the_order_of_keys_and_write_what_changed
 ) -> None:
     """Rows come at the end, now and then between others or before them, change and go, in a table of some hundred rows
     of which a file has some thirty."""
-    for name, value in (("SMALL_FILE_BYTES", 1000), ("MERGED_BYTES", 1500), ("SPLIT_BYTES", 3000)):
-        monkeypatch.setattr(layout, name, value)
+    monkeypatch.setattr(layout, "SMALL_FILE_BYTES", 1500)
+    monkeypatch.setattr(layout, "LARGE_FILE_BYTES", 1500)
     chance, model = random.Random(1), dict.fromkeys(range(1000, 1200), "0.00")
     old, record = version(db, tmp_path, rows(**{f"k{key}": value for key, value in model.items()}))
     numbers, written = list[int](), list[int]()
