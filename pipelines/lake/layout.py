@@ -46,6 +46,36 @@ def _span(table: Table, path: str) -> tuple[int, int] | None:
 
 
 @dataclass(frozen=True)
+class Span:
+    """The rows of a table whose first keys lie between two, ends included: they are in these files. Without ends: all
+    rows of the files."""
+
+    files: tuple[str, ...]
+    ends: tuple[int, int] | None
+
+
+def spans(table: Table, paths: Iterable[str]) -> list[Span]:
+    """All rows of data files, cut where a file begins, in the order of keys; in a single span if the keys of a file are
+    not known."""
+    files = data_files(table, paths)
+    known = [file.span for file in files if file.span]
+    if len(known) < len(files):
+        return [Span(tuple(file.path for file in files), None)]
+    cut = list[Span]()
+    leasts = sorted({least for least, _ in known})
+    for least, after in zip(leasts, [*leasts[1:], None], strict=True):
+        there = [
+            (file.path, most)
+            for file, (first, most) in zip(files, known, strict=True)
+            if (after is None or first < after) and most >= least
+        ]
+        greatest = max(most for _, most in there)
+        end = greatest if after is None else min(greatest, after - 1)
+        cut.append(Span(tuple(path for path, _ in there), (least, end)))
+    return cut
+
+
+@dataclass(frozen=True)
 class Piece:
     """A new file: what is left of the rows of `files`, and the rows that come, as far as their first key lies in the
     range that `kept` and `added` say, as SQL conditions."""

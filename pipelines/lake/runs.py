@@ -32,14 +32,14 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True)
 class CsvPart:
-    """A part of a CSV: the records of some data files, whose fingerprint is `files`. `sums`: of the amounts, in the
-    order of their columns."""
+    """A part of a CSV: the records of a range of keys; `files` is the fingerprint of the range and of the data files
+    that have it. `sums`: of the amounts, in the order of their columns. `digest`: BLAKE2b of its bytes."""
 
     files: str
     bytes: int
     rows: int
     sums: tuple[str, ...]
-    sha256: str
+    digest: str
 
 
 @dataclass(frozen=True)

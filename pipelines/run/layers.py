@@ -12,6 +12,7 @@ from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault, Fault, QualityFault, UsageFault
 from pipelines.core.names import LAYERS, downstream_layer, upstream_layer
 from pipelines.core.points import Point, crash_point
+from pipelines.export.csv import is_current
 from pipelines.export.publish import drafted
 from pipelines.lake import folders, run_log
 from pipelines.lake.runs import Job, Run, RunContext, reason_for_full, table_runs
@@ -218,7 +219,7 @@ def _without_csv(settings: Settings, staged: list[StagedTable], report: Report) 
     """The tables that need a new CSV. A CSV that has the rows of its table already stays."""
     for table in (table for table in staged if table.table.csv):
         csv = folders.csv_path(settings, table.table)
-        if table.is_unchanged and csv.exists() and folders.sha256(csv) == table.table_run.csv_sha256:
+        if table.is_unchanged and is_current(settings, table.table, table.table_run):
             report.passing(f"{csv}: unchanged, it already has these rows")
         else:
             yield table

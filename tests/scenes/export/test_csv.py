@@ -23,7 +23,7 @@ from pipelines.core.texts import without_values
 from pipelines.export import csv as export_csv
 from pipelines.gold import job as gold_job
 from pipelines.gold import proof
-from pipelines.lake import delta, folders
+from pipelines.lake import delta, folders, layout
 from pipelines.lake.runs import CsvPart, TableRun
 from pipelines.spark import analysis, broadcast, frames, session
 from tests.support.lake import ALL, Lake, last
@@ -39,9 +39,9 @@ def files_of(settings: Any) -> list[str]:
 CUTS = (
     (("_id_movimento <= 70", "_id_movimento BETWEEN 71 AND 140", "_id_movimento > 140"), [1, 1, 1]),
     (("_id_movimento > 140", "_id_movimento <= 100", "_id_movimento BETWEEN 101 AND 140"), [1, 1, 1]),
-    (("_id_movimento % 2 = 0", "_id_movimento % 2 = 1"), [2]),
+    (("_id_movimento % 2 = 0", "_id_movimento % 2 = 1"), [1, 2]),
     (("_id_movimento <= 50 OR _id_movimento = 90", "_id_movimento BETWEEN 51 AND 99 AND _id_movimento <> 90",
-      "_id_movimento >= 100"), [2, 1]),
+      "_id_movimento >= 100"), [1, 2, 1]),
 )  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def test_the_csv_has_the_same_bytes_however_gold_is_split_into_files(keyed_lake:
             for file, where in zip(made, cut, strict=True):
                 rows = f"SELECT * FROM read_parquet({files_of(settings)}) WHERE {where} ORDER BY {order}"
                 duckdb.sql(f"COPY ({rows}) TO '{file}' (ROW_GROUP_SIZE 2048)")
-            assert [len(group) for group in export_csv._segments(TABLE, made)] == groups
+            assert [len(span.files) for span in layout.spans(TABLE, made)] == groups
             with export_csv.draft(settings, TABLE, made) as draft:
                 assert draft.temporary.read_bytes() == csv, (cut, order)
                 assert (draft.rows, draft.sha256) == (200, folders.sha256(draft.temporary))
@@ -101,9 +101,9 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     parts: list[list[str]] = []
     copy = export_csv._copy
 
-    def noted(table: Any, files: list[str], *more: Any) -> None:
-        parts.append(sorted(Path(file).stem for file in files))
-        copy(table, files, *more)
+    def noted(table: Any, span: layout.Span, *more: Any) -> None:
+        parts.append(sorted(Path(file).stem for file in span.files))
+        copy(table, span, *more)
 
     monkeypatch.setattr(export_csv, "_copy", noted)
     return parts
@@ -184,7 +184,7 @@ def test_a_part_is_written_again_if_rows_come_between_its_own_and_when_it_splits
     night.file("cd", "_id_movimento > 100")
     for names, expected in (
         ("a b c d behind before", [["before"], ["behind"]]),
-        ("a7 b7 between c d", [["a7", "b7", "between"]]),
+        ("a7 b7 between c d", [["a7"], ["a7", "between"], ["b7", "between"]]),
         ("a b8 b9 c d", [["b8"], ["b9"]]),
         ("a b cd", [["cd"]]),
     ):
@@ -268,7 +268,7 @@ def test_a_run_copies_the_parts_that_the_run_before_recorded(keyed_lake: Lake, w
         assert table_run.csv_sha256 == hashlib.sha256(content).hexdigest()
         end = len(content)
         for part in reversed(parts):
-            assert hashlib.sha256(content[end - part.bytes : end]).hexdigest() == part.sha256
+            assert export_csv.DIGEST(content[end - part.bytes : end]).hexdigest() == part.digest
             end -= part.bytes
         assert content[:end] == content.splitlines(keepends=True)[0]
     assert agree(keyed_lake) == 202
