@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -40,7 +39,7 @@ def _span(table: Table, path: str) -> tuple[int, int] | None:
         footer = pq.read_metadata(path)
     column = footer.schema.to_arrow_schema().get_field_index(table.keys[0])
     statistics = [footer.row_group(group).column(column).statistics for group in range(footer.num_row_groups)]
-    if not statistics or not all(group and group.has_min_max for group in statistics):
+    if not statistics or not all(group and group.has_min_max and not group.null_count for group in statistics):
         return None
     return min(group.min for group in statistics), max(group.max for group in statistics)
 
@@ -63,7 +62,7 @@ def spans(table: Table, paths: Iterable[str]) -> list[Span]:
         return [Span(tuple(file.path for file in files), None)]
     cut = list[Span]()
     leasts = sorted({least for least, _ in known})
-    for least, after in zip(leasts, [*leasts[1:], None], strict=True):
+    for least, after in zip(leasts, [*leasts[1:], None], strict=False):
         there = [
             (file.path, most)
             for file, (first, most) in zip(files, known, strict=True)
@@ -77,8 +76,8 @@ def spans(table: Table, paths: Iterable[str]) -> list[Span]:
 
 @dataclass(frozen=True)
 class Piece:
-    """A new file: what is left of the rows of `files`, and the rows that come, as far as their first key lies in the
-    range that `kept` and `added` say, as SQL conditions."""
+    """A new file: what is left of the rows of `files` that meet the condition `kept`, and the rows that come and meet
+    the condition `added`."""
 
     files: tuple[str, ...]
     kept: str
@@ -87,33 +86,42 @@ class Piece:
 
 def pieces(db: Engine, key: str, files: Sequence[DataFile], touched: Collection[str], came: str) -> list[Piece]:
     """The new files of a table whose rows go from the files `touched` and come from the relation `came`. A row comes
-    into the file in whose range its first key lies, or at the end; without known ranges all come at the end."""
-    bounds = [file.span[0] for file in files if file.span]
+    into the file in whose range its first key lies, or into one at the end; they all do where ranges are not known."""
     column, end = identifier(key), len(files)
-    if len(bounds) < end or not files:
-        arrivals = {end}
-    else:
-        numbered = f"(SELECT unnest({bounds}::hugeint[]) AS least, unnest(range({end})) AS number)"
-        greatest = max(file.span[1] for file in files if file.span)
-        place = f"CASE WHEN key > {greatest} THEN {end} ELSE coalesce(number, 0) END"
-        keys = f"(SELECT {column}::hugeint AS key FROM {came})"
-        rows = db.execute(f"SELECT DISTINCT {place} FROM {keys} ASOF LEFT JOIN {numbered} ON key >= least").fetchall()
-        arrivals = {number for (number,) in rows}
-    parts = list[Piece]()
-    groups = _groups(files, {number for number, file in enumerate(files) if file.path in touched or number in arrivals})
-    takes_end = bool(groups) and len(groups[-1]) > 1 and groups[-1].stop == end
-    for group in groups:
-        added = "false"
-        if len(bounds) == end:
-            below = f"{column} < {bounds[group.stop]}" if group.stop < end else f"{column} <= {greatest}"
-            below = "true" if group.stop == end and takes_end else below
-            added = f"{column} >= {bounds[group.start]} AND {below}" if group.start else f"({below}) IS NOT FALSE"
-        elif group.stop == end and takes_end:
-            added = "true"
-        parts += _cut(db, column, [files[number] for number in group], added)
-    if not takes_end:
-        parts.append(Piece((), "true", f"{column} > {greatest}" if files and len(bounds) == end else "true"))
-    return parts
+    numbers = {number for number, file in enumerate(files) if file.path in touched}
+    known = [file.span for file in files if file.span]
+    if len(known) < end or not files:
+        groups = _groups(files, numbers)
+        return [*(Piece(_paths(files, group), "true", "false") for group in groups), Piece((), "true", "true")]
+    least, greatest = [first for first, _ in known], max(last for _, last in known)
+    numbered = f"(SELECT unnest({least}::hugeint[]) AS least, unnest(range({end})) AS number)"
+    place = f"CASE WHEN key > {greatest} THEN {end} ELSE coalesce(number, 0) END"
+    keys = f"(SELECT {column}::hugeint AS key FROM {came})"
+    rows = db.execute(f"SELECT DISTINCT {place} FROM {keys} ASOF LEFT JOIN {numbered} ON key >= least").fetchall()
+    groups = _groups(files, numbers.union(*rows))
+    is_last = bool(groups) and len(groups[-1]) > 1 and groups[-1].stop == end  # and so takes what comes at the end
+    last = "true" if is_last else f"{column} <= {greatest}"
+    starts = sorted({cut for group in groups for cut in (least[group.start], *_cuts(db, column, files, group))})
+    parts, rewritten = list[Piece](), [number for group in groups for number in group]
+    for first, after, within in _ranges(column, starts, last):
+        here = [at for at in rewritten if known[at][1] >= first and (after is None or least[at] < after)]
+        parts.append(Piece(_paths(files, here), within, within))
+    if any(len(part.files) > MANY_SMALL_FILES for part in parts):  # in no order: each would be read too often
+        ranges = _ranges(column, [least[group.start] for group in groups], last)
+        parts = [Piece(_paths(files, group), "true", it[-1]) for group, it in zip(groups, ranges, strict=True)]
+    return parts if is_last else [*parts, Piece((), "true", f"{column} > {greatest}")]
+
+
+def _ranges(column: str, starts: Sequence[int], last: str) -> Iterator[tuple[int, int | None, str]]:
+    """The ranges that begin at `starts`, the first one open: where each begins, where it ends, and its condition, of
+    which `last` is the end of the last."""
+    for number, (first, after) in enumerate(zip(starts, [*starts[1:], None], strict=False)):
+        below = last if after is None else f"{column} < {after}"
+        yield first, after, f"{column} >= {first} AND {below}" if number else f"({below}) IS NOT FALSE"
+
+
+def _paths(files: Sequence[DataFile], numbers: Iterable[int]) -> tuple[str, ...]:
+    return tuple(files[number].path for number in numbers)
 
 
 def _groups(files: Sequence[DataFile], touched: Collection[int]) -> list[range]:
@@ -131,17 +139,10 @@ def _groups(files: Sequence[DataFile], touched: Collection[int]) -> list[range]:
     return groups
 
 
-def _cut(db: Engine, column: str, files: Sequence[DataFile], added: str) -> Iterator[Piece]:
-    """One piece, or several of equal size, in the order of keys, if it would be large."""
-    paths, number = tuple(file.path for file in files), sum(file.bytes for file in files) // LARGE_FILE_BYTES
-    if number < 2 or any(file.span is None for file in files):
-        yield Piece(paths, "true", added)
-        return
+def _cuts(db: Engine, column: str, files: Sequence[DataFile], group: range) -> list[int]:
+    """Where the rows of files are cut so that no new file is large."""
+    number = sum(files[at].bytes for at in group) // LARGE_FILE_BYTES
     shares = [index / number for index in range(1, number)]
-    rows = relation(paths, {})
-    cuts = db.execute(f"SELECT quantile_disc({column}, {shares}) FROM {rows}").fetchone() or ([],)
-    for least, most in pairwise([None, *cuts[0], None]):
-        ends = [f"{column} >= {least}"] * (least is not None) + [f"{column} < {most}"] * (most is not None)
-        within = " AND ".join(ends)
-        within = within if least is not None else f"({within}) IS NOT FALSE"
-        yield Piece(paths, within, f"{added} AND {within}")
+    rows = relation(_paths(files, group), {})
+    cut = db.execute(f"SELECT quantile_disc({column}, {shares}) FROM {rows}").fetchone() if shares else None
+    return list(cut[0]) if cut else []

@@ -152,3 +152,22 @@ def test_many_nights_leave_few_files_in_the_order_of_keys_and_write_what_changed
         old, record = replace(staged.content, number=None), staged.table_run
     assert max(numbers[30:]) <= max(numbers[10:30]) + 3, numbers
     assert sum(written[40:]) < 1.5 * sum(written[20:40]), written
+
+
+@pytest.mark.parametrize("is_chain", [True, False])
+def test_files_that_overlap_are_cut_apart_unless_all_do(
+    db: Engine, tmp_path: Path, is_chain: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a table that came in the order of pages, each file has keys of the next; or each has keys of all ages."""
+    monkeypatch.setattr(layout, "SMALL_FILE_BYTES", 0)
+    lies = {key: key // 10 - (key % 10 == 3 and key > 10) if is_chain else key % 10 for key in range(100)}
+    files = [rows(**{f"k{key}": "1" for key in lies if lies[key] == file}) for file in range(10)]
+    old, record = version(db, tmp_path, *files)
+    changed = dict.fromkeys((*range(0, 100, 7), *range(0, 100, 10), 150, 200), "2.00")
+    affected = Selection(("id",), f"(SELECT unnest({[*changed, 3]}) AS id)")
+    came = rows(**{f"k{key}": value for key, value in changed.items()})
+    staged = splice_differing(db, Splice(old, record, affected, came), Target(TABLE, tmp_path, 2))
+    assert stored(db, staged) == {key: "1.00" for key in lies if key != 3} | changed
+    assert staged.table_run.content == measured(db, staged.content.sql, TYPES, ("id",))
+    spans = [file.span for file in layout.data_files(TABLE, staged.content.files)]
+    assert all(a and b and a[1] < b[0] for a, b in pairwise(spans)) == is_chain
