@@ -17,10 +17,9 @@ from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault
 from pipelines.core.names import LAYERS, downstream_layer
 from pipelines.core.points import Point, crash_point
-from pipelines.lake import delta, folders, run_log
+from pipelines.lake import delta, folders, layout, run_log
 from pipelines.lake.changes import Target, merged
 from pipelines.lake.engine import HASHING, engine
-from pipelines.lake.layout import MANY_SMALL_FILES, SMALL_FILE_BYTES
 from pipelines.lake.run_log import RECORDS
 from pipelines.lake.runs import Run, TableRun
 from pipelines.lake.versions import StagedTable, table_version
@@ -46,7 +45,7 @@ def maintain(settings: Settings, report: Report) -> None:
             for domain in catalogue.domains():
                 run_log.roll_back(path, domain, report)
             for name in RECORDS:
-                run_log.compact(path / name, MANY_SMALL_FILES)
+                run_log.compact(path / name, layout.MANY_SMALL_FILES)
             for domain in catalogue.domains():
                 if run := run_log.last_run(path, domain):
                     compact(settings, layer, run, report)
@@ -122,7 +121,7 @@ def compact(settings: Settings, layer: str, last: Run, report: Report) -> None:
         for table_run in last.tables
         if catalogue.table_of(layer, last.domain, table_run.name)
         and not table_run.batches
-        and _small_files(path / last.domain, table_run) >= MANY_SMALL_FILES
+        and _small_files(path / last.domain, table_run) >= layout.MANY_SMALL_FILES
     ]
     if not many or last.hashing != HASHING:
         return
@@ -146,7 +145,7 @@ def compact(settings: Settings, layer: str, last: Run, report: Report) -> None:
 
 def _small_files(folder: Path, table_run: TableRun) -> int:
     files = delta.files_of(folder / table_run.name, table_run.version)
-    return sum(size < SMALL_FILE_BYTES for size in files.values())
+    return sum(size < layout.SMALL_FILE_BYTES for size in files.values())
 
 
 def _merged(settings: Settings, layer: str, last: Run, run: int, name: str) -> StagedTable:

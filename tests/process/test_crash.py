@@ -41,10 +41,10 @@ CSV = "export/movimento_flat.csv"
 MANY = 100
 KEYS = (
     *(f"ALTER TABLE {name} ADD PRIMARY KEY (id)" for name in ("associado", "conta", "cartao", "movimento")),
-    f"INSERT INTO associado SELECT 1000 + i, 'Ana', 'Lima', 30, 'a@b' FROM generate_series(1, {MANY}) i",
-    f"INSERT INTO conta SELECT 1000 + i, 'corrente', '2020-01-01', 1000 + i FROM generate_series(1, {MANY}) i",
-    f"INSERT INTO cartao SELECT 1000 + i, '1', 'x', '2020-01-01', 1000 + i, 1000 + i FROM generate_series(1, {MANY}) i",
-    f"INSERT INTO movimento SELECT 1000 + i, 1, 'x', '2024-01-01', 1000 + i FROM generate_series(1, {MANY}) i",
+    f"INSERT INTO associado SELECT i - 1000, 'Ana', 'Lima', 30, 'a@b' FROM generate_series(1, {MANY}) i",
+    f"INSERT INTO conta SELECT i - 1000, 'corrente', '2020-01-01', i - 1000 FROM generate_series(1, {MANY}) i",
+    f"INSERT INTO cartao SELECT i - 1000, '1', 'x', '2020-01-01', i - 1000, i - 1000 FROM generate_series(1, {MANY}) i",
+    f"INSERT INTO movimento SELECT i - 1000, 1, 'x', '2024-01-01', i - 1000 FROM generate_series(1, {MANY}) i",
 )
 State = dict[str, Run]
 
@@ -177,7 +177,9 @@ def leftovers(lakehouse: Lake) -> list[Path]:
         path = settings.layer_path(layer)
         for run in run_log.read_runs(path):
             for table in run.tables:
-                named |= {*map(Path, delta.file_paths(path / run.domain / table.name, table.version))}
+                folder = path / run.domain / table.name
+                named |= {*map(Path, delta.file_paths(folder, table.version))}
+                named |= {folder / name for name in delta.fed_by(folder, 0)}
         for name in (run_log.RUNS, run_log.QUALITY):
             if (head := delta.version(path / name)) is not None:
                 named |= {*map(Path, delta.file_paths(path / name, head))}

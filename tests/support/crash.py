@@ -82,7 +82,7 @@ SCENARIOS = {
     ),
     "restore, half of the tables": Scenario("restore", "TABLE_ROLLED_BACK", nth=2),
     "maintain, some files removed": Scenario("maintain", "FILE_REMOVED", nth=2),
-    "maintain, compacted, not recorded": Scenario("maintain", "TABLE_COMMITTED", kinds=ALL_KINDS),
+    "maintain, compacted, not recorded": Scenario("maintain", "TABLE_COMMITTED", keyed=True, kinds=ALL_KINDS),
 }
 # Of a stream, which ingests files in micro-batches: of the second, where the first is the same step.
 STREAM_SCENARIOS = {
@@ -155,17 +155,18 @@ def _run(name: str, kind: str, folder: Path, log: Path, environment: dict[str, s
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     from pipelines.cli.main import main
-    from pipelines.commands import maintain
+    from pipelines.lake import layout
     from pipelines.spark import session
     from tests.support import engine
 
-    maintain.MANY_SMALL_FILES = 1  # type: ignore[attr-defined]  # the tables are small
     if GATEWAY in os.environ:
         session.session = shared_session  # type: ignore[assignment]
     elif SERVER in os.environ:
         engine.use(remote=True)
         session.session = lambda *_, **__: engine.remote_session()
     scenario = (SCENARIOS | STREAM_SCENARIOS)[name]
+    if scenario.target == "maintain":
+        layout.MANY_SMALL_FILES = 2  # the tables are small
     arm(scenario.point, {"kill": kill, "error": error, "full": full}[kind], scenario.nth)
     code = main([scenario.target])
     sys.stdout.flush()

@@ -440,8 +440,7 @@ def test_a_restored_bronze_takes_the_later_files_again_with_the_same_ids(condomi
 def test_many_small_files_do_not_stay_many_data_files(
     condominio: Lake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("lake.layout", "commands.maintain"):
-        monkeypatch.setattr(f"pipelines.{module}.MANY_SMALL_FILES", 3)
+    monkeypatch.setattr("pipelines.lake.layout.MANY_SMALL_FILES", 3)
     drop_all(condominio)
     path = condominio.settings().bronze_path / "condominio" / "transacoes"
 

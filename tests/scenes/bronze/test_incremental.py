@@ -366,7 +366,6 @@ def test_zeros_of_both_signs_odd_names_and_wide_numbers_survive_many_nights_and_
     members = table_version(source.settings().bronze_path, last(source), catalogue.tables_of("bronze", "cartoes")[0])
     rows = read(source.spark, members).select("id", 'a"{b} c').distinct().count()
     assert rows == last(source).table("associado").rows_out and len(members.files) == 5
-    monkeypatch.setattr("pipelines.commands.maintain.MANY_SMALL_FILES", 2)
     monkeypatch.setattr("pipelines.lake.layout.MANY_SMALL_FILES", 2)
     with Report() as report:
         maintain(source.settings(), report)

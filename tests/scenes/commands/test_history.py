@@ -24,7 +24,7 @@ from pipelines.core.console import Report
 from pipelines.core.errors import StorageFault, UsageFault
 from pipelines.core.names import LAYERS
 from pipelines.export.publish import export
-from pipelines.lake import delta, run_log
+from pipelines.lake import delta, layout, run_log
 from pipelines.lake.runs import RunContext, reason_for_full_derived
 from pipelines.run import lifecycle
 from tests.support.lake import Lake
@@ -73,7 +73,7 @@ def test_a_layer_goes_back_to_a_run_as_a_new_run_with_its_csv_and_forward_again(
     assert nights_lake.csv == (nights_lake.folder / "3.csv").read_bytes()
 
 
-def test_an_old_lake_of_which_runs_were_restored_removed_and_compacted_agrees_and_the_next_run_goes_on(
+def test_an_old_lake_of_which_runs_were_restored_and_removed_agrees_and_the_next_run_goes_on(
     nights_lake: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Delta refuses versions that were superseded more than a week ago, unless it is told otherwise."""
@@ -92,13 +92,10 @@ def test_an_old_lake_of_which_runs_were_restored_removed_and_compacted_agrees_an
     nights_lake.run("gold")
     assert nights_lake.csv == (nights_lake.folder / "2.csv").read_bytes()
     _age(settings.layer_path, "3", days=40)
-    monkeypatch.setattr(commands_maintain, "MANY_SMALL_FILES", 1)
     maintained(nights_lake, HISTORY_DAYS="30")
-    assert [nights_lake.last(layer).kind for layer in LAYERS] == ["compaction"] * 3
     with Report() as report:
         reconcile(settings, ("cartoes",), report, nights_lake.spark)
     assert capsys.readouterr().out.endswith("everything agrees\n")
-    monkeypatch.setattr(commands_maintain, "MANY_SMALL_FILES", 8)
     numbers = [nights_lake.last(layer).run for layer in LAYERS]
     monkeypatch.setattr(lifecycle, "datetime", clock(datetime.now(UTC) - timedelta(days=365)))
     nights_lake.run()
@@ -224,10 +221,13 @@ def _age(layer_path, but: str, days: int) -> None:  # type: ignore[no-untyped-de
 
 
 def test_maintain_merges_small_files_and_keeps_the_content(
-    cli: Cli, nights_lake: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    cli: Cli, keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings, content = nights_lake.settings(), nights_lake.csv
-    monkeypatch.setattr(commands_maintain, "MANY_SMALL_FILES", 1)
+    for key in (300, 301):
+        execute(keyed_lake.address, f"INSERT INTO movimento VALUES ({key}, 1, 'x', '2024-01-01', 1)")
+        keyed_lake.run()
+    settings, content = keyed_lake.settings(), keyed_lake.csv
+    monkeypatch.setattr(layout, "MANY_SMALL_FILES", 2)
     before = {layer: run_log.last_run(settings.layer_path(layer), "cartoes") for layer in LAYERS}
 
     def read() -> None:
@@ -235,7 +235,7 @@ def test_maintain_merges_small_files_and_keeps_the_content(
             assert run_log.last_run(settings.layer_path(layer), "cartoes")
 
     with meanwhile(read):
-        maintained(nights_lake)
+        maintained(keyed_lake)
     assert "gold: movimento_flat compacted, as gold/4" in capsys.readouterr().out
     for layer in LAYERS:
         was, now = before[layer], run_log.last_run(settings.layer_path(layer), "cartoes")
@@ -243,14 +243,14 @@ def test_maintain_merges_small_files_and_keeps_the_content(
         assert [table.columns for table in now.tables] == [table.columns for table in was.tables]
         runs = settings.layer_path(layer) / run_log.RUNS
         assert len(delta.file_paths(runs, delta.version(runs) or 0)) == 2  # one, and the compaction's own row
-    assert "`make" not in cli("status", env=connection_settings(nights_lake.address)).stdout
+    assert "`make" not in cli("status", env=connection_settings(keyed_lake.address)).stdout
     # Against what the runs recorded: that it is what upstream gives, another test proves.
     monkeypatch.setattr(with_lake, "compare_with_upstream", lambda *_: None)
     with Report() as report:
-        reconcile(settings, ("cartoes",), report, nights_lake.spark)
+        reconcile(settings, ("cartoes",), report, keyed_lake.spark)
         export(settings, (movimento_flat.TABLE,), report)
-    assert nights_lake.csv == content
-    texts = nights_lake.log_texts()
+    assert keyed_lake.csv == content
+    texts = keyed_lake.log_texts()
     assert [word for word in PERSONAL if any(word in text for text in texts)] == []
 
 
