@@ -29,7 +29,6 @@ from pipelines.lake.engine import Engine, engine, listed, relation, save
 from pipelines.lake.layout import Span, spans
 from pipelines.lake.runs import CsvPart, TableRun
 
-WRITERS = min(4, os.cpu_count() or 1)
 BLOCK_BYTES = 2**20
 DIGEST = partial(hashlib.blake2b, digest_size=32)  # of a part: half the time of SHA-256 where no instruction makes that
 RECORD_BYTES, BUFFER_BYTES = 2**24, 2**28  # DuckDB finds no record in more than two buffers
@@ -188,34 +187,24 @@ def _append_files(
     others are written side by side."""
     known = {_fingerprint(table, span): span for span in spans(table, files)}
     missing = [key for key in known if key not in csv.recorded]
-    at_once = max(1, min(WRITERS, len(missing)))
-    engines: list[Engine] = []
-    with ThreadPoolExecutor(at_once) as pool:
 
-        def write(key: str) -> tuple[Path, CsvPart]:
-            part = csv.file.with_suffix(f".{key}")
-            what = f"export {csv.file.parents[1]}: writing {table.name}"
-            with engine(what, scratch, share=at_once) as connection:
-                engines.append(connection)
-                _copy(table, known[key], part, connection)
-            crash_point(Point.CSV_WRITTEN)
-            written, size = read_back(table, part), part.stat().st_size
-            return part, CsvPart(key, size, written.rows, (*map(str, written.sums.values()),), _digest(part, 0, size))
+    def write(key: str, connection: Engine) -> tuple[Path, CsvPart]:
+        part = csv.file.with_suffix(f".{key}")
+        _copy(table, known[key], part, connection)
+        crash_point(Point.CSV_WRITTEN)
+        written, size = read_back(table, part), part.stat().st_size
+        return part, CsvPart(key, size, written.rows, (*map(str, written.sums.values()),), _digest(part, 0, size))
 
-        try:
-            writing = {key: pool.submit(write, key) for key in missing}
-            for key in known:
-                if key in writing or not csv.copy(key):
-                    part, record = (writing.get(key) or pool.submit(write, key)).result()
-                    with folders.storage(f"export {part}"), part.open("rb") as records:
-                        csv.append(records, record)
-                    part.unlink()
-                appended(csv.parts[-1].rows)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for connection in engines:
-                connection.interrupt()
-            raise
+    works = [partial(write, key) for key in missing]
+    with engine(f"export {csv.file.parents[1]}: writing {table.name}", scratch) as db, db.side_by_side(works) as begun:
+        writing = dict(zip(missing, begun, strict=True))
+        for key in known:
+            if key in writing or not csv.copy(key):
+                part, record = writing[key].result() if key in writing else write(key, db)
+                with folders.storage(f"export {part}"), part.open("rb") as records:
+                    csv.append(records, record)
+                part.unlink()
+            appended(csv.parts[-1].rows)
 
 
 def _fingerprint(table: Table, span: Span) -> str:
@@ -242,7 +231,7 @@ def is_current(settings: Settings, table: Table, table_run: TableRun) -> bool:
         if not parts:
             return folders.sha256(final) == table_run.csv_sha256
         placed, end = _placed(header, parts)
-        with final.open("rb") as file, ThreadPoolExecutor(WRITERS) as pool:
+        with final.open("rb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
             if file.read(len(header)) != header or final.stat().st_size != end:
                 return False
             return all(pool.map(lambda place: _digest(final, place[0], place[1].bytes) == place[1].digest, placed))

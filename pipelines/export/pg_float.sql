@@ -1,7 +1,7 @@
 -- A float as PostgreSQL prints it. DuckDB's own text has the same, shortest digits, but writes 1.0, 1e+16 and inf for
 -- 1, 1e+16 and Infinity. `places`: from how many digits before the point PostgreSQL writes an exponent, 15 or, of a
 -- real, 6. Source: https://github.com/postgres/postgres/blob/master/src/common/d2s.c
-CREATE TEMP MACRO pg_float(v, places) AS CASE
+CREATE OR REPLACE TEMP MACRO pg_float(v, places) AS CASE
     WHEN isnan(v) THEN 'NaN'
     WHEN isinf(v) THEN if(v > 0, 'Infinity', '-Infinity')
     WHEN v = 0 THEN if(starts_with(v::varchar, '-'), '-0', '0')

@@ -195,7 +195,8 @@ def _spliced(db: Engine, change: Splice, gone: str, target: Target) -> StagedTab
         rows = f"SELECT {columns} FROM {kept} UNION ALL SELECT {columns} FROM {came} WHERE {piece.added}"
         return write(connection, f"(FROM ({rows}) ORDER BY {keys})", target)
 
-    files = [file for names in db.side_by_side([partial(written, piece) for piece in new]) for file in names]
+    with db.side_by_side([partial(written, piece) for piece in new]) as working:
+        files = [file for work in working for file in work.result()]
     crash_point(Point.FILES_SPLICED)
     touched = {file for piece in new for file in piece.files}
     stays = tuple(Path(file).name for file in old.files if file not in touched)

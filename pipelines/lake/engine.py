@@ -4,7 +4,7 @@ import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -50,9 +50,10 @@ class Engine:
         self.execute(f"CREATE TEMP TABLE {name} AS {query}")
         return name
 
-    def side_by_side(self, works: Sequence[Callable[["Engine"], Read]]) -> list[Read]:
-        """What each work makes of a connection of its own to this database, which sees no temporary table of this one:
-        as many at a time as there are cores. If one fails, the others end."""
+    @contextmanager
+    def side_by_side(self, works: Sequence[Callable[["Engine"], Read]]) -> Iterator[list[Future[Read]]]:
+        """What becomes of works, each with a connection of its own to this database, which sees no temporary table of
+        this one: as many at a time as there are cores. If the context fails, all end."""
         number = max(1, min(len(works), os.cpu_count() or 1, AT_ONCE))
         with ExitStack() as stack, ThreadPoolExecutor(number) as pool:
             idle, siblings = SimpleQueue["Engine"](), list[Engine]()
@@ -68,9 +69,8 @@ class Engine:
                 finally:
                     idle.put(sibling)
 
-            working = [pool.submit(answer, work) for work in works]
             try:
-                return [future.result() for future in working]
+                yield [pool.submit(answer, work) for work in works]
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 for sibling in siblings:
@@ -84,19 +84,16 @@ class Engine:
 
 
 @contextmanager
-def engine(what: str, scratch: Path | None = None, share: int = 1) -> Iterator[Engine]:
-    """A database in bounded memory that spills to `scratch`, or else to a folder of its own in TMPDIR; one of `share`
-    that work at the same time. Its errors become a StorageFault, or a MemoryFault, that names `what`."""
-    config = {"memory_limit": f"{MEMORY // share}MB"}
-    if share > 1:
-        config["threads"] = str(max(1, (os.cpu_count() or 1) // share))
+def engine(what: str, scratch: Path | None = None) -> Iterator[Engine]:
+    """A database in bounded memory that spills to `scratch`, or else to a folder of its own in TMPDIR. Its errors
+    become a StorageFault, or a MemoryFault, that names `what`."""
     try:
         with nullcontext(scratch) if scratch else folders.temporary() as spill, ThreadPoolExecutor(1) as thread:
             # Not in this thread: DuckDB makes a RuntimeError of a signal that it hears.
-            database = thread.submit(_database, config, spill).result()
+            database = thread.submit(_database, spill).result()
             with database.cursor() as connection:  # which has temporary tables of its own
                 yield Engine(connection, thread)
-        _IDLE.append((config, database))
+        _IDLE.append(database)
     except duckdb.Error as error:
         if fault := shortage.fault_of(error, what):
             raise fault from error
@@ -109,19 +106,17 @@ def engine(what: str, scratch: Path | None = None, share: int = 1) -> Iterator[E
         raise StorageFault(f"{what}: {type(error).__name__}; check {look}") from error
 
 
-# The last databases whose work succeeded, with their configuration: a new one costs as much as ten small queries.
-_IDLE: deque[tuple[dict[str, str], duckdb.DuckDBPyConnection]] = deque(maxlen=4)
+# The last databases whose work succeeded: a new one costs as much as ten small queries.
+_IDLE: deque[duckdb.DuckDBPyConnection] = deque(maxlen=4)
 
 
-def _database(config: dict[str, str], scratch: Path) -> duckdb.DuckDBPyConnection:
-    """An idle database of this configuration, or a new one, which spills to `scratch` from now on."""
+def _database(scratch: Path) -> duckdb.DuckDBPyConnection:
+    """An idle database, or a new one, which spills to `scratch` from now on."""
     spill = f"SET temp_directory = {duckdb_literal(str(scratch))}"
     while _IDLE:
         with suppress(IndexError, duckdb.Error):  # another thread took it; it has spilled elsewhere
-            its_config, database = _IDLE.pop()
-            if its_config == config:
-                return database.execute(spill)
-    return duckdb.connect(config=dict(config)).execute(spill)
+            return _IDLE.pop().execute(spill)
+    return duckdb.connect(config={"memory_limit": f"{MEMORY}MB"}).execute(spill)
 
 
 def relation(files: Sequence[str], columns: Mapping[str, str], where: str = "true", file: str = "") -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from pipelines.core.errors import StorageFault
 from pipelines.lake import engine as lake_engine
-from pipelines.lake.engine import Engine, engine
+from pipelines.lake.engine import Engine, count, engine
 
 
 def test_a_signal_is_heard_while_duckdb_works(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,6 +50,7 @@ def databases(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
         return connect(config=dict(config))
 
     lake_engine._IDLE.clear()
+    monkeypatch.setattr(lake_engine, "MEMORY", 100)
     monkeypatch.setattr(duckdb, "connect", counted)
     return made
 
@@ -68,18 +69,16 @@ def test_a_database_is_used_again_and_shows_nothing_of_its_earlier_use(
         for sql in (f"FROM {name}", "SELECT own(1)"):
             with pytest.raises(duckdb.Error):
                 second.execute(sql)
-    with engine("a share", share=2) as third:
-        assert third.execute("SELECT current_setting('memory_limit')").fetchone() == ("476.8 MiB",)
-    assert len(databases) == 3
+    assert len(databases) == 2
 
 
 def test_a_database_that_failed_or_spilled_is_not_used_again(databases: list[dict[str, str]], tmp_path: Path) -> None:
-    with pytest.raises(StorageFault, match="failed: CatalogException"), engine("failed", share=10) as failed:
+    with pytest.raises(StorageFault, match="failed: CatalogException"), engine("failed") as failed:
         failed.execute("FROM nowhere")
-    with engine("spilled", tmp_path / "1", share=10) as spilled:
+    with engine("spilled", tmp_path / "1") as spilled:
         spilled.keep("SELECT i, hash(i)::varchar || repeat('x', 40) FROM range(2_500_000) r(i)")
         assert list((tmp_path / "1").iterdir())
-    with engine("next", tmp_path / "2", share=10) as following:
+    with engine("next", tmp_path / "2") as following:
         assert folder_of(following) == str(tmp_path / "2")
     assert len(databases) == 3
 
@@ -91,7 +90,7 @@ def test_what_an_engine_spills_is_closed_to_others_and_never_in_the_working_fold
     (tmp_path / "tmp").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-    with engine("spilling", share=10) as spilling:
+    with engine("spilling") as spilling:
         spilling.keep("SELECT i, hash(i)::varchar || repeat('x', 40) FROM range(2_500_000) r(i)")
         (folder,) = (tmp_path / "tmp").iterdir()
         assert [*folder.iterdir()] and folder.stat().st_mode & 0o7777 == 0o700
@@ -99,3 +98,19 @@ def test_what_an_engine_spills_is_closed_to_others_and_never_in_the_working_fold
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     with pytest.raises(StorageFault, match="no folder can be made for temporary files; name one in TMPDIR"):
         engine("nowhere").__enter__()
+
+
+def test_works_beside_each_other_see_one_database_and_all_end_when_one_fails() -> None:
+    """The second waits for longer than the test lasts."""
+    endless = "SELECT count(*) FROM range(100000000) a, range(100000) b WHERE a.range * b.range % 7 = 3"
+    began = time.monotonic()
+    with engine("beside") as db:
+        db.execute("CREATE TABLE seen AS SELECT 7 AS a")
+        with db.side_by_side([lambda sibling: count(sibling, "seen")] * 5) as working:
+            assert [work.result() for work in working] == [1] * 5
+        db.execute("DROP TABLE seen")
+    with pytest.raises(StorageFault), engine("beside") as db:
+        works = [lambda sibling, sql=sql: sibling.execute(sql) for sql in ("FROM nowhere", endless)]
+        with db.side_by_side(works) as working:
+            working[0].result()
+    assert time.monotonic() - began < 10
