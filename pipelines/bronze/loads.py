@@ -106,8 +106,8 @@ def plan_loads(settings: Settings, snapshot: Snapshot, plans: list[ReadPlan], ca
     for plan in plans:
         facts, unfit = fingerprint.table_facts(snapshot.connection, plan, server)
         previous = known.get(plan.table.name)
-        why = reason_for_full(settings, previous, plan.table.name in call.full, call.run.started)
-        why = why or of_earlier_release(previous)
+        why = of_earlier_release(previous)
+        why = why or reason_for_full(settings, previous, plan.table.name in call.full, call.run.started)
         if previous and not why:
             why = unfit or went_back or fingerprint.what_changed(previous.basis, facts)
         loads.append(LoadPlan(plan, facts, why, "false" if why else newer, previous))

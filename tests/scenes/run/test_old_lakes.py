@@ -11,11 +11,12 @@ from pipelines.commands import history
 from pipelines.commands.reconcile.reconcile import reconcile
 from pipelines.commands.status import status
 from pipelines.core.console import Report
-from pipelines.core.names import HISTORY, LAYERS
+from pipelines.core.names import DELETED, HISTORY, LAYERS
 from pipelines.lake import run_log
 from tests.support import old_lake
 from tests.support.condominio import SALES, everything
 from tests.support.lake import Lake
+from tests.support.readers import misread
 from tests.support.source import execute
 
 # `make test` has the lake of an earlier release whose records differ most from today's; `make test-long` all.
@@ -77,6 +78,7 @@ def test_a_lake_of_earlier_software_goes_on_for_three_nights_and_back(
     lakes = opened(file, tmp_path, source, spark)
     cards, *others = lakes
     csv, last = cards.csv, cards.last("silver")
+    marked = any(column.name == DELETED for column in cards.last("bronze").tables[0].columns)
     was = [everything(lakehouse) for lakehouse in lakes if last.tables[0].columns]
     ids = {path: DeltaTable(path).metadata().id for path in tmp_path.glob("lake/*/_*") if path.is_dir()}
     before = [run_log.read_runs(lakehouse.settings().gold_path, domain=lakehouse.domain) for lakehouse in lakes]
@@ -88,6 +90,11 @@ def test_a_lake_of_earlier_software_goes_on_for_three_nights_and_back(
     assert all(modes(lakehouse)["gold"] == {"full"} for lakehouse in lakes)
     why = "this software changed" if last.software else "LAKEHOUSE_FULL_DAYS=7 have passed"
     assert cards.last("silver").table("conta").how == f"full: {why}"
+    if marked:
+        assert cards.last("bronze").table("conta").how == "full: an earlier release kept superseded rows in its files"
+        assert "an earlier release marked rows as deleted; this column goes" in capsys.readouterr().err or not others
+    for lakehouse in lakes:
+        assert misread(lakehouse, with_log=False) == []
 
     execute(cards.address, "UPDATE associado SET nome = 'Eva' WHERE id = 3", "DELETE FROM movimento WHERE id = 8")
     for files in others:
