@@ -38,13 +38,20 @@ def rows_referring_to(rows: str, column: Column, keys: str) -> str:
 
 
 def changed_keys(old: TableVersion, new: TableVersion) -> str:
-    """SQL of the keys that only one of two versions has, or in which they differ. A key comes once in each."""
-    return differing_keys(*sides(old, new), old, new)
+    """SQL of the keys that only one of two versions has, or in which they differ, and maybe of keys that other versions
+    between them had. A key comes once in each."""
+    differing, feed, keys = differing_keys(*sides(old, new), old, new), _feed(old, new) or [], listed(old.keys)
+    if len(feed) < 2:
+        return differing
+    # A key that went, came back as it was, and went again, has the same rows on both sides, but more on this one.
+    rows = relation(feed, {CHANGE: "string"} | {key: old.types[key] for key in old.keys})
+    came = f"count(*) FILTER ({CHANGE} IN {CAME})"
+    return f"({differing} UNION SELECT {keys} FROM {rows} GROUP BY {keys} HAVING count(*) <> 2 * {came})"
 
 
 def sides(old: TableVersion, new: TableVersion) -> tuple[str, str]:
     """SQL of the rows that only the first of two versions has, and of those that only the second has; rows that both
-    have may be in both."""
+    have, or that a version between them had, may be in both."""
     feed = _feed(old, new)
     if feed is not None:
         return _fed(feed, old, GONE), _fed(feed, old, CAME)
@@ -72,17 +79,17 @@ def differing_keys(old_rows: str, new_rows: str, old: TableVersion, new: TableVe
     key id and the column nome, so that floats and decimals compare exactly:
 
     SELECT "id"
-    FROM (SELECT "id", true AS _here, "nome" AS v0 FROM old_rows) a
-    FULL JOIN (SELECT "id", true AS _here, "nome" AS v0 FROM new_rows) b USING ("id")
-    WHERE a._here IS NULL OR b._here IS NULL OR a.v0 IS DISTINCT FROM b.v0
+    FROM (SELECT "id", true AS _____, "nome" AS _____0 FROM old_rows) a
+    FULL JOIN (SELECT "id", true AS _____, "nome" AS _____0 FROM new_rows) b USING ("id")
+    WHERE a._____ IS NULL OR b._____ IS NULL OR a._____0 IS DISTINCT FROM b._____0
     """
-    keys, values = listed(old.keys), _values(new)
+    keys, values, name = listed(old.keys), _values(new), _free_name(new)
     if values.keys() != _values(old).keys():
         return f"(SELECT {keys} FROM {old_rows} UNION SELECT {keys} FROM {new_rows})"
-    columns = "".join(f", {exact(*column)} AS v{index}" for index, column in enumerate(values.items()))
-    old_side, new_side = (f"(SELECT {keys}, true AS _here{columns} FROM {rows})" for rows in (old_rows, new_rows))
-    others = "".join(f" OR a.v{index} IS DISTINCT FROM b.v{index}" for index in range(len(values)))
-    differs = f"a._here IS NULL OR b._here IS NULL{others}"
+    columns = "".join(f", {exact(*column)} AS {name}{index}" for index, column in enumerate(values.items()))
+    old_side, new_side = (f"(SELECT {keys}, true AS {name}{columns} FROM {rows})" for rows in (old_rows, new_rows))
+    others = "".join(f" OR a.{name}{index} IS DISTINCT FROM b.{name}{index}" for index in range(len(values)))
+    differs = f"a.{name} IS NULL OR b.{name} IS NULL{others}"
     return f"(SELECT {keys} FROM {old_side} a FULL JOIN {new_side} b USING ({keys}) WHERE {differs})"
 
 
@@ -170,14 +177,14 @@ def splice_differing(db: Engine, change: Splice, target: Target) -> StagedTable:
     return _spliced(db, differing, within(gone, old.keys, keys), target)
 
 
-def _file_column(version: TableVersion) -> str:
+def _free_name(version: TableVersion) -> str:
     """A name that no column of a version has."""
     return "_" * (1 + max(map(len, version.types)))
 
 
 def _replaced(db: Engine, change: Splice) -> str:
     """The rows that are replaced, kept with the file of each."""
-    rows = relation(change.old.files, change.old.types, file=_file_column(change.old))
+    rows = relation(change.old.files, change.old.types, file=_free_name(change.old))
     return db.keep(f"SELECT * FROM {change.replaced.of(rows)}")
 
 
@@ -187,7 +194,7 @@ def _spliced(db: Engine, change: Splice, gone: str, target: Target) -> StagedTab
     feed = _write_feed(db, change, gone, target)
     came = _fed(target.paths(feed), old, CAME)
     replaced = replace(change.replaced, relation=_fed(target.paths(feed), old, GONE))
-    holders = {file for (file,) in db.execute(f"SELECT DISTINCT {_file_column(old)} FROM {gone}").fetchall()}
+    holders = {file for (file,) in db.execute(f"SELECT DISTINCT {_free_name(old)} FROM {gone}").fetchall()}
     new = pieces(db, old.keys[0], data_files(target.table, old.files), holders, came)
 
     def written(piece: Piece, connection: Engine) -> list[str]:

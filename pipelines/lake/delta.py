@@ -158,15 +158,15 @@ FEED = "_change_data"  # the folder of a table's change data files
 
 def feed(path: Path, after: int, upto: int) -> list[str] | None:
     """The change data files of the commits between two versions of a table: all rows in which they differ. None when a
-    commit changed rows without one, or when something of it is gone."""
+    commit changed rows without one, or when something of it is gone or cut off."""
     files = list[str]()
     for at in range(after + 1, upto + 1):
         if not (path / _commit(at)).exists():
             return None
         lines = lines_of(path, at)
-        fed = [str(path / line["cdc"]["path"]) for line in lines if "cdc" in line]
+        fed = {str(path / line["cdc"]["path"]): line["cdc"]["size"] for line in lines if "cdc" in line}
         changes = any(line[action]["dataChange"] for line in lines for action in ("add", "remove") if action in line)
-        if changes and not (fed and all(map(os.path.exists, fed))):
+        if changes and not (fed and all(os.path.exists(file) and os.path.getsize(file) == fed[file] for file in fed)):
             return None
         files += fed
     return None if after > upto else files

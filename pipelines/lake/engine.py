@@ -129,6 +129,9 @@ def relation(files: Sequence[str], columns: Mapping[str, str], where: str = "tru
         f"{identifier(name)}::{kind} AS {identifier(name)}" if type_of(kind).is_decimal else identifier(name)
         for name, kind in columns.items()
     ]
+    if file and "filename" in map(str.lower, columns):  # with the option DuckDB takes the column for the file's name
+        each = (f"*, {duckdb_literal(path)} AS {identifier(file)} FROM {relation([path], columns)}" for path in files)
+        return f"(SELECT * FROM (SELECT {' UNION ALL SELECT '.join(each)}) WHERE {where})"
     with_file = f", filename = {duckdb_literal(file)}" if file else ""
     rows = f"read_parquet([{', '.join(map(duckdb_literal, files))}]{with_file})"
     return f"(SELECT {', '.join(named + [identifier(file)] * bool(file)) or '*'} FROM {rows} WHERE {where})"

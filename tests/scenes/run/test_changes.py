@@ -1,7 +1,10 @@
 """Silver, gold, history and CSV follow what changed; a person sees beforehand what will happen, and afterwards what did."""
 
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +22,13 @@ from pipelines.core import catalogue
 from pipelines.core.console import Report
 from pipelines.core.errors import QualityFault
 from pipelines.core.names import LAYERS
-from pipelines.lake import folders, run_log
+from pipelines.lake import delta, folders, run_log
 from pipelines.run import lifecycle
 from silver.cartoes import associado, movimento
 from tests.support.lake import Lake, changed, last, versions
 from tests.support.oracle import agree
 from tests.support.process import Cli, connection_settings
-from tests.support.source import execute
+from tests.support.source import execute, query
 
 
 def test_a_run_writes_only_what_changed_and_nothing_if_nothing_did_or_a_join_is_broken(
@@ -139,6 +142,36 @@ def names_of(rows: list[dict[str, Any]], key: int) -> list[tuple[Any, ...]]:
     """The versions of a member, first to last: name, from, to, current."""
     rows = sorted((row for row in rows if row["id_associado"] == key), key=lambda row: row["_valid_from"])
     return [(row["nome"], row["_valid_from"], row["_valid_to"], row["_current"]) for row in rows]
+
+
+def test_a_row_that_goes_comes_back_and_goes_again_is_gone_in_layers_that_skipped_these_nights(
+    keyed_lake: Lake,
+) -> None:
+    (row,) = query(keyed_lake.address, "SELECT movimento FROM movimento WHERE id = 9")
+    comes, goes = f"INSERT INTO movimento SELECT ('{row[0]}'::movimento).*", "DELETE FROM movimento WHERE id = 9"
+    for statement in (goes, comes, goes):
+        execute(keyed_lake.address, statement)
+        keyed_lake.run("bronze")
+    keyed_lake.run("silver", "gold")
+    assert changed(keyed_lake, "silver") == {"movimento": "0 written, 0 updated, 1 deleted"}
+    assert agree(keyed_lake) == 199
+    for statement in (comes, goes, comes):
+        execute(keyed_lake.address, statement)
+        keyed_lake.run("bronze", "silver")
+    keyed_lake.run("gold")
+    assert agree(keyed_lake) == 200
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, partial(os.truncate, length=100)])
+def test_without_its_change_data_file_a_version_is_compared_with_the_last_one(
+    keyed_lake: Lake, damage: Callable[[Path], None]
+) -> None:
+    execute(keyed_lake.address, "DELETE FROM movimento WHERE id = 9")
+    keyed_lake.run("bronze")
+    (file,) = (keyed_lake.settings().bronze_path / "cartoes/movimento" / delta.FEED).iterdir()
+    damage(file)
+    keyed_lake.run("silver", "gold")
+    assert agree(keyed_lake) == 199
 
 
 def test_the_history_has_every_version_from_when_to_when(keyed_lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:

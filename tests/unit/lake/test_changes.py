@@ -115,6 +115,28 @@ def test_differences_name_kinds_keys_and_columns(db: Engine) -> None:
     assert str(Difference("missing", 1, "", "")) == "1 row missing"
 
 
+@pytest.mark.parametrize("names", [("filename", "valor"), ("v0", "valor")])
+def test_a_table_may_have_columns_of_any_name(db: Engine, tmp_path: Path, names: tuple[str, str]) -> None:
+    key, value = names
+    table = Table(
+        "silver.teste.coisa", "Things.", (Column(key, "string", "Key", key=True), Column(value, "string", "V"))
+    )
+    types, target = {key: "string", value: "string"}, Target(table, tmp_path, 1)
+
+    def rows(*pairs: tuple[str, str]) -> str:
+        return f"(SELECT * FROM (VALUES {', '.join(map(str, pairs))}) v({key}, {value}))"
+
+    files = [name for number in ("1", "2") for name in changes.write(db, rows((f"k{number}", "a")), target)]
+    old = TableVersion(tuple(sorted(target.paths(files))), types, (key,))
+    content = measured(db, old.sql, types, (key,))
+    record = TableRun("coisa", 0, content.rows, content.rows, columns=content.columns)
+    change = Splice(old, record, Selection((key,), rows(("k1", ""), ("k3", ""))), rows(("k1", "b"), ("k3", "c")))
+    staged = splice_differing(db, change, Target(table, tmp_path, 2))
+    stored = db.execute(f"SELECT {key}, {value} FROM {staged.content.sql} ORDER BY 1").fetchall()
+    assert stored == [("k1", "b"), ("k2", "a"), ("k3", "c")]
+    assert staged.table_run.how == "1 written, 1 updated, 0 deleted"
+
+
 NIGHTS = 60
 
 
