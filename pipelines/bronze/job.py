@@ -88,6 +88,6 @@ def _proved(
     table_run = replace(table_run, seconds=seconds, guaranteed=guaranteed(plan))
     files = sorted(part.name for part in parts if part.rows)
     # Of an incremental load that was not proved, or of a worker that was lost.
-    target.remove({file.name for file in target.path.glob(delta.part_name(target.run, "*"))}.difference(files))
+    delta.sweep(target.path, target.run, files)
     staged = StagedTable(table_run, plan.table, target.path, files)
     return verify(staged, plan.types, rows, totals.sums)

@@ -91,9 +91,9 @@ def _superseded(settings: Settings, layer: str) -> Iterator[Path]:
             table = path / domain / name
             versions = {table_run.version for run in kept for table_run in run.tables if table_run.name == name}
             needed = {file for version in versions for file in delta.files_of(table, version)}
-            yield from (file for file in table.glob(delta.PARTS) if file.name not in needed)
-            fed = delta.fed_by(table, min(versions, default=0))
-            yield from (file for file in table.glob(f"{delta.FEED}/*") if str(file.relative_to(table)) not in fed)
+            needed |= delta.added_since(table, min(versions, default=0))
+            files = (*table.glob(delta.PARTS), *table.glob(f"{delta.FEED}/*"))
+            yield from (file for file in files if str(file.relative_to(table)) not in needed)
     for table in (path / name for name in RECORDS):
         if (head := delta.version(table)) is not None:
             needed = {*delta.files_of(table, head)}

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -172,18 +172,18 @@ def feed(path: Path, after: int, upto: int) -> list[str] | None:
     return None if after > upto else files
 
 
-def fed_by(path: Path, first: int) -> set[str]:
-    """The change data files, from the table's folder, of the commits from a version on."""
-    numbers = [number for number in commits(path) if number >= first]
-    return {line["cdc"]["path"] for number in numbers for line in lines_of(path, number) if "cdc" in line}
+def added_since(path: Path, first: int) -> set[str]:
+    """The data files and change data files, from the table's folder, that commits from a version on add: who reads the
+    change feed needs those of a commit that was undone, too."""
+    lines = (line for number in commits(path) if number >= first for line in lines_of(path, number))
+    return {line[action]["path"] for line in lines for action in ("add", "cdc") if action in line}
 
 
-def sweep(path: Path, run: int) -> None:
-    """Removes the files of a run that a table's head does not name: they were written in vain."""
+def sweep(path: Path, run: int, staged: Collection[str] = ()) -> None:
+    """Removes the files of a run that no commit of a table names, but those `staged`: they were written in vain."""
     with storage(f"table {path}"):
         if files := [*path.glob(part_name(run, "*")), *path.glob(f"{FEED}/{part_name(run, '*')}")]:
-            head = version(path)
-            named = {*files_of(path, head), *(fed_by(path, head) if head is not None else ())}
+            named = {*staged, *(() if version(path) is None else added_since(path, 0))}
             for file in (file for file in files if str(file.relative_to(path)) not in named):
                 file.unlink(missing_ok=True)
 

@@ -179,7 +179,7 @@ def leftovers(lakehouse: Lake) -> list[Path]:
             for table in run.tables:
                 folder = path / run.domain / table.name
                 named |= {*map(Path, delta.file_paths(folder, table.version))}
-                named |= {folder / name for name in delta.fed_by(folder, 0)}
+                named |= {folder / name for name in delta.added_since(folder, 0)}
         for name in (run_log.RUNS, run_log.QUALITY):
             if (head := delta.version(path / name)) is not None:
                 named |= {*map(Path, delta.file_paths(path / name, head))}

@@ -2,13 +2,19 @@
 row."""
 
 import json
+from collections import Counter
 
 import pyarrow as pa
-from deltalake import write_deltalake
+import pytest
+from deltalake import DeltaTable, write_deltalake
 
 from conf.settings import PROJECT
+from pipelines.commands.maintain import maintain
+from pipelines.core.console import Report
+from pipelines.core.names import LAYERS
+from pipelines.lake import run_log
 from pipelines.lake.runs import Mode
-from tests.support.lake import Lake
+from tests.support.lake import ALL, Lake
 from tests.support.readers import by_delta_rs, lost, misread, readers
 from tests.support.source import execute
 
@@ -37,6 +43,27 @@ def test_each_reader_finds_what_the_run_recorded_after_each_night_of_inserts_upd
 
 
 FOLLOWED = (("bronze", "movimento"), ("silver", "movimento"), ("gold", "movimento_flat"))
+
+
+@pytest.mark.parametrize("full", ["", ALL], ids=["incremental", "full"])
+def test_the_change_feed_goes_on_over_runs_that_committed_and_failed_also_after_maintain(
+    keyed_lake: Lake, full: str
+) -> None:
+    execute(
+        keyed_lake.address, "UPDATE movimento SET vlr_transacao = 9 WHERE id < 9; DELETE FROM movimento WHERE id = 99"
+    )
+    for layer in LAYERS:
+        for _ in range(2):
+            with pytest.MonkeyPatch.context() as patch, pytest.raises(ZeroDivisionError):
+                patch.setattr(run_log, "record", lambda *_: 1 / 0)
+                keyed_lake.run(layer, full=full)
+        keyed_lake.run(layer)
+    with Report() as report:
+        maintain(keyed_lake.settings(), report)
+    for layer, name in FOLLOWED:
+        path = keyed_lake.settings().layer_path(layer) / "cartoes" / name
+        kinds = Counter(pa.table(DeltaTable(path).load_cdf(starting_version=0).read_all())["_change_type"].to_pylist())
+        assert kinds["insert"] - kinds["delete"] == 199 and kinds["update_postimage"] >= 8
 
 
 def test_each_reader_finds_what_the_run_recorded_of_nasty_rows_in_tables_without_keys(nights_lake: Lake) -> None:
