@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import uuid
@@ -164,11 +163,11 @@ def feed(path: Path, after: int, upto: int) -> list[str] | None:
         if not (path / _commit(at)).exists():
             return None
         lines = lines_of(path, at)
-        fed = {str(path / line["cdc"]["path"]): line["cdc"]["size"] for line in lines if "cdc" in line}
+        fed = {path / line["cdc"]["path"]: line["cdc"]["size"] for line in lines if "cdc" in line}
         changes = any(line[action]["dataChange"] for line in lines for action in ("add", "remove") if action in line)
-        if changes and not (fed and all(os.path.exists(file) and os.path.getsize(file) == fed[file] for file in fed)):
+        if changes and not (fed and all(file.exists() and file.stat().st_size == size for file, size in fed.items())):
             return None
-        files += fed
+        files += map(str, fed)
     return None if after > upto else files
 
 
