@@ -12,6 +12,7 @@ from conf.settings import Settings
 from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault
 from pipelines.core.names import DELETED
+from pipelines.lake.changes import CHANGE
 from pipelines.lake.runs import RunContext, TableRun, reason_for_full, table_runs
 from pipelines.sources.postgres import fingerprint
 from pipelines.sources.postgres.reader import POSTGRES_AUDIT, ReadPlan
@@ -109,7 +110,9 @@ def plan_loads(settings: Settings, snapshot: Snapshot, plans: list[ReadPlan], ca
         why = of_earlier_release(previous)
         why = why or reason_for_full(settings, previous, plan.table.name in call.full, call.run.started)
         if previous and not why:
-            why = unfit or went_back or fingerprint.what_changed(previous.basis, facts)
+            is_reserved = CHANGE in map(str.lower, plan.types)
+            why = f"change data files have a column {CHANGE}, too" if is_reserved else unfit
+            why = why or went_back or fingerprint.what_changed(previous.basis, facts)
         loads.append(LoadPlan(plan, facts, why, "false" if why else newer, previous))
     return loads
 

@@ -475,3 +475,15 @@ def test_a_data_folder_that_was_copied_back_hides_no_change(servers: Path, tmp_p
         lake.run("bronze")
         assert set(how(lake).values()) == {"full: the server was started anew, and may be a copy of before"}
         as_a_full_load(lake)
+
+
+def test_a_table_with_the_column_of_change_data_files_is_loaded_in_full(
+    source: Lake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    execute(source.address, """ALTER TABLE conta ADD COLUMN "_Change_Type" text DEFAULT 'insert'""")
+    source.run("bronze")
+    execute(source.address, """UPDATE conta SET "_Change_Type" = 'delete' WHERE id = 1""")
+    capsys.readouterr()
+    source.run("bronze")
+    assert source.last("bronze").table("conta").how == "full: change data files have a column _change_type, too"
+    assert "warning" not in capsys.readouterr().err
