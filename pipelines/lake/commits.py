@@ -93,7 +93,10 @@ def restore(path: Path, target: int, run: int) -> int:
         metadata, _, schema, wanted = delta.read_version(path, target)
         current = delta.files_of(path, head)
         indexed = tuple(re.findall("[^`,]+", metadata.configuration.get(SKIPPED_BY) or ""))
-        definition = Definition(metadata.name, metadata.description, schema, indexed, metadata.configuration)
+        properties = dict(metadata.configuration)
+        if head is not None and CHANGE_FEED in delta.read_version(path, head).metadata.configuration:
+            properties[CHANGE_FEED] = "true"  # also where an earlier release had none: the feed goes on
+        definition = Definition(metadata.name, metadata.description, schema, indexed, properties)
         stays = wanted.keys() & current.keys() - _marked(path, head).keys()
         removed = {name: size for name, size in current.items() if name not in stays}
         added = [name for name in wanted if name not in stays]

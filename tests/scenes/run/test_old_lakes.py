@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
@@ -124,6 +125,8 @@ def test_a_lake_of_earlier_software_goes_on_for_three_nights_and_back(
     restore(cards, before[0][0].run)
     assert b"Bela" not in cards.csv and b"Eva" not in cards.csv
     assert "is not what" not in shown(cards, capsys)
+    flat = DeltaTable(cards.settings().gold_path / "cartoes/movimento_flat")
+    assert pa.table(flat.load_cdf(starting_version=flat.version()).read_all()).num_rows
     restore(cards, before[0][-1].run)
     assert cards.csv == csv
     cards.run()
