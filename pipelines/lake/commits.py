@@ -264,8 +264,10 @@ def _protocol(definition: str, stored: delta.Version | None) -> list[dict[str, A
     used = needed | ({WITHOUT_ZONE} & readers)
     if used <= ITS_FEATURES and not (stored and usual):
         return [{"protocol": {"minReaderVersion": OLDEST[0], "minWriterVersion": OLDEST[1]}}]
-    features = {"readerFeatures": sorted({WITHOUT_ZONE} & used), "writerFeatures": sorted(used | ITS_FEATURES)}
-    return [{"protocol": {"minReaderVersion": delta.PROTOCOL[0], "minWriterVersion": delta.PROTOCOL[1]} | features}]
+    reader, writer = delta.PROTOCOL if WITHOUT_ZONE in used else (OLDEST[0], delta.PROTOCOL[1])
+    features = {"readerFeatures": [WITHOUT_ZONE]} if WITHOUT_ZONE in used else {}
+    features["writerFeatures"] = sorted(used | ITS_FEATURES)
+    return [{"protocol": {"minReaderVersion": reader, "minWriterVersion": writer} | features}]
 
 
 def written_by_hand(path: Path) -> str:

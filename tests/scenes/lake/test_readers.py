@@ -45,6 +45,14 @@ def test_each_reader_finds_what_the_run_recorded_after_each_night_of_inserts_upd
 FOLLOWED = (("bronze", "movimento"), ("silver", "movimento"), ("gold", "movimento_flat"))
 
 
+def test_readers_need_not_know_the_change_feed(keyed_lake: Lake) -> None:
+    path = keyed_lake.settings().silver_path / "cartoes"
+    plain, timed = (DeltaTable(path / name).protocol() for name in ("associado", "movimento"))
+    assert (plain.min_reader_version, plain.reader_features) == (1, None)
+    assert (timed.min_reader_version, timed.reader_features) == (3, ["timestampNtz"])
+    assert "changeDataFeed" in {*(plain.writer_features or ())} & {*(timed.writer_features or ())}
+
+
 @pytest.mark.parametrize("full", ["", ALL], ids=["incremental", "full"])
 def test_the_change_feed_goes_on_over_runs_that_committed_and_failed_also_after_maintain(
     keyed_lake: Lake, full: str
