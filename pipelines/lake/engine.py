@@ -69,12 +69,16 @@ class Engine:
                 finally:
                     idle.put(sibling)
 
+            working = list[Future[Read]]()
             try:
-                yield [pool.submit(answer, work) for work in works]
+                working.extend(pool.submit(answer, work) for work in works)
+                yield working
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                for sibling in siblings:
-                    sibling.interrupt()
+                while running := [future for future in working if not future.done()]:
+                    for sibling in siblings:
+                        sibling.interrupt()  # it is lost on one whose query is about to begin
+                    wait(running, 0.1)
                 raise
 
     def interrupt(self) -> None:

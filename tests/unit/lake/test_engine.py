@@ -114,3 +114,16 @@ def test_works_beside_each_other_see_one_database_and_all_end_when_one_fails() -
         with db.side_by_side(works) as working:
             working[0].result()
     assert time.monotonic() - began < 10
+
+
+def test_works_that_are_about_to_begin_end_too() -> None:
+    def slow(sibling: Engine) -> None:
+        beginning.set()
+        sibling.execute("SELECT 1")
+        count(sibling, "range(200_000_000) a(i) WHERE hash(i) = hash(i + 1) OR md5(i::text) = ''")
+
+    beginning, started = threading.Event(), time.monotonic()
+    with engine("test") as db, pytest.raises(KeyboardInterrupt), db.side_by_side([slow]):
+        beginning.wait()
+        raise KeyboardInterrupt
+    assert time.monotonic() - started < 5
