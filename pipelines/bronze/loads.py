@@ -12,7 +12,7 @@ from conf.settings import Settings
 from pipelines.core.console import Report
 from pipelines.core.errors import ContractFault
 from pipelines.core.names import DELETED
-from pipelines.lake.changes import CHANGE
+from pipelines.lake.delta import CHANGE
 from pipelines.lake.runs import RunContext, TableRun, reason_for_full, table_runs
 from pipelines.sources.postgres import fingerprint
 from pipelines.sources.postgres.reader import POSTGRES_AUDIT, ReadPlan

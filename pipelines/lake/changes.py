@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import duckdb
 import pyarrow.parquet as pq
 
 from conf.contract import Column, Table
@@ -17,6 +18,7 @@ from pipelines.core.errors import QualityFault
 from pipelines.core.points import Point, crash_point
 from pipelines.lake import delta
 from pipelines.lake.checksums import measured
+from pipelines.lake.delta import CAME, CHANGE, GONE
 from pipelines.lake.engine import Engine, count, exact, listed, relation, renamed, save, within, without
 from pipelines.lake.layout import Piece, data_files, pieces
 from pipelines.lake.runs import Mode, TableRun, row_counts
@@ -25,9 +27,6 @@ from pipelines.lake.versions import StagedTable, TableVersion, unchanged_table
 TECHNICAL = ("_batch",)
 
 CHANGED_SHARE = 0.25  # of a table's rows; if more are affected, it is built in full
-
-# What a change data file says of its rows, in the words of Delta's change feed: those that go, and those that come.
-CHANGE, GONE, CAME = "_change_type", ("update_preimage", "delete"), ("update_postimage", "insert")
 
 
 def rows_referring_to(rows: str, column: Column, keys: str) -> str:
@@ -121,12 +120,14 @@ class Target:
 
 def write(db: Engine, rows: str, target: Target, folder: str = "") -> list[str]:
     """Writes the rows of a relation as one file, in a folder of the table's. Its name; none when there are no rows."""
-    name = target.new(folder)
-    save(db, rows, target.path / name)
-    if pq.read_metadata(target.path / name).num_rows:
-        return [name]
-    target.remove([name])
-    return []
+    name, number = target.new(folder), 0
+    try:
+        save(db, rows, target.path / name)
+        number = pq.read_metadata(target.path / name).num_rows
+    finally:
+        if not number:
+            target.remove([name])
+    return [name] if number else []
 
 
 @dataclass(frozen=True)
@@ -202,8 +203,14 @@ def _spliced(db: Engine, change: Splice, gone: str, target: Target) -> StagedTab
         rows = f"SELECT {columns} FROM {kept} UNION ALL SELECT {columns} FROM {came} WHERE {piece.added}"
         return write(connection, f"(FROM ({rows}) ORDER BY {keys})", target)
 
-    with db.side_by_side([partial(written, piece) for piece in new]) as working:
-        files = [file for work in working for file in work.result()]
+    works = [partial(written, piece) for piece in new]
+    try:
+        with db.side_by_side(works) as working:
+            files = [file for work in working for file in work.result()]
+    except duckdb.OutOfMemoryException:  # its rows are so wide that several files do not fit
+        ended = [work for work in working if not (work.cancelled() or work.exception())]
+        target.remove(file for work in ended for file in work.result())
+        files = [file for work in works for file in work(db)]
     crash_point(Point.FILES_SPLICED)
     touched = {file for piece in new for file in piece.files}
     stays = tuple(Path(file).name for file in old.files if file not in touched)

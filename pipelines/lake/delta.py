@@ -154,6 +154,9 @@ def part_name(run: int, which: str = "") -> str:
 
 FEED = "_change_data"  # the folder of a table's change data files
 
+# What such a file says of its rows, in the words of Delta's change feed: those that go, and those that come.
+CHANGE, GONE, CAME = "_change_type", ("update_preimage", "delete"), ("update_postimage", "insert")
+
 
 def feed(path: Path, after: int, upto: int) -> list[str] | None:
     """The change data files of the commits between two versions of a table: all rows in which they differ. None when a

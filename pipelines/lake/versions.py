@@ -128,7 +128,8 @@ class StagedTable:
         if not (types and self.files):
             return
         with engine(f"{self.table.layer}.{self.table_run.name}") as db:
-            rows = relation([str(self.path / file) for file in ([self.feed] if self.feed else self.files)], types)
+            files, came = ([self.feed], f"{delta.CHANGE} IN {delta.CAME}") if self.feed else (self.files, "true")
+            rows = relation([str(self.path / file) for file in files], types, came)
             lacks = ", ".join(f"bool_or({identifier(name)} IS NULL)" for name in types)
             missing = db.execute(f"SELECT {lacks} FROM {rows}").fetchone() or ()
         for name in (name for name, lacking in zip(types, missing, strict=True) if lacking):

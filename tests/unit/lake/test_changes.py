@@ -1,5 +1,6 @@
 """Rows of a version are replaced by others: only the files that hold them are written again, and all is proved."""
 
+import os
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 from conf.contract import Column, Table
 from pipelines.core.errors import QualityFault
 from pipelines.lake import changes, delta, layout
+from pipelines.lake import engine as lake_engine
 from pipelines.lake.changes import Selection, Splice, Target, splice, splice_differing
 from pipelines.lake.checksums import Content, Difference, differences, measured
 from pipelines.lake.engine import Engine, engine, save
@@ -165,8 +167,8 @@ def test_many_nights_leave_few_files_in_the_order_of_keys_and_write_what_changed
         assert stored(db, staged) == model
         assert staged.table_run.content == measured(db, staged.content.sql, TYPES, ("id",))
         feed = db.execute(f"SELECT id, valor::varchar, _change_type FROM '{tmp_path / staged.feed}'").fetchall()
-        assert {(key, value) for key, value, kind in feed if kind in changes.GONE} == before.items() - model.items()
-        assert {(key, value) for key, value, kind in feed if kind in changes.CAME} == model.items() - before.items()
+        assert {(key, value) for key, value, kind in feed if kind in delta.GONE} == before.items() - model.items()
+        assert {(key, value) for key, value, kind in feed if kind in delta.CAME} == model.items() - before.items()
         spans = [file.span for file in layout.data_files(TABLE, staged.content.files)]
         assert all(a and b and a[1] < b[0] for a, b in pairwise(spans)), "disjoint"
         numbers.append(len(spans))
@@ -193,3 +195,32 @@ def test_files_that_overlap_are_cut_apart_unless_all_do(
     assert staged.table_run.content == measured(db, staged.content.sql, TYPES, ("id",))
     spans = [file.span for file in layout.data_files(TABLE, staged.content.files)]
     assert all(a and b and a[1] < b[0] for a, b in pairwise(spans)) == is_chain
+
+
+def test_rows_too_wide_for_several_files_at_once_are_written_one_file_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.lake.engine.MEMORY", 170)
+    lake_engine._IDLE.clear()
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    columns = (COLUMNS[0], Column("texto", "string", "Text"))
+    table, types = replace(TABLE, columns=columns), {"id": "bigint", "texto": "string"}
+    with engine("wide") as db:
+        target = Target(table, tmp_path, 1)
+        wide = "SELECT i::bigint AS id, repeat(md5(i::varchar), 40) AS texto FROM range({0}, {0} + 20000) r(i)"
+        names = [
+            name
+            for least in (0, 20_000, 40_000, 60_000)
+            for name in changes.write(db, f"({wide.format(least)})", target)
+        ]
+        old = TableVersion(tuple(sorted(target.paths(names))), types, ("id",))
+        content = measured(db, old.sql, types, ("id",))
+        record = TableRun("coisa", 0, content.rows, content.rows, columns=content.columns)
+        came = "(SELECT i::bigint AS id, 'x' AS texto FROM range(0, 80000, 10000) r(i))"
+        change = Splice(
+            old, record, Selection(("id",), "(SELECT i::bigint AS id FROM range(0, 80000, 10000) r(i))"), came
+        )
+        staged = splice(db, change, Target(table, tmp_path, 2))
+        assert staged.table_run.how == "0 written, 8 updated, 0 deleted"
+    lake_engine._IDLE.clear()
+    assert {path.name for path in tmp_path.glob("part-00002-*")} == {*staged.files} and len(staged.files) == 4
