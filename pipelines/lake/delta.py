@@ -185,7 +185,8 @@ def sweep(path: Path, run: int, staged: Collection[str] = ()) -> None:
     """Removes the files of a run that no commit of a table names, but those `staged`: they were written in vain."""
     with storage(f"table {path}"):
         if files := [*path.glob(part_name(run, "*")), *path.glob(f"{FEED}/{part_name(run, '*')}")]:
-            named = {*staged, *(() if version(path) is None else added_since(path, 0))}
+            head = version(path)
+            named = {*staged, *files_of(path, head)} | (set() if head is None else added_since(path, 0))
             for file in (file for file in files if str(file.relative_to(path)) not in named):
                 file.unlink(missing_ok=True)
 
