@@ -86,15 +86,16 @@ class GrowingCsv:
             size = self.file.stat().st_size
             with suppress(OSError), self.previous.open("rb") as file:
                 file.seek(start)
-                if self.append(file, part) == part.digest:
+                if self.append(file, part.bytes) == part.digest:
+                    self.parts.append(part)
                     return True
             os.truncate(self.file, size)
-        self.hash, self.parts = before, [known for known in self.parts if known != part]
+        self.hash = before
         return False
 
-    def append(self, source: BinaryIO, part: CsvPart) -> str:
-        """Appends a part, the next bytes of a file. Their hash, which is made beside that of the whole CSV."""
-        digest, length = DIGEST(), part.bytes
+    def append(self, source: BinaryIO, length: int) -> str:
+        """Appends the next bytes of a file, at most so many. Their hash, which is made beside that of the whole CSV."""
+        digest = DIGEST()
         with self.file.open("ab") as target, ThreadPoolExecutor(1) as beside:
             while block := source.read(min(length, BLOCK_BYTES)):
                 hashing = beside.submit(digest.update, block)
@@ -102,7 +103,6 @@ class GrowingCsv:
                 target.write(block)
                 length -= len(block)
                 hashing.result()
-        self.parts.append(part)
         return digest.hexdigest()
 
 
@@ -188,21 +188,22 @@ def _append_files(
     known = {_fingerprint(table, span): span for span in spans(table, files)}
     missing = [key for key in known if key not in csv.recorded]
 
-    def write(key: str, connection: Engine) -> tuple[Path, CsvPart]:
+    def write(key: str, connection: Engine) -> tuple[Path, Totals]:
         part = csv.file.with_suffix(f".{key}")
         _copy(table, known[key], part, connection)
         crash_point(Point.CSV_WRITTEN)
-        written, size = read_back(table, part), part.stat().st_size
-        return part, CsvPart(key, size, written.rows, (*map(str, written.sums.values()),), _digest(part, 0, size))
+        return part, read_back(table, part)
 
     works = [partial(write, key) for key in missing]
     with engine(f"export {csv.file.parents[1]}: writing {table.name}", scratch) as db, db.side_by_side(works) as begun:
         writing = dict(zip(missing, begun, strict=True))
         for key in known:
             if key in writing or not csv.copy(key):
-                part, record = writing[key].result() if key in writing else write(key, db)
+                part, written = writing[key].result() if key in writing else write(key, db)
                 with folders.storage(f"export {part}"), part.open("rb") as records:
-                    csv.append(records, record)
+                    size = part.stat().st_size
+                    digest = csv.append(records, size)
+                csv.parts.append(CsvPart(key, size, written.rows, (*map(str, written.sums.values()),), digest))
                 part.unlink()
             appended(csv.parts[-1].rows)
 

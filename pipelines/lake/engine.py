@@ -138,7 +138,7 @@ def relation(files: Sequence[str], columns: Mapping[str, str], where: str = "tru
         return f"(SELECT * FROM (SELECT {' UNION ALL SELECT '.join(each)}) WHERE {where})"
     with_file = f", filename = {duckdb_literal(file)}" if file else ""
     rows = f"read_parquet([{', '.join(map(duckdb_literal, files))}]{with_file})"
-    return f"(SELECT {', '.join(named + [identifier(file)] * bool(file)) or '*'} FROM {rows} WHERE {where})"
+    return f"(SELECT {', '.join(named + [identifier(file)] * bool(file))} FROM {rows} WHERE {where})"
 
 
 def exact(name: str, kind: str) -> str:

@@ -101,7 +101,7 @@ def pieces(db: Engine, key: str, files: Sequence[DataFile], touched: Collection[
     groups = _groups(files, numbers.union(*rows))
     is_last = bool(groups) and len(groups[-1]) > 1 and groups[-1].stop == end  # and so takes what comes at the end
     last = "true" if is_last else f"{column} <= {greatest}"
-    starts = sorted({cut for group in groups for cut in (least[group.start], *_cuts(db, column, files, group))})
+    starts = sorted({cut for group in groups for cut in (least[group.start], *_cuts(db, key, files, group))})
     parts, rewritten = list[Piece](), [number for group in groups for number in group]
     for first, after, within in _ranges(column, starts, last):
         here = [at for at in rewritten if known[at][1] >= first and (after is None or least[at] < after)]
@@ -139,10 +139,10 @@ def _groups(files: Sequence[DataFile], touched: Collection[int]) -> list[range]:
     return groups
 
 
-def _cuts(db: Engine, column: str, files: Sequence[DataFile], group: range) -> list[int]:
+def _cuts(db: Engine, key: str, files: Sequence[DataFile], group: range) -> list[int]:
     """Where the rows of files are cut so that no new file is large."""
     number = sum(files[at].bytes for at in group) // LARGE_FILE_BYTES
     shares = [index / number for index in range(1, number)]
-    rows = relation(_paths(files, group), {})
-    cut = db.execute(f"SELECT quantile_disc({column}, {shares}) FROM {rows}").fetchone() if shares else None
+    rows = relation(_paths(files, group), {key: "bigint"})
+    cut = db.execute(f"SELECT quantile_disc({identifier(key)}, {shares}) FROM {rows}").fetchone() if shares else None
     return list(cut[0]) if cut else []
